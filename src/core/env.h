@@ -1,0 +1,15 @@
+/* The only getenv of the program: launcher facts (Slurm, Open MPI) and NT_DEBUG. */
+#ifndef NT_ENV_H
+#define NT_ENV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+int64_t nt_env_slurm_job_end_time(void); /* SLURM_JOB_END_TIME in unix seconds, 0: none */
+const char *nt_env_slurm_job_id(void);   /* or NULL */
+int nt_env_slurm_restart_count(void);    /* SLURM_RESTART_COUNT, 0: none */
+int nt_env_local_rank(void);             /* SLURM_LOCALID or OMPI_COMM_WORLD_LOCAL_RANK, -1: none */
+const char *nt_env_debug(void);          /* NT_DEBUG or "" */
+bool nt_env_launched_by_mpi(void);       /* started by mpirun or srun --mpi */
+
+#endif
