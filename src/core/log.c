@@ -1,0 +1,157 @@
+#include "log.h"
+
+#include "env.h"
+#include "metrics.h"
+#include "strbuf.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Rank identity and sink: set once by main before other threads exist, read ever after. */
+static struct {
+    int rank, size;
+    bool quiet, bar_shown;
+} sink = {.rank = 0, .size = 1};
+
+void nt_log_init(int rank, int size, bool quiet) {
+    sink.rank = rank;
+    sink.size = size;
+    sink.quiet = quiet;
+}
+
+static void write_stderr(const char *text, size_t n) {
+    while (n > 0) {
+        ssize_t put = write(STDERR_FILENO, text, n);
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return; /* nobody reads our log: the job goes on */
+        text += put;
+        n -= (size_t)put;
+    }
+}
+
+static enum nt_log_level threshold(void) {
+    if (sink.quiet) return NT_LOG_WARN;
+    return sink.rank == 0 ? NT_LOG_INFO : NT_LOG_WARN;
+}
+
+void nt_log_at(enum nt_log_level level, const char *module, const char *fmt, ...) {
+    static const char *const level_names[] = {"debug", "info", "warn", "error"};
+    if (level != NT_LOG_DEBUG && level < threshold()) return;
+    char line[2048];
+    time_t now = time(NULL);
+    struct tm tm;
+    (void)localtime_r(&now, &tm);
+    /* A drawn progress bar is erased first; its next update draws it again. */
+    const char *erase = __atomic_load_n(&sink.bar_shown, __ATOMIC_RELAXED) ? "\r\033[K" : "";
+    int n = snprintf(line, sizeof line, "%s%02d:%02d:%02d %s %d/%d %s: ", erase, tm.tm_hour, tm.tm_min, tm.tm_sec,
+                     level_names[level], sink.rank, sink.size, module);
+    if (n < 0 || (size_t)n >= sizeof line - 1) return;
+    va_list args;
+    va_start(args, fmt);
+    int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, args);
+    va_end(args);
+    if (m < 0) return;
+    size_t len = strlen(line);
+    line[len++] = '\n'; /* one byte was kept for it */
+    write_stderr(line, len);
+}
+
+bool nt_log_debug_on(const char *module) {
+    const char *list = nt_env_debug();
+    size_t n = strlen(module);
+    while (*list) {
+        size_t item = strcspn(list, ",");
+        if ((item == n && memcmp(list, module, n) == 0) || (item == 3 && memcmp(list, "all", 3) == 0)) return true;
+        list += item;
+        list += *list == ',';
+    }
+    return false;
+}
+
+void nt_progress_begin(struct nt_progress *p, const char *what, const char *unit, int64_t done, int64_t total,
+                       double interval_s) {
+    double now = nt_now();
+    *p = (struct nt_progress){.what = what,
+                              .unit = unit,
+                              .total = total,
+                              .interval_s = interval_s,
+                              .start = now,
+                              .last = now,
+                              .first_done = done,
+                              .tty = isatty(STDERR_FILENO) == 1};
+}
+
+static void format_seconds(double s, char *buf, size_t cap) {
+    if (!(s >= 0) || s > 86400.0 * 9999)
+        (void)snprintf(buf, cap, "?");
+    else if (s < 100)
+        (void)snprintf(buf, cap, "%.0fs", s);
+    else if (s < 6000)
+        (void)snprintf(buf, cap, "%dm%02ds", (int)s / 60, (int)s % 60);
+    else
+        (void)snprintf(buf, cap, "%ldh%02ldm", (long)s / 3600, (long)s / 60 % 60);
+}
+
+/* "rows 12/64 18% 512 tok/s eta 3m20s" */
+static void format_progress(const struct nt_progress *p, int64_t done, double work, double now, char *buf, size_t cap) {
+    double elapsed = now - p->start;
+    double rate = elapsed > 0 ? work / elapsed : 0;
+    char eta[32];
+    int64_t own = done - p->first_done;
+    format_seconds(own > 0 && p->total > 0 ? elapsed / (double)own * (double)(p->total - done) : (double)NAN, eta,
+                   sizeof eta);
+    if (p->total > 0) {
+        (void)snprintf(buf, cap, "%s %" PRId64 "/%" PRId64 " %d%% %.*f %s eta %s", p->what, done, p->total,
+                       (int)(100.0 * (double)done / (double)p->total), rate < 10 ? 2 : 0, rate, p->unit, eta);
+    } else {
+        (void)snprintf(buf, cap, "%s %" PRId64 " %.*f %s", p->what, done, rate < 10 ? 2 : 0, rate, p->unit);
+    }
+}
+
+static void draw_bar(const struct nt_progress *p, int64_t done, const char *text, const char *note) {
+    enum { WIDTH = 24 };
+    char bar[WIDTH + 1];
+    int full = p->total > 0 ? (int)(WIDTH * (double)done / (double)p->total) : 0;
+    if (full > WIDTH) full = WIDTH;
+    if (full < 0) full = 0;
+    memset(bar, '.', WIDTH);
+    memset(bar, '#', (size_t)full);
+    bar[WIDTH] = '\0';
+    char line[512];
+    int n = snprintf(line, sizeof line, "\r\033[K[%s] %s%s%s", bar, text, note ? " " : "", note ? note : "");
+    if (n > 0) write_stderr(line, strlen(line));
+}
+
+static void show(struct nt_progress *p, int64_t done, double work, double now, const char *note) {
+    char text[256];
+    format_progress(p, done, work, now, text, sizeof text);
+    p->last = now;
+    p->shown = true;
+    if (p->tty) {
+        __atomic_store_n(&sink.bar_shown, true, __ATOMIC_RELAXED);
+        draw_bar(p, done, text, note);
+    } else {
+        nt_info("progress", "%s%s%s", text, note ? " " : "", note ? note : "");
+    }
+}
+
+void nt_progress_update(struct nt_progress *p, int64_t done, double work, const char *note) {
+    if (sink.rank != 0 || sink.quiet) return;
+    double now = nt_now();
+    if (now - p->last < (p->tty ? 0.1 : p->interval_s)) return;
+    show(p, done, work, now, note);
+}
+
+void nt_progress_end(struct nt_progress *p, int64_t done, double work) {
+    if (sink.rank != 0 || sink.quiet) return;
+    show(p, done, work, nt_now(), NULL);
+    if (p->tty) {
+        __atomic_store_n(&sink.bar_shown, false, __ATOMIC_RELAXED);
+        write_stderr("\n", 1);
+    }
+}
