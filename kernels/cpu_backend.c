@@ -1,0 +1,43 @@
+#include "cpu_bodies.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* One row per level; opening takes for each op the last body at or below the wanted level. */
+static const struct nt_ops bodies[] = {
+    [NT_ISA_PORTABLE] =
+        {
+                           .gemm = nt_gemm_portable,
+                           },
+    [NT_ISA_AVX2] = {0                        },
+    [NT_ISA_AVX512] = {0                        },
+};
+_Static_assert(sizeof bodies / sizeof bodies[0] == NT_ISA_COUNT, "one row per level");
+
+const struct nt_ops *nt_cpu_bodies(enum nt_isa isa) {
+    return &bodies[isa];
+}
+
+static void take_bodies(struct nt_backend *be, enum nt_isa isa) {
+#define NT_OP(name, doc)                                                                                               \
+    if (bodies[isa].name) {                                                                                            \
+        be->ops.name = bodies[isa].name;                                                                               \
+        be->body_isa[NT_OP_##name] = isa;                                                                              \
+    }
+#include "ops.def"
+#undef NT_OP
+}
+
+nt_status nt_backend_open_cpu(struct nt_backend *be, enum nt_isa isa, struct nt_pool *pool) {
+    *be = (struct nt_backend){.name = "cpu", .isa = isa, .pool = pool, .scratch_per_thread = NT_CPU_SCRATCH_BYTES};
+    const size_t bytes = (size_t)nt_pool_size(pool) * be->scratch_per_thread;
+    be->scratch = aligned_alloc(NT_CPU_SCRATCH_BYTES, bytes);
+    if (!be->scratch) return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of kernel scratch; use fewer threads", bytes);
+    memset(be->scratch, 0, bytes);
+    for (int i = 0; i <= (int)isa; i++) take_bodies(be, (enum nt_isa)i);
+    return NT_OK;
+}
+
+void nt_backend_close(struct nt_backend *be) {
+    free(be->scratch);
+    *be = (struct nt_backend){0};
+}

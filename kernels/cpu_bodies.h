@@ -1,0 +1,28 @@
+/* The CPU bodies of every op, named nt_<op>_<isa> with the signature of struct nt_ops.
+ *
+ * All names an instruction set may have are declared here, generated from ops.def; those that exist are entered in the
+ * table of cpu_backend.c, so an op gets a tuned body by one definition and one table entry. A body reads its threads
+ * and its scratch from the backend, allocates nothing, and is called by one thread at a time.
+ * Scratch: thread i owns NT_CPU_SCRATCH_BYTES from nt_cpu_scratch(be, i), 64-byte aligned, contents undefined between
+ * calls. */
+#ifndef NT_CPU_BODIES_H
+#define NT_CPU_BODIES_H
+
+#include "backend.h"
+
+#define NT_OP(name, doc)                                                                                               \
+    nt_status nt_##name##_portable(struct nt_backend *be, const struct nt_##name##_args *args);                        \
+    nt_status nt_##name##_avx2(struct nt_backend *be, const struct nt_##name##_args *args);                            \
+    nt_status nt_##name##_avx512(struct nt_backend *be, const struct nt_##name##_args *args);
+#include "ops.def"
+#undef NT_OP
+
+/* The bodies written for exactly this level; absent ones are NULL. */
+const struct nt_ops *nt_cpu_bodies(enum nt_isa isa);
+
+enum { NT_CPU_SCRATCH_BYTES = 1 << 20 };
+static inline void *nt_cpu_scratch(const struct nt_backend *be, int thread) {
+    return (char *)be->scratch + (size_t)thread * be->scratch_per_thread;
+}
+
+#endif
