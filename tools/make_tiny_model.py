@@ -9,8 +9,9 @@ here on TEXT), tokenizer_config.json (ChatML template) and safetensors. --gguf w
 tokenizer in its metadata, and q/k rows permuted where llama.cpp's architecture wants that.
 
 Every weight is a bfloat16 number that float16 and float32 hold exactly, so all unquantized variants are the same model.
-Scales: embeddings and head 2/sqrt(d_model), matrices 1/sqrt(inputs): logits of standard deviation about 2, whose best
-two are usually far enough apart for greedy decoding to be the same in any order of summation.
+Scales: embeddings and head 2/sqrt(d_model), matrices 1/sqrt(inputs), twice that for the two that write the residual
+stream (or tied models would only repeat their last token). Logits get a standard deviation of about 2, so the best two
+are usually far enough apart for greedy decoding to be the same in any order of summation.
 """
 import argparse
 import json
@@ -216,10 +217,10 @@ def make_weights(args, fam, n_used):
             matrix(args, p + "self_attn.q_proj.weight", h * dh, d),
             matrix(args, p + "self_attn.k_proj.weight", kv * dh, d),
             matrix(args, p + "self_attn.v_proj.weight", kv * dh, d),
-            matrix(args, p + "self_attn.o_proj.weight", d, h * dh),
+            matrix(args, p + "self_attn.o_proj.weight", d, h * dh, 2.0 / math.sqrt(h * dh)),
             matrix(args, p + "mlp.gate_proj.weight", f, d),
             matrix(args, p + "mlp.up_proj.weight", f, d),
-            matrix(args, p + "mlp.down_proj.weight", d, f),
+            matrix(args, p + "mlp.down_proj.weight", d, f, 2.0 / math.sqrt(f)),
         ]
         if fam.get("bias"):
             out += [(p + "self_attn.%s_proj.bias" % x, [n * dh], normal(args, p + x + "bias", n * dh, 0.3))
