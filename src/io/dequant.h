@@ -14,57 +14,58 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* X(name, ggml type id or -1, safetensors dtype or "", elements per block, bytes per block) */
+/* X(name, ggml type id or -1, safetensors dtype or "", elements per block, bytes per block,
+ *   static function of dequant.c or NULL) */
 #define NT_WDTYPE_LIST(X)                                                                                              \
-    X(F32, 0, "F32", 1, 4)                                                                                             \
-    X(F16, 1, "F16", 1, 2)                                                                                             \
-    X(BF16, 30, "BF16", 1, 2)                                                                                          \
-    X(Q8_0, 8, "", 32, 34)                                                                                             \
-    X(Q4_0, 2, "", 32, 18)                                                                                             \
-    X(Q4_1, 3, "", 32, 20)                                                                                             \
-    X(Q5_0, 6, "", 32, 22)                                                                                             \
-    X(Q5_1, 7, "", 32, 24)                                                                                             \
-    X(Q4_K, 12, "", 256, 144)                                                                                          \
-    X(Q5_K, 13, "", 256, 176)                                                                                          \
-    X(Q6_K, 14, "", 256, 210)                                                                                          \
-    X(F64, 28, "F64", 1, 8)                                                                                            \
-    X(I8, 24, "I8", 1, 1)                                                                                              \
-    X(I16, 25, "I16", 1, 2)                                                                                            \
-    X(I32, 26, "I32", 1, 4)                                                                                            \
-    X(I64, 27, "I64", 1, 8)                                                                                            \
-    X(U8, -1, "U8", 1, 1)                                                                                              \
-    X(U16, -1, "U16", 1, 2)                                                                                            \
-    X(U32, -1, "U32", 1, 4)                                                                                            \
-    X(U64, -1, "U64", 1, 8)                                                                                            \
-    X(BOOL, -1, "BOOL", 1, 1)                                                                                          \
-    X(C64, -1, "C64", 1, 8)                                                                                            \
-    X(F8_E4M3, -1, "F8_E4M3", 1, 1)                                                                                    \
-    X(F8_E5M2, -1, "F8_E5M2", 1, 1)                                                                                    \
-    X(F8_E8M0, -1, "F8_E8M0", 1, 1)                                                                                    \
-    X(F8_E4M3FNUZ, -1, "F8_E4M3FNUZ", 1, 1)                                                                            \
-    X(F8_E5M2FNUZ, -1, "F8_E5M2FNUZ", 1, 1)                                                                            \
-    X(F4, -1, "F4", 2, 1)                                                                                              \
-    X(F6_E2M3, -1, "F6_E2M3", 4, 3)                                                                                    \
-    X(F6_E3M2, -1, "F6_E3M2", 4, 3)                                                                                    \
-    X(Q8_1, 9, "", 32, 40)                                                                                             \
-    X(Q2_K, 10, "", 256, 84)                                                                                           \
-    X(Q3_K, 11, "", 256, 110)                                                                                          \
-    X(Q8_K, 15, "", 256, 292)                                                                                          \
-    X(IQ2_XXS, 16, "", 256, 66)                                                                                        \
-    X(IQ2_XS, 17, "", 256, 74)                                                                                         \
-    X(IQ3_XXS, 18, "", 256, 98)                                                                                        \
-    X(IQ1_S, 19, "", 256, 50)                                                                                          \
-    X(IQ4_NL, 20, "", 32, 18)                                                                                          \
-    X(IQ3_S, 21, "", 256, 110)                                                                                         \
-    X(IQ2_S, 22, "", 256, 82)                                                                                          \
-    X(IQ4_XS, 23, "", 256, 136)                                                                                        \
-    X(IQ1_M, 29, "", 256, 56)                                                                                          \
-    X(TQ1_0, 34, "", 256, 54)                                                                                          \
-    X(TQ2_0, 35, "", 256, 66)                                                                                          \
-    X(MXFP4, 39, "", 32, 17)
+    X(F32, 0, "F32", 1, 4, dequantize_f32)                                                                             \
+    X(F16, 1, "F16", 1, 2, dequantize_f16)                                                                             \
+    X(BF16, 30, "BF16", 1, 2, dequantize_bf16)                                                                         \
+    X(Q8_0, 8, "", 32, 34, dequantize_q8_0)                                                                            \
+    X(Q4_0, 2, "", 32, 18, dequantize_q4_0)                                                                            \
+    X(Q4_1, 3, "", 32, 20, dequantize_q4_1)                                                                            \
+    X(Q5_0, 6, "", 32, 22, dequantize_q5_0)                                                                            \
+    X(Q5_1, 7, "", 32, 24, dequantize_q5_1)                                                                            \
+    X(Q4_K, 12, "", 256, 144, dequantize_q4_k)                                                                         \
+    X(Q5_K, 13, "", 256, 176, dequantize_q5_k)                                                                         \
+    X(Q6_K, 14, "", 256, 210, dequantize_q6_k)                                                                         \
+    X(F64, 28, "F64", 1, 8, NULL)                                                                                      \
+    X(I8, 24, "I8", 1, 1, NULL)                                                                                        \
+    X(I16, 25, "I16", 1, 2, NULL)                                                                                      \
+    X(I32, 26, "I32", 1, 4, NULL)                                                                                      \
+    X(I64, 27, "I64", 1, 8, NULL)                                                                                      \
+    X(U8, -1, "U8", 1, 1, NULL)                                                                                        \
+    X(U16, -1, "U16", 1, 2, NULL)                                                                                      \
+    X(U32, -1, "U32", 1, 4, NULL)                                                                                      \
+    X(U64, -1, "U64", 1, 8, NULL)                                                                                      \
+    X(BOOL, -1, "BOOL", 1, 1, NULL)                                                                                    \
+    X(C64, -1, "C64", 1, 8, NULL)                                                                                      \
+    X(F8_E4M3, -1, "F8_E4M3", 1, 1, NULL)                                                                              \
+    X(F8_E5M2, -1, "F8_E5M2", 1, 1, NULL)                                                                              \
+    X(F8_E8M0, -1, "F8_E8M0", 1, 1, NULL)                                                                              \
+    X(F8_E4M3FNUZ, -1, "F8_E4M3FNUZ", 1, 1, NULL)                                                                      \
+    X(F8_E5M2FNUZ, -1, "F8_E5M2FNUZ", 1, 1, NULL)                                                                      \
+    X(F4, -1, "F4", 2, 1, NULL)                                                                                        \
+    X(F6_E2M3, -1, "F6_E2M3", 4, 3, NULL)                                                                              \
+    X(F6_E3M2, -1, "F6_E3M2", 4, 3, NULL)                                                                              \
+    X(Q8_1, 9, "", 32, 40, NULL)                                                                                       \
+    X(Q2_K, 10, "", 256, 84, NULL)                                                                                     \
+    X(Q3_K, 11, "", 256, 110, NULL)                                                                                    \
+    X(Q8_K, 15, "", 256, 292, NULL)                                                                                    \
+    X(IQ2_XXS, 16, "", 256, 66, NULL)                                                                                  \
+    X(IQ2_XS, 17, "", 256, 74, NULL)                                                                                   \
+    X(IQ3_XXS, 18, "", 256, 98, NULL)                                                                                  \
+    X(IQ1_S, 19, "", 256, 50, NULL)                                                                                    \
+    X(IQ4_NL, 20, "", 32, 18, NULL)                                                                                    \
+    X(IQ3_S, 21, "", 256, 110, NULL)                                                                                   \
+    X(IQ2_S, 22, "", 256, 82, NULL)                                                                                    \
+    X(IQ4_XS, 23, "", 256, 136, NULL)                                                                                  \
+    X(IQ1_M, 29, "", 256, 56, NULL)                                                                                    \
+    X(TQ1_0, 34, "", 256, 54, NULL)                                                                                    \
+    X(TQ2_0, 35, "", 256, 66, NULL)                                                                                    \
+    X(MXFP4, 39, "", 32, 17, NULL)
 
 enum nt_wdtype {
-#define X(name, ggml, st, n, bytes) NT_WDTYPE_##name,
+#define X(name, ggml, st, n, bytes, fn) NT_WDTYPE_##name,
     NT_WDTYPE_LIST(X)
 #undef X
         NT_WDTYPE_COUNT
