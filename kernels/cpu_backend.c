@@ -6,7 +6,14 @@
 static const struct nt_ops bodies[] = {
     [NT_ISA_PORTABLE] =
         {
+                           .embed = nt_embed_portable,
+                           .rmsnorm = nt_rmsnorm_portable,
                            .gemm = nt_gemm_portable,
+                           .rope_kv = nt_rope_kv_portable,
+                           .attention = nt_attention_portable,
+                           .logit_stats = nt_logit_stats_portable,
+                           .logit_topk = nt_logit_topk_portable,
+                           .logit_gumbel = nt_logit_gumbel_portable,
                            },
     [NT_ISA_AVX2] = {0                        },
     [NT_ISA_AVX512] = {0                        },

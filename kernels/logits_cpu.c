@@ -1,0 +1,125 @@
+/* The specification of the ops on logit rows, in portable C. */
+#include "cpu_logits.h"
+#include "cpu_bodies.h"
+#include "cpu_math.h"
+#include "rng.h"
+
+static void stats_row(const struct nt_logit_stats_args *a, int64_t r) {
+    const float *x = a->logits + r * a->ld;
+    float max = x[0], lane[64] = {0};
+    int32_t best = 0;
+    for (int32_t v = 1; v < a->n_vocab; v++) {
+        if (!nt_logit_above(x[v], max)) continue;
+        max = x[v];
+        best = v;
+    }
+    a->max[r] = max;
+    if (a->argmax) a->argmax[r] = best;
+    if (!a->sum_exp) return;
+    for (int32_t v = 0; v < a->n_vocab; v++) lane[v % 64] += nt_exp2_neg((x[v] - max) * NT_LOG2E);
+    for (int32_t width = 32; width; width /= 2)
+        for (int32_t i = 0; i < width; i++) lane[i] += lane[i + width];
+    a->sum_exp[r] = lane[0];
+}
+
+static void stats_thread(void *arg, int thread, int n_threads) {
+    const struct nt_logit_stats_args *a = arg;
+    int64_t begin, end;
+    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
+    for (int64_t r = begin; r < end; r++) stats_row(a, r);
+}
+
+nt_status nt_logit_stats_portable(struct nt_backend *be, const struct nt_logit_stats_args *args) {
+    struct nt_logit_stats_args a = *args;
+    nt_pool_run(be->pool, stats_thread, &a);
+    return NT_OK;
+}
+
+/* Moves element i down until no child is worse than it. */
+static void sift(float *value, int32_t *index, int32_t k, int32_t i) {
+    const float v = value[i];
+    const int32_t id = index[i];
+    for (int32_t child; (child = 2 * i + 1) < k; i = child) {
+        if (child + 1 < k && nt_logit_better(value[child], index[child], value[child + 1], index[child + 1])) child++;
+        if (!nt_logit_better(v, id, value[child], index[child])) break;
+        value[i] = value[child];
+        index[i] = index[child];
+    }
+    value[i] = v;
+    index[i] = id;
+}
+
+void nt_topk_heapify(float *value, int32_t *index, int32_t k) {
+    for (int32_t i = k / 2 - 1; i >= 0; i--) sift(value, index, k, i);
+}
+
+void nt_topk_replace_worst(float *value, int32_t *index, int32_t k, float v, int32_t i) {
+    value[0] = v;
+    index[0] = i;
+    sift(value, index, k, 0);
+}
+
+void nt_topk_sort(float *value, int32_t *index, int32_t k) {
+    for (int32_t n = k - 1; n > 0; n--) {
+        const float v = value[n];
+        const int32_t i = index[n];
+        value[n] = value[0];
+        index[n] = index[0];
+        nt_topk_replace_worst(value, index, n, v, i);
+    }
+}
+
+static void topk_thread(void *arg, int thread, int n_threads) {
+    const struct nt_logit_topk_args *a = arg;
+    int64_t begin, end;
+    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = a->logits + r * a->ld;
+        float *value = a->value + r * a->k;
+        int32_t *index = a->index + r * a->k;
+        for (int32_t v = 0; v < a->k; v++) {
+            value[v] = x[v];
+            index[v] = v;
+        }
+        nt_topk_heapify(value, index, a->k);
+        for (int32_t v = a->k; v < a->n_vocab; v++)
+            if (nt_logit_above(x[v], value[0])) nt_topk_replace_worst(value, index, a->k, x[v], v);
+        nt_topk_sort(value, index, a->k);
+    }
+}
+
+nt_status nt_logit_topk_portable(struct nt_backend *be, const struct nt_logit_topk_args *args) {
+    NT_CHECK(args->k >= 1 && args->k <= args->n_vocab);
+    struct nt_logit_topk_args a = *args;
+    nt_pool_run(be->pool, topk_thread, &a);
+    return NT_OK;
+}
+
+static void gumbel_thread(void *arg, int thread, int n_threads) {
+    const struct nt_logit_gumbel_args *a = arg;
+    int64_t begin, end;
+    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
+    for (int64_t r = begin; r < end; r++) {
+        if (a->inv_temp[r] == 0.0f) continue;
+        const float *x = a->logits + r * a->ld;
+        float best = 0;
+        int32_t at = -1;
+        uint32_t word[4];
+        for (int32_t v = 0; v < a->n_vocab; v++) {
+            const int64_t id = (int64_t)a->first + v;
+            if (v == 0 || (id & 3) == 0) nt_philox(a->seed[r], a->stream[r], (uint64_t)(id >> 2), word);
+            const float sum = x[v] * a->inv_temp[r] - nt_log_pos(-nt_log_pos(nt_unit_float(word[id & 3])));
+            if (at >= 0 && !nt_logit_above(sum, best)) continue;
+            best = sum;
+            at = v;
+        }
+        a->value[r] = best;
+        a->index[r] = at;
+    }
+}
+
+nt_status nt_logit_gumbel_portable(struct nt_backend *be, const struct nt_logit_gumbel_args *args) {
+    struct nt_logit_gumbel_args a = *args;
+    nt_pool_run(be->pool, gumbel_thread, &a);
+    return NT_OK;
+}
