@@ -20,10 +20,10 @@
  *   NT_KEY_ENUM(section, key, default, "a|b|c", doc)      string limited to the choices
  * field name in the struct: section_key. */
 struct nt_config {
-#define NT_KEY_STR(section, key, def, doc) char *section##_##key;
+#define NT_KEY_STR(section, key, def, doc)           char *section##_##key;
 #define NT_KEY_INT(section, key, def, min, max, doc) int64_t section##_##key;
 #define NT_KEY_NUM(section, key, def, min, max, doc) double section##_##key;
-#define NT_KEY_BOOL(section, key, def, doc) bool section##_##key;
+#define NT_KEY_BOOL(section, key, def, doc)          bool section##_##key;
 #define NT_KEY_ENUM(section, key, def, choices, doc) char *section##_##key;
 #include "config_keys.def"
 #undef NT_KEY_STR
@@ -41,8 +41,9 @@ NT_MUST nt_status nt_config_read_text(struct nt_config *c, const char *text, con
 NT_MUST nt_status nt_config_set(struct nt_config *c, const char *assignment);
 /* key "section.key", value text; origin is what errors call it ("--tp"). */
 NT_MUST nt_status nt_config_set_key(struct nt_config *c, const char *key, const char *value, const char *origin);
-void nt_config_dump(const struct nt_config *c, bool with_docs, struct nt_strbuf *out); /* libconfig syntax; re-reads to the same */
-void nt_config_dump_json(const struct nt_config *c, struct nt_strbuf *out);           /* {"section.key": value, ...} */
+void nt_config_dump(const struct nt_config *c, bool with_docs,
+                    struct nt_strbuf *out);                                 /* libconfig syntax; re-reads to the same */
+void nt_config_dump_json(const struct nt_config *c, struct nt_strbuf *out); /* {"section.key": value, ...} */
 /* The help table of one section (NULL: all). */
 void nt_config_help(const char *section, struct nt_strbuf *out);
 /* Nearest of the names to a wrong word, or NULL when none is near. */
