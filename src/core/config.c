@@ -114,7 +114,7 @@ void nt_config_describe(const struct nt_config_row *r, struct nt_strbuf *out) {
         nt_strbuf_addf(out, "an integer from %" PRId64 " to %" PRId64, r->i_min, r->i_max);
         break;
     case NT_CONFIG_NUM:
-        nt_strbuf_addf(out, "a number from %g to %g", r->n_min, r->n_max);
+        nt_strbuf_addf(out, "a number from %.10g to %.10g", r->n_min, r->n_max);
         break;
     case NT_CONFIG_BOOL:
         nt_strbuf_adds(out, "true or false");
@@ -269,14 +269,24 @@ static const struct nt_config_row *guess_row(const char *section, const char *ke
     return NULL;
 }
 
+/* The section meant by an unknown name at top level, or NULL. */
+static const char *guess_section(const char *name) {
+    const char *names[sizeof nt_config_rows / sizeof nt_config_rows[0]];
+    for (int i = 0; i < nt_config_n_rows; i++) names[i] = nt_config_rows[i].section;
+    return nt_nearest(name, names, nt_config_n_rows);
+}
+
 nt_status nt_config_unknown(const char *where, const char *section, const char *key) {
-    const struct nt_config_row *r = guess_row(section, key);
-    char maybe[160] = "";
-    if (r)
-        (void)snprintf(maybe, sizeof maybe, "; maybe: %s.%s?", r->section, r->key);
+    const char *near_section = section ? NULL : guess_section(key);
+    const struct nt_config_row *r = near_section ? NULL : guess_row(section, key);
+    char maybe[160];
+    if (near_section)
+        (void)snprintf(maybe, sizeof maybe, "maybe: %s?", near_section);
+    else if (r)
+        (void)snprintf(maybe, sizeof maybe, "maybe: %s.%s?", r->section, r->key);
     else
-        (void)snprintf(maybe, sizeof maybe, "; `nocturne config` lists all keys");
-    return NT_FAIL(NT_E_CONFIG, "%s: unknown key %.100s%s%.100s%s", where, section ? section : "", section ? "." : "",
+        (void)snprintf(maybe, sizeof maybe, "`nocturne config` lists all keys");
+    return NT_FAIL(NT_E_CONFIG, "%s: unknown key %.100s%s%.100s; %s", where, section ? section : "", section ? "." : "",
                    key, maybe);
 }
 

@@ -106,7 +106,7 @@ void nt_config_dump_json(const struct nt_config *c, struct nt_strbuf *out) {
     nt_strbuf_addc(out, '}');
 }
 
-/* "  --max-tokens N   longest answer ... (1 to 1048576; default 256)" */
+/* "  --max-tokens N   longest answer ... (1 to 1048576; default 256)"; flags are spelled with dashes, keys with '_' */
 static void help_row(const struct nt_config *defaults, const struct nt_config_row *r, struct nt_strbuf *out) {
     static const char *const metavars[] = {
         [NT_CONFIG_STR] = "TEXT",  [NT_CONFIG_INT] = "N",     [NT_CONFIG_NUM] = "X",
@@ -118,9 +118,20 @@ static void help_row(const struct nt_config *defaults, const struct nt_config_ro
     nt_strbuf_addf(out, " %s", metavars[r->kind]);
     while (out->len - start < 32) nt_strbuf_addc(out, ' ');
     nt_strbuf_addf(out, "%s (", r->doc);
-    if (r->kind != NT_CONFIG_STR) {
+    switch (r->kind) {
+    case NT_CONFIG_STR:
+        break;
+    case NT_CONFIG_INT:
+        nt_strbuf_addf(out, "%" PRId64 " to %" PRId64 "; ", r->i_min, r->i_max);
+        break;
+    case NT_CONFIG_NUM:
+        nt_strbuf_addf(out, "%.10g to %.10g; ", r->n_min, r->n_max);
+        break;
+    case NT_CONFIG_BOOL:
+    case NT_CONFIG_ENUM:
         nt_config_describe(r, out);
         nt_strbuf_adds(out, "; ");
+        break;
     }
     nt_strbuf_adds(out, "default ");
     add_value(defaults, r, true, out);
