@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 enum {
+    NT_GGUF_MAX_HEADER = 1 << 30, /* bytes before the data section */
     NT_GGUF_MAX_KV = 65536,
     NT_GGUF_MAX_TENSORS = 65536,
     NT_GGUF_MAX_KEY = 65535,
