@@ -34,6 +34,10 @@ int nt_env_local_rank(void) {
     return (int)(rank >= 0 ? rank : number("SLURM_LOCALID", 0, INT_MAX, -1));
 }
 
+int nt_env_slurm_step_tasks(void) {
+    return (int)number("SLURM_STEP_NUM_TASKS", 0, INT_MAX, 0);
+}
+
 const char *nt_env_debug(void) {
     const char *text = getenv("NT_DEBUG");
     return text ? text : "";

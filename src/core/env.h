@@ -10,6 +10,7 @@ const char *nt_env_slurm_job_id(void);   /* or NULL */
 int nt_env_slurm_restart_count(void);    /* SLURM_RESTART_COUNT, 0: none */
 int nt_env_local_rank(void);             /* SLURM_LOCALID or OMPI_COMM_WORLD_LOCAL_RANK, -1: none */
 const char *nt_env_debug(void);          /* NT_DEBUG or "" */
+int nt_env_slurm_step_tasks(void);       /* SLURM_STEP_NUM_TASKS: tasks of the srun that started this process, 0: none */
 bool nt_env_launched_by_mpi(void);       /* started by mpirun or srun --mpi */
 
 #endif
