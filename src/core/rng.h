@@ -8,7 +8,7 @@
 
 /* Four 32-bit words for counter (index, stream) and key seed. */
 void nt_philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4]);
-/* Word -> (0, 1): never 0, never 1. 23 bits, so that adding the half is exact (with 24 the largest word rounds to 1). */
+/* Word -> (0, 1): never 0, never 1. 23 bits and the half are exact in a float; 24 would round up to 1. */
 static inline float nt_unit_float(uint32_t w) { return ((float)(w >> 9) + 0.5f) * (1.0f / 8388608.0f); }
 
 #endif
