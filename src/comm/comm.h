@@ -21,28 +21,30 @@ struct nt_world {
     char host[256];
 };
 
-/* Initialises MPI when the process was started by mpirun/srun (env.h), else a world of one `self` without MPI. tp must divide the size. */
+/* Initialises MPI when the process was started by mpirun/srun (env.h), else a world of one `self` without MPI. tp must
+ * divide the size. */
 NT_MUST nt_status nt_world_open(struct nt_world *w);
 NT_MUST nt_status nt_world_split(struct nt_world *w, int32_t tp); /* once, after the config is known */
-void nt_world_close(struct nt_world *w);                        /* MPI_Finalize */
-/* Ends all ranks at once (MPI_Abort); the one way out of a failed parallel run. Only main.c and the watchdog call it. */
+void nt_world_close(struct nt_world *w);                          /* MPI_Finalize */
+/* Ends all ranks at once (MPI_Abort); the one way out of a failed parallel run. Only main.c and the watchdog call it.
+ */
 _Noreturn void nt_world_abort(int exit_code);
 
 int32_t nt_comm_rank(const struct nt_comm *c);
 int32_t nt_comm_size(const struct nt_comm *c);
 NT_MUST nt_status nt_comm_barrier(struct nt_comm *c);
 NT_MUST nt_status nt_comm_broadcast(struct nt_comm *c, void *buf, size_t bytes, int32_t root);
-NT_MUST nt_status nt_comm_allreduce_f32(struct nt_comm *c, float *buf, int64_t n);           /* in place sum, rank order */
-NT_MUST nt_status nt_comm_allreduce_max_i64(struct nt_comm *c, int64_t *buf, int64_t n);     /* in place */
-NT_MUST nt_status nt_comm_allreduce_sum_i64(struct nt_comm *c, int64_t *buf, int64_t n);     /* in place */
+NT_MUST nt_status nt_comm_allreduce_f32(struct nt_comm *c, float *buf, int64_t n);       /* in place sum, rank order */
+NT_MUST nt_status nt_comm_allreduce_max_i64(struct nt_comm *c, int64_t *buf, int64_t n); /* in place */
+NT_MUST nt_status nt_comm_allreduce_sum_i64(struct nt_comm *c, int64_t *buf, int64_t n); /* in place */
 NT_MUST nt_status nt_comm_allgather(struct nt_comm *c, const void *mine, void *all, size_t bytes_each);
-/* Agreement after a step that may fail on some ranks only: every rank passes its status; if any failed, every rank returns
- * failure (the first failing rank's sentence is broadcast), so nobody is left waiting. */
+/* Agreement after a step that may fail on some ranks only: every rank passes its status; if any failed, every rank
+ * returns failure (the first failing rank's sentence is broadcast), so nobody is left waiting. */
 NT_MUST nt_status nt_comm_agree(struct nt_comm *c, nt_status mine);
 
-/* Memory shared by the ranks of one node that have the same tp index (packed weights). Every caller gets the same bytes;
- * *leader is true on the one rank that fills it (then nt_shared_ready on all). 64-byte aligned. Falls back to private memory (leader
- * true everywhere) when the node cannot share. */
+/* Memory shared by the ranks of one node that have the same tp index (packed weights). Every caller gets the same
+ * bytes; *leader is true on the one rank that fills it (then nt_shared_ready on all). 64-byte aligned. Falls back to
+ * private memory (leader true everywhere) when the node cannot share. */
 struct nt_shared {
     void *base;
     size_t bytes;
@@ -53,8 +55,9 @@ NT_MUST nt_status nt_shared_open(struct nt_world *w, size_t bytes, struct nt_sha
 NT_MUST nt_status nt_shared_ready(struct nt_world *w, struct nt_shared *s);
 void nt_shared_close(struct nt_world *w, struct nt_shared *s);
 
-/* A counter on world rank 0 that hands out ranges dynamically: each call returns the next `count` tickets' first value; no
- * value is handed out twice. Rank 0 needs no progress thread: one-sided (MPI_Fetch_and_op). Collective open/close. */
+/* A counter on world rank 0 that hands out ranges dynamically: each call returns the next `count` tickets' first value;
+ * no value is handed out twice. Rank 0 needs no progress thread: one-sided (MPI_Fetch_and_op). Collective open/close.
+ */
 struct nt_ticket;
 NT_MUST nt_status nt_ticket_open(struct nt_world *w, struct nt_ticket **out);
 NT_MUST nt_status nt_ticket_next(struct nt_ticket *t, int64_t count, int64_t *first);
