@@ -12,12 +12,17 @@
 
 #include "dequant.h"
 #include "status.h"
+#include <stdbool.h>
 #include <stdint.h>
 
-enum { NT_SAFETENSORS_MAX_HEADER = 100000000, NT_SAFETENSORS_MAX_DIMS = 8, NT_SAFETENSORS_MAX_SHARDS = 4096 };
+enum {
+    NT_SAFETENSORS_MAX_HEADER = 100000000, /* the limit of the reference implementation */
+    NT_SAFETENSORS_MAX_DIMS = 8,
+    NT_SAFETENSORS_MAX_SHARDS = 4096
+};
 
 struct nt_safetensors_tensor {
-    char *name;
+    const char *name; /* in names; no control characters */
     enum nt_wdtype dtype;
     int32_t n_dims;
     int64_t shape[NT_SAFETENSORS_MAX_DIMS];
@@ -28,6 +33,7 @@ struct nt_safetensors_tensor {
 struct nt_safetensors {
     struct nt_safetensors_tensor *tensors; /* [n_tensors], by offset */
     int64_t n_tensors;
+    char *names;
     char *header; /* the JSON bytes */
     size_t header_len;
 };
@@ -36,16 +42,20 @@ struct nt_safetensors {
 NT_MUST nt_status nt_safetensors_read(int fd, const char *path, int64_t size, struct nt_safetensors *out);
 void nt_safetensors_release(struct nt_safetensors *st); /* accepts a zeroed struct */
 
-/* The shards of a directory: file names without folder, sorted, unique, and which one each tensor is said to be in. */
+/* The weight files of a Hugging Face directory. */
 struct nt_safetensors_index {
-    char **files; /* [n_files] */
+    char **files; /* names without folder, sorted, unique; [n_files] */
     int32_t n_files;
-    struct nt_json *json; /* NULL: a single model.safetensors without index */
+    struct nt_json *json; /* NULL: one model.safetensors without index */
 };
-/* Reads DIR/model.safetensors.index.json, else finds DIR/model.safetensors. */
+
+/* Reads DIR/model.safetensors.index.json, else finds DIR/model.safetensors. NT_E_NOINPUT when there is neither. */
 NT_MUST nt_status nt_safetensors_index_read(const char *dir, struct nt_safetensors_index *out);
-/* File that the index assigns to a tensor, NULL: none. */
+/* The file that the index assigns to a tensor; NULL: none. Without index always the only file. */
 const char *nt_safetensors_index_file_of(const struct nt_safetensors_index *ix, const char *tensor);
-void nt_safetensors_index_release(struct nt_safetensors_index *ix);
+/* A tensor the index lists and `found` does not know; NULL: none. */
+const char *nt_safetensors_index_missing(const struct nt_safetensors_index *ix,
+                                         bool (*found)(const void *, const char *), const void *arg);
+void nt_safetensors_index_release(struct nt_safetensors_index *ix); /* accepts a zeroed struct */
 
 #endif
