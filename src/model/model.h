@@ -1,9 +1,10 @@
 /* The model: weights, one shared decoder block, forward over a batch of paged sequences.
  *
- * This header is the architecture document. A family is data (spec.h) plus one block (block_fwd.c); nothing here knows a
- * model's name. Ownership: nt_model_open reads and packs this rank's shard (once per node, in shared memory) and keeps it until
- * nt_model_close. Threading: one forward at a time. Tensor parallel: heads are divided by KV group (unevenly if need be), d_ff and the vocabulary
- * by rows; every rank of w->tp calls nt_model_forward with the same batch.
+ * This header is the architecture document. A family is data (spec.h) plus one block (block_fwd.c); nothing here knows
+ * a model's name. Ownership: nt_model_open reads and packs this rank's shard (once per node, in shared memory) and
+ * keeps it until nt_model_close. Threading: one forward at a time. Tensor parallel: heads are divided by KV group
+ * (unevenly if need be), d_ff and the vocabulary by rows; every rank of w->tp calls nt_model_forward with the same
+ * batch.
  *
  *   x      = embed[id]                                  f32 residual stream [n_tok, d_model], allreduced over tp
  *   block: h  = rmsnorm(x) -> qkv -> (q/k norm) rope -> cache, attention -> o  ; x += o (allreduce)
@@ -19,27 +20,37 @@
 
 struct nt_model;
 
-/* Opens path (GGUF file or Hugging Face directory); the spec is checked against every tensor's shape before memory is allocated. */
+/* Opens path (GGUF file or Hugging Face directory); the spec is checked against every tensor's shape before memory is
+ * allocated. */
 NT_MUST nt_status nt_model_open(struct nt_model **out, const char *path, struct nt_world *w, struct nt_backend *be);
 void nt_model_close(struct nt_model *m);
 const struct nt_spec *nt_model_spec(const struct nt_model *m);
 size_t nt_model_weight_bytes(const struct nt_model *m); /* this rank's packed shard */
-void nt_model_digest(const struct nt_model *m, uint8_t digest[32]); /* SHA-256 over the source files' identity (headers and tensor data) */
+void nt_model_digest(const struct nt_model *m,
+                     uint8_t digest[32]); /* SHA-256 over the source files' identity (headers and tensor data) */
 
 /* This rank's slice of the vocabulary: logits columns are tokens vocab_first .. vocab_first + vocab_count - 1. */
 int32_t nt_model_vocab_first(const struct nt_model *m);
 int32_t nt_model_vocab_count(const struct nt_model *m);
 
-/* KV cache: bytes of one page (NT_KV_PAGE positions, all layers, this rank's heads). The pool is [n_layer][n_page] pages. */
+/* KV cache: bytes of one page (NT_KV_PAGE positions, all layers, this rank's heads). The pool is [n_layer][n_page]
+ * pages. */
 size_t nt_model_kv_page_bytes(const struct nt_model *m);
 struct nt_kv_pool {
     nt_bf16 *base;
     int32_t n_page;
 };
-NT_MUST nt_status nt_kv_pool_take(struct nt_arena *a, const struct nt_model *m, int32_t n_page, struct nt_kv_pool *pool); /* layout: counts or binds */
-void nt_kv_page_zero(const struct nt_model *m, const struct nt_kv_pool *pool, int32_t page); /* before a page is handed out */
+NT_MUST nt_status nt_kv_pool_take(struct nt_arena *a, const struct nt_model *m, int32_t n_page,
+                                  struct nt_kv_pool *pool); /* layout: counts or binds */
+void nt_kv_page_zero(const struct nt_model *m, const struct nt_kv_pool *pool,
+                     int32_t page); /* before a page is handed out */
 
-/* Activations for at most max_tok tokens and max_out logit rows per forward; a layout function (arena.h). Call before forward. */
+/* Longest position + 1 that forward will see; default: the model's own limit. Larger values are ignored. Before layout.
+ */
+void nt_model_limit_len(struct nt_model *m, int32_t max_len);
+
+/* Activations for at most max_tok tokens and max_out logit rows per forward; a layout function (arena.h). Call before
+ * forward. */
 void nt_model_layout(struct nt_model *m, struct nt_arena *a, int32_t max_tok, int32_t max_out);
 
 struct nt_batch {
@@ -50,7 +61,8 @@ struct nt_batch {
 };
 /* logits [n_out, ld >= vocab_count]; ld = nt_model_logit_ld. Scaled/capped as the model says. */
 int64_t nt_model_logit_ld(const struct nt_model *m);
-NT_MUST nt_status nt_model_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv, float *logits);
+NT_MUST nt_status nt_model_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv,
+                                   float *logits);
 
 /* Work of one token at context length n_ctx, for rates: FLOPs of a full forward (with or without the head). */
 double nt_model_flops(const struct nt_model *m, double n_ctx, bool head);
