@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -313,7 +314,7 @@ static nt_status put_num_text(struct nt_config *c, const struct nt_config_row *r
     char *end = NULL;
     double v = strtod(value, &end);
     /* strtod also takes nan, inf, hexadecimal and leading blanks */
-    if (*value == '\0' || *end != '\0' || strspn(value, "+-.0123456789eE") != strlen(value)) {
+    if (*value == '\0' || *end != '\0' || !isfinite(v) || strspn(value, "+-.0123456789eE") != strlen(value)) {
         char found[80];
         (void)snprintf(found, sizeof found, "\"%.60s\"", value);
         return nt_config_refuse(r, where, found);

@@ -197,7 +197,7 @@ static nt_status put_all(struct nt_config *c, config_t *file, const char *text, 
         if (cause && strcmp(cause, "duplicate setting name") == 0)
             return NT_FAIL(NT_E_CONFIG, "%s:%d: this key is set for the second time: %s", origin, line, shown);
         return NT_FAIL(NT_E_CONFIG, "%s:%d: %s at or before: %s (expected section: { key = value; };)", origin, line,
-                       cause ? cause : "syntax error", shown);
+                       cause ? cause : "syntax error", *shown ? shown : "the end of the text");
     }
     const config_setting_t *root = config_root_setting(file);
     for (unsigned i = 0; i < (unsigned)config_setting_length(root); i++)

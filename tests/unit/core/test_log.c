@@ -1,0 +1,156 @@
+/* Log lines: levels by rank, one line per call, debug by module; progress in a log file. */
+#include "log.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fileio.h"
+#include <unistd.h>
+
+static char path[] = "/tmp/nt_test_log_XXXXXX";
+static int saved_stderr;
+static char *captured;
+
+static void capture(void) {
+    memcpy(path + sizeof path - 7, "XXXXXX", 6);
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    saved_stderr = dup(STDERR_FILENO);
+    (void)dup2(fd, STDERR_FILENO);
+    (void)close(fd);
+}
+
+static const char *end_capture(void) {
+    (void)dup2(saved_stderr, STDERR_FILENO);
+    (void)close(saved_stderr);
+    free(captured);
+    captured = NULL;
+    size_t len = 0;
+    assert_int_equal(nt_file_read(path, 1 << 20, &captured, &len), NT_OK);
+    (void)remove(path);
+    return captured;
+}
+
+static int count_lines(const char *text) {
+    int n = 0;
+    for (; *text; text++) n += *text == '\n';
+    return n;
+}
+
+static void levels_by_rank(void **state) {
+    (void)state;
+    for (int rank = 0; rank < 2; rank++) {
+        for (int quiet = 0; quiet < 2; quiet++) {
+            nt_log_init(rank, 2, quiet != 0);
+            capture();
+            nt_info("mod", "value %d", 5);
+            nt_warn("mod", "odd %s", "thing");
+            nt_log_at(NT_LOG_ERROR, "mod", "lost");
+            const char *text = end_capture();
+            assert_int_equal(count_lines(text), rank == 0 && !quiet ? 3 : 2);
+            if (rank == 0 && !quiet) {
+                assert_int_equal(text[2], ':');
+                assert_int_equal(text[5], ':');
+                assert_memory_equal(text + 8, " info 0/2 mod: value 5\n", 23);
+            }
+            assert_non_null(strstr(text, rank == 0 ? " warn 0/2 mod: odd thing\n" : " warn 1/2 mod: odd thing\n"));
+        }
+    }
+}
+
+static void long_lines_end_with_a_newline(void **state) {
+    (void)state;
+    nt_log_init(0, 1, false);
+    char big[5000];
+    memset(big, 'y', sizeof big);
+    big[sizeof big - 1] = '\0';
+    capture();
+    nt_info("mod", "%s", big);
+    nt_info("mod", "next");
+    const char *text = end_capture();
+    assert_int_equal(count_lines(text), 2);
+    assert_non_null(strstr(text, "y\n"));
+    assert_non_null(strstr(text, "mod: next\n"));
+}
+
+static int evaluated;
+static int touch(void) {
+    return ++evaluated;
+}
+
+static void debug_by_module(void **state) {
+    (void)state;
+    nt_log_init(0, 1, false);
+    unsetenv("NT_DEBUG");
+    assert_false(nt_log_debug_on("pool"));
+    capture();
+    nt_debug("pool", "%d", touch());
+    assert_string_equal(end_capture(), "");
+    assert_int_equal(evaluated, 0);
+    setenv("NT_DEBUG", "gguf,pool", 1);
+    assert_true(nt_log_debug_on("pool"));
+    assert_true(nt_log_debug_on("gguf"));
+    assert_false(nt_log_debug_on("poo"));
+    assert_false(nt_log_debug_on("poolx"));
+    capture();
+    nt_debug("pool", "n %d", touch());
+    assert_non_null(strstr(end_capture(), " debug 0/1 pool: n 1\n"));
+    setenv("NT_DEBUG", "all", 1);
+    assert_true(nt_log_debug_on("anything"));
+    unsetenv("NT_DEBUG");
+}
+
+static void progress_in_a_log(void **state) {
+    (void)state;
+    nt_log_init(0, 1, false);
+    struct nt_progress p;
+    capture();
+    nt_progress_begin(&p, "rows", "tok/s", 10, 40, 0.0);
+    p.start -= 10; /* ten seconds ago: 20 rows of its own, 500 units */
+    nt_progress_update(&p, 30, 500, "batch 4");
+    p.interval_s = 1e9;
+    nt_progress_update(&p, 31, 501, NULL); /* not due */
+    nt_progress_end(&p, 40, 1000);
+    const char *text = end_capture();
+    assert_false(p.tty);
+    assert_true(p.shown);
+    assert_int_equal(count_lines(text), 2);
+    assert_non_null(strstr(text, "progress: rows 30/40 75% 50 tok/s eta 5s batch 4\n"));
+    assert_non_null(strstr(text, "rows 40/40 100% 100 tok/s eta 0s\n"));
+
+    capture();
+    nt_log_init(1, 2, false); /* other ranks are silent */
+    nt_progress_begin(&p, "rows", "tok/s", 0, 0, 0.0);
+    nt_progress_update(&p, 3, 4, NULL);
+    nt_progress_end(&p, 3, 4);
+    assert_string_equal(end_capture(), "");
+    nt_log_init(0, 1, false);
+    capture();
+    nt_progress_begin(&p, "rows", "tok/s", 0, 0, 0.0); /* total unknown */
+    p.start -= 10;
+    nt_progress_update(&p, 3, 40, NULL);
+    assert_non_null(strstr(end_capture(), "progress: rows 3 4.00 tok/s\n"));
+}
+
+static int free_captured(void **state) {
+    (void)state;
+    free(captured);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(levels_by_rank),
+        cmocka_unit_test(long_lines_end_with_a_newline),
+        cmocka_unit_test(debug_by_module),
+        cmocka_unit_test(progress_in_a_log),
+    };
+    return cmocka_run_group_tests(tests, NULL, free_captured);
+}

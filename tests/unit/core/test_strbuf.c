@@ -1,0 +1,116 @@
+/* Growable strings, and JSON text as Python's json.dumps(ensure_ascii=False) writes it. */
+#include "strbuf.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void appends_grow_and_terminate(void **state) {
+    (void)state;
+    struct nt_strbuf s = NT_STRBUF_INIT;
+    assert_string_equal(nt_strbuf_cstr(&s), "");
+    nt_strbuf_reset(&s);
+    for (int i = 0; i < 1000; i++) nt_strbuf_addf(&s, "%03d,", i);
+    assert_int_equal(s.len, 4000);
+    assert_memory_equal(s.data + 3996, "999,", 5);
+    nt_strbuf_reset(&s);
+    assert_string_equal(nt_strbuf_cstr(&s), "");
+    nt_strbuf_add(&s, "a\0b", 3);
+    nt_strbuf_adds(&s, "cd");
+    nt_strbuf_addc(&s, 'e');
+    assert_int_equal(s.len, 6);
+    assert_memory_equal(s.data, "a\0bcde", 7);
+    nt_strbuf_add(&s, NULL, 0);
+    nt_strbuf_addf(&s, "%s", "");
+    assert_int_equal(s.len, 6);
+    nt_strbuf_release(&s);
+    assert_null(s.data);
+    nt_strbuf_release(&s);
+}
+
+struct string_row {
+    const char *bytes;
+    size_t n;
+    const char *json;
+};
+#define ROW(bytes, json)                                                                                               \
+    { bytes, sizeof(bytes) - 1, json }
+
+static void json_strings(void **state) {
+    (void)state;
+    static const struct string_row rows[] = {
+        ROW("", "\"\""),
+        ROW("plain", "\"plain\""),
+        ROW("q\"b\\s/", "\"q\\\"b\\\\s/\""),
+        ROW("\b\f\n\r\t", "\"\\b\\f\\n\\r\\t\""),
+        ROW("\0\x01\x1f", "\"\\u0000\\u0001\\u001f\""),
+        ROW("\x7f", "\"\x7f\""),
+        ROW("\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\""),
+        ROW("\xe2\x80\xa8", "\"\xe2\x80\xa8\""), /* U+2028 stays */
+        /* bad UTF-8: as bytes.decode("utf-8", "replace") */
+        ROW("a\xff"
+            "b",
+            "\"a\xef\xbf\xbd"
+            "b\""),
+        ROW("\xc3", "\"\xef\xbf\xbd\""),
+        ROW("\xe2\x82", "\"\xef\xbf\xbd\""),
+        ROW("\xf0\x9f\x98x", "\"\xef\xbf\xbdx\""),
+        ROW("\xc0\xaf", "\"\xef\xbf\xbd\xef\xbf\xbd\""),
+        ROW("\xed\xa0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""),
+        ROW("\xf4\x90\x80\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""),
+        ROW("\x80\"", "\"\xef\xbf\xbd\\\"\""),
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct nt_strbuf s = NT_STRBUF_INIT;
+        nt_strbuf_add_json(&s, rows[i].bytes, rows[i].n);
+        assert_string_equal(s.data, rows[i].json);
+        assert_int_equal(s.len, strlen(rows[i].json));
+        nt_strbuf_release(&s);
+    }
+}
+
+static void json_numbers_as_python(void **state) {
+    (void)state;
+    FILE *f = fopen(NT_TEST_DIR "/unit/core/json_numbers.txt", "r");
+    assert_non_null(f);
+    unsigned long long bits = 0;
+    char want[64];
+    int n = 0;
+    while (fscanf(f, "%llx %63s", &bits, want) == 2) {
+        double v = 0;
+        memcpy(&v, &bits, sizeof v);
+        struct nt_strbuf s = NT_STRBUF_INIT;
+        nt_strbuf_add_json_num(&s, v);
+        assert_string_equal(s.data, want);
+        nt_strbuf_release(&s);
+        n++;
+    }
+    (void)fclose(f);
+    assert_int_equal(n, 400);
+}
+
+static void not_finite_is_null(void **state) {
+    (void)state;
+    struct nt_strbuf s = NT_STRBUF_INIT;
+    nt_strbuf_add_json_num(&s, __builtin_nan(""));
+    nt_strbuf_add_json_num(&s, __builtin_inf());
+    nt_strbuf_add_json_num(&s, -__builtin_inf());
+    assert_string_equal(s.data, "nullnullnull");
+    nt_strbuf_release(&s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(appends_grow_and_terminate),
+        cmocka_unit_test(json_strings),
+        cmocka_unit_test(json_numbers_as_python),
+        cmocka_unit_test(not_finite_is_null),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
