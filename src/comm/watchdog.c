@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096, READ_GRACE_S = 8 };
+enum { PATH_BYTES = 4096, READ_GRACE_S = 8, MAX_NAMED = 8 };
 
 struct nt_watchdog {
     const struct nt_world *w;
@@ -126,7 +126,7 @@ static _Noreturn void end_job(const char *sentence) {
 static void add_stopped(struct nt_strbuf *s, int32_t rank, const struct nt_heartbeat *h) {
     if (h->present) {
         describe(s, rank, h);
-        nt_strbuf_addf(s, " is stopped or dead: no heartbeat for %.0f s; ", nt_unix_time() - h->time);
+        nt_strbuf_addf(s, " is stopped or dead: this was its last heartbeat, %.0f s ago; ", nt_unix_time() - h->time);
     } else {
         nt_strbuf_addf(s, "rank %d has no heartbeat file: it ended or never started its work; ", rank);
     }
@@ -154,12 +154,11 @@ static enum verdict judge(const struct nt_watchdog *d, const struct nt_heartbeat
     }
     if (hang || s->len > 0) return VERDICT_HANG;
     if (working) return VERDICT_WAIT;
-    int32_t behind = me; /* numbers compare on one communicator only */
-    for (int32_t r = 0; r < size; r++)
-        if (strcmp(b[r].on, b[me].on) == 0 && b[r].seq < b[behind].seq) behind = r;
-    nt_strbuf_addf(s, "all ranks wait in collectives, the furthest behind is ");
-    describe(s, behind, &b[behind]);
-    nt_strbuf_adds(s, "; ");
+    nt_strbuf_adds(s, "all ranks wait in collectives that do not meet: ");
+    for (int32_t r = 0; r < size && r < MAX_NAMED; r++) {
+        describe(s, r, &b[r]);
+        nt_strbuf_adds(s, "; ");
+    }
     return VERDICT_HANG;
 }
 
@@ -170,10 +169,10 @@ static void suspect(struct nt_watchdog *d) {
     struct nt_heartbeat mine;
     own_heartbeat(d, 0, &mine);
     describe(&own, d->w->rank, &mine);
-    nt_strbuf_addf(&own, mine.inside ? " waited %.0f s" : " made no progress for %.0f s", mine.idle_s);
+    nt_strbuf_addf(&own, mine.inside ? ", which waited %.0f s" : ", which made no progress for %.0f s", mine.idle_s);
     struct nt_heartbeat *a = d->path[0] != 0 && size > 1 ? calloc(2 * (size_t)size, sizeof *a) : NULL;
     if (a == NULL) {
-        nt_strbuf_addf(&own, ", the limit run.watchdog_s is %.0f s; the job ends, start it again to resume",
+        nt_strbuf_addf(&own, "; the limit run.watchdog_s is %.0f s; the job ends, start it again to resume",
                        d->limit_s);
         end_job(nt_strbuf_cstr(&own));
     }
@@ -187,7 +186,7 @@ static void suspect(struct nt_watchdog *d) {
     const enum verdict v = stopped || own_progress(d) != mine.progress ? VERDICT_NONE : judge(d, a, b, &found);
     if (v == VERDICT_HANG) {
         nt_strbuf_addf(&found,
-                       "noticed by %s, the limit run.watchdog_s is %.0f s; the job ends, start it again to resume",
+                       "noticed by %s; the limit run.watchdog_s is %.0f s; the job ends, start it again to resume",
                        nt_strbuf_cstr(&own), d->limit_s);
         end_job(nt_strbuf_cstr(&found));
     }
@@ -227,7 +226,7 @@ static void watch_next(const struct nt_watchdog *d, struct stillness *still) {
     struct nt_strbuf s = NT_STRBUF_INIT;
     add_stopped(&s, next, &h);
     nt_strbuf_addf(
-        &s, "noticed by rank %d (host %s), the limit run.watchdog_s is %.0f s; the job ends, start it again to resume",
+        &s, "noticed by rank %d (host %s); the limit run.watchdog_s is %.0f s; the job ends, start it again to resume",
         d->w->rank, d->w->host, d->limit_s);
     end_job(nt_strbuf_cstr(&s));
 }

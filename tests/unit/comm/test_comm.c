@@ -225,7 +225,7 @@ static void test_watchdog_ends_a_hang(void **state) {
     assert_non_null(mkdtemp(dir));
     assert_int_equal(in_child(hang, dir, text, sizeof text), 76);
     assert_non_null(strstr(text, "rank 0 (host "));
-    assert_non_null(strstr(text, "doing 'read input', after barrier #1 on world) made no progress"));
+    assert_non_null(strstr(text, "doing 'read input', after barrier #1 on world), which made no progress"));
     (void)snprintf(path, sizeof path, "%s/.heartbeat/rank-0", dir);
     struct nt_heartbeat h;
     nt_heartbeat_read(path, &h); /* the evidence stays */

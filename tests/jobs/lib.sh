@@ -1,0 +1,35 @@
+# Shared by the job tests: . "$(dirname "$0")/lib.sh" as the first command of a script.
+#   a test script gets two arguments: the nocturne binary and the source directory; NT_TEST_BIN names the folder of
+#   the test programs (comm_check). It runs in a new folder $WORK that goes away with it.
+#   mpi N COMMAND...     N ranks of COMMAND on this machine; the exit status is mpirun's (124: it hung)
+#   fail SENTENCE        ends the test with status 1
+#   skip REASON          ends it with 77, which ctest shows as skipped; where CI is true that is a failure
+#   check SENTENCE COMMAND...   fail SENTENCE unless COMMAND succeeds
+#   expect_rc RC COMMAND...     fail unless COMMAND ends with RC; its output is in $WORK/out
+set -u
+NOCTURNE=${1:?usage: $0 NOCTURNE SOURCE_DIR} SOURCE=${2:?usage: $0 NOCTURNE SOURCE_DIR}
+NT_TEST_BIN=${NT_TEST_BIN:-$(dirname "$NOCTURNE")/tests/jobs}
+NT_TIMEOUT=${NT_TIMEOUT:-120}           # seconds one command may take: a hang is a failure, not a wait
+TEST_NAME=$(basename "$0" .sh)
+WORK=$(mktemp -d "/tmp/nt-$TEST_NAME.XXXXXX") || exit 1
+trap 'rm -rf "$WORK"' EXIT
+
+# What Open MPI needs as root, in containers and on fewer cores than ranks. None of it belongs into a job script of a cluster.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_mpi_yield_when_idle=1   # without it an 8-byte reduction on a crowded core takes 8 ms, not 9 us
+export OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo
+export OMPI_MCA_pml=ob1 OMPI_MCA_btl=vader,tcp,self
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+
+fail() { echo "$TEST_NAME: FAILED: $*" >&2; exit 1; }
+skip() {
+    [ "${CI:-}" = true ] && fail "skipped in CI: $*"
+    echo "$TEST_NAME: SKIPPED: $*"; exit 77
+}
+check() { local s=$1; shift; "$@" || fail "$s"; }
+mpi() { local n=$1; shift; timeout -k 5 "$NT_TIMEOUT" mpirun --oversubscribe --bind-to none -np "$n" "$@" </dev/null; }
+expect_rc() {
+    local want=$1 rc=0; shift
+    "$@" >"$WORK/out" 2>&1 || rc=$?
+    [ $rc -eq "$want" ] || { cat "$WORK/out" >&2; fail "exit status $rc, expected $want: $*"; }
+}
