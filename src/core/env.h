@@ -1,4 +1,9 @@
-/* The only getenv of the program: launcher facts (Slurm, Open MPI) and NT_DEBUG. */
+/* The only getenv of the program: launcher facts (Slurm, Open MPI) and NT_DEBUG.
+ *
+ * Settings never come from the environment; these are facts of the launch that no file can know. A variable that is
+ * absent, empty or nonsense counts as absent: no errors.
+ * Ownership: strings belong to the environment. Threading: any, since the program never changes its environment.
+ * Sources: sbatch(1) "OUTPUT ENVIRONMENT VARIABLES", Open MPI's mpirun(1), PMIx and PMI-2 ranks. */
 #ifndef NT_ENV_H
 #define NT_ENV_H
 
@@ -10,7 +15,7 @@ const char *nt_env_slurm_job_id(void);   /* or NULL */
 int nt_env_slurm_restart_count(void);    /* SLURM_RESTART_COUNT, 0: none */
 int nt_env_local_rank(void);             /* SLURM_LOCALID or OMPI_COMM_WORLD_LOCAL_RANK, -1: none */
 const char *nt_env_debug(void);          /* NT_DEBUG or "" */
-int nt_env_slurm_step_tasks(void);       /* SLURM_STEP_NUM_TASKS: tasks of the srun that started this process, 0: none */
-bool nt_env_launched_by_mpi(void);       /* started by mpirun or srun --mpi */
+int nt_env_slurm_step_tasks(void); /* SLURM_STEP_NUM_TASKS: tasks of the srun that started this process, 0: none */
+bool nt_env_launched_by_mpi(void); /* started by mpirun or srun --mpi */
 
 #endif

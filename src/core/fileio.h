@@ -17,7 +17,8 @@ NT_MUST nt_status nt_file_size(const char *path, int64_t *size);
 bool nt_file_exists(const char *path);
 bool nt_is_dir(const char *path);
 NT_MUST nt_status nt_mkdir_p(const char *path);
-NT_MUST nt_status nt_pread_full(int fd, void *buf, size_t n, int64_t offset, const char *path); /* short read: NT_E_IO with offset */
+NT_MUST nt_status nt_pread_full(int fd, void *buf, size_t n, int64_t offset,
+                                const char *path); /* short read: NT_E_IO with offset */
 NT_MUST nt_status nt_write_full(int fd, const void *buf, size_t n, const char *path);
 NT_MUST nt_status nt_fsync_dir_of(const char *path);
 NT_MUST nt_status nt_publish_bytes(const char *path, const void *bytes, size_t n, enum nt_publish_mode mode);

@@ -12,7 +12,15 @@
 
 struct nt_json; /* opaque */
 
-enum nt_json_type { NT_JSON_NULL, NT_JSON_BOOL, NT_JSON_INT, NT_JSON_REAL, NT_JSON_STRING, NT_JSON_ARRAY, NT_JSON_OBJECT };
+enum nt_json_type {
+    NT_JSON_NULL,
+    NT_JSON_BOOL,
+    NT_JSON_INT,
+    NT_JSON_REAL,
+    NT_JSON_STRING,
+    NT_JSON_ARRAY,
+    NT_JSON_OBJECT
+};
 
 /* origin: what error sentences call the text, e.g. "model/config.json". */
 NT_MUST nt_status nt_json_parse(const char *text, size_t len, const char *origin, struct nt_json **out);

@@ -17,23 +17,26 @@ void nt_log_at(enum nt_log_level level, const char *module, const char *fmt, ...
 bool nt_log_debug_on(const char *module);
 #define nt_info(module, ...) nt_log_at(NT_LOG_INFO, module, __VA_ARGS__)
 #define nt_warn(module, ...) nt_log_at(NT_LOG_WARN, module, __VA_ARGS__)
-#define nt_debug(module, ...)                                                    \
-    do {                                                                         \
-        if (nt_log_debug_on(module)) nt_log_at(NT_LOG_DEBUG, module, __VA_ARGS__); \
+#define nt_debug(module, ...)                                                                                          \
+    do {                                                                                                               \
+        if (nt_log_debug_on(module)) nt_log_at(NT_LOG_DEBUG, module, __VA_ARGS__);                                     \
     } while (0)
 
-/* Progress of long work on rank 0: a redrawn bar with rate and ETA on a terminal, one log line per interval otherwise. */
+/* Progress of long work on rank 0: a redrawn bar with rate and ETA on a terminal, one log line per interval otherwise.
+ */
 struct nt_progress {
-    const char *what;   /* "rows" */
-    const char *unit;   /* rate unit, "tok/s" */
-    int64_t total;      /* 0: unknown */
-    double interval_s;  /* between log lines; the bar redraws at 10 Hz */
+    const char *what;  /* "rows" */
+    const char *unit;  /* rate unit, "tok/s" */
+    int64_t total;     /* 0: unknown */
+    double interval_s; /* between log lines; the bar redraws at 10 Hz */
     double start, last;
     int64_t first_done; /* done at start: a resumed job's ETA is about its own speed */
     bool tty, shown;
 };
-void nt_progress_begin(struct nt_progress *p, const char *what, const char *unit, int64_t done, int64_t total, double interval_s);
-/* done of total; work: units finished since begin (for the rate); note: short extra text or NULL. Cheap when not due. */
+void nt_progress_begin(struct nt_progress *p, const char *what, const char *unit, int64_t done, int64_t total,
+                       double interval_s);
+/* done of total; work: units finished since begin (for the rate); note: short extra text or NULL. Cheap when not due.
+ */
 void nt_progress_update(struct nt_progress *p, int64_t done, double work, const char *note);
 void nt_progress_end(struct nt_progress *p, int64_t done, double work);
 

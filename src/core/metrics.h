@@ -13,8 +13,8 @@ struct nt_metrics {
     int rank;
 };
 
-double nt_now(void);      /* monotonic seconds */
-double nt_unix_time(void); /* wall clock seconds */
+double nt_now(void);                                                                 /* monotonic seconds */
+double nt_unix_time(void);                                                           /* wall clock seconds */
 NT_MUST nt_status nt_metrics_open(struct nt_metrics *m, const char *path, int rank); /* appends */
 void nt_metrics_close(struct nt_metrics *m);
 
@@ -26,12 +26,21 @@ struct nt_field {
     double n;
     const char *s;
 };
-#define NT_INT(k, v) (struct nt_field){.key = (k), .kind = NT_FIELD_INT, .i = (v)}
-#define NT_NUM(k, v) (struct nt_field){.key = (k), .kind = NT_FIELD_NUM, .n = (v)}
-#define NT_STR(k, v) (struct nt_field){.key = (k), .kind = NT_FIELD_STR, .s = (v)}
+#define NT_INT(k, v)                                                                                                   \
+    (struct nt_field) {                                                                                                \
+        .key = (k), .kind = NT_FIELD_INT, .i = (v)                                                                     \
+    }
+#define NT_NUM(k, v)                                                                                                   \
+    (struct nt_field) {                                                                                                \
+        .key = (k), .kind = NT_FIELD_NUM, .n = (v)                                                                     \
+    }
+#define NT_STR(k, v)                                                                                                   \
+    (struct nt_field) {                                                                                                \
+        .key = (k), .kind = NT_FIELD_STR, .s = (v)                                                                     \
+    }
 void nt_metrics_event_n(struct nt_metrics *m, const char *event, const struct nt_field *fields, int n);
-#define nt_metrics_event(m, event, ...)                                         \
-    nt_metrics_event_n((m), (event), (const struct nt_field[]){__VA_ARGS__},    \
+#define nt_metrics_event(m, event, ...)                                                                                \
+    nt_metrics_event_n((m), (event), (const struct nt_field[]){__VA_ARGS__},                                           \
                        (int)(sizeof((const struct nt_field[]){__VA_ARGS__}) / sizeof(struct nt_field)))
 
 #endif

@@ -11,22 +11,22 @@
 
 #include <stddef.h>
 
-#define NT_MUST __attribute__((warn_unused_result))
+#define NT_MUST              __attribute__((warn_unused_result))
 #define NT_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 /* X(name, process exit code, text). Exit codes follow sysexits.h where it has one. */
-#define NT_STATUS_LIST(X)                                            \
-    X(OK, 0, "ok")                                                   \
-    X(E_USAGE, 2, "wrong command line")                              \
-    X(E_DATA, 65, "bad input data")                                  \
-    X(E_NOINPUT, 66, "input not found")                              \
-    X(E_UNSUPPORTED, 69, "not supported")                            \
-    X(E_INTERNAL, 70, "internal error")                              \
-    X(E_SYSTEM, 71, "operating system error")                        \
-    X(E_NOMEM, 72, "not enough memory")                              \
-    X(E_IO, 74, "input/output error")                                \
-    X(E_COMM, 76, "communication between ranks failed")              \
-    X(E_CONFIG, 78, "bad configuration")                             \
+#define NT_STATUS_LIST(X)                                                                                              \
+    X(OK, 0, "ok")                                                                                                     \
+    X(E_USAGE, 2, "wrong command line")                                                                                \
+    X(E_DATA, 65, "bad input data")                                                                                    \
+    X(E_NOINPUT, 66, "input not found")                                                                                \
+    X(E_UNSUPPORTED, 69, "not supported")                                                                              \
+    X(E_INTERNAL, 70, "internal error")                                                                                \
+    X(E_SYSTEM, 71, "operating system error")                                                                          \
+    X(E_NOMEM, 72, "not enough memory")                                                                                \
+    X(E_IO, 74, "input/output error")                                                                                  \
+    X(E_COMM, 76, "communication between ranks failed")                                                                \
+    X(E_CONFIG, 78, "bad configuration")                                                                               \
     X(E_STOPPED, 85, "stopped at a checkpoint; start again to resume")
 
 typedef enum {
@@ -56,26 +56,36 @@ nt_status nt_fail_at(nt_status code, const char *file, int line, const char *fmt
 /* Adds file:line to the trail and returns code. */
 nt_status nt_trail_at(nt_status code, const char *file, int line);
 
-#define NT_FAIL(code, ...) nt_fail_at((code), __FILE__, __LINE__, __VA_ARGS__)
+/* The value is the code itself, not the call's result: so the compiler knows that a failed function did not return
+ * NT_OK, and outputs it did not write are not "maybe used". */
+#define NT_FAIL(code, ...)                                                                                             \
+    ({                                                                                                                 \
+        const nt_status nt_fail_ = (code);                                                                             \
+        (void)nt_fail_at(nt_fail_, __FILE__, __LINE__, __VA_ARGS__);                                                   \
+        nt_fail_;                                                                                                      \
+    })
 
-#define NT_TRY(call)                                                \
-    do {                                                            \
-        nt_status nt_try_ = (call);                                 \
-        if (nt_try_ != NT_OK) return nt_trail_at(nt_try_, __FILE__, __LINE__); \
+#define NT_TRY(call)                                                                                                   \
+    do {                                                                                                               \
+        const nt_status nt_try_ = (call);                                                                              \
+        if (nt_try_ != NT_OK) {                                                                                        \
+            (void)nt_trail_at(nt_try_, __FILE__, __LINE__);                                                            \
+            return nt_try_;                                                                                            \
+        }                                                                                                              \
     } while (0)
 
 /* For functions with cleanup: sets st and jumps. */
-#define NT_TRY_GOTO(st, label, call)                    \
-    do {                                                \
-        (st) = (call);                                  \
-        if ((st) != NT_OK) {                            \
-            (void)nt_trail_at((st), __FILE__, __LINE__); \
-            goto label;                                 \
-        }                                               \
+#define NT_TRY_GOTO(st, label, call)                                                                                   \
+    do {                                                                                                               \
+        (st) = (call);                                                                                                 \
+        if ((st) != NT_OK) {                                                                                           \
+            (void)nt_trail_at((st), __FILE__, __LINE__);                                                               \
+            goto label;                                                                                                \
+        }                                                                                                              \
     } while (0)
 
-const struct nt_error *nt_error_last(void); /* never NULL; code NT_OK when nothing failed */
-void nt_error_take(struct nt_error *out);   /* copies this thread's record and clears it */
+const struct nt_error *nt_error_last(void);     /* never NULL; code NT_OK when nothing failed */
+void nt_error_take(struct nt_error *out);       /* copies this thread's record and clears it */
 void nt_error_give(const struct nt_error *err); /* makes err this thread's record */
 void nt_error_clear(void);
 
@@ -84,9 +94,9 @@ typedef void nt_bug_hook(const char *file, int line, const char *text);
 void nt_bug_set_hook(nt_bug_hook *hook);
 _Noreturn void nt_bug_at(const char *file, int line, const char *fmt, ...) NT_PRINTF(3, 4);
 #define nt_bug(...) nt_bug_at(__FILE__, __LINE__, __VA_ARGS__)
-#define NT_CHECK(cond)                             \
-    do {                                           \
-        if (!(cond)) nt_bug("violated: %s", #cond); \
+#define NT_CHECK(cond)                                                                                                 \
+    do {                                                                                                               \
+        if (!(cond)) nt_bug("violated: %s", #cond);                                                                    \
     } while (0)
 
 #endif

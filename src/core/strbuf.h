@@ -14,7 +14,8 @@ struct nt_strbuf {
     char *data; /* NULL only while len == cap == 0; use nt_strbuf_cstr */
     size_t len, cap;
 };
-#define NT_STRBUF_INIT {0}
+#define NT_STRBUF_INIT                                                                                                 \
+    { 0 }
 
 void nt_strbuf_release(struct nt_strbuf *s);
 void nt_strbuf_reset(struct nt_strbuf *s); /* len = 0, memory kept */
