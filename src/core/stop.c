@@ -1,0 +1,33 @@
+#include "stop.h"
+
+#include "metrics.h"
+
+#include <signal.h>
+#include <string.h>
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_stop(int signal_number) { stop_signal = signal_number; }
+
+void nt_stop_install(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_stop;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGUSR1, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    action.sa_flags = SA_RESTART | (int)SA_RESETHAND; /* a second Ctrl-C is final */
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool nt_stop_requested(double deadline) { return stop_signal != 0 || (deadline > 0 && nt_unix_time() >= deadline); }
+
+const char *nt_stop_reason(void) {
+    switch (stop_signal) {
+    case SIGUSR1: return "SIGUSR1";
+    case SIGTERM: return "SIGTERM";
+    case SIGINT: return "SIGINT";
+    default: return "the job's end time";
+    }
+}

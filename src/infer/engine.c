@@ -1,0 +1,377 @@
+#include "engine.h"
+
+#include "log.h"
+#include "metrics.h"
+#include "sysmem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct nt_row {
+    struct nt_request req;
+    struct nt_result result;
+    int32_t n_open; /* choices not yet finished */
+    struct nt_row *next;
+};
+
+struct row_list {
+    struct nt_row *head, **tail;
+};
+
+struct nt_engine {
+    struct nt_engine_config c;
+    struct nt_arena arena;
+    struct nt_pages pages;
+    struct nt_sampler sampler;
+    struct nt_seq **running;       // [max_seqs]
+    struct nt_seq **waiting;       // [cap_waiting] ring of owned sequences
+    int32_t n_running, n_waiting, first_waiting, cap_waiting, n_active;
+    struct row_list finished;
+    int32_t *ids, *out_rows;       // [max_tokens_per_step], [max_seqs]
+    struct nt_attn_seq *batch;     // [max_seqs]
+    struct nt_seq **sampled;       // [max_seqs]
+    struct nt_sample_in *in;       // [max_seqs]
+    struct nt_sample_out *out;     // [max_seqs]
+    float *logits;                 // [max_seqs, ld]
+    int32_t stops[NT_MAX_STOP_IDS];
+    int32_t n_stops;
+    struct nt_engine_stats stats;
+};
+
+/* ---- construction ---- */
+
+static nt_status layout(struct nt_engine *e, int32_t n_page) {
+    struct nt_arena *a = &e->arena;
+    const size_t seqs = (size_t)e->c.max_seqs;
+    NT_TRY(nt_pages_layout(&e->pages, a, e->c.model, n_page));
+    nt_model_layout(e->c.model, a, e->c.max_tokens_per_step, e->c.max_seqs);
+    nt_sampler_layout(&e->sampler, a, e->c.model, e->c.backend, e->c.world->tp, nt_tokenizer_n_vocab(e->c.tok), e->c.max_seqs);
+    e->running = NT_TAKE(a, struct nt_seq *, seqs);
+    e->sampled = NT_TAKE(a, struct nt_seq *, seqs);
+    e->batch = NT_TAKE(a, struct nt_attn_seq, seqs);
+    e->in = NT_TAKE(a, struct nt_sample_in, seqs);
+    e->out = NT_TAKE(a, struct nt_sample_out, seqs);
+    e->out_rows = NT_TAKE(a, int32_t, seqs);
+    e->ids = NT_TAKE(a, int32_t, e->c.max_tokens_per_step);
+    e->logits = NT_TAKE(a, float, seqs * (size_t)nt_model_logit_ld(e->c.model));
+    return NT_OK;
+}
+
+static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
+
+/* Chooses the number of pages and checks the plan against the memory that is free. */
+static nt_status plan(struct nt_engine *e, int32_t *n_page) {
+    const size_t page = nt_model_kv_page_bytes(e->c.model);
+    const size_t available = nt_memory_available() / (size_t)e->c.world->node_size;
+    const int64_t per_seq = nt_pages_for(e->c.max_len);
+    int64_t pages = per_seq * e->c.max_seqs;
+    const int64_t affordable = (int64_t)((e->c.kv_bytes ? e->c.kv_bytes : available / 2) / page);
+    if (pages > affordable) pages = affordable;
+    if (pages < per_seq)
+        return NT_FAIL(NT_E_NOMEM, "the KV cache needs %.0f MiB for one sequence of %d tokens, %.0f MiB are allowed; lower model.max_len or raise generate.kv_memory_gib",
+                       mib((size_t)per_seq * page), e->c.max_len, mib((size_t)affordable * page));
+    NT_TRY(layout(e, (int32_t)pages)); /* counts */
+    e->stats.weight_bytes = nt_model_weight_bytes(e->c.model);
+    e->stats.kv_bytes = (size_t)pages * page;
+    e->stats.activation_bytes = e->arena.used - e->stats.kv_bytes;
+    e->stats.n_pages = (int32_t)pages;
+    e->stats.max_seqs = e->c.max_seqs;
+    nt_info("plan", "weights %.0f MiB (loaded), kv cache up to %.0f MiB (%d pages of %d tokens), activations %.0f MiB; %.0f MiB free per rank",
+            mib(e->stats.weight_bytes), mib(e->stats.kv_bytes), (int)pages, NT_KV_PAGE, mib(e->stats.activation_bytes), mib(available));
+    if (e->arena.used > available)
+        return NT_FAIL(NT_E_NOMEM, "the job needs %.0f MiB but %.0f MiB are free on this node per rank; lower generate.max_num_seqs, model.max_len or generate.kv_memory_gib",
+                       mib(e->arena.used), mib(available));
+    *n_page = (int32_t)pages;
+    return NT_OK;
+}
+
+static void collect_stops(struct nt_engine *e) {
+    int64_t n;
+    const int32_t *ids = nt_tokenizer_stops(e->c.tok, &n);
+    for (int64_t i = 0; i < n && e->n_stops < NT_MAX_STOP_IDS; i++) e->stops[e->n_stops++] = ids[i];
+    if (e->c.chat) e->n_stops += (int32_t)nt_chat_stops(e->c.chat, e->c.tok, e->stops + e->n_stops, NT_MAX_STOP_IDS - e->n_stops);
+    const struct nt_spec *spec = nt_model_spec(e->c.model);
+    for (int32_t i = 0; i < spec->n_eos && e->n_stops < NT_MAX_STOP_IDS; i++) e->stops[e->n_stops++] = spec->eos_ids[i];
+}
+
+nt_status nt_engine_new(struct nt_engine **out, const struct nt_engine_config *c) {
+    struct nt_engine *e = calloc(1, sizeof *e);
+    if (!e) return NT_FAIL(NT_E_NOMEM, "no memory for the engine");
+    e->c = *c;
+    e->finished.tail = &e->finished.head;
+    if (e->c.max_tokens_per_step < e->c.max_seqs) e->c.max_tokens_per_step = e->c.max_seqs;
+    nt_arena_init(&e->arena, "job");
+    int32_t n_page = 0;
+    nt_status st;
+    NT_TRY_GOTO(st, fail, nt_comm_agree(c->world->world, plan(e, &n_page)));
+    int64_t least = -n_page; /* ranks of a group must admit the same sequences */
+    NT_TRY_GOTO(st, fail, nt_comm_allreduce_max_i64(c->world->tp, &least, 1));
+    nt_arena_release(&e->arena);
+    nt_arena_init(&e->arena, "job");
+    NT_TRY_GOTO(st, fail, layout(e, (int32_t)-least));
+    NT_TRY_GOTO(st, fail, nt_arena_bind(&e->arena));
+    NT_TRY_GOTO(st, fail, layout(e, (int32_t)-least));
+    collect_stops(e);
+    *out = e;
+    return NT_OK;
+fail:
+    nt_engine_free(e);
+    return st;
+}
+
+static void row_free(struct nt_row *row) {
+    nt_request_release(&row->req);
+    nt_result_release(&row->result);
+    free(row);
+}
+
+static void seq_free(struct nt_seq *s) {
+    if (--s->row->n_open == 0) row_free(s->row);
+    nt_seq_release(s);
+    free(s);
+}
+
+void nt_engine_free(struct nt_engine *e) {
+    if (!e) return;
+    for (int32_t i = 0; i < e->n_running; i++) seq_free(e->running[i]);
+    for (int32_t i = 0; i < e->n_waiting; i++) seq_free(e->waiting[(e->first_waiting + i) % e->cap_waiting]);
+    struct nt_result r;
+    while (nt_engine_pop(e, &r)) nt_result_release(&r);
+    free(e->waiting);
+    nt_arena_release(&e->arena);
+    free(e);
+}
+
+/* ---- rows in ---- */
+
+uint64_t nt_row_seed(uint64_t job_seed, int64_t row) {
+    uint64_t z = job_seed + 0x9e3779b97f4a7c15u * ((uint64_t)row + 1); /* splitmix64 (Steele et al. 2014) */
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (z ^ (z >> 31)) & INT64_MAX;
+}
+
+static char *copy_text(const char *text) {
+    char *copy = strdup(text);
+    NT_CHECK(copy);
+    return copy;
+}
+
+nt_status nt_prompt_ids(const struct nt_engine_config *c, const struct nt_request *req, struct nt_ids *ids, char **why) {
+    nt_status st = NT_OK;
+    *why = NULL;
+    if (req->kind == NT_REQUEST_CHAT) {
+        if (!c->chat) {
+            *why = copy_text(c->chat_error);
+            return NT_OK;
+        }
+        st = nt_chat_encode(c->chat, c->tok, req->messages, req->n_messages, req->add_generation_prompt, ids);
+    } else if (req->prompt) {
+        st = nt_tokenizer_encode(c->tok, req->prompt, req->prompt_len, NT_TOK_ADD_SPECIAL, ids);
+    } else {
+        const int32_t n_vocab = nt_model_spec(c->model)->n_vocab;
+        for (int32_t i = 0; i < req->n_prompt_ids; i++) {
+            if (req->prompt_ids[i] < 0 || req->prompt_ids[i] >= n_vocab) {
+                struct nt_strbuf s = NT_STRBUF_INIT;
+                nt_strbuf_addf(&s, "prompt token %d is %d; the vocabulary has ids 0 to %d", i, req->prompt_ids[i], n_vocab - 1);
+                *why = s.data;
+                return NT_OK;
+            }
+        }
+        nt_ids_append(ids, req->prompt_ids, req->n_prompt_ids);
+    }
+    if (st == NT_E_DATA || st == NT_E_UNSUPPORTED) { /* this row's fault */
+        *why = copy_text(nt_error_last()->text);
+        nt_error_clear();
+        return NT_OK;
+    }
+    return st;
+}
+
+static void finish_row(struct nt_engine *e, struct nt_row *row) {
+    row->next = NULL;
+    *e->finished.tail = row;
+    e->finished.tail = &row->next;
+}
+
+static void refuse_row(struct nt_engine *e, struct nt_row *row, char *why, int32_t status) {
+    row->result.error = why;
+    row->result.status = status;
+    finish_row(e, row);
+}
+
+static char *length_error(const struct nt_ids *ids, int32_t max_len) {
+    struct nt_strbuf s = NT_STRBUF_INIT;
+    if (ids->len == 0)
+        nt_strbuf_adds(&s, "the prompt has no tokens");
+    else
+        nt_strbuf_addf(&s, "the prompt has %lld tokens, the longest sequence is %d (model.max_len)", (long long)ids->len, max_len);
+    return s.data;
+}
+
+static void push_waiting(struct nt_engine *e, struct nt_seq *s) {
+    if (e->n_waiting == e->cap_waiting) {
+        const int32_t cap = e->cap_waiting ? 2 * e->cap_waiting : 64;
+        struct nt_seq **bigger = malloc((size_t)cap * sizeof *bigger);
+        NT_CHECK(bigger);
+        for (int32_t i = 0; i < e->n_waiting; i++) bigger[i] = e->waiting[(e->first_waiting + i) % e->cap_waiting];
+        free(e->waiting);
+        e->waiting = bigger;
+        e->cap_waiting = cap;
+        e->first_waiting = 0;
+    }
+    e->waiting[(e->first_waiting + e->n_waiting++) % e->cap_waiting] = s;
+}
+
+static void open_choices(struct nt_engine *e, struct nt_row *row, const struct nt_ids *ids) {
+    const struct nt_sampling *p = &row->req.sampling;
+    const int64_t want = ids->len + p->max_tokens;
+    const int32_t limit = (int32_t)(want < e->c.max_len ? want : e->c.max_len);
+    row->result.n_prompt = (int32_t)ids->len;
+    row->result.n_choice = row->n_open = p->n;
+    row->result.choice = calloc((size_t)p->n, sizeof *row->result.choice);
+    NT_CHECK(row->result.choice);
+    for (int32_t i = 0; i < p->n; i++) {
+        struct nt_seq *s = calloc(1, sizeof *s);
+        NT_CHECK(s);
+        nt_seq_init(s, p, i, p->has_seed ? p->seed : nt_row_seed(p->seed, row->req.row), ids, limit);
+        s->row = row;
+        push_waiting(e, s);
+    }
+}
+
+nt_status nt_engine_add(struct nt_engine *e, struct nt_request *req) {
+    struct nt_row *row = calloc(1, sizeof *row);
+    if (!row) return NT_FAIL(NT_E_NOMEM, "no memory for a row");
+    row->req = *req;
+    *req = (struct nt_request){0};
+    row->result.row = row->req.row;
+    row->result.status = 200;
+    memcpy(row->result.digest, row->req.digest, sizeof row->result.digest);
+    e->n_active++;
+    if (row->req.error) {
+        refuse_row(e, row, copy_text(row->req.error), row->req.error_status);
+        return NT_OK;
+    }
+    struct nt_ids ids = {0};
+    char *why;
+    const nt_status st = nt_prompt_ids(&e->c, &row->req, &ids, &why);
+    if (st != NT_OK) {
+        row->n_open = 0;
+        row_free(row);
+        e->n_active--;
+    } else if (why) {
+        refuse_row(e, row, why, 400);
+    } else if (ids.len == 0 || ids.len >= e->c.max_len) {
+        refuse_row(e, row, length_error(&ids, e->c.max_len), 400);
+    } else {
+        open_choices(e, row, &ids);
+    }
+    nt_ids_release(&ids);
+    return st;
+}
+
+int32_t nt_engine_room(const struct nt_engine *e) {
+    const int32_t room = e->c.max_seqs - e->n_running - e->n_waiting;
+    return room > 0 ? room : 0;
+}
+
+int32_t nt_engine_active(const struct nt_engine *e) { return e->n_active; }
+
+/* ---- a step ---- */
+
+static void admit(struct nt_engine *e) {
+    while (e->n_waiting > 0 && e->n_running < e->c.max_seqs) {
+        struct nt_seq *s = e->waiting[e->first_waiting];
+        s->n_pages = nt_pages_for(s->limit);
+        s->pages = malloc((size_t)s->n_pages * sizeof *s->pages);
+        NT_CHECK(s->pages);
+        if (!nt_pages_take(&e->pages, s->n_pages, s->pages)) {
+            free(s->pages);
+            s->pages = NULL;
+            s->n_pages = 0;
+            return;
+        }
+        e->first_waiting = (e->first_waiting + 1) % e->cap_waiting;
+        e->n_waiting--;
+        e->running[e->n_running++] = s;
+    }
+    if (e->n_running > e->stats.peak_seqs) e->stats.peak_seqs = e->n_running;
+}
+
+/* Decoding sequences first, one token each; what is left of the step's tokens goes to prompts in order of admission. */
+static struct nt_batch compose(struct nt_engine *e) {
+    struct nt_batch b = {.ids = e->ids, .seqs = e->batch, .out_rows = e->out_rows};
+    int32_t spare = e->c.max_tokens_per_step;
+    for (int32_t i = 0; i < e->n_running; i++) spare -= e->running[i]->ids.len - e->running[i]->n_cached == 1;
+    for (int32_t i = 0; i < e->n_running; i++) {
+        struct nt_seq *s = e->running[i];
+        int32_t n = (int32_t)s->ids.len - s->n_cached;
+        if (n > 1) {
+            n = n < spare ? n : spare;
+            spare -= n;
+        }
+        if (n == 0) continue;
+        e->batch[b.n_seq++] = (struct nt_attn_seq){.q_row = b.n_tok, .n_q = n, .pos0 = s->n_cached, .pages = s->pages};
+        memcpy(e->ids + b.n_tok, s->ids.data + s->n_cached, (size_t)n * sizeof *e->ids);
+        e->stats.prompt_tokens += s->n_cached < s->n_prompt ? n : 0;
+        b.n_tok += n;
+        s->n_cached += n;
+        if (s->n_cached < s->ids.len) continue;
+        e->sampled[b.n_out] = s;
+        e->out_rows[b.n_out++] = b.n_tok - 1;
+    }
+    return b;
+}
+
+static void finish_seq(struct nt_engine *e, struct nt_seq *s) {
+    struct nt_row *row = s->row;
+    nt_seq_take_choice(s, &row->result.choice[s->choice]);
+    nt_pages_give(&e->pages, s->pages, s->n_pages);
+    nt_seq_release(s);
+    free(s);
+    if (--row->n_open == 0) finish_row(e, row);
+}
+
+static void collect(struct nt_engine *e, int32_t n_out) {
+    for (int32_t i = 0; i < n_out; i++) nt_seq_accept(e->sampled[i], e->c.tok, e->stops, e->n_stops, &e->out[i]);
+    e->stats.answer_tokens += n_out;
+    int32_t kept = 0;
+    for (int32_t i = 0; i < e->n_running; i++) {
+        if (e->running[i]->done)
+            finish_seq(e, e->running[i]);
+        else
+            e->running[kept++] = e->running[i];
+    }
+    e->n_running = kept;
+}
+
+nt_status nt_engine_step(struct nt_engine *e) {
+    admit(e);
+    const struct nt_batch b = compose(e);
+    if (b.n_tok == 0) return NT_OK;
+    const double start = nt_now();
+    NT_TRY(nt_model_forward(e->c.model, &b, &e->pages.pool, e->logits));
+    const double forwarded = nt_now();
+    for (int32_t i = 0; i < b.n_out; i++) nt_seq_sample_in(e->sampled[i], e->stops, e->n_stops, &e->in[i]);
+    if (b.n_out > 0) NT_TRY(nt_sampler_run(&e->sampler, e->logits, e->in, e->out, b.n_out));
+    collect(e, b.n_out);
+    e->stats.steps++;
+    e->stats.forward_s += forwarded - start;
+    e->stats.sample_s += nt_now() - forwarded;
+    return NT_OK;
+}
+
+bool nt_engine_pop(struct nt_engine *e, struct nt_result *out) {
+    struct nt_row *row = e->finished.head;
+    if (!row) return false;
+    e->finished.head = row->next;
+    if (!e->finished.head) e->finished.tail = &e->finished.head;
+    *out = row->result;
+    row->result = (struct nt_result){0};
+    row_free(row);
+    e->n_active--;
+    return true;
+}
+
+const struct nt_engine_stats *nt_engine_stats(const struct nt_engine *e) { return &e->stats; }

@@ -1,0 +1,284 @@
+#include "score.h"
+
+#include "log.h"
+#include "metrics.h"
+#include "pages.h"
+#include "score_rows.h"
+#include "watchdog.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STEP_TOKENS = 512, MAX_OPEN = 64 };
+
+/* A row in work: its tokens, window by window. Tokens are forwarded up to the last one but one: that one predicts the end. */
+struct text {
+    struct nt_score_row row;
+    int64_t index;
+    int32_t base;     /* first token of the window in ids */
+    int32_t n_cached; /* tokens of the window forwarded */
+    int32_t n_pages, *pages;
+    int64_t n_scored;
+    double logprob;
+};
+
+struct score {
+    struct nt_session *session;
+    struct nt_score_rows *rows;
+    struct nt_ticket *ticket;
+    struct nt_watchdog *watchdog;
+    struct nt_arena arena;
+    struct nt_pages pages;
+    struct text *open; // [MAX_OPEN]
+    int32_t n_open, window;
+    bool exhausted;
+    int32_t *ids, *out_rows;   // [STEP_TOKENS]
+    int32_t *target;           // [STEP_TOKENS] the token each logit row should predict
+    struct text **owner;       // [STEP_TOKENS]
+    struct nt_attn_seq *batch; // [MAX_OPEN]
+    float *logits, *max, *sum, *chosen;
+    struct nt_row_score *done; // [n_done], grown
+    int64_t n_done, cap_done, n_tokens;
+    struct nt_progress progress;
+};
+
+static nt_status layout(struct score *s) {
+    struct nt_arena *a = &s->arena;
+    NT_TRY(nt_pages_layout(&s->pages, a, s->session->model, 2 * nt_pages_for(s->window) + MAX_OPEN));
+    nt_model_layout(s->session->model, a, STEP_TOKENS, STEP_TOKENS);
+    s->open = NT_TAKE(a, struct text, MAX_OPEN);
+    s->batch = NT_TAKE(a, struct nt_attn_seq, MAX_OPEN);
+    s->ids = NT_TAKE(a, int32_t, STEP_TOKENS);
+    s->out_rows = NT_TAKE(a, int32_t, STEP_TOKENS);
+    s->target = NT_TAKE(a, int32_t, STEP_TOKENS);
+    s->owner = NT_TAKE(a, struct text *, STEP_TOKENS);
+    s->max = NT_TAKE(a, float, STEP_TOKENS);
+    s->sum = NT_TAKE(a, float, STEP_TOKENS);
+    s->chosen = NT_TAKE(a, float, STEP_TOKENS);
+    s->logits = NT_TAKE(a, float, (int64_t)STEP_TOKENS * nt_model_logit_ld(s->session->model));
+    return NT_OK;
+}
+
+static int32_t window_len(const struct score *s, const struct text *t) {
+    const int64_t left = t->row.ids.len - 1 - t->base; /* inputs left; the last token is only predicted */
+    return (int32_t)(left < s->window ? left : s->window);
+}
+
+static void keep_score(struct score *s, const struct text *t) {
+    if (s->n_done == s->cap_done) {
+        s->cap_done = s->cap_done ? 2 * s->cap_done : 1024;
+        s->done = realloc(s->done, (size_t)s->cap_done * sizeof *s->done);
+        NT_CHECK(s->done);
+    }
+    s->done[s->n_done++] = (struct nt_row_score){.row = t->index, .n_tokens = t->row.error ? -1 : t->n_scored, .logprob = t->logprob};
+    s->n_tokens += t->n_scored;
+}
+
+static void close_text(struct text *t) {
+    nt_ids_release(&t->row.ids);
+    free(t->row.error);
+    free(t->pages);
+}
+
+/* ---- rows in ---- */
+
+static nt_status next_row(struct score *s, struct text *t) {
+    struct nt_world *w = s->session->world;
+    int64_t row = 0;
+    bool end = false;
+    if (w->tp_rank == 0) NT_TRY(nt_ticket_next(s->ticket, 1, &row));
+    NT_TRY(nt_comm_broadcast(w->tp, &row, sizeof row, 0));
+    *t = (struct text){.index = row};
+    NT_TRY(nt_score_rows_get(s->rows, row, &t->row, &end));
+    s->exhausted = end;
+    return NT_OK;
+}
+
+static nt_status fill(struct score *s) {
+    while (!s->exhausted && s->n_open < MAX_OPEN) {
+        if (s->pages.n_free < nt_pages_for(s->window)) return NT_OK;
+        struct text t;
+        NT_TRY(next_row(s, &t));
+        if (s->exhausted) return NT_OK;
+        if (t.row.error || t.row.ids.len <= t.row.first) {
+            if (t.row.error) nt_warn("score", "row %lld: %s", (long long)t.index, t.row.error);
+            keep_score(s, &t);
+            close_text(&t);
+            continue;
+        }
+        t.n_pages = nt_pages_for(window_len(s, &t));
+        t.pages = malloc((size_t)t.n_pages * sizeof *t.pages);
+        NT_CHECK(t.pages && nt_pages_take(&s->pages, t.n_pages, t.pages));
+        s->open[s->n_open++] = t;
+    }
+    return NT_OK;
+}
+
+/* ---- a step ---- */
+
+static struct nt_batch compose(struct score *s) {
+    struct nt_batch b = {.ids = s->ids, .seqs = s->batch, .out_rows = s->out_rows};
+    for (int32_t i = 0; i < s->n_open && b.n_tok < STEP_TOKENS; i++) {
+        struct text *t = &s->open[i];
+        int32_t n = window_len(s, t) - t->n_cached;
+        n = n < STEP_TOKENS - b.n_tok ? n : STEP_TOKENS - b.n_tok;
+        s->batch[b.n_seq++] = (struct nt_attn_seq){.q_row = b.n_tok, .n_q = n, .pos0 = t->n_cached, .pages = t->pages};
+        for (int32_t j = 0; j < n; j++) {
+            const int64_t at = t->base + t->n_cached + j;
+            s->ids[b.n_tok + j] = t->row.ids.data[at];
+            if (at + 1 < t->row.first) continue;
+            s->owner[b.n_out] = t;
+            s->target[b.n_out] = t->row.ids.data[at + 1];
+            s->out_rows[b.n_out++] = b.n_tok + j;
+        }
+        b.n_tok += n;
+        t->n_cached += n;
+    }
+    return b;
+}
+
+/* log-probability of each target from this shard's rows and all shards' sums. */
+static nt_status add_logprobs(struct score *s, int32_t n) {
+    struct nt_model *m = s->session->model;
+    struct nt_comm *tp = s->session->world->tp;
+    const int64_t ld = nt_model_logit_ld(m);
+    const int32_t first = nt_model_vocab_first(m), count = nt_model_vocab_count(m), size = nt_comm_size(tp);
+    const struct nt_logit_stats_args args = {.logits = s->logits, .ld = ld, .max = s->max, .sum_exp = s->sum, .n_row = n, .n_vocab = count};
+    NT_TRY(s->session->backend.ops.logit_stats(&s->session->backend, &args));
+    struct part {
+        float max, sum, chosen;
+    } *mine = malloc((size_t)n * sizeof *mine * (size_t)(size + 1));
+    if (!mine) return NT_FAIL(NT_E_NOMEM, "no memory for %d scores", n);
+    struct part *all = mine + n;
+    for (int32_t r = 0; r < n; r++) {
+        const int32_t v = s->target[r] - first;
+        mine[r] = (struct part){s->max[r], s->sum[r], v >= 0 && v < count ? s->logits[r * ld + v] : -INFINITY};
+    }
+    const nt_status st = nt_comm_allgather(tp, mine, all, (size_t)n * sizeof *mine);
+    for (int32_t r = 0; r < n && st == NT_OK; r++) {
+        struct part t = all[r];
+        for (int32_t k = 1; k < size; k++) {
+            const struct part *p = &all[(int64_t)k * n + r];
+            const float top = fmaxf(t.max, p->max);
+            t.sum = t.sum * expf(t.max - top) + p->sum * expf(p->max - top);
+            t.max = top;
+            t.chosen = fmaxf(t.chosen, p->chosen);
+        }
+        s->owner[r]->logprob += (double)t.chosen - ((double)t.max + log((double)t.sum));
+        s->owner[r]->n_scored++;
+    }
+    free(mine);
+    return st;
+}
+
+/* Closes texts whose windows are through and opens the next window of the others. */
+static void advance(struct score *s) {
+    int32_t kept = 0;
+    for (int32_t i = 0; i < s->n_open; i++) {
+        struct text t = s->open[i];
+        if (t.n_cached == window_len(s, &t)) {
+            t.base += t.n_cached;
+            t.n_cached = 0;
+        }
+        if (t.base < t.row.ids.len - 1) {
+            s->open[kept++] = t;
+            continue;
+        }
+        nt_pages_give(&s->pages, t.pages, t.n_pages);
+        keep_score(s, &t);
+        close_text(&t);
+    }
+    s->n_open = kept;
+}
+
+static nt_status work(struct score *s) {
+    for (;;) {
+        NT_TRY(fill(s));
+        if (s->n_open == 0) return NT_OK;
+        const struct nt_batch b = compose(s);
+        NT_TRY(nt_model_forward(s->session->model, &b, &s->pages.pool, s->logits));
+        if (b.n_out > 0) NT_TRY(add_logprobs(s, b.n_out));
+        advance(s);
+        nt_watchdog_beat(s->watchdog, "scoring");
+        nt_comm_progress(s->session->world);
+        if (s->session->world->rank == 0) nt_progress_update(&s->progress, s->n_done, (double)s->n_tokens, NULL);
+    }
+}
+
+/* ---- gathering ---- */
+
+static int by_row(const void *a, const void *b) {
+    const struct nt_row_score *x = a, *y = b;
+    return (x->row > y->row) - (x->row < y->row);
+}
+
+/* Leaders' lists to world rank 0, padded to the longest. */
+static nt_status gather(struct score *s, struct nt_score_total *total) {
+    struct nt_world *w = s->session->world;
+    const int64_t mine = w->tp_rank == 0 ? s->n_done : 0;
+    int64_t longest = mine;
+    NT_TRY(nt_comm_allreduce_max_i64(w->world, &longest, 1));
+    struct nt_row_score *part = malloc((size_t)(longest + 1) * sizeof *part);
+    struct nt_row_score *all = malloc((size_t)(longest + 1) * (size_t)w->size * sizeof *all);
+    if (!part || !all) {
+        free(part);
+        free(all);
+        return NT_FAIL(NT_E_NOMEM, "no memory to gather %lld scores", (long long)longest);
+    }
+    memset(part, 0, (size_t)(longest + 1) * sizeof *part);
+    for (int64_t i = 0; i <= longest; i++) part[i].row = -1;
+    if (mine) memcpy(part, s->done, (size_t)mine * sizeof *part);
+    nt_status st = nt_comm_allgather(w->world, part, all, (size_t)(longest + 1) * sizeof *part);
+    free(part);
+    for (int64_t i = 0; st == NT_OK && i < (longest + 1) * w->size; i++)
+        if (all[i].row >= 0) all[total->n_rows++] = all[i];
+    qsort(all, (size_t)total->n_rows, sizeof *all, by_row);
+    for (int64_t i = 0; i < total->n_rows; i++) {
+        total->n_errors += all[i].n_tokens < 0;
+        if (all[i].n_tokens > 0) total->n_tokens += all[i].n_tokens;
+        total->logprob += all[i].logprob;
+    }
+    if (w->rank == 0 && st == NT_OK)
+        total->rows = all;
+    else
+        free(all);
+    return st;
+}
+
+static nt_status open_score(struct score *s, const char *input) {
+    struct nt_world *w = s->session->world;
+    nt_arena_init(&s->arena, "score");
+    nt_status st = layout(s);
+    if (st == NT_OK) st = nt_arena_bind(&s->arena);
+    if (st == NT_OK) st = layout(s);
+    if (st == NT_OK) st = nt_score_rows_open(&s->rows, s->session, input);
+    NT_TRY(nt_comm_agree(w->world, st));
+    NT_TRY(nt_ticket_open(w, &s->ticket));
+    return nt_watchdog_start(&s->watchdog, w, NULL, s->session->config->run_watchdog_s);
+}
+
+static void close_score(struct score *s) {
+    nt_watchdog_stop(s->watchdog);
+    if (s->ticket) nt_ticket_close(s->ticket);
+    nt_score_rows_close(s->rows);
+    for (int32_t i = 0; i < s->n_open; i++) close_text(&s->open[i]);
+    nt_arena_release(&s->arena);
+    free(s->done);
+}
+
+nt_status nt_score_run(struct nt_session *session, const char *input, struct nt_score_total *total) {
+    struct score s = {.session = session};
+    const double start = nt_now();
+    *total = (struct nt_score_total){0};
+    const int64_t window = session->config->score_window;
+    s.window = (int32_t)(window < session->max_len ? window : session->max_len);
+    nt_status st = open_score(&s, input);
+    if (session->world->rank == 0) nt_progress_begin(&s.progress, "rows", "tok/s", 0, 0, session->config->run_log_interval_s);
+    if (st == NT_OK) st = work(&s);
+    if (st == NT_OK) st = gather(&s, total);
+    if (session->world->rank == 0) nt_progress_end(&s.progress, s.n_done, (double)s.n_tokens);
+    total->seconds = nt_now() - start;
+    if (st == NT_OK || session->world->size == 1) close_score(&s);
+    return st;
+}
