@@ -76,7 +76,7 @@ static char *copy_bytes(const char *bytes, size_t n) {
 /* ---- messages ---- */
 
 static const struct {
-    const char *name, *role; /* role NULL: not supported */
+    const char *name, *role;
 } roles[] = {
     {"system",    "system"   },
     {"developer", "system"   }, /* the newer name of the same role */

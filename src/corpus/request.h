@@ -28,6 +28,7 @@ struct nt_sampling {
     int32_t max_tokens, min_tokens, n, top_k, top_logprobs; /* top_logprobs -1: none asked */
     float temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
     uint64_t seed;
+    bool has_seed;                 /* the row named its seed; else the engine mixes the job's seed with the row index */
     bool ignore_eos, include_stop; /* include_stop_str_in_output */
     int32_t n_stop, n_stop_ids, n_bias;
     char *stop[NT_MAX_STOP]; /* UTF-8, owned */

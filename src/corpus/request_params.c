@@ -59,6 +59,7 @@ static bool read_seed(struct nt_request *r, const struct nt_json *v, const struc
     const int64_t seed = nt_json_is(v, NT_JSON_INT) ? nt_json_int(v, -1) : -1;
     if (seed < 0) return wrong(r, at, p->key, v, "an integer from 0 to 9223372036854775807");
     r->sampling.seed = (uint64_t)seed;
+    r->sampling.has_seed = true;
     return true;
 }
 
