@@ -96,6 +96,13 @@ static nt_status open_file(struct nt_tensor_file *f) {
     }
     if (!S_ISREG(sb.st_mode)) return NT_FAIL(NT_E_NOINPUT, "%s is not a regular file", f->path);
     f->size = (int64_t)sb.st_size;
+    char start[8];
+    if (f->size >= (int64_t)sizeof start && f->size < 1024) { // what a clone without git-lfs leaves in place of a model
+        NT_TRY(nt_pread_full(f->fd, start, sizeof start, 0, f->path));
+        if (memcmp(start, "version ", sizeof start) == 0) {
+            return NT_FAIL(NT_E_DATA, "%s is a git-lfs pointer, not the weights; run git lfs pull", f->path);
+        }
+    }
     return NT_OK;
 }
 
