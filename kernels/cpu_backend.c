@@ -15,8 +15,11 @@ static const struct nt_ops bodies[] = {
                            .logit_topk = nt_logit_topk_portable,
                            .logit_gumbel = nt_logit_gumbel_portable,
                            },
-    [NT_ISA_AVX2] = {0                        },
-    [NT_ISA_AVX512] = {0                        },
+    [NT_ISA_AVX2] = {0},
+    [NT_ISA_AVX512] =
+        {
+            .gemm = nt_gemm_avx512,
+        },
 };
 _Static_assert(sizeof bodies / sizeof bodies[0] == NT_ISA_COUNT, "one row per level");
 

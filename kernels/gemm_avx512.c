@@ -1,0 +1,264 @@
+/* The packed-weight product on AVX-512 BF16: outer products of rows and panels in registers.
+ *
+ * A tile is up to 14 rows by one panel: 28 accumulators, two registers of weights, one broadcast pair of x. Weights
+ * stream once from DRAM per block of rows; the tiles of a panel find it in L2 because the tiles of the panel before
+ * have prefetched it. x is read in place, one broadcast per row and pair. Each output is one chain of vdpbf16ps over
+ * the k pairs, whatever tile it falls into, hence batch invariance. */
+#include "cpu_bodies.h"
+#include "cpu_vec.h"
+#include "gemm_plan.h"
+
+enum {
+    TILE_ROWS = 14,
+    STREAM_ROWS = 6 /* up to here DRAM sets the pace and the hardware prefetcher alone does best (measured) */
+};
+
+/* The rows of one tile; ahead_step bytes per k pair are prefetched into L2 from ahead on. */
+struct tile {
+    struct nt_gemm_panel p;
+    const char *ahead;
+    int64_t ahead_step;
+};
+
+/* x / (1 + exp(-v)): v = x is silu, v = 2u with u = sqrt(2/pi) (x + 0.044715 x^3) is gelu_tanh (Hendrycks & Gimpel
+ * 2016). Only exp of a negative number is taken: with t = exp(-|v|) it is x / (1 + t) or x t / (1 + t). */
+static inline __m512 activate(__m512 x, enum nt_gemm_out out) {
+    __m512 v = _mm512_mul_ps(x, _mm512_set1_ps(NT_LOG2E));
+    if (out == NT_GEMM_GEGLU_BF16) {
+        const __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
+        const __m512 u = _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), x);
+        v = _mm512_mul_ps(u, _mm512_set1_ps(1.5957691216f * NT_LOG2E));
+    }
+    const __m512 t = nt_v16_exp2_neg(_mm512_or_ps(v, _mm512_set1_ps(-0.0f)));
+    const __mmask16 negative = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ);
+    const __m512 top = _mm512_mask_mul_ps(x, negative, x, t);
+    return _mm512_div_ps(top, _mm512_add_ps(_mm512_set1_ps(1.0f), t));
+}
+
+static inline void store_bf16(void *y, __m512 v) {
+    _mm256_storeu_si256(y, (__m256i)_mm512_cvtneps_pbh(v));
+}
+
+static void store_gated(const struct nt_gemm_panel *t, int rows, const __m512 *acc) {
+    for (int r = 0; r < rows; r++, acc += 2)
+        store_bf16(t->y + r * t->ldy, _mm512_mul_ps(activate(acc[0], t->out), acc[1]));
+}
+
+/* A panel that is cut by n. */
+static void store_cut(const struct nt_gemm_panel *t, int rows, __m512 *acc) {
+    for (int r = 0; r < rows; r++) {
+        for (int h = 0; h < 2; h++, acc++) {
+            const int n = t->n_valid - 16 * h;
+            const __mmask16 mask = nt_v16_mask(n);
+            __m512 v = *acc;
+            if (t->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, t->bias + 16 * h));
+            char *row = t->y + r * t->ldy;
+            float *y = (float *)row + 16 * h;
+            if (t->out == NT_GEMM_ADD_F32) v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), v);
+            if (t->out == NT_GEMM_STORE_BF16)
+                nt_v16_store_bf16((nt_bf16 *)row + 16 * h, mask, v);
+            else
+                _mm512_mask_storeu_ps(y, mask, v);
+        }
+    }
+}
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void finish(const int rows, const struct nt_gemm_panel *t, __m512 acc[TILE_ROWS][2]) {
+    const bool gated = t->out == NT_GEMM_SWIGLU_BF16 || t->out == NT_GEMM_GEGLU_BF16;
+    if (t->n_valid < NT_PANEL) {
+        __m512 spill[TILE_ROWS][2];
+        memcpy(spill, acc, sizeof spill[0] * (size_t)rows);
+        store_cut(t, rows, spill[0]);
+        return;
+    }
+    if (t->bias) {
+        const __m512 b0 = _mm512_loadu_ps(t->bias), b1 = _mm512_loadu_ps(t->bias + 16);
+#pragma GCC unroll 14
+        for (int r = 0; r < rows; r++) {
+            acc[r][0] = _mm512_add_ps(acc[r][0], b0);
+            acc[r][1] = _mm512_add_ps(acc[r][1], b1);
+        }
+    }
+    if (gated) {
+        __m512 spill[TILE_ROWS][2];
+        memcpy(spill, acc, sizeof spill[0] * (size_t)rows);
+        store_gated(t, rows, spill[0]);
+        return;
+    }
+    char *y = t->y;
+    if (t->out == NT_GEMM_STORE_BF16) {
+#pragma GCC unroll 14
+        for (int r = 0; r < rows; r++, y += t->ldy) {
+            store_bf16(y, acc[r][0]);
+            store_bf16(y + 32, acc[r][1]);
+        }
+        return;
+    }
+    if (t->out == NT_GEMM_ADD_F32) {
+#pragma GCC unroll 14
+        for (int r = 0; r < rows; r++, y += t->ldy) {
+            acc[r][0] = _mm512_add_ps(_mm512_loadu_ps(y), acc[r][0]);
+            acc[r][1] = _mm512_add_ps(_mm512_loadu_ps(y + 64), acc[r][1]);
+            _mm512_storeu_ps(y, acc[r][0]);
+            _mm512_storeu_ps(y + 64, acc[r][1]);
+        }
+        return;
+    }
+#pragma GCC unroll 14
+    for (int r = 0; r < rows; r++, y += t->ldy) {
+        _mm512_storeu_ps(y, acc[r][0]);
+        _mm512_storeu_ps(y + 64, acc[r][1]);
+    }
+}
+
+/* lines: cache lines prefetched per k pair. Every fourth row has its own pointer, hidden from the compiler, which
+ * otherwise runs out of address registers and reloads them in the loop. */
+INLINE void tile_run(const int rows, const int lines, const struct tile *t) {
+    __m512 acc[TILE_ROWS][2];
+    const char *x[4], *w = t->p.w, *ahead = t->ahead;
+    const int64_t ldx = t->p.ldx, step = t->ahead_step;
+#pragma GCC unroll 4
+    for (int i = 0; i < (rows + 3) / 4; i++) {
+        x[i] = t->p.x + 4 * i * ldx;
+        __asm__("" : "+r"(x[i]));
+    }
+#pragma GCC unroll 14
+    for (int r = 0; r < rows; r++) {
+        acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+        const char *y = t->p.y + r * t->p.ldy; /* owned by the time it is stored */
+        __asm__ volatile("prefetchw (%0)\n\tprefetchw 64(%0)" : : "r"(y));
+    }
+    for (int32_t p = t->p.n_pair; p > 0; p--) {
+        const __m512bh w0 = (__m512bh)_mm512_load_si512(w), w1 = (__m512bh)_mm512_load_si512(w + 64);
+        if (lines > 0) _mm_prefetch(ahead, _MM_HINT_T1);
+        if (lines > 1) _mm_prefetch(ahead + 64, _MM_HINT_T1);
+        ahead += step;
+        w += 128;
+#pragma GCC unroll 14
+        for (int r = 0; r < rows; r++) {
+            int32_t pair;
+            memcpy(&pair, x[r / 4] + r % 4 * ldx, sizeof pair);
+            const __m512bh xr = (__m512bh)_mm512_set1_epi32(pair);
+            acc[r][0] = _mm512_dpbf16_ps(acc[r][0], w0, xr);
+            acc[r][1] = _mm512_dpbf16_ps(acc[r][1], w1, xr);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < (rows + 3) / 4; i++) x[i] += 4;
+    }
+    finish(rows, &t->p, acc);
+}
+
+typedef void tile_fn(const struct tile *t);
+static void tile_1(const struct tile *t) {
+    tile_run(1, 0, t);
+}
+static void tile_2(const struct tile *t) {
+    tile_run(2, 0, t);
+}
+static void tile_3(const struct tile *t) {
+    tile_run(3, 0, t);
+}
+static void tile_4(const struct tile *t) {
+    tile_run(4, 0, t);
+}
+static void tile_5(const struct tile *t) {
+    tile_run(5, 0, t);
+}
+static void tile_6(const struct tile *t) {
+    tile_run(6, 0, t);
+}
+static void tile_7(const struct tile *t) {
+    tile_run(7, 1, t);
+}
+static void tile_8(const struct tile *t) {
+    tile_run(8, 1, t);
+}
+static void tile_9(const struct tile *t) {
+    tile_run(9, 1, t);
+}
+static void tile_10(const struct tile *t) {
+    tile_run(10, 1, t);
+}
+static void tile_11(const struct tile *t) {
+    tile_run(11, 1, t);
+}
+static void tile_12(const struct tile *t) {
+    tile_run(12, 1, t);
+}
+static void tile_13(const struct tile *t) {
+    tile_run(13, 1, t);
+}
+static void tile_14(const struct tile *t) {
+    tile_run(14, 1, t);
+}
+static void only_7(const struct tile *t) {
+    tile_run(7, 2, t);
+}
+static void only_8(const struct tile *t) {
+    tile_run(8, 2, t);
+}
+static void only_9(const struct tile *t) {
+    tile_run(9, 2, t);
+}
+static void only_10(const struct tile *t) {
+    tile_run(10, 2, t);
+}
+static void only_11(const struct tile *t) {
+    tile_run(11, 2, t);
+}
+static void only_12(const struct tile *t) {
+    tile_run(12, 2, t);
+}
+static void only_13(const struct tile *t) {
+    tile_run(13, 2, t);
+}
+static void only_14(const struct tile *t) {
+    tile_run(14, 2, t);
+}
+
+/* [tiles of the panel > 1: one line ahead per pair][rows] */
+static tile_fn *const tiles[2][TILE_ROWS + 1] = {
+    {NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, only_7, only_8, only_9, only_10, only_11, only_12, only_13,
+     only_14},
+    {NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8, tile_9, tile_10, tile_11, tile_12, tile_13,
+     tile_14},
+};
+
+/* The panel after this one is prefetched by the last tiles: by two of them one line per pair, by a single one two. */
+static void panel_avx512(const struct nt_gemm_panel *p) {
+    struct tile t = {.p = *p};
+    const int32_t n_tile = (p->rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int32_t i = 0; i < n_tile; i++) {
+        int64_t begin, end;
+        nt_split(p->rows, 1, i, n_tile, &begin, &end);
+        const int32_t n_left = n_tile - i;
+        const bool prefetch = p->w_next && n_left <= 2;
+        t.p.x = p->x + begin * p->ldx;
+        t.p.y = p->y + begin * p->ldy;
+        t.ahead = !prefetch ? p->w : n_tile == 1 || n_left == 2 ? p->w_next : p->w_next + p->n_pair * (int64_t)64;
+        t.ahead_step = !prefetch ? 0 : n_tile == 1 ? 128 : 64;
+        tiles[n_tile > 1][end - begin](&t);
+    }
+}
+
+enum { COPY_PAD = 64 }; /* bytes after each row, against stride conflicts */
+
+static void copy_rows(const struct nt_gemm_args *a, int32_t row, int32_t rows, void *at, int64_t *ldx) {
+    const int64_t bytes = a->w->k * (int64_t)sizeof(nt_bf16);
+    *ldx = (bytes + 63) / 64 * 64 + COPY_PAD;
+    if (*ldx % 2048 == 0) *ldx += COPY_PAD;
+    for (int32_t r = 0; r < rows; r++) memcpy((char *)at + r * *ldx, a->x + (row + r) * a->ldx, (size_t)bytes);
+}
+
+/* Rows whose distance is a multiple of 2 KiB share few sets of the 8-way L1: those are copied apart first. */
+nt_status nt_gemm_avx512(struct nt_backend *be, const struct nt_gemm_args *args) {
+    static const struct nt_gemm_traits traits = {.panel = panel_avx512,
+                                                 .copy = copy_rows,
+                                                 .tile_rows = TILE_ROWS,
+                                                 .row_bytes = sizeof(nt_bf16),
+                                                 .lookahead_rows = STREAM_ROWS + 1};
+    const bool conflict = args->ldx * (int64_t)sizeof(nt_bf16) % 2048 == 0;
+    return nt_gemm_run(be, args, &traits, conflict && args->n_tok > STREAM_ROWS);
+}

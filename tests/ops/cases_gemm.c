@@ -1,0 +1,242 @@
+/* Cases of the gemm op: all epilogues on odd shapes, special values, and the bitwise promises. */
+#include "test_ops.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct problem {
+    struct nt_gemm_args args;
+    struct nt_packed w;
+    nt_bf16 *x, *values; // [n_tok, ldx], [n, k] in packed row order
+    void *packed;
+    float *bias;
+    void *y0, *y; // [n_tok, ldy]: before, and of the last run
+    size_t y_bytes;
+};
+
+static bool is_f32(enum nt_gemm_out out) {
+    return out == NT_GEMM_STORE_F32 || out == NT_GEMM_ADD_F32;
+}
+static bool is_gated(enum nt_gemm_out out) {
+    return out == NT_GEMM_SWIGLU_BF16 || out == NT_GEMM_GEGLU_BF16;
+}
+static int32_t n_columns(const struct problem *p) {
+    return is_gated(p->args.out) ? p->w.n / 2 : p->w.n;
+}
+
+static void pack(struct problem *p) {
+    for (int32_t r = 0; r < p->w.n; r++) nt_pack_row(&p->w, p->packed, r, p->values + (int64_t)r * p->w.k);
+}
+
+static struct problem make(uint64_t seed, int32_t n_tok, int32_t n, int32_t k, enum nt_gemm_out out, bool bias) {
+    struct problem p = {
+        .w = {.format = NT_WEIGHT_BF16, .n = n, .k = k}
+    };
+    const int32_t pad_x = op_random_int(&seed, 0, 3) * 2, pad_y = op_random_int(&seed, 0, 9);
+    p.args = (struct nt_gemm_args){.ldx = k + pad_x, .n_tok = n_tok, .out = out};
+    p.args.ldy = (is_gated(out) ? n / 2 : n) + pad_y;
+    p.x = op_alloc((size_t)(n_tok * p.args.ldx) * sizeof(nt_bf16));
+    p.values = op_alloc((size_t)n * (size_t)k * sizeof(nt_bf16));
+    p.packed = op_alloc(nt_packed_bytes(NT_WEIGHT_BF16, n, k));
+    p.bias = op_alloc((size_t)n * sizeof(float));
+    p.y_bytes = (size_t)(n_tok * p.args.ldy) * (is_f32(out) ? sizeof(float) : sizeof(nt_bf16));
+    p.y0 = op_alloc(p.y_bytes);
+    p.y = op_alloc(p.y_bytes);
+    op_random_bf16(&seed, p.x, n_tok * p.args.ldx, 1.0f);
+    op_random_bf16(&seed, p.values, (int64_t)n * k, 1.5f / sqrtf((float)k));
+    op_random_f32(&seed, p.bias, n, 0.5f);
+    if (is_f32(out))
+        op_random_f32(&seed, p.y0, n_tok * p.args.ldy, 1.0f);
+    else
+        op_random_bf16(&seed, p.y0, n_tok * p.args.ldy, 1.0f);
+    pack(&p);
+    if (bias) p.args.bias = p.bias;
+    p.w.data = p.packed;
+    return p;
+}
+
+static void drop(struct problem *p) {
+    free(p->x);
+    free(p->values);
+    free(p->packed);
+    free(p->bias);
+    free(p->y0);
+    free(p->y);
+}
+
+static void run(struct nt_backend *be, struct problem *p) {
+    memcpy(p->y, p->y0, p->y_bytes);
+    struct nt_gemm_args a = p->args;
+    a.x = p->x;
+    a.w = &p->w;
+    a.y = p->y;
+    NT_CHECK(be->ops.gemm(be, &a) == NT_OK);
+}
+
+static double dot(const struct problem *p, int32_t t, int32_t row) {
+    double sum = 0;
+    for (int32_t i = 0; i < p->w.k; i++)
+        sum += (double)nt_bf16_to_f32(p->x[t * p->args.ldx + i]) *
+               (double)nt_bf16_to_f32(p->values[(int64_t)row * p->w.k + i]);
+    return p->args.bias ? sum + (double)p->bias[row] : sum;
+}
+
+static double reference(const struct problem *p, int32_t t, int32_t j) {
+    if (!is_gated(p->args.out)) {
+        const double sum = dot(p, t, j);
+        return p->args.out == NT_GEMM_ADD_F32 ? (double)((float *)p->y0)[t * p->args.ldy + j] + sum : sum;
+    }
+    const double gate = dot(p, t, nt_packed_gate_row(j)), up = dot(p, t, nt_packed_up_row(j));
+    if (p->args.out == NT_GEMM_SWIGLU_BF16) return gate / (1 + exp(-gate)) * up;
+    const double u = 0.7978845608028654 * (gate + 0.044715 * gate * gate * gate);
+    return 0.5 * gate * (1 + tanh(u)) * up;
+}
+
+/* Compares the columns of every row with the reference and the padding columns with what was there. */
+static void compare_all(struct op_env *env, const struct problem *p) {
+    const int32_t n = n_columns(p);
+    char what[128];
+    snprintf(what, sizeof what, "n_tok %d n %d k %d out %d bias %d", p->args.n_tok, p->w.n, p->w.k, (int)p->args.out,
+             p->args.bias != NULL);
+    double *want = op_alloc((size_t)p->args.n_tok * (size_t)n * sizeof *want);
+    char *got = op_alloc((size_t)p->args.n_tok * (size_t)n * sizeof(float));
+    const size_t elem = is_f32(p->args.out) ? sizeof(float) : sizeof(nt_bf16);
+    for (int32_t t = 0; t < p->args.n_tok; t++) {
+        for (int32_t j = 0; j < n; j++) want[(int64_t)t * n + j] = reference(p, t, j);
+        const size_t row = (size_t)(t * p->args.ldy) * elem, used = (size_t)n * elem;
+        memcpy(got + (size_t)t * used, (char *)p->y + row, used);
+        const size_t pad = (size_t)p->args.ldy * elem - used;
+        if (memcmp((char *)p->y + row + used, (char *)p->y0 + row + used, pad) != 0)
+            op_fail(env, "%s: columns after the last were written in row %d", what, t);
+    }
+    const int64_t count = (int64_t)p->args.n_tok * n;
+    if (is_f32(p->args.out))
+        op_compare_f32(env, what, want, (float *)got, count);
+    else
+        op_compare_bf16(env, what, want, (nt_bf16 *)got, count);
+    free(want);
+    free(got);
+}
+
+static void check_problem(struct op_env *env, struct problem *p) {
+    run(&env->be[0], p);
+    compare_all(env, p);
+    void *one = op_alloc(p->y_bytes);
+    memcpy(one, p->y, p->y_bytes);
+    run(&env->be[1], p);
+    op_compare_bytes(env, "two threads against one", one, p->y, p->y_bytes);
+    free(one);
+}
+
+static void check_shapes(struct op_env *env) {
+    uint64_t seed = 11;
+    for (int i = 0; i < 60; i++) {
+        const enum nt_gemm_out out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
+        const int32_t n = op_random_int(&seed, 1, is_gated(out) ? 6 : 150) * (is_gated(out) ? NT_PANEL : 1);
+        const int32_t k = 2 * op_random_int(&seed, 1, 90);
+        struct problem p = make(seed, op_random_int(&seed, 1, 70), n, k, out, i % 3 == 1);
+        check_problem(env, &p);
+        drop(&p);
+    }
+}
+
+/* Row distances that are multiples of 4 KiB (copied rows), several row blocks, long k. */
+static void check_large(struct op_env *env) {
+    static const struct {
+        int32_t n_tok, n, k;
+    } shapes[] = {
+        {40,  70, 2048 },
+        {150, 40, 4096 },
+        {9,   33, 14336},
+        {500, 64, 512  }
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct problem p = make(0, shapes[i].n_tok, shapes[i].n, shapes[i].k, NT_GEMM_STORE_F32, false);
+        check_problem(env, &p);
+        drop(&p);
+    }
+}
+
+/* One special value in a row of x, and some in rows of w: they reach exactly the elements IEEE sends them to. */
+static void check_special(struct op_env *env) {
+    static const float special[] = {NAN, INFINITY, -INFINITY};
+    uint64_t seed = 5;
+    for (int i = 0; i < 3 * NT_GEMM_OUT_COUNT; i++) {
+        struct problem p = make(seed, 23, 96, 40, (enum nt_gemm_out)(i / 3), i % 2);
+        p.x[op_random_int(&seed, 0, 10) * p.args.ldx + op_random_int(&seed, 0, 39)] = nt_f32_to_bf16(special[i % 3]);
+        p.values[op_random_int(&seed, 0, 31) * 40 + op_random_int(&seed, 0, 39)] = nt_f32_to_bf16(special[(i + 1) % 3]);
+        p.values[op_random_int(&seed, 64, 95) * 40 + op_random_int(&seed, 0, 39)] =
+            nt_f32_to_bf16(special[(i + 2) % 3]);
+        /* large but finite: the exponential must not turn them into NaN */
+        for (int32_t k = 0; k < 40; k++) p.x[15 * p.args.ldx + k] = nt_f32_to_bf16(k % 2 ? 300.0f : -250.0f);
+        pack(&p);
+        check_problem(env, &p);
+        drop(&p);
+    }
+}
+
+/* A row's result is the same bits alone, in any batch size 1..70 and at any place in it. */
+static void check_invariance(struct op_env *env) {
+    enum { TOKENS = 70 };
+    for (int out = 0; out < NT_GEMM_OUT_COUNT; out++) {
+        struct problem p =
+            make(77, TOKENS, 96 - (is_gated((enum nt_gemm_out)out) ? 0 : 13), 50, (enum nt_gemm_out)out, true);
+        const size_t row = p.y_bytes / TOKENS;
+        char *all = op_alloc(p.y_bytes);
+        run(&env->be[0], &p);
+        memcpy(all, p.y, p.y_bytes);
+        for (int32_t n_tok = 1; n_tok < TOKENS; n_tok++) {
+            struct problem part = p;
+            const int32_t first = n_tok % 3 == 0 ? 0 : TOKENS - n_tok;
+            char what[64];
+            snprintf(what, sizeof what, "out %d: rows %d..%d alone", out, first, first + n_tok - 1);
+            part.x = p.x + first * p.args.ldx;
+            part.y0 = (char *)p.y0 + (size_t)first * row;
+            part.y_bytes = (size_t)n_tok * row;
+            part.args.n_tok = n_tok;
+            run(&env->be[n_tok % OP_BACKENDS], &part);
+            op_compare_bytes(env, what, all + (size_t)first * row, part.y, part.y_bytes);
+        }
+        free(all);
+        drop(&p);
+    }
+}
+
+static nt_status run_once(struct nt_backend *be, void *ctx) {
+    struct problem *p = ctx;
+    struct nt_gemm_args a = p->args;
+    a.x = p->x;
+    a.w = &p->w;
+    a.y = p->y;
+    return be->ops.gemm(be, &a);
+}
+
+static void perf(struct op_env *env) {
+    static const struct {
+        int32_t n, k;
+        enum nt_gemm_out out;
+    } shapes[] = {
+        {960,  576,  NT_GEMM_STORE_F32  },
+        {3072, 576,  NT_GEMM_SWIGLU_BF16},
+        {2048, 2048, NT_GEMM_ADD_F32    }
+    };
+    static const int32_t tokens[] = {1, 32, 128};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        for (size_t t = 0; t < sizeof tokens / sizeof tokens[0]; t++) {
+            struct problem p = make(1, tokens[t], shapes[i].n, shapes[i].k, shapes[i].out, false);
+            const double elems = (double)shapes[i].n * shapes[i].k;
+            char what[64];
+            snprintf(what, sizeof what, "n_tok %d n %d k %d (warm)", tokens[t], shapes[i].n, shapes[i].k);
+            op_measure(env, what, 2 * elems * tokens[t], 2 * elems, run_once, &p);
+            drop(&p);
+        }
+    }
+}
+
+static const struct op_case cases[] = {
+    {NT_OP_gemm, "special values",   check_special,    NULL},
+    {NT_OP_gemm, "odd shapes",       check_shapes,     perf},
+    {NT_OP_gemm, "large shapes",     check_large,      NULL},
+    {NT_OP_gemm, "batch invariance", check_invariance, NULL},
+};
+const struct op_cases gemm_cases = {sizeof cases / sizeof cases[0], cases};

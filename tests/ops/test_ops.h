@@ -1,0 +1,62 @@
+/* The op test: every body of every instruction set against a double-precision reference.
+ *
+ * A cases_<op>.c file exports one struct op_cases; test_ops.c lists them. A case checks one op: it draws its inputs
+ * from op_random (deterministic), runs the op on both backends of the environment (one and two threads) and compares
+ * with op_compare_* or reports with op_fail. Special values are compared by position first, then the normalized mean
+ * squared error and the largest error, against the row (op, dtype) of the tolerance table in test_ops.c. `perf` of a
+ * case calls op_measure for each of its shapes. Single threaded; cases own what they allocate. */
+#ifndef NT_TEST_OPS_H
+#define NT_TEST_OPS_H
+
+#include "backend.h"
+#include "cpu_bodies.h"
+
+enum { OP_BACKENDS = 2 };
+
+struct op_env {
+    struct nt_backend be[OP_BACKENDS]; /* same level, 1 and 2 threads */
+    enum nt_isa isa;
+    enum nt_op op;
+    const char *name; /* of the case */
+    int n_failed;     /* failures of this case so far */
+    int64_t n_checked;
+};
+
+struct op_case {
+    enum nt_op op;
+    const char *name;
+    void (*check)(struct op_env *env);
+    void (*perf)(struct op_env *env); /* or NULL */
+};
+
+struct op_cases {
+    int count;
+    const struct op_case *cases;
+};
+
+/* dtype of a result: its tolerances are a row of the table in test_ops.c. */
+enum op_dtype { OP_F32, OP_BF16 };
+
+/* Prints "op/case isa: text" and counts a failure; at most a few lines per case. */
+void op_fail(struct op_env *env, const char *fmt, ...) NT_PRINTF(2, 3);
+/* want [count] in double; got as stored. what names the shape in a failure. Returns false on a failure. */
+bool op_compare_f32(struct op_env *env, const char *what, const double *want, const float *got, int64_t count);
+bool op_compare_bf16(struct op_env *env, const char *what, const double *want, const nt_bf16 *got, int64_t count);
+/* Bitwise. */
+bool op_compare_bytes(struct op_env *env, const char *what, const void *want, const void *got, size_t bytes);
+
+/* Deterministic random numbers: state is any seed. */
+uint32_t op_random(uint64_t *state);
+int32_t op_random_int(uint64_t *state, int32_t low, int32_t high); /* inclusive */
+float op_random_normal(uint64_t *state);                           /* mean 0, deviation 1 */
+void op_random_f32(uint64_t *state, float *to, int64_t count, float scale);
+void op_random_bf16(uint64_t *state, nt_bf16 *to, int64_t count, float scale);
+/* Zeroed, 64-byte aligned; ends the test when there is no memory. */
+void *op_alloc(size_t bytes);
+
+/* Times run(ctx) (best of several, at least 20 ms in all) on the 2-thread backend and prints us, GB/s, GFLOP/s and the
+ * larger of the two shares of the measured peaks. flops, bytes: of one run. run returns the op's status. */
+typedef nt_status op_run_fn(struct nt_backend *be, void *ctx);
+void op_measure(struct op_env *env, const char *what, double flops, double bytes, op_run_fn *run, void *ctx);
+
+#endif
