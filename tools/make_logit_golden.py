@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Writes tests/golden/logits: tiny random models saved by transformers itself, and its float32 logits.
+
+    make_logit_golden.py [--out tests/golden/logits] [--only CASE]      needs torch and transformers
+    make_logit_golden.py --real MODEL.gguf [--text data/clockmaker.txt] needs the gguf package too
+
+One folder per case: config.json and safetensors as save_pretrained writes them (some configs are then respelled as
+transformers 4 did), and golden.bin. versions.json names the versions. Weights are rounded to bfloat16 first and hold in
+float16 and float32 exactly, so the reference differs from a bf16 engine only in the rounding of activations.
+
+golden.bin, little-endian: "NTLG" | i32 n_prompt, n_vocab | per prompt: i32 n_tok, n_pos, ids[n_tok], pos[n_pos],
+f32 logits[n_pos, n_vocab].
+
+--real writes tests/golden/real.bin: the token log-probabilities of a text under a real model, in float32 with the
+weights rounded to bfloat16, and those of transformers' own bf16 run beside them.
+real.bin: "NTLR" | i32 n_tok | ids[n_tok] | f32 float32_logprob[n_tok - 1] | f32 bf16_logprob[n_tok - 1] |
+u8 digest[32] (SHA-256 of the model file).
+"""
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import struct
+import sys
+
+import torch
+import transformers
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 48}
+
+# name: (config class, settings, dtype of the file, shard size or None, respell config as transformers 4)
+CASES = {
+    "llama2": ("LlamaConfig", dict(hidden_size=40, num_attention_heads=4, num_key_value_heads=4, intermediate_size=44,
+                                   vocab_size=131, max_position_embeddings=200, rms_norm_eps=1e-5), "bfloat16", None,
+               True),
+    "llama3": ("LlamaConfig", dict(hidden_size=36, num_attention_heads=6, num_key_value_heads=2, head_dim=10,
+                                   intermediate_size=37, vocab_size=71, max_position_embeddings=512,
+                                   tie_word_embeddings=True, rms_norm_eps=1e-5, eos_token_id=[5, 7],
+                                   rope_parameters=LLAMA3), "float32", None, True),
+    "llama3_v5": ("LlamaConfig", dict(hidden_size=32, num_attention_heads=4, num_key_value_heads=1, head_dim=12,
+                                      intermediate_size=33, vocab_size=97, max_position_embeddings=512,
+                                      hidden_act="gelu_pytorch_tanh", rms_norm_eps=1e-5, rope_parameters=LLAMA3),
+                  "bfloat16", 20000, False),
+    "llama_bias": ("LlamaConfig", dict(hidden_size=42, num_attention_heads=3, num_key_value_heads=3, head_dim=18,
+                                       intermediate_size=57, vocab_size=101, max_position_embeddings=100,
+                                       tie_word_embeddings=True, attention_bias=True, mlp_bias=True,
+                                       rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}),
+                   "bfloat16", None, True),
+    "llama_yarn": ("LlamaConfig", dict(hidden_size=36, num_attention_heads=3, num_key_value_heads=1, head_dim=32,
+                                       intermediate_size=48, vocab_size=89, max_position_embeddings=192,
+                                       tie_word_embeddings=True, rope_parameters=YARN), "bfloat16", None, False),
+    "smollm2": ("LlamaConfig", dict(hidden_size=54, num_attention_heads=9, num_key_value_heads=3, intermediate_size=52,
+                                    vocab_size=203, max_position_embeddings=256, tie_word_embeddings=True,
+                                    rms_norm_eps=1e-5,
+                                    rope_parameters={"rope_type": "default", "rope_theta": 100000.0}),
+                "bfloat16", 40000, False),
+    "mistral": ("MistralConfig", dict(hidden_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=24,
+                                      intermediate_size=52, vocab_size=97, sliding_window=21,
+                                      max_position_embeddings=300), "float16", 30000, True),
+    "qwen2": ("Qwen2Config", dict(hidden_size=40, num_attention_heads=4, num_key_value_heads=2, intermediate_size=45,
+                                  vocab_size=103, num_hidden_layers=3, max_position_embeddings=256,
+                                  use_sliding_window=True, sliding_window=33, max_window_layers=1,
+                                  tie_word_embeddings=True, eos_token_id=3,
+                                  rope_parameters={"rope_type": "default", "rope_theta": 1000000.0}),
+              "float16", None, False),
+    "qwen2_full": ("Qwen2Config", dict(hidden_size=42, num_attention_heads=3, num_key_value_heads=1,
+                                       intermediate_size=39, vocab_size=99, max_position_embeddings=256), "bfloat16",
+                   None, True),
+    "qwen3": ("Qwen3Config", dict(hidden_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=24,
+                                  intermediate_size=46, vocab_size=113, max_position_embeddings=256,
+                                  rope_parameters={"rope_type": "default", "rope_theta": 1000000.0}),
+              "bfloat16", 25000, True),
+}
+LENGTHS = [1, 37, 145]
+
+
+def randomize(model, seed):
+    """Scales that give logits a spread of about 2; every value a bfloat16 that float16 holds exactly."""
+    gen = torch.Generator().manual_seed(seed)
+    for name, p in sorted(model.named_parameters()):
+        x = torch.randn(p.shape, generator=gen)
+        if name.endswith("norm.weight"):
+            x = 1 + 0.1 * x
+        elif name.endswith("bias"):
+            x = 0.3 * x
+        elif "embed_tokens" in name or "lm_head" in name:
+            x = x * 2 / p.shape[1] ** 0.5
+        else:
+            x = x * (2 if "o_proj" in name or "down_proj" in name else 1) / p.shape[1] ** 0.5
+        x = x.to(torch.bfloat16).float()
+        p.data = torch.where(x.abs() < 2.0 ** -16, torch.zeros_like(x), x)
+
+
+def respell(path):
+    """config.json in the spelling of transformers 4: rope_theta and rope_scaling, torch_dtype."""
+    with open(path) as f:
+        doc = json.load(f)
+    rope = doc.pop("rope_parameters")
+    doc["rope_theta"] = rope.pop("rope_theta")
+    doc["rope_scaling"] = rope if rope.get("rope_type", "default") != "default" else None
+    if doc["rope_scaling"] and doc["rope_scaling"]["rope_type"] == "linear":
+        doc["rope_scaling"] = {"type": "linear", "factor": rope["factor"]}
+    doc["torch_dtype"] = doc.pop("dtype")
+    doc.pop("layer_types", None)
+    with open(path, "w") as f:
+        json.dump(doc, f, indent=2)
+        f.write("\n")
+
+
+def positions(n):
+    wanted = {0, 1, n // 2, 20, 21, 22, 33, 63, 64, 65, n - 2, n - 1}
+    return sorted(p for p in wanted if 0 <= p < n)
+
+
+def write_case(out, name):
+    class_name, settings, dtype, shard, old = CASES[name]
+    config = getattr(transformers, class_name)(**{"num_hidden_layers": 2, "tie_word_embeddings": False, **settings})
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+    randomize(model, seed)
+    model.eval()
+    folder = os.path.join(out, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    # the reference is what was saved and read again, with positions and masks as transformers makes them
+    saved = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    saved.load_state_dict(model.state_dict())
+    saved.to(getattr(torch, dtype)).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    if old:
+        respell(os.path.join(folder, "config.json"))
+        again = transformers.AutoConfig.from_pretrained(folder)
+        assert model.config.rope_parameters.items() <= again.rope_parameters.items(), again.rope_parameters
+
+    gen = torch.Generator().manual_seed(seed + 1)
+    blob = struct.pack("<4sii", b"NTLG", len(LENGTHS), config.vocab_size)
+    for n in LENGTHS:
+        ids = torch.randint(0, config.vocab_size, (1, n), generator=gen)
+        with torch.no_grad():
+            logits = model(ids).logits[0].float()
+        pos = positions(n)
+        blob += struct.pack("<ii", n, len(pos)) + ids[0].to(torch.int32).numpy().tobytes()
+        blob += struct.pack("<%di" % len(pos), *pos) + logits[pos].numpy().astype("<f4").tobytes()
+    with open(os.path.join(folder, "golden.bin"), "wb") as f:
+        f.write(blob)
+    print("%-12s logits std %.2f" % (name, logits.std()))
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--out", default=os.path.join(ROOT, "tests", "golden", "logits"))
+    ap.add_argument("--only")
+    ap.add_argument("--real", help="GGUF file of the real model")
+    ap.add_argument("--text", default=os.path.join(ROOT, "data", "clockmaker.txt"))
+    args = ap.parse_args()
+    torch.set_num_threads(2)
+    versions = {"script": "tools/make_logit_golden.py", "python": sys.version.split()[0], "torch": torch.__version__,
+                "transformers": transformers.__version__}
+    if args.real:
+        import logit_golden_real
+        logit_golden_real.write(args.real, args.text, os.path.join(ROOT, "tests", "golden", "real.bin"), versions)
+        return
+    os.makedirs(args.out, exist_ok=True)
+    for name in CASES:
+        if not args.only or args.only == name:
+            write_case(args.out, name)
+    with open(os.path.join(args.out, "versions.json"), "w") as f:
+        json.dump(versions, f, indent=2)
+        f.write("\n")
+
+
+if __name__ == "__main__":
+    main()
