@@ -56,12 +56,15 @@ NT_MUST nt_status nt_shared_ready(struct nt_world *w, struct nt_shared *s);
 void nt_shared_close(struct nt_world *w, struct nt_shared *s);
 
 /* A counter on world rank 0 that hands out ranges dynamically: each call returns the next `count` tickets' first value;
- * no value is handed out twice. Rank 0 needs no progress thread: one-sided (MPI_Fetch_and_op). Collective open/close.
- */
+ * no value is handed out twice and, when all ranks go on until they get a value past the end, none is left out. Ranges
+ * come in any order. A rank always asks for the same count; only ranks with tp_rank 0 ask. Collective open (after
+ * nt_world_split) and close. On one node: one-sided. Between nodes rank 0 answers in nt_comm_progress and in its waits
+ * on world and dp, and each rank asks one range ahead; so a rank that stops early leaves one range undone, which a
+ * resume finds. */
 struct nt_ticket;
 NT_MUST nt_status nt_ticket_open(struct nt_world *w, struct nt_ticket **out);
 NT_MUST nt_status nt_ticket_next(struct nt_ticket *t, int64_t count, int64_t *first);
 void nt_ticket_close(struct nt_ticket *t);
-void nt_comm_progress(struct nt_world *w); /* call once per step: lets MPI serve others' one-sided calls */
+void nt_comm_progress(struct nt_world *w); /* call once per step: lets rank 0 serve the others' tickets */
 
 #endif

@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <mpi.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,8 @@ struct mpi_comm {
     int *counts, *displs, *sends, *send_displs; // [size] each, one block
     float *scratch;
     size_t scratch_bytes;
-    MPI_Comm node, share; /* of the world only: ranks of this node; those of them with my tp index */
+    MPI_Comm node, share;       /* of the world only: ranks of this node; those of them with my tp index */
+    struct mpi_ticket *tickets; /* set while rank 0 hands out tickets by messages, where rank 0 is a member */
 };
 
 struct mpi_shared {
@@ -36,10 +38,18 @@ struct mpi_shared {
     MPI_Comm share; /* borrowed */
 };
 
+/* On one node the counter is a window (an atomic in shared memory). Between nodes it is not: one-sided calls need a
+ * transport with RDMA (Debian's Open MPI refuses windows over TCP), so rank 0 answers messages, in nt_comm_progress and
+ * whenever it waits for the others. Ranks ask for the next range when they take one, so the answer is there in time. */
 struct mpi_ticket {
     struct nt_ticket base;
-    MPI_Win win;
-    int64_t *counter; /* the window's memory; used on rank 0 */
+    struct nt_world *w;
+    MPI_Win win; /* MPI_WIN_NULL: by messages */
+    int64_t *counter;
+    MPI_Comm comm;
+    int64_t next;      /* rank 0 */
+    MPI_Request asked; /* other ranks: the answer on its way, for a range of asked_count */
+    int64_t asked_count, answer;
 };
 
 static nt_status mpi_fail(int rc, const char *call, const char *file, int line) {
@@ -58,6 +68,8 @@ static nt_status mpi_fail(int rc, const char *call, const char *file, int line) 
         const int nt_rc_ = (call);                                                                                     \
         if (nt_rc_ != MPI_SUCCESS) return mpi_fail(nt_rc_, #call, __FILE__, __LINE__);                                 \
     } while (0)
+
+static nt_status serve_tickets(struct mpi_ticket *t);
 
 static struct mpi_comm *self_of(struct nt_comm *c) {
     return (struct mpi_comm *)c;
@@ -164,12 +176,33 @@ _Noreturn void nt_world_abort(int exit_code) {
 
 /* ---- collectives ---- */
 
+/* While rank 0 answers ticket messages it must not block for ranks that may still ask: all wait here first, where rank
+ * 0 goes on answering. Collectives of tp need none of it: a step is short and only tp rank 0 asks. */
+static nt_status meet(struct nt_comm *base) {
+    const struct mpi_comm *c = self_of(base);
+    if (c->tickets == NULL) return NT_OK;
+    MPI_Request all_here;
+    NT_MPI(MPI_Ibarrier(c->handle, &all_here));
+    if (c->tickets->w->rank != 0) {
+        NT_MPI(MPI_Wait(&all_here, MPI_STATUS_IGNORE));
+        return NT_OK;
+    }
+    for (int done = 0; !done;) {
+        NT_TRY(serve_tickets(c->tickets));
+        NT_MPI(MPI_Test(&all_here, &done, MPI_STATUS_IGNORE));
+        if (!done) (void)sched_yield();
+    }
+    return NT_OK;
+}
+
 static nt_status mpi_barrier(struct nt_comm *c) {
+    NT_TRY(meet(c));
     NT_MPI(MPI_Barrier(self_of(c)->handle));
     return NT_OK;
 }
 
 static nt_status mpi_broadcast(struct nt_comm *c, void *buf, size_t bytes, int32_t root) {
+    NT_TRY(meet(c));
     uint8_t *at = buf;
     while (bytes > 0) {
         const int n = bytes < BROADCAST_BYTES ? (int)bytes : BROADCAST_BYTES;
@@ -183,12 +216,14 @@ static nt_status mpi_broadcast(struct nt_comm *c, void *buf, size_t bytes, int32
 static nt_status mpi_allgather(struct nt_comm *c, const void *mine, void *all, size_t bytes_each) {
     if (bytes_each > INT_MAX)
         return NT_FAIL(NT_E_COMM, "allgather of %zu bytes per rank; expected at most %d", bytes_each, INT_MAX);
+    NT_TRY(meet(c));
     const int n = (int)bytes_each;
     NT_MPI(MPI_Allgather(mine, n, MPI_BYTE, all, n, MPI_BYTE, self_of(c)->handle));
     return NT_OK;
 }
 
 static nt_status mpi_allreduce_i64(struct nt_comm *c, int64_t *buf, int64_t n, enum nt_comm_op op) {
+    NT_TRY(meet(c));
     for (int64_t at = 0; at < n; at += CHUNK_FLOATS) {
         const int len = n - at < CHUNK_FLOATS ? (int)(n - at) : CHUNK_FLOATS;
         NT_MPI(MPI_Allreduce(MPI_IN_PLACE, buf + at, len, MPI_INT64_T, op == NT_COMM_MAX ? MPI_MAX : MPI_SUM,
@@ -244,6 +279,7 @@ static nt_status sum_sliced(struct mpi_comm *c, float *buf, int n) {
 
 static nt_status mpi_allreduce_f32(struct nt_comm *base, float *buf, int64_t n) {
     struct mpi_comm *c = self_of(base);
+    NT_TRY(meet(base));
     for (int64_t at = 0; at < n; at += CHUNK_FLOATS) {
         const int len = n - at < CHUNK_FLOATS ? (int)(n - at) : CHUNK_FLOATS;
         /* Between two ranks both ways move the same bytes and gathering needs one message less. */
@@ -251,12 +287,6 @@ static nt_status mpi_allreduce_f32(struct nt_comm *base, float *buf, int64_t n) 
         NT_TRY(gather ? sum_gathered(c, buf + at, len) : sum_sliced(c, buf + at, len));
     }
     return NT_OK;
-}
-
-/* Lets MPI serve the one-sided calls of other ranks: without a progress thread they wait until this rank is in MPI. */
-static void mpi_progress(struct nt_world *w) {
-    int flag = 0;
-    (void)MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, self_of(w->world)->handle, &flag, MPI_STATUS_IGNORE);
 }
 
 /* ---- shared memory of a node ---- */
@@ -338,23 +368,82 @@ static void mpi_shared_close(struct nt_world *w, struct nt_shared *s) {
 
 /* ---- tickets ---- */
 
-static nt_status mpi_ticket_open(struct nt_world *w, struct nt_ticket **out) {
-    struct mpi_ticket *t = calloc(1, sizeof *t);
-    if (t == NULL) return NT_FAIL(NT_E_NOMEM, "no memory for the ticket counter");
-    const MPI_Comm world = self_of(w->world)->handle;
-    const MPI_Aint bytes = w->rank == 0 ? (MPI_Aint)sizeof(int64_t) : 0;
+static nt_status ticket_window(struct mpi_ticket *t, MPI_Comm world) {
+    const MPI_Aint bytes = t->w->rank == 0 ? (MPI_Aint)sizeof(int64_t) : 0;
     NT_MPI(MPI_Win_allocate(bytes, (int)sizeof(int64_t), MPI_INFO_NULL, world, &t->counter, &t->win));
     NT_MPI(MPI_Win_set_errhandler(t->win, MPI_ERRORS_RETURN));
     NT_MPI(MPI_Win_lock_all(0, t->win));
-    if (w->rank == 0) *t->counter = 0;
+    if (t->w->rank == 0) *t->counter = 0;
     NT_MPI(MPI_Win_sync(t->win));
     NT_MPI(MPI_Barrier(world));
+    return NT_OK;
+}
+
+static nt_status ticket_messages(struct mpi_ticket *t, MPI_Comm world) {
+    NT_MPI(MPI_Comm_dup(world, &t->comm));
+    NT_MPI(MPI_Comm_set_errhandler(t->comm, MPI_ERRORS_RETURN));
+    self_of(t->w->world)->tickets = t;
+    if (t->w->dp != NULL && t->w->tp_rank == 0) self_of(t->w->dp)->tickets = t;
+    return NT_OK;
+}
+
+static nt_status mpi_ticket_open(struct nt_world *w, struct nt_ticket **out) {
+    struct mpi_ticket *t = calloc(1, sizeof *t);
+    if (t == NULL) return NT_FAIL(NT_E_NOMEM, "no memory for the ticket counter");
+    t->w = w;
+    t->win = MPI_WIN_NULL;
+    t->comm = MPI_COMM_NULL;
+    t->asked = MPI_REQUEST_NULL;
+    const MPI_Comm world = self_of(w->world)->handle;
+    /* Nodes may hold different numbers of ranks, so one rank alone cannot tell; no leak: a failed job ends. */
+    int64_t one_node = w->node_size == w->size;
+    NT_MPI(MPI_Allreduce(MPI_IN_PLACE, &one_node, 1, MPI_INT64_T, MPI_MIN, world));
+    NT_TRY(one_node ? ticket_window(t, world) : ticket_messages(t, world));
     *out = &t->base;
+    return NT_OK;
+}
+
+static nt_status serve_tickets(struct mpi_ticket *t) {
+    for (;;) {
+        int found = 0;
+        int64_t count = 0;
+        MPI_Status from;
+        NT_MPI(MPI_Iprobe(MPI_ANY_SOURCE, 0, t->comm, &found, &from));
+        if (!found) return NT_OK;
+        NT_MPI(MPI_Recv(&count, 1, MPI_INT64_T, from.MPI_SOURCE, 0, t->comm, MPI_STATUS_IGNORE));
+        NT_MPI(MPI_Send(&t->next, 1, MPI_INT64_T, from.MPI_SOURCE, 1, t->comm)); /* 8 bytes: does not wait */
+        t->next += count;
+    }
+}
+
+static nt_status ask_ticket(struct mpi_ticket *t, int64_t count) {
+    NT_MPI(MPI_Irecv(&t->answer, 1, MPI_INT64_T, 0, 1, t->comm, &t->asked));
+    NT_MPI(MPI_Send(&count, 1, MPI_INT64_T, 0, 0, t->comm));
+    t->asked_count = count;
+    return NT_OK;
+}
+
+static nt_status ticket_by_message(struct mpi_ticket *t, int64_t count, int64_t *first) {
+    if (t->w->rank == 0) {
+        NT_TRY(serve_tickets(t));
+        *first = t->next;
+        t->next += count;
+        return NT_OK;
+    }
+    if (t->asked == MPI_REQUEST_NULL) NT_TRY(ask_ticket(t, count));
+    NT_CHECK(count == t->asked_count); /* the contract: a range asked for ahead is never lost */
+    NT_MPI(MPI_Wait(&t->asked, MPI_STATUS_IGNORE));
+    *first = t->answer;
+    NT_TRY(ask_ticket(t, count));
     return NT_OK;
 }
 
 static nt_status mpi_ticket_next(struct nt_ticket *ticket, int64_t count, int64_t *first) {
     struct mpi_ticket *t = (struct mpi_ticket *)ticket;
+    if (t->win == MPI_WIN_NULL) {
+        NT_TRY(ticket_by_message(t, count, first));
+        return NT_OK;
+    }
     NT_MPI(MPI_Fetch_and_op(&count, first, MPI_INT64_T, 0, 0, MPI_SUM, t->win));
     NT_MPI(MPI_Win_flush(0, t->win));
     return NT_OK;
@@ -362,9 +451,27 @@ static nt_status mpi_ticket_next(struct nt_ticket *ticket, int64_t count, int64_
 
 static void mpi_ticket_close(struct nt_ticket *ticket) {
     struct mpi_ticket *t = (struct mpi_ticket *)ticket;
-    (void)MPI_Win_unlock_all(t->win);
-    (void)MPI_Win_free(&t->win); /* collective: waits for all ranks */
+    if (t->win != MPI_WIN_NULL) {
+        (void)MPI_Win_unlock_all(t->win);
+        (void)MPI_Win_free(&t->win);
+    } else {
+        (void)MPI_Wait(&t->asked, MPI_STATUS_IGNORE);
+        (void)meet(t->w->world); /* rank 0 answers until all are here */
+        self_of(t->w->world)->tickets = NULL;
+        if (t->w->dp != NULL) self_of(t->w->dp)->tickets = NULL;
+        (void)MPI_Comm_free(&t->comm);
+    }
     free(t);
+}
+
+/* Answers what other ranks asked; without messages it only lets MPI serve their one-sided calls. */
+static void mpi_progress(struct nt_world *w) {
+    const struct mpi_comm *world = self_of(w->world);
+    int flag = 0;
+    if (world->tickets == NULL || w->rank != 0)
+        (void)MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, world->handle, &flag, MPI_STATUS_IGNORE);
+    else if (serve_tickets(world->tickets) != NT_OK)
+        nt_error_clear(); /* the next collective fails with its own sentence */
 }
 
 const struct nt_comm_backend nt_comm_mpi = {

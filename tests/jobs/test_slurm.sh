@@ -1,0 +1,111 @@
+#!/bin/bash
+# jobs/generate.sbatch, unchanged, on a throw-away Slurm of two nodes: success, checkpoint and requeue after USR1, the
+# loss of a node, a launch that fails silently. And the communicators across the nodes. Needs root (see slurmbox.sh).
+. "$(dirname "$0")/lib.sh"
+. "$SOURCE/tests/jobs/slurmbox.sh"
+box_possible || skip "$BOX_REASON"
+[ -x "$NOCTURNE" ] || fail "$NOCTURNE is missing: build the target nocturne"
+
+trap 'box_down; rm -rf "$WORK"' EXIT
+trap 'exit 130' INT TERM
+chmod 755 "$WORK" # munged wants its socket reachable
+box_up 2 || fail "the throw-away Slurm did not start"
+cd "$WORK" || exit 1
+say() { echo "$(date +%T) $*"; }
+
+# ---- communicators, two ranks on each of two nodes ----
+across() { timeout -k 5 "$NT_TIMEOUT" srun --immediate=20 --mpi=pmix -N2 --ntasks-per-node=2 --mem=1G --kill-on-bad-exit=1 "$@"; }
+for args in "collectives 1" "collectives 2" "collectives 4" "shared 1" "shared 2" tickets agree; do
+    expect_rc 0 across "$NT_TEST_BIN/comm_check" $args
+    grep -v ' warn ' "$WORK/out"
+done
+check "two nodes share one copy: $(cat "$WORK/out")" true
+expect_rc 76 across "$NT_TEST_BIN/comm_check" hang stop "$WORK/hang" 2
+check "the hang is not named: $(cat "$WORK/out")" grep -Eq "rank 1 \(host n1, pid [0-9]+, doing 'read input'.*stopped or dead" "$WORK/out"
+say "a hang across nodes: $(grep -m1 -o 'rank 1 (host n1.*' "$WORK/out")"
+rc=0; across --mpi=none "$NT_TEST_BIN/comm_check" agree >"$WORK/out" 2>&1 || rc=$?
+[ $rc -ne 0 ] && grep -q 'srun started 4 tasks without MPI' "$WORK/out" || fail "srun without MPI went on with $rc: $(cat "$WORK/out")"
+
+# ---- the job ----
+ROWS=${ROWS:-300}
+python3 - "$ROWS" >prompts.jsonl <<'P'
+import json, sys
+for i in range(int(sys.argv[1])):
+    print(json.dumps({"custom_id": f"row-{i}", "prompt": f"Tell me a story about station {i} and a river.", "max_tokens": 60 + i % 40}))
+P
+python3 "$SOURCE/tools/make_tiny_model.py" "$WORK/model" >/dev/null || fail "make_tiny_model.py"
+
+export NOCTURNE
+submit() { # OUT [SBATCH FLAGS]: the job script as users start it, made small by flags only
+    local out=$1
+    shift
+    sbatch --parsable --nodes=2 --cpus-per-task=1 --mem=1G --time=10 --output="$out-%j.log" "$@" "$SOURCE/jobs/generate.sbatch" \
+        --model "$WORK/model" --input prompts.jsonl --output "$out" --set generate.max_num_seqs=2 --set run.threads=1 \
+        --set generate.checkpoint_s=0.2
+}
+ended() { # JOB STATE OUT
+    local got
+    got=$(box_wait "$1" 300)
+    say "job $1 ($3): $got, restarts $(box_field "$1" Restarts)"
+    case $got in "$2") ;; *) cat "$3-$1.log"; fail "job $1 ended as $got, expected $2" ;; esac
+}
+# The job is in the middle of its rows: something was written and the end was not.
+in_the_middle() { # JOB OUT
+    local i
+    for i in $(seq 600); do
+        [ -n "$(find "$2" -type f -size +0 ! -path '*/.heartbeat/*' 2>/dev/null | head -1)" ] && break
+        [ "$(box_field "$1" JobState)" = FAILED ] && break
+        sleep .1
+    done
+    sleep 2
+    [ "$(box_field "$1" JobState)" = RUNNING ] && [ ! -e "$2/COMPLETE" ] || { cat "$2-$1.log"; fail "job $1 is not in the middle of its work"; }
+}
+same_results() { # OUT
+    [ -e "$1/COMPLETE" ] || fail "$1/COMPLETE is missing"
+    cmp whole/results.jsonl "$1/results.jsonl" || fail "$1/results.jsonl differs from the undisturbed run"
+    [ ! -e whole/results.h5 ] || ! command -v h5diff >/dev/null || h5diff whole/results.h5 "$1/results.h5" || fail "$1/results.h5 differs"
+}
+
+say "success"
+job=$(submit whole) && ended "$job" "COMPLETED 0:0" whole
+[ -e whole/COMPLETE ] && [ "$(wc -l <whole/results.jsonl)" = "$ROWS" ] || fail "not $ROWS rows in whole/results.jsonl"
+grep -q ' restart 0 on n\[1-2\], 2 ranks' "whole-$job.log" || { cat "whole-$job.log"; fail "not two ranks on two nodes"; }
+
+say "USR1, as Slurm sends it before the time limit: checkpoint, requeue, resume"
+job=$(submit usr1) && in_the_middle "$job" usr1
+scancel --batch --signal=USR1 "$job"
+box_restart_now "$job" 1 || { cat "usr1-$job.log"; fail "job $job was not requeued after USR1"; }
+grep -q 'restart 0: srun ended with 85' "usr1-$job.log" || { cat "usr1-$job.log"; fail "the ranks did not stop with 85"; }
+ended "$job" "COMPLETED 0:0" usr1
+same_results usr1
+
+say "USR1 to the ranks only"
+job=$(submit ranks) && in_the_middle "$job" ranks
+scancel --signal=USR1 "$job"
+box_restart_now "$job" 1 || { cat "ranks-$job.log"; fail "job $job was not requeued after USR1"; }
+ended "$job" "COMPLETED 0:0" ranks
+same_results ranks
+
+say "a node is lost: Slurm requeues, the job resumes"
+job=$(submit node) && in_the_middle "$job" node
+scontrol update nodename=n2 state=down reason=test
+box_restart_now "$job" 1 & # it cannot start before n2 is back
+sleep 1
+scontrol update nodename=n2 state=resume 2>/dev/null
+wait $! || { cat "node-$job.log"; fail "job $job was not requeued after the loss of n2"; }
+ended "$job" "COMPLETED 0:0" node
+same_results node
+
+say "a launch that fails, with a stale marker in the output directory"
+mkdir fail && touch fail/COMPLETE
+for n in 1 2; do mv "$BOX/tmp/n$n" "$BOX/tmp/n$n.away" && touch "$BOX/tmp/n$n"; done # PMIx has no place for its files
+job=$(submit fail) && got=$(box_wait "$job" 120)
+for n in 1 2; do rm "$BOX/tmp/n$n" && mv "$BOX/tmp/n$n.away" "$BOX/tmp/n$n"; done
+say "job $job: $got"; cat "fail-$job.log"
+case $got in FAILED*) ;; *) fail "a job whose ranks never ran ended as $got" ;; esac
+[ ! -e fail/COMPLETE ] || fail "the stale marker is still there"
+
+say "a rank that fails: its exit code is the job's"
+job=$(NOCTURNE=false submit bad) && ended "$job" "FAILED 1:0" bad
+job=$(sbatch --parsable --nodes=2 --output="usage-%j.log" --cpus-per-task=1 --mem=1G "$SOURCE/jobs/generate.sbatch" --model m) && ended "$job" "FAILED 2:0" usage
+say "done"
