@@ -60,14 +60,17 @@ static void attend_row(const struct nt_attention_args *a, const struct nt_attn_i
     for (int32_t i = 0; i < d; i++) out[i] = nt_f32_to_bf16(row.out[i] / row.sum);
 }
 
-static void attend_item(const struct nt_attention_args *a, const struct nt_attn_item *it, void *scratch) {
+static void attend_item(const struct nt_attention_args *a, const struct nt_attn_item *it,
+                        const struct nt_attn_item *ahead, void *scratch, const void *context) {
+    (void)ahead;
     (void)scratch;
+    (void)context;
     for (int32_t tok = it->tok0; tok < it->tok0 + it->n_tok; tok++)
         for (int32_t head = it->head0; head < it->head0 + it->n_group; head++) attend_row(a, it, tok, head);
 }
 
 nt_status nt_attention_portable(struct nt_backend *be, const struct nt_attention_args *args) {
     NT_CHECK(args->kv->d_head % 2 == 0 && args->kv->d_head <= NT_ATTN_MAX_D);
-    nt_attn_run(be, args, 16, attend_item);
+    nt_attn_run(be, args, 16, attend_item, NULL);
     return NT_OK;
 }

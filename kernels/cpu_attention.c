@@ -1,4 +1,5 @@
 #include "cpu_attention.h"
+#include <math.h>
 
 /* Chunks per thread: enough to even out a disturbed thread, few enough for the ticket counter not to matter. */
 enum { CHUNKS_PER_THREAD = 12 };
@@ -7,6 +8,7 @@ struct run {
     struct nt_backend *be;
     const struct nt_attention_args *args;
     nt_attn_item_fn *fn;
+    const void *context;
     int32_t max_rows, group_max;
     int64_t cost_total, cost_chunk;
 };
@@ -34,13 +36,11 @@ struct cursor {
     int64_t cost;
 };
 
-static int32_t last_block(const struct run *r, int32_t seq) {
+/* Moves to the last block of the first sequence at or after c->seq that has tokens. */
+static void cursor_enter_seq(const struct run *r, struct cursor *c) {
     const int32_t block = block_tokens(r);
-    return (r->args->seqs[seq].n_q - 1) / block * block;
-}
-
-static struct cursor cursor_begin(const struct run *r) {
-    return (struct cursor){.tok0 = r->args->n_seq > 0 ? last_block(r, 0) : 0};
+    while (c->seq < r->args->n_seq && r->args->seqs[c->seq].n_q < 1) c->seq++;
+    if (c->seq < r->args->n_seq) c->tok0 = (r->args->seqs[c->seq].n_q - 1) / block * block;
 }
 
 /* The item at the cursor, which moves on; false at the end. */
@@ -63,7 +63,8 @@ static bool cursor_next(const struct run *r, struct cursor *c, struct nt_attn_it
     c->head = 0;
     c->tok0 -= block;
     if (c->tok0 >= 0) return true;
-    if (++c->seq < a->n_seq) c->tok0 = last_block(r, c->seq);
+    c->seq++;
+    cursor_enter_seq(r, c);
     return true;
 }
 
@@ -72,27 +73,135 @@ static void attention_thread(void *arg, int thread, int n_threads) {
     const struct run *r = arg;
     void *scratch = nt_cpu_scratch(r->be, thread);
     const int64_t n_chunk = (r->cost_total + r->cost_chunk - 1) / r->cost_chunk;
-    struct cursor c = cursor_begin(r);
-    struct nt_attn_item item;
+    struct cursor c = {0};
+    struct nt_attn_item item, ahead;
     (void)n_threads;
+    cursor_enter_seq(r, &c);
     for (int64_t chunk; (chunk = nt_pool_next(r->be->pool, n_chunk)) >= 0;) {
-        while (c.cost < (chunk + 1) * r->cost_chunk) {
-            const bool mine = c.cost >= chunk * r->cost_chunk;
-            if (!cursor_next(r, &c, &item)) break;
-            if (mine) r->fn(r->args, &item, scratch);
+        while (c.cost < chunk * r->cost_chunk && cursor_next(r, &c, &item)) continue;
+        bool more = c.cost < (chunk + 1) * r->cost_chunk && cursor_next(r, &c, &item);
+        while (more) {
+            more = c.cost < (chunk + 1) * r->cost_chunk && cursor_next(r, &c, &ahead);
+            r->fn(r->args, &item, more ? &ahead : NULL, scratch, r->context);
+            item = ahead;
         }
     }
 }
 
-void nt_attn_run(struct nt_backend *be, const struct nt_attention_args *args, int32_t max_rows, nt_attn_item_fn *fn) {
-    struct run r = {.be = be, .args = args, .fn = fn, .max_rows = max_rows, .group_max = 1};
+void nt_attn_run(struct nt_backend *be, const struct nt_attention_args *args, int32_t max_rows, nt_attn_item_fn *fn,
+                 const void *context) {
+    struct run r = {.be = be, .args = args, .fn = fn, .context = context, .max_rows = max_rows, .group_max = 1};
     for (int32_t head = 0, end; head < args->n_head; head = end) {
         end = group_end(args, head);
         if (end - head > r.group_max) r.group_max = end - head;
     }
-    struct cursor c = cursor_begin(&r);
+    struct cursor c = {0};
+    cursor_enter_seq(&r, &c);
     for (struct nt_attn_item item; cursor_next(&r, &c, &item);) continue;
     r.cost_total = c.cost;
     r.cost_chunk = r.cost_total / (CHUNKS_PER_THREAD * nt_pool_size(be->pool)) + 1;
     if (r.cost_total > 0) nt_pool_run(be->pool, attention_thread, &r);
+}
+
+/* ---- the walk over the pages ------------------------------------------------------------------------------------ */
+
+static void init_row(struct nt_attn_state *st, int32_t r, int32_t d_pad) {
+    st->m[r] = -INFINITY;
+    memset(st->l + NT_ATTN_LANES * r, 0, NT_ATTN_LANES * sizeof *st->l);
+    memset(st->o + (int64_t)r * d_pad, 0, (size_t)d_pad * sizeof *st->o);
+}
+
+static void *take(char **at, int64_t bytes) {
+    void *p = *at;
+    *at += (bytes + 63) & ~(int64_t)63;
+    return p;
+}
+
+static struct nt_attn_state *state_init(const struct nt_attention_args *a, const struct nt_attn_item *it,
+                                        const struct nt_attn_body *body, void *scratch) {
+    const int32_t rows = nt_attn_item_rows(it), d_pad = nt_d_pad(a->kv->d_head);
+    char *at = scratch;
+    struct nt_attn_state *st = take(&at, sizeof *st);
+    st->q = take(&at, rows * (int64_t)sizeof *st->q);
+    st->pos = take(&at, rows * (int64_t)sizeof *st->pos);
+    st->m = take(&at, rows * (int64_t)sizeof *st->m);
+    st->l = take(&at, rows * NT_ATTN_LANES * (int64_t)sizeof *st->l);
+    st->o = take(&at, rows * d_pad * (int64_t)sizeof *st->o);
+    st->v_clean = take(&at, NT_KV_PAGE * d_pad * (int64_t)sizeof *st->v_clean);
+    if (body->q_floats) st->qf = take(&at, rows * d_pad * (int64_t)sizeof *st->qf);
+    NT_CHECK(at - (char *)scratch <= NT_CPU_SCRATCH_BYTES);
+    for (int32_t r = 0; r < rows; r++) {
+        const int32_t tok = it->tok0 + r / it->n_group, head = it->head0 + r % it->n_group;
+        st->q[r] = a->q + ((int64_t)(it->seq->q_row + tok) * a->n_head + head) * d_pad;
+        st->pos[r] = it->seq->pos0 + tok;
+        init_row(st, r, d_pad);
+        for (int32_t i = 0; body->q_floats && i < d_pad; i++) st->qf[r * d_pad + i] = nt_bf16_to_f32(st->q[r][i]);
+    }
+    return st;
+}
+
+/* What rows r0 .. r0 + n - 1 see of a page; false: nothing. */
+static bool span_of(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r0, int n, int32_t page,
+                    struct nt_attn_span *sp) {
+    const int32_t base = page * NT_KV_PAGE, pos0 = st->pos[r0], pos1 = st->pos[r0 + n - 1];
+    const int32_t lo = nt_attn_first(a, pos0) - base, hi = pos1 + 1 - base;
+    if (lo >= NT_KV_PAGE || hi <= 0) return false;
+    sp->base = base;
+    sp->lo = lo > 0 ? lo : 0;
+    sp->hi = hi < NT_KV_PAGE ? hi : NT_KV_PAGE;
+    sp->full = nt_attn_first(a, pos1) <= base && pos0 + 1 - base >= NT_KV_PAGE;
+    return true;
+}
+
+static void clean_values(struct nt_attn_state *st, struct nt_attn_span *sp, int32_t d_pad) {
+    memset(st->v_clean, 0, (size_t)NT_KV_PAGE * (size_t)d_pad * sizeof *st->v_clean);
+    for (int32_t slot = sp->lo; slot < sp->hi; slot++)
+        for (int32_t i = 0; i < d_pad; i++) {
+            const int64_t at = (int64_t)(slot / 2) * 2 * d_pad + 2 * i + slot % 2;
+            st->v_clean[at] = sp->v[at];
+        }
+    sp->v = st->v_clean;
+}
+
+/* Row r alone and without foreign values; the same operations as in its tile. */
+static void attend_strict(const struct nt_attention_args *a, const struct nt_attn_item *it,
+                          const struct nt_attn_body *body, struct nt_attn_state *st, int32_t r) {
+    const int32_t d_pad = nt_d_pad(a->kv->d_head), pos = st->pos[r];
+    init_row(st, r, d_pad);
+    for (int32_t page = nt_attn_first(a, pos) / NT_KV_PAGE; page <= pos / NT_KV_PAGE; page++) {
+        struct nt_attn_span sp = {.k = nt_attn_page(a, it, page)};
+        sp.v = sp.k + (int64_t)NT_KV_PAGE * d_pad;
+        if (!span_of(a, st, r, 1, page, &sp)) continue;
+        clean_values(st, &sp, d_pad);
+        body->page(a, st, r, 1, &sp);
+    }
+}
+
+static void attend_item(const struct nt_attention_args *a, const struct nt_attn_item *it,
+                        const struct nt_attn_item *ahead, void *scratch, const void *context) {
+    const struct nt_attn_body *body = context;
+    const int32_t rows = nt_attn_item_rows(it), d = a->kv->d_head, n_tile = (rows + body->tile - 1) / body->tile;
+    struct nt_attn_state *st = state_init(a, it, body, scratch);
+    const int32_t first = nt_attn_first(a, st->pos[0]) / NT_KV_PAGE, last = st->pos[rows - 1] / NT_KV_PAGE;
+    (void)ahead;
+    for (int32_t page = first; page <= last; page++) {
+        struct nt_attn_span sp = {.k = nt_attn_page(a, it, page)};
+        sp.v = sp.k + (int64_t)NT_KV_PAGE * nt_d_pad(d);
+        for (int32_t t = 0; t < n_tile; t++) {
+            const int32_t r0 = t * rows / n_tile, n = (t + 1) * rows / n_tile - r0;
+            if (span_of(a, st, r0, n, page, &sp)) body->page(a, st, r0, n, &sp);
+        }
+    }
+    for (int32_t r = 0; r < rows; r++) {
+        const int64_t t = it->seq->q_row + it->tok0 + r / it->n_group;
+        nt_bf16 *out = a->out + t * a->ldo + (int64_t)(it->head0 + r % it->n_group) * d;
+        if (body->finish(a, st, r, out)) continue;
+        attend_strict(a, it, body, st, r);
+        (void)body->finish(a, st, r, out);
+    }
+}
+
+void nt_attn_run_tiles(struct nt_backend *be, const struct nt_attention_args *args, const struct nt_attn_body *body) {
+    NT_CHECK(args->kv->d_head % 2 == 0 && args->kv->d_head <= NT_ATTN_MAX_D && args->scale > 0);
+    nt_attn_run(be, args, body->max_rows, attend_item, body);
 }

@@ -1,15 +1,19 @@
-/* What the attention bodies of all instruction sets share: the cutting of a step into items and their distribution.
+/* What the attention bodies share: the cutting of a step into items, their distribution, and the walk over the pages.
  *
  * An item is a block of consecutive tokens of one sequence times the query heads of one KV head. Items are numbered in
  * one fixed order (sequences, then token blocks from the last to the first, then KV heads) and grouped into chunks of
  * about equal estimated cost; threads draw chunks by ticket. A row's result does not depend on its item: see ops.h.
- * Rows of an item: row r is token tok0 + r / n_group, head head0 + r % n_group. */
+ * Rows of an item: row r is token tok0 + r / n_group, head head0 + r % n_group.
+ * A tuned body brings two functions, one page for a tile of rows and the end of a row; nt_attn_run_tiles does the rest.
+ * Masked keys have probability +0, and adding +0 * v is exact; where v is not finite it is not, so a row that ends with
+ * NaN or Inf is computed again alone, with the values of its invisible slots taken as 0. Pages nobody in the tile sees
+ * are not visited. Everything lives in the thread's scratch. */
 #ifndef NT_CPU_ATTENTION_H
 #define NT_CPU_ATTENTION_H
 
 #include "cpu_bodies.h"
 
-enum { NT_ATTN_MAX_D = 512 };
+enum { NT_ATTN_MAX_D = 512, NT_ATTN_MAX_TILE = 8, NT_ATTN_LANES = 16 };
 
 struct nt_attn_item {
     const struct nt_attn_seq *seq;
@@ -21,19 +25,56 @@ static inline int32_t nt_attn_item_rows(const struct nt_attn_item *it) {
     return it->n_tok * it->n_group;
 }
 
-typedef void nt_attn_item_fn(const struct nt_attention_args *args, const struct nt_attn_item *item, void *scratch);
+/* ahead: the item the thread does next, or NULL. */
+typedef void nt_attn_item_fn(const struct nt_attention_args *args, const struct nt_attn_item *item,
+                             const struct nt_attn_item *ahead, void *scratch, const void *context);
 
 /* Calls fn for every item with the calling thread's scratch; no item has more than max_rows rows unless one token has.
  */
-void nt_attn_run(struct nt_backend *be, const struct nt_attention_args *args, int32_t max_rows, nt_attn_item_fn *fn);
+void nt_attn_run(struct nt_backend *be, const struct nt_attention_args *args, int32_t max_rows, nt_attn_item_fn *fn,
+                 const void *context);
 
 /* First visible position of a row at pos. */
 static inline int32_t nt_attn_first(const struct nt_attention_args *a, int32_t pos) {
     return a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
 }
+/* K of this page and KV head; V is NT_KV_PAGE * d_pad elements further. */
 static inline const nt_bf16 *nt_attn_page(const struct nt_attention_args *a, const struct nt_attn_item *it,
                                           int32_t page) {
     return a->kv->base + it->seq->pages[page] * a->kv->page_stride + it->kv_head * nt_kv_head_elems(a->kv->d_head);
 }
+
+/* Row state of one item. */
+struct nt_attn_state {
+    const nt_bf16 **q; // [rows]
+    float *qf;         // [rows, d_pad] q as floats, where the body asks for it
+    int32_t *pos;      // [rows]
+    float *m;          // [rows] running reference of the softmax, in the body's unit
+    float *l;          // [rows, NT_ATTN_LANES] running sums by lane
+    float *o;          // [rows, d_pad] running outputs
+    nt_bf16 *v_clean;  // [NT_KV_PAGE / 2, d_pad, 2]
+    float s[NT_ATTN_MAX_TILE][NT_KV_PAGE];
+    float p[NT_ATTN_MAX_TILE][NT_KV_PAGE]; /* probabilities: floats, or bf16 from the start of each row */
+    float alpha[NT_ATTN_MAX_TILE];
+};
+
+/* One page as a tile of rows sees it. */
+struct nt_attn_span {
+    const nt_bf16 *k, *v;
+    int32_t base;   /* position of slot 0 */
+    int32_t lo, hi; /* slots [lo, hi) are seen by some row */
+    bool full;      /* by every row, all of the page */
+};
+
+struct nt_attn_body {
+    int32_t tile, max_rows;
+    bool q_floats;
+    void (*page)(const struct nt_attention_args *a, struct nt_attn_state *st, int32_t r0, int n,
+                 const struct nt_attn_span *sp);
+    /* out[d_head] = o / l; false when a value is NaN or Inf. */
+    bool (*finish)(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r, nt_bf16 *out);
+};
+
+void nt_attn_run_tiles(struct nt_backend *be, const struct nt_attention_args *args, const struct nt_attn_body *body);
 
 #endif

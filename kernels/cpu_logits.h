@@ -6,9 +6,8 @@
 #ifndef NT_CPU_LOGITS_H
 #define NT_CPU_LOGITS_H
 
+#include "ops.h"
 #include <math.h>
-#include <stdbool.h>
-#include <stdint.h>
 
 /* a before b, indexes aside. */
 static inline bool nt_logit_above(float a, float b) {
@@ -21,5 +20,9 @@ static inline bool nt_logit_better(float a, int32_t ia, float b, int32_t ib) {
 void nt_topk_heapify(float *value, int32_t *index, int32_t k);
 void nt_topk_replace_worst(float *value, int32_t *index, int32_t k, float v, int32_t i);
 void nt_topk_sort(float *value, int32_t *index, int32_t k); /* heap -> best first */
+
+/* One row of the portable bodies: also what tuned bodies fall back to on a row with a NaN. */
+void nt_logit_stats_row(const struct nt_logit_stats_args *a, int64_t r);
+void nt_logit_gumbel_row(const struct nt_logit_gumbel_args *a, int64_t r);
 
 #endif

@@ -4,7 +4,7 @@
 #include "cpu_math.h"
 #include "rng.h"
 
-static void stats_row(const struct nt_logit_stats_args *a, int64_t r) {
+void nt_logit_stats_row(const struct nt_logit_stats_args *a, int64_t r) {
     const float *x = a->logits + r * a->ld;
     float max = x[0], lane[64] = {0};
     int32_t best = 0;
@@ -26,7 +26,7 @@ static void stats_thread(void *arg, int thread, int n_threads) {
     const struct nt_logit_stats_args *a = arg;
     int64_t begin, end;
     nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
-    for (int64_t r = begin; r < end; r++) stats_row(a, r);
+    for (int64_t r = begin; r < end; r++) nt_logit_stats_row(a, r);
 }
 
 nt_status nt_logit_stats_portable(struct nt_backend *be, const struct nt_logit_stats_args *args) {
@@ -95,27 +95,29 @@ nt_status nt_logit_topk_portable(struct nt_backend *be, const struct nt_logit_to
     return NT_OK;
 }
 
+void nt_logit_gumbel_row(const struct nt_logit_gumbel_args *a, int64_t r) {
+    const float *x = a->logits + r * a->ld;
+    float best = 0;
+    int32_t at = -1;
+    uint32_t word[4];
+    for (int32_t v = 0; v < a->n_vocab; v++) {
+        const int64_t id = (int64_t)a->first + v;
+        if (v == 0 || (id & 3) == 0) nt_philox(a->seed[r], a->stream[r], (uint64_t)(id >> 2), word);
+        const float sum = x[v] * a->inv_temp[r] - nt_log_pos(-nt_log_pos(nt_unit_float(word[id & 3])));
+        if (at >= 0 && !nt_logit_above(sum, best)) continue;
+        best = sum;
+        at = v;
+    }
+    a->value[r] = best;
+    a->index[r] = at;
+}
+
 static void gumbel_thread(void *arg, int thread, int n_threads) {
     const struct nt_logit_gumbel_args *a = arg;
     int64_t begin, end;
     nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
-    for (int64_t r = begin; r < end; r++) {
-        if (a->inv_temp[r] == 0.0f) continue;
-        const float *x = a->logits + r * a->ld;
-        float best = 0;
-        int32_t at = -1;
-        uint32_t word[4];
-        for (int32_t v = 0; v < a->n_vocab; v++) {
-            const int64_t id = (int64_t)a->first + v;
-            if (v == 0 || (id & 3) == 0) nt_philox(a->seed[r], a->stream[r], (uint64_t)(id >> 2), word);
-            const float sum = x[v] * a->inv_temp[r] - nt_log_pos(-nt_log_pos(nt_unit_float(word[id & 3])));
-            if (at >= 0 && !nt_logit_above(sum, best)) continue;
-            best = sum;
-            at = v;
-        }
-        a->value[r] = best;
-        a->index[r] = at;
-    }
+    for (int64_t r = begin; r < end; r++)
+        if (a->inv_temp[r] != 0.0f) nt_logit_gumbel_row(a, r);
 }
 
 nt_status nt_logit_gumbel_portable(struct nt_backend *be, const struct nt_logit_gumbel_args *args) {

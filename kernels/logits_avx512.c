@@ -1,0 +1,213 @@
+/* The ops on logit rows, 16 (Gumbel: 64) logits at a time. */
+#include "cpu_logits.h"
+#include "cpu_rows.h"
+#include "cpu_vec.h"
+
+enum { BLOCK = 1024 };
+
+static inline __m512 load_or_lowest(const float *x, int32_t left) {
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), nt_v16_mask(left), x);
+}
+
+/* Maximum of a block of up to BLOCK logits; *nan collects whether one is NaN. */
+static float block_max(const float *x, int32_t n, __mmask16 *nan) {
+    __m512 max[4];
+    for (int j = 0; j < 4; j++) max[j] = _mm512_set1_ps(-INFINITY);
+    for (int32_t i = 0; i < n; i += 64) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            const __m512 v = load_or_lowest(x + i + 16 * j, n - i - 16 * j);
+            *nan |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+            max[j] = _mm512_max_ps(max[j], v);
+        }
+    }
+    const __m512 all = _mm512_max_ps(_mm512_max_ps(max[0], max[1]), _mm512_max_ps(max[2], max[3]));
+    return _mm512_cvtss_f32(nt_v16_max_lanes(all));
+}
+
+static int32_t first_equal(const float *x, int32_t n, float value) {
+    for (int32_t i = 0; i < n; i += 16) {
+        const __mmask16 inside = nt_v16_mask(n - i);
+        const __m512 v = _mm512_maskz_loadu_ps(inside, x + i);
+        const __mmask16 hit = _mm512_mask_cmp_ps_mask(inside, v, _mm512_set1_ps(value), _CMP_EQ_OQ);
+        if (hit) return i + __builtin_ctz(hit);
+    }
+    return 0;
+}
+
+/* 64 lanes of partial sums, logit v in lane v % 64, then one tree: as in the portable body. */
+static float sum_exp(const float *x, int32_t n, float max) {
+    __m512 sum[4];
+    const __m512 m = _mm512_set1_ps(max);
+    for (int j = 0; j < 4; j++) sum[j] = _mm512_setzero_ps();
+    for (int32_t i = 0; i < n; i += 64) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            const __m512 d = _mm512_sub_ps(load_or_lowest(x + i + 16 * j, n - i - 16 * j), m);
+            sum[j] = _mm512_add_ps(sum[j], nt_v16_exp2_neg(_mm512_mul_ps(d, _mm512_set1_ps(NT_LOG2E))));
+        }
+    }
+    return nt_v16_sum_lanes(_mm512_add_ps(_mm512_add_ps(sum[0], sum[2]), _mm512_add_ps(sum[1], sum[3])));
+}
+
+static void stats_thread(void *arg, int thread, int n_threads) {
+    const struct nt_logit_stats_args *a = arg;
+    int64_t begin, end;
+    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = a->logits + r * a->ld;
+        float max = -INFINITY;
+        int32_t at = 0;
+        __mmask16 nan = 0;
+        for (int32_t i = 0; i < a->n_vocab; i += BLOCK) {
+            const float m = block_max(x + i, a->n_vocab - i < BLOCK ? a->n_vocab - i : BLOCK, &nan);
+            if (!(m > max)) continue;
+            max = m;
+            at = i;
+        }
+        if (nan || max == -INFINITY || max == INFINITY) {
+            nt_logit_stats_row(a, r);
+            continue;
+        }
+        at += first_equal(x + at, a->n_vocab - at, max);
+        a->max[r] = x[at];
+        if (a->argmax) a->argmax[r] = at;
+        if (a->sum_exp) a->sum_exp[r] = sum_exp(x, a->n_vocab, max);
+    }
+}
+
+nt_status nt_logit_stats_avx512(struct nt_backend *be, const struct nt_logit_stats_args *args) {
+    struct nt_logit_stats_args a = *args;
+    nt_rows_run(be, stats_thread, &a, args->n_row, args->n_vocab);
+    return NT_OK;
+}
+
+/* Everything not at or below the worst kept logit is offered to the heap; a NaN is never "at or below". */
+static void topk_row(const float *x, int32_t n, float *value, int32_t *index, int32_t k) {
+    for (int32_t v = 0; v < k; v++) {
+        value[v] = x[v];
+        index[v] = v;
+    }
+    nt_topk_heapify(value, index, k);
+    for (int32_t v = k; v < n; v += 16) {
+        const __mmask16 inside = nt_v16_mask(n - v);
+        const __m512 here = _mm512_maskz_loadu_ps(inside, x + v);
+        uint32_t hit = _mm512_mask_cmp_ps_mask(inside, here, _mm512_set1_ps(value[0]), _CMP_NLE_UQ);
+        for (; hit; hit &= hit - 1) {
+            const int32_t at = v + __builtin_ctz(hit);
+            if (nt_logit_above(x[at], value[0])) nt_topk_replace_worst(value, index, k, x[at], at);
+        }
+    }
+    nt_topk_sort(value, index, k);
+}
+
+static void topk_thread(void *arg, int thread, int n_threads) {
+    const struct nt_logit_topk_args *a = arg;
+    int64_t begin, end;
+    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
+    for (int64_t r = begin; r < end; r++)
+        topk_row(a->logits + r * a->ld, a->n_vocab, a->value + r * a->k, a->index + r * a->k, a->k);
+}
+
+nt_status nt_logit_topk_avx512(struct nt_backend *be, const struct nt_logit_topk_args *args) {
+    NT_CHECK(args->k >= 1 && args->k <= args->n_vocab);
+    struct nt_logit_topk_args a = *args;
+    nt_rows_run(be, topk_thread, &a, args->n_row, args->n_vocab);
+    return NT_OK;
+}
+
+/* hi and lo of the 64-bit products of 16 words with one multiplier. */
+static inline void mul_wide(__m512i c, uint32_t mul, __m512i *hi, __m512i *lo) {
+    const __m512i m = _mm512_set1_epi32((int32_t)mul);
+    const __m512i even = _mm512_mul_epu32(c, m), odd = _mm512_mul_epu32(_mm512_srli_epi64(c, 32), m);
+    *hi = _mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xaaaa, odd);
+    *lo = _mm512_mask_mov_epi32(even, 0xaaaa, _mm512_slli_epi64(odd, 32));
+}
+
+/* nt_philox (core/rng.h) for 16 counters below 2^32. Lane 4 L + j holds counter c0 + 4 j + L, so that the 4 x 4
+ * transpose within 128-bit lanes leaves the words of counters c0 + 4 j ... c0 + 4 j + 3 in order in out[j]. */
+static inline void philox16(uint64_t seed, uint64_t stream, uint32_t c0, __m512i out[4]) {
+    const __m512i place = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i w0 = _mm512_add_epi32(_mm512_set1_epi32((int32_t)c0), place), w1 = _mm512_setzero_si512();
+    __m512i w2 = _mm512_set1_epi32((int32_t)stream), w3 = _mm512_set1_epi32((int32_t)(stream >> 32));
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        __m512i hi0, lo0, hi2, lo2;
+        mul_wide(w0, 0xD2511F53u, &hi0, &lo0);
+        mul_wide(w2, 0xCD9E8D57u, &hi2, &lo2);
+        w0 = _mm512_xor_si512(_mm512_xor_si512(hi2, w1), _mm512_set1_epi32((int32_t)k0));
+        w1 = lo2;
+        w2 = _mm512_xor_si512(_mm512_xor_si512(hi0, w3), _mm512_set1_epi32((int32_t)k1));
+        w3 = lo0;
+    }
+    const __m512i a = _mm512_unpacklo_epi32(w0, w1), b = _mm512_unpackhi_epi32(w0, w1);
+    const __m512i c = _mm512_unpacklo_epi32(w2, w3), d = _mm512_unpackhi_epi32(w2, w3);
+    out[0] = _mm512_unpacklo_epi64(a, c);
+    out[1] = _mm512_unpackhi_epi64(a, c);
+    out[2] = _mm512_unpacklo_epi64(b, d);
+    out[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+/* log(-log(u)) of a random word, operation for operation as in the portable body. */
+static inline __m512 log_neg_log(__m512i word) {
+    const __m512 whole = _mm512_cvtepi32_ps(_mm512_srli_epi32(word, 9));
+    const __m512 u = _mm512_mul_ps(_mm512_add_ps(whole, _mm512_set1_ps(0.5f)), _mm512_set1_ps(1.0f / 8388608.0f));
+    const __m512 sign = _mm512_set1_ps(-0.0f);
+    return nt_v16_log_pos(_mm512_xor_ps(nt_v16_log_pos(u), sign));
+}
+
+/* False: the row has a NaN. */
+static bool gumbel_row(const struct nt_logit_gumbel_args *a, int64_t r) {
+    const float *x = a->logits + r * a->ld;
+    const __m512 inv_temp = _mm512_set1_ps(a->inv_temp[r]);
+    __m512 best[4];
+    __m512i at[4]; /* v of the vector's lane 0 */
+    __mmask16 nan = 0;
+    for (int j = 0; j < 4; j++) {
+        best[j] = _mm512_set1_ps(-INFINITY);
+        at[j] = _mm512_set1_epi32(INT32_MAX - 16);
+    }
+    for (int32_t v0 = -(a->first & 3); v0 < a->n_vocab; v0 += 64) {
+        __m512i word[4];
+        philox16(a->seed[r], a->stream[r], (uint32_t)((a->first + v0) >> 2), word);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            const int32_t v = v0 + 16 * j;
+            const __mmask16 inside = (__mmask16)(nt_v16_mask(a->n_vocab - v) & ~nt_v16_mask(-v));
+            const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(inside, x + v), inv_temp);
+            const __m512 sum = _mm512_sub_ps(scaled, log_neg_log(word[j]));
+            const __mmask16 above = _mm512_mask_cmp_ps_mask(inside, sum, best[j], _CMP_GT_OQ);
+            nan |= _mm512_mask_cmp_ps_mask(inside, sum, sum, _CMP_UNORD_Q);
+            best[j] = _mm512_mask_mov_ps(best[j], above, sum);
+            at[j] = _mm512_mask_mov_epi32(at[j], above, _mm512_set1_epi32(v));
+        }
+    }
+    float value[64], top = -INFINITY;
+    int32_t from[64], index = INT32_MAX;
+    for (int j = 0; j < 4; j++) {
+        _mm512_storeu_ps(value + 16 * j, best[j]);
+        _mm512_storeu_si512(from + 16 * j, at[j]);
+    }
+    for (int i = 0; i < 64; i++) {
+        if (value[i] < top || (value[i] == top && from[i] + i % 16 > index)) continue;
+        top = value[i];
+        index = from[i] + i % 16;
+    }
+    a->value[r] = top;
+    a->index[r] = index;
+    return !nan && top > -INFINITY;
+}
+
+static void gumbel_thread(void *arg, int thread, int n_threads) {
+    const struct nt_logit_gumbel_args *a = arg;
+    int64_t begin, end;
+    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
+    for (int64_t r = begin; r < end; r++)
+        if (a->inv_temp[r] != 0.0f && !gumbel_row(a, r)) nt_logit_gumbel_row(a, r);
+}
+
+nt_status nt_logit_gumbel_avx512(struct nt_backend *be, const struct nt_logit_gumbel_args *args) {
+    struct nt_logit_gumbel_args a = *args;
+    nt_rows_run(be, gumbel_thread, &a, args->n_row, args->n_vocab);
+    return NT_OK;
+}
