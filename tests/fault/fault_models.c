@@ -88,7 +88,7 @@ static const struct gguf_row gguf_rows[] = {
      DATA, "@: general.alignment is 2147483648; a power of two up to 1048576 was expected"},
     {"align-type", {.kv = {KV("general.alignment", 10, "\x20\0\0\0\0\0\0\0")}},
      DATA, "@: general.alignment has type u64; u32 was expected"},
-    {"align-other", {.kv = {KV("general.alignment", 4, "\x80\0\0\0")}, .tensor = {TENSOR("t", 1, 0, 4, 1)}},
+    {"align-other", {.kv = {KV("general.alignment", 4, "\x80\0\0\0")}, .tensor = {TENSOR("t", 1, 0, 512, 128)}},
      DATA, "@: offset 271: tensor t at data offset 320; 384 was expected, the end of the one before"},
     {"split", {.kv = {KV("split.count", 2, "\2\0")}},
      UNSUP, "@ is one of 2 parts; join them first with llama-gguf-split --merge"},
