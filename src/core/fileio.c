@@ -217,7 +217,15 @@ static nt_status move_new(const char *temp, const char *path) {
     if (errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS || errno == EMLINK)
         moved = renameat2(AT_FDCWD, temp, AT_FDCWD, path, RENAME_NOREPLACE) == 0;
     if (moved) return NT_OK;
-    if (errno == EEXIST)
+    /* NFS may repeat a link that did succeed: then the temporary name is the second of two. */
+    struct stat st;
+    int cause = errno;
+    if (cause == EEXIST && stat(temp, &st) == 0 && st.st_nlink == 2) {
+        (void)unlink(temp);
+        return NT_OK;
+    }
+    errno = cause;
+    if (cause == EEXIST)
         return NT_FAIL(NT_E_IO, "%s: exists already and is not replaced; move it away or choose another name", path);
     return fail_errno("give the finished file this name", path);
 }

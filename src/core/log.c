@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -114,7 +115,7 @@ static void format_progress(const struct nt_progress *p, int64_t done, double wo
 }
 
 static void draw_bar(const struct nt_progress *p, int64_t done, const char *text, const char *note) {
-    enum { WIDTH = 24 };
+    enum { WIDTH = 24, ERASE_BYTES = 4 };
     char bar[WIDTH + 1];
     int full = p->total > 0 ? (int)(WIDTH * (double)done / (double)p->total) : 0;
     if (full > WIDTH) full = WIDTH;
@@ -124,7 +125,15 @@ static void draw_bar(const struct nt_progress *p, int64_t done, const char *text
     bar[WIDTH] = '\0';
     char line[512];
     int n = snprintf(line, sizeof line, "\r\033[K[%s] %s%s%s", bar, text, note ? " " : "", note ? note : "");
-    if (n > 0) write_stderr(line, strlen(line));
+    if (n < 0) return;
+    /* A line that wraps could not be erased: cut it to the terminal's width. */
+    size_t len = strlen(line);
+    struct winsize window;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0) {
+        size_t most = ERASE_BYTES + window.ws_col - 1u;
+        if (len > most) len = most;
+    }
+    write_stderr(line, len);
 }
 
 static void show(struct nt_progress *p, int64_t done, double work, double now, const char *note) {

@@ -62,6 +62,36 @@ static void count_equals_bind(void **state) {
     nt_arena_release(&arena);
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+
+static void red_zones_under_asan(void **state) {
+    (void)state;
+    struct nt_arena arena;
+    struct layout l;
+    nt_arena_init(&arena, "test");
+    lay_out(&arena, &l);
+    assert_int_equal(nt_arena_bind(&arena), NT_OK);
+    uint8_t *base = arena.base;
+    assert_true(__asan_address_is_poisoned(base));
+    lay_out(&arena, &l);
+    assert_false(__asan_address_is_poisoned(l.a));
+    assert_false(__asan_address_is_poisoned((uint8_t *)l.a + 3999));
+    assert_true(__asan_address_is_poisoned((uint8_t *)l.a + 4000));
+    assert_true(__asan_address_is_poisoned(l.b + 3));
+    assert_true(__asan_address_is_poisoned((uint8_t *)l.c - 1));
+    assert_true(__asan_address_is_poisoned((uint8_t *)l.c + 136));
+    nt_arena_reset(&arena);
+    assert_true(__asan_address_is_poisoned(l.a));
+    lay_out(&arena, &l);
+    assert_false(__asan_address_is_poisoned(l.a));
+#ifndef __OPTIMIZE__
+    assert_true(l.a[0] != l.a[0]); /* reset left NaN */
+#endif
+    nt_arena_release(&arena);
+}
+#endif
+
 static void huge_arena_is_aligned_to_huge_pages(void **state) {
     (void)state;
     struct nt_arena arena;
@@ -148,9 +178,14 @@ static void overflow_is_a_bug(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(count_equals_bind), cmocka_unit_test(huge_arena_is_aligned_to_huge_pages),
-        cmocka_unit_test(foreign_memory),    cmocka_unit_test(refused_memory_names_the_arena),
+        cmocka_unit_test(count_equals_bind),
+        cmocka_unit_test(huge_arena_is_aligned_to_huge_pages),
+        cmocka_unit_test(foreign_memory),
+        cmocka_unit_test(refused_memory_names_the_arena),
         cmocka_unit_test(overflow_is_a_bug),
+#if defined(__SANITIZE_ADDRESS__)
+        cmocka_unit_test(red_zones_under_asan),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

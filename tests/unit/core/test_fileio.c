@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -155,6 +156,34 @@ static void publish_modes(void **state) {
     assert_int_equal(count_entries(".tmp-"), 0);
 }
 
+/* A write that fails in the middle: the old file stays, the temporary one goes. */
+static void a_failed_write_changes_nothing(void **state) {
+    (void)state;
+    const char *path = in_dir("full");
+    char *bytes = calloc(1, 100000);
+    assert_int_equal(nt_publish_bytes(path, "old", 3, NT_PUBLISH_NEW), NT_OK);
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    struct rlimit low = {.rlim_cur = 50000, .rlim_max = before.rlim_max};
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
+    nt_status st = nt_publish_bytes(path, bytes, 100000, NT_PUBLISH_REPLACE);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    (void)signal(SIGXFSZ, SIG_DFL);
+    free(bytes);
+    assert_int_equal(st, NT_E_IO);
+    assert_non_null(strstr(nt_error_last()->text, "cannot write it: File too large"));
+    assert_int_equal(count_entries(".tmp-"), 0);
+    int64_t size = 0;
+    assert_int_equal(nt_file_size(path, &size), NT_OK);
+    assert_int_equal(size, 3);
+
+    int fd = open("/dev/full", O_WRONLY);
+    assert_int_equal(nt_write_full(fd, "x", 1, "/dev/full"), NT_E_IO);
+    assert_string_equal(nt_error_last()->text, "/dev/full: cannot write it: No space left on device");
+    (void)close(fd);
+}
+
 enum { BIG = 256 << 10 };
 
 static _Noreturn void publish_for_ever(const char *path) {
@@ -199,6 +228,7 @@ int main(void) {
         cmocka_unit_test(exact_reads),
         cmocka_unit_test(directories),
         cmocka_unit_test(publish_modes),
+        cmocka_unit_test(a_failed_write_changes_nothing),
         cmocka_unit_test(a_killed_writer_leaves_no_half_file),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);

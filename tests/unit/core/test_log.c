@@ -12,6 +12,8 @@
 #include <cmocka.h>
 
 #include "fileio.h"
+#include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static char path[] = "/tmp/nt_test_log_XXXXXX";
@@ -139,6 +141,48 @@ static void progress_in_a_log(void **state) {
     assert_non_null(strstr(end_capture(), "progress: rows 3 4.00 tok/s\n"));
 }
 
+/* On a terminal: a bar that is redrawn in place, and erased before a log line. */
+static void progress_on_a_terminal(void **state) {
+    (void)state;
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0) skip(); /* no pty in this sandbox */
+    int slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+    assert_true(slave >= 0);
+    nt_log_init(0, 1, false);
+    saved_stderr = dup(STDERR_FILENO);
+    (void)dup2(slave, STDERR_FILENO);
+    struct nt_progress p;
+    nt_progress_begin(&p, "rows", "tok/s", 0, 4, 1e9);
+    p.start -= 10;
+    p.last -= 10;
+    nt_progress_update(&p, 2, 1000, "batch 1");
+    nt_progress_update(&p, 3, 1500, NULL); /* sooner than a tenth of a second: not drawn */
+    nt_warn("mod", "hello");
+    nt_progress_end(&p, 4, 2000);
+    nt_warn("mod", "after");
+    struct winsize narrow = {.ws_col = 40, .ws_row = 10};
+    assert_int_equal(ioctl(slave, TIOCSWINSZ, &narrow), 0);
+    nt_progress_end(&p, 4, 2000);
+    (void)dup2(saved_stderr, STDERR_FILENO);
+    (void)close(saved_stderr);
+    char text[2048] = "";
+    ssize_t n = read(master, text, sizeof text - 1);
+    assert_true(n > 0);
+    assert_true(p.tty);
+    assert_non_null(strstr(text, "\r\033[K[############............] rows 2/4 50% 100 tok/s eta 10s batch 1"));
+    assert_null(strstr(text, "rows 3/4"));
+    assert_non_null(strstr(text, "[########################] rows 4/4 100% 200 tok/s eta 0s\r\n"));
+    const char *erased = strstr(text, "batch 1\r\033[K");
+    assert_non_null(erased);
+    assert_non_null(strstr(erased, " warn 0/1 mod: hello"));
+    const char *after = strstr(text, "eta 0s\r\n");
+    assert_non_null(after);
+    assert_non_null(strstr(after, "\r\033[K[########################] rows 4/4 100\r\n")); /* 39 of 40 columns */
+    assert_true(after[8] != '\r'); /* nothing to erase any more */
+    (void)close(slave);
+    (void)close(master);
+}
+
 static int free_captured(void **state) {
     (void)state;
     free(captured);
@@ -147,10 +191,9 @@ static int free_captured(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(levels_by_rank),
-        cmocka_unit_test(long_lines_end_with_a_newline),
-        cmocka_unit_test(debug_by_module),
-        cmocka_unit_test(progress_in_a_log),
+        cmocka_unit_test(levels_by_rank),         cmocka_unit_test(long_lines_end_with_a_newline),
+        cmocka_unit_test(debug_by_module),        cmocka_unit_test(progress_in_a_log),
+        cmocka_unit_test(progress_on_a_terminal),
     };
     return cmocka_run_group_tests(tests, NULL, free_captured);
 }
