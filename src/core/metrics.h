@@ -1,7 +1,9 @@
 /* JSONL metrics: one object per line, appended, schema in docs/formats.md; never parsed out of logs.
  *
  * {"t":<unix seconds>,"event":"step","rank":0, ...fields}. Clock: nt_now() is CLOCK_MONOTONIC seconds.
- * Writing never fails a job: the first I/O error is logged as a warning and the file is closed. */
+ * Writing never fails a job: the first I/O error is logged as a warning and the file is closed.
+ * Ownership: the struct owns its descriptor. Threading: one write(2) per line, so lines of threads and of ranks that
+ * append to one file do not mix. */
 #ifndef NT_METRICS_H
 #define NT_METRICS_H
 
