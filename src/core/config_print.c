@@ -73,27 +73,37 @@ static void add_value(const struct nt_config *c, const struct nt_config_row *r, 
     }
 }
 
-static bool opens_section(int i) {
-    return i == 0 || strcmp(nt_config_rows[i].section, nt_config_rows[i - 1].section) != 0;
+/* Rows of a section may stand apart in config_keys.def: a section is printed where its first row stands. */
+static bool first_of_section(int i) {
+    for (int j = 0; j < i; j++) {
+        if (strcmp(nt_config_rows[i].section, nt_config_rows[j].section) == 0) return false;
+    }
+    return true;
+}
+
+static void dump_row(const struct nt_config *c, const struct nt_config_row *r, bool with_docs, struct nt_strbuf *out) {
+    if (with_docs) {
+        nt_strbuf_addf(out, "    // %s\n    // ", r->doc);
+        nt_config_describe(r, out);
+        nt_strbuf_addc(out, '\n');
+    }
+    nt_strbuf_addf(out, "    %s = ", r->key);
+    add_value(c, r, false, out);
+    nt_strbuf_adds(out, ";\n");
 }
 
 void nt_config_dump(const struct nt_config *c, bool with_docs, struct nt_strbuf *out) {
     for (int i = 0; i < nt_config_n_rows; i++) {
-        const struct nt_config_row *r = &nt_config_rows[i];
-        if (opens_section(i))
-            nt_strbuf_addf(out, "%s%s: {\n", i > 0 ? "};\n\n" : "", r->section);
-        else if (with_docs)
-            nt_strbuf_addc(out, '\n');
-        if (with_docs) {
-            nt_strbuf_addf(out, "    // %s\n    // ", r->doc);
-            nt_config_describe(r, out);
-            nt_strbuf_addc(out, '\n');
+        if (!first_of_section(i)) continue;
+        const char *section = nt_config_rows[i].section;
+        nt_strbuf_addf(out, "%s%s: {\n", i > 0 ? "\n" : "", section);
+        for (int j = i; j < nt_config_n_rows; j++) {
+            if (strcmp(nt_config_rows[j].section, section) != 0) continue;
+            if (with_docs && j > i) nt_strbuf_addc(out, '\n');
+            dump_row(c, &nt_config_rows[j], with_docs, out);
         }
-        nt_strbuf_addf(out, "    %s = ", r->key);
-        add_value(c, r, false, out);
-        nt_strbuf_adds(out, ";\n");
+        nt_strbuf_adds(out, "};\n");
     }
-    nt_strbuf_adds(out, "};\n");
 }
 
 void nt_config_dump_json(const struct nt_config *c, struct nt_strbuf *out) {
@@ -142,10 +152,12 @@ void nt_config_help(const char *section, struct nt_strbuf *out) {
     struct nt_config defaults;
     nt_config_init(&defaults);
     for (int i = 0; i < nt_config_n_rows; i++) {
-        const struct nt_config_row *r = &nt_config_rows[i];
-        if (section && strcmp(section, r->section) != 0) continue;
-        if (opens_section(i)) nt_strbuf_addf(out, "%s settings (--set %s.KEY=VALUE):\n", r->section, r->section);
-        help_row(&defaults, r, out);
+        const char *name = nt_config_rows[i].section;
+        if (!first_of_section(i) || (section && strcmp(section, name) != 0)) continue;
+        nt_strbuf_addf(out, "%s settings (--set %s.KEY=VALUE):\n", name, name);
+        for (int j = i; j < nt_config_n_rows; j++) {
+            if (strcmp(nt_config_rows[j].section, name) == 0) help_row(&defaults, &nt_config_rows[j], out);
+        }
     }
     nt_config_release(&defaults);
 }
