@@ -1,7 +1,8 @@
 /* A backend: the op table and what its bodies need (threads, scratch).
  *
- * Chosen once per job; there is no fallback in the middle of a forward. Ops of one backend are called from one thread at
- * a time. Scratch (e.g. per-thread tiles) is owned by the backend and sized at open, so ops never allocate. */
+ * Chosen once per job; there is no fallback in the middle of a forward. Ops of one backend are called from one thread
+ * at a time. Scratch (e.g. per-thread tiles) is owned by the backend and sized at open, so ops never allocate.
+ * Lifetime: from open to close; the pool must outlive it. Open fails only for want of memory. */
 #ifndef NT_BACKEND_H
 #define NT_BACKEND_H
 

@@ -9,6 +9,7 @@
 #define NT_CPU_BODIES_H
 
 #include "backend.h"
+#include "strbuf.h"
 
 #define NT_OP(name, doc)                                                                                               \
     nt_status nt_##name##_portable(struct nt_backend *be, const struct nt_##name##_args *args);                        \
@@ -19,6 +20,10 @@
 
 /* The bodies written for exactly this level; absent ones are NULL. */
 const struct nt_ops *nt_cpu_bodies(enum nt_isa isa);
+
+/* Runs every op of the backend and its portable body on small inputs; one line per op is added to the report. Fails
+ * with NT_E_INTERNAL, naming the ops, when a result lies outside the op's tolerance. Milliseconds. */
+NT_MUST nt_status nt_ops_selftest(struct nt_backend *be, struct nt_strbuf *report);
 
 enum { NT_CPU_SCRATCH_BYTES = 1 << 20 };
 static inline void *nt_cpu_scratch(const struct nt_backend *be, int thread) {

@@ -1,7 +1,8 @@
 /* CPU instruction set detection, compiled without ISA flags (the detector itself must run anywhere).
  *
- * A level names a set of bodies: AVX2 needs avx2+fma+f16c; AVX512 needs avx512 f/bw/dq/vl, bf16 and vnni, with the operating
- * system saving the registers. */
+ * A level names a set of bodies: AVX2 needs avx2+fma+f16c; AVX512 needs avx512 f/bw/dq/vl, bf16 and vnni, with the
+ * operating system saving the registers. No state: every call asks CPUID again; any thread may call. A level that is
+ * asked for by name and is missing is an error, never a silent step down. */
 #ifndef NT_CPU_ISA_H
 #define NT_CPU_ISA_H
 

@@ -1,6 +1,7 @@
 /* Data types of weights and activations, and bf16 <-> f32.
  *
  * bf16 is the upper half of an IEEE binary32; conversion rounds to nearest even and keeps NaN a NaN (quiet).
+ * Denormals are kept in both directions (some vector instructions flush them; the tolerances of ops.h allow that).
  * Usable from C and CUDA; no state. */
 #ifndef NT_DTYPE_H
 #define NT_DTYPE_H

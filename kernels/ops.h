@@ -1,11 +1,11 @@
 /* The kernel contract: one args struct per op, shared by every backend and instruction set.
  *
  * Rules for all ops
- *  - Shapes stand in trailing comments, row-major; strides ("ld") count elements. Pointers are 64-byte aligned and never
- *    alias unless said. The caller validated shapes; a body may NT_CHECK but reports no user errors.
+ *  - Shapes stand in trailing comments, row-major; strides ("ld") count elements. Pointers are 64-byte aligned and
+ * never alias unless said. The caller validated shapes; a body may NT_CHECK but reports no user errors.
  *  - Batch invariance: the result of a row (token, sequence) depends only on that row's inputs: every sum has one fixed
- *    order that does not depend on n_tok, on tile position, on the thread count or on its neighbours. Bodies of different
- *    ISAs may differ within the tolerance; one body never differs from itself.
+ *    order that does not depend on n_tok, on tile position, on the thread count or on its neighbours. Bodies of
+ * different ISAs may differ within the tolerance; one body never differs from itself.
  *  - Portable C bodies (*_cpu.c) are the specification; tuned bodies override their row (cpu_backend.c).
  *  - Inputs that hold NaN or Inf give NaN or Inf at the positions IEEE arithmetic gives them.
  * Tolerances are normalized mean squared errors against a double-precision reference on the same bf16 inputs. */
@@ -21,23 +21,24 @@ struct nt_backend;
 
 /* ---- packed weights -------------------------------------------------------------------------------------------- */
 
-/* Panels of NT_PANEL output rows. bf16: [n_pad/NT_PANEL][k_pad/2][NT_PANEL][2], n padded to NT_PANEL and k to 2 with zeros:
- * one (panel, k pair) is two 64-byte lines, read front to back. int8 and int4 groups will be further formats with their own
- * layout behind the same struct (scale then points at [n_pad/NT_PANEL][k/group][NT_PANEL] floats). */
+/* Panels of NT_PANEL output rows. bf16: [n_pad/NT_PANEL][k_pad/2][NT_PANEL][2], n padded to NT_PANEL and k to 2 with
+ * zeros: one (panel, k pair) is two 64-byte lines, read front to back. int8 and int4 groups will be further formats
+ * with their own layout behind the same struct (scale then points at [n_pad/NT_PANEL][k/group][NT_PANEL] floats). */
 enum { NT_PANEL = 32 };
 enum nt_weight_format { NT_WEIGHT_BF16, NT_WEIGHT_FORMAT_COUNT };
 
 struct nt_packed {
     enum nt_weight_format format;
-    int32_t n, k;    /* logical: y[n] = sum over k; k is even */
-    int32_t group;   /* k elements per scale, 0: none */
+    int32_t n, k;  /* logical: y[n] = sum over k; k is even */
+    int32_t group; /* k elements per scale, 0: none */
     const void *data;
     const float *scale; /* NULL for bf16 */
 };
 
 size_t nt_packed_bytes(enum nt_weight_format format, int32_t n, int32_t k); /* data, 64-byte multiple */
-/* Writes row `row` (already permuted for its epilogue) of a packed matrix; values [k] bf16. Rows >= n and the k padding must have been
- * zeroed by the caller (fresh arena memory is). Rows of different panels may be packed by different threads. */
+/* Writes row `row` (already permuted for its epilogue) of a packed matrix; values [k] bf16. Rows >= n and the k padding
+ * must have been zeroed by the caller (fresh arena memory is). Rows of different panels may be packed by different
+ * threads. */
 void nt_pack_row(const struct nt_packed *w, void *data, int32_t row, const nt_bf16 *values);
 /* For NT_GEMM_SWIGLU/GEGLU: packed row of gate row j and up row j; gate and up alternate in half panels of NT_PANEL/2.
  * The matrix has n = 2 * round_up(d_ff, NT_PANEL/2). */
@@ -46,7 +47,8 @@ int32_t nt_packed_up_row(int32_t j);
 
 /* ---- ops ------------------------------------------------------------------------------------------------------- */
 
-/* x[t, :] = table[ids[t] - first, :] * scale for ids in [first, first + n_rows), else 0 (another rank's shard). Exact. */
+/* x[t, :] = table[ids[t] - first, :] * scale for ids in [first, first + n_rows), else 0 (another rank's shard). Exact.
+ */
 struct nt_embed_args {
     const int32_t *ids;   // [n_tok]
     const nt_bf16 *table; // [n_rows, d_model]
@@ -55,13 +57,14 @@ struct nt_embed_args {
     int32_t n_tok, d_model, first, n_rows;
 };
 
-/* For each output row r, t = rows ? rows[r] : r:  if (delta) x[t] += delta[t];  y[r] = bf16(x[t] * rsqrt(mean(x[t]^2) + eps) * w).
- * With rows, delta must be NULL. x f32 in place. (Zhang & Sennrich 2019, RMSNorm.) Tolerance 1e-5 (bf16 output rounding). */
+/* For each output row r, t = rows ? rows[r] : r:  if (delta) x[t] += delta[t];  y[r] = bf16(x[t] * rsqrt(mean(x[t]^2) +
+ * eps) * w). With rows, delta must be NULL. x f32 in place. (Zhang & Sennrich 2019, RMSNorm.) Tolerance 1e-5 (bf16
+ * output rounding). */
 struct nt_rmsnorm_args {
-    float *x;           // [n_tok, d_model]
-    const float *delta; // [n_tok, d_model] or NULL
-    const float *w;     // [d_model]
-    nt_bf16 *y;         // [n_rows, ldy]
+    float *x;            // [n_tok, d_model]
+    const float *delta;  // [n_tok, d_model] or NULL
+    const float *w;      // [d_model]
+    nt_bf16 *y;          // [n_rows, ldy]
     const int32_t *rows; // [n_rows] or NULL
     float eps;
     int32_t n_rows, d_model;
@@ -72,9 +75,16 @@ struct nt_rmsnorm_args {
  *   STORE_F32  y = acc            ADD_F32  y += acc           STORE_BF16  y = bf16(acc)
  *   SWIGLU_BF16  y[t, j] = bf16(silu(gate) * up),  GEGLU_BF16  y[t, j] = bf16(gelu_tanh(gate) * up), rows packed by
  *   nt_packed_gate_row/up_row; y has n/2 columns.
- * Products are exact bf16 x bf16; within a k pair the order of the two products is the body's choice. Tolerance 1e-6 (f32
- * output), 1e-5 (bf16 output). Weights [n, k] packed. */
-enum nt_gemm_out { NT_GEMM_STORE_F32, NT_GEMM_ADD_F32, NT_GEMM_STORE_BF16, NT_GEMM_SWIGLU_BF16, NT_GEMM_GEGLU_BF16, NT_GEMM_OUT_COUNT };
+ * Products are exact bf16 x bf16; within a k pair the order of the two products is the body's choice. Tolerance 1e-6
+ * (f32 output), 1e-5 (bf16 output). Weights [n, k] packed. */
+enum nt_gemm_out {
+    NT_GEMM_STORE_F32,
+    NT_GEMM_ADD_F32,
+    NT_GEMM_STORE_BF16,
+    NT_GEMM_SWIGLU_BF16,
+    NT_GEMM_GEGLU_BF16,
+    NT_GEMM_OUT_COUNT
+};
 struct nt_gemm_args {
     const nt_bf16 *x; // [n_tok, k]
     int64_t ldx;
@@ -86,20 +96,23 @@ struct nt_gemm_args {
     enum nt_gemm_out out;
 };
 
-/* The paged KV cache of one layer. A page holds NT_KV_PAGE positions of every local KV head; page p of this layer starts at
- * base + p * page_stride; in it, per KV head h at h * 2 * NT_KV_PAGE * d_pad:
- *   K  [d_pad/2][NT_KV_PAGE][2]   (d pairs outer: a position is one column)
- *   V  [NT_KV_PAGE/2][d_pad][2]   (position pairs outer)
- * d_pad = round_up(d_head, 16). Whoever hands out a page zeroes it first, so unwritten slots are 0, never garbage.
- * Position pos of a sequence lies in pages[pos / NT_KV_PAGE], slot pos % NT_KV_PAGE. */
+/* The paged KV cache of one layer. A page holds NT_KV_PAGE positions of every local KV head; page p of this layer
+ * starts at base + p * page_stride; in it, per KV head h at h * 2 * NT_KV_PAGE * d_pad: K  [d_pad/2][NT_KV_PAGE][2] (d
+ * pairs outer: a position is one column) V  [NT_KV_PAGE/2][d_pad][2]   (position pairs outer) d_pad = round_up(d_head,
+ * 16). Whoever hands out a page zeroes it first, so unwritten slots are 0, never garbage. Position pos of a sequence
+ * lies in pages[pos / NT_KV_PAGE], slot pos % NT_KV_PAGE. */
 enum { NT_KV_PAGE = 64 };
 struct nt_kv_layer {
     nt_bf16 *base;
     int64_t page_stride; /* elements */
     int32_t n_kv, d_head;
 };
-static inline int32_t nt_d_pad(int32_t d_head) { return (d_head + 15) & ~15; }
-static inline int64_t nt_kv_head_elems(int32_t d_head) { return (int64_t)2 * NT_KV_PAGE * nt_d_pad(d_head); }
+static inline int32_t nt_d_pad(int32_t d_head) {
+    return (d_head + 15) & ~15;
+}
+static inline int64_t nt_kv_head_elems(int32_t d_head) {
+    return (int64_t)2 * NT_KV_PAGE * nt_d_pad(d_head);
+}
 
 /* A sequence's tokens of this step: n_q consecutive tokens from row q_row, at positions pos0 .. pos0 + n_q - 1. */
 struct nt_attn_seq {
@@ -107,10 +120,10 @@ struct nt_attn_seq {
     const int32_t *pages; // [ceil((pos0 + n_q) / NT_KV_PAGE)] page numbers
 };
 
-/* qkv row t: [n_head * d_head] q, then [n_kv * d_head] k, then v. For each q and k head: optional RMS norm over d_head with
- * q_norm/k_norm, then rotate-half RoPE (Su et al. 2021): pairs (j, j + d_head/2) with cos/sin[pos, j]. q goes to bf16
- * [n_tok, n_head, d_pad] with zeroed padding; k and v go to the cache as bf16. rope NULL table rows are not allowed; a layer without
- * rotation (NoPE) passes cos = NULL. Tolerance 1e-5. */
+/* qkv row t: [n_head * d_head] q, then [n_kv * d_head] k, then v. For each q and k head: optional RMS norm over d_head
+ * with q_norm/k_norm, then rotate-half RoPE (Su et al. 2021): pairs (j, j + d_head/2) with cos/sin[pos, j]. q goes to
+ * bf16 [n_tok, n_head, d_pad] with zeroed padding; k and v go to the cache as bf16. rope NULL table rows are not
+ * allowed; a layer without rotation (NoPE) passes cos = NULL. Tolerance 1e-5. */
 struct nt_rope_kv_args {
     const float *qkv; // [n_tok, (n_head + 2 n_kv) * d_head]
     nt_bf16 *q;       // [n_tok, n_head, d_pad]
@@ -124,10 +137,11 @@ struct nt_rope_kv_args {
 
 /* out[t, h, :] = sum over visible positions p of softmax_p(scale * q[t, h] . k[p, h / (n_head/n_kv)]) * v[p].
  * Visible: p <= pos(t) and, with window > 0, p > pos(t) - window. Head h uses KV head kv_of_head[h].
- * Fixed order: pages in ascending order, each page of NT_KV_PAGE keys as one block of an online softmax (Milakov & Gimelshein
- * 2018; Dao et al. 2022) with running maximum and sum in f32; probabilities are rounded to bf16 for the product with V, the
- * sum uses the unrounded f32 values; a page without visible keys leaves the row's state unchanged. Therefore the result does not depend on how a prompt is cut
- * into chunks. Tolerance 1e-4 (bf16 probabilities and output). out bf16, padding columns are not written. */
+ * Fixed order: pages in ascending order, each page of NT_KV_PAGE keys as one block of an online softmax (Milakov &
+ * Gimelshein 2018; Dao et al. 2022) with running maximum and sum in f32; probabilities are rounded to bf16 for the
+ * product with V, the sum uses the unrounded f32 values; a page without visible keys leaves the row's state unchanged.
+ * Therefore the result does not depend on how a prompt is cut into chunks. Tolerance 1e-4 (bf16 probabilities and
+ * output). out bf16, padding columns are not written. */
 struct nt_attention_args {
     const nt_bf16 *q; // [n_tok, n_head, d_pad]
     const struct nt_kv_layer *kv;
@@ -140,8 +154,8 @@ struct nt_attention_args {
     int32_t n_seq, n_tok, n_head;
 };
 
-/* Per row r: max[r], argmax[r] (lowest index among equals), sum_exp[r] = sum exp(x - max) in f32 with a fixed order. NaN
- * logits: max is NaN and argmax the first NaN. Tolerance 1e-6 relative. */
+/* Per row r: max[r], argmax[r] (lowest index among equals), sum_exp[r] = sum exp(x - max) in f32 with a fixed order.
+ * NaN logits: max is NaN and argmax the first NaN. Tolerance 1e-6 relative. */
 struct nt_logit_stats_args {
     const float *logits; // [n_row, n_vocab]
     int64_t ld;
@@ -159,10 +173,11 @@ struct nt_logit_topk_args {
     int32_t n_row, n_vocab, k;
 };
 
-/* Per row: argmax over v of logits[r, v] * inv_temp[r] + g(v), g(v) = -log(-log(u)), u = nt_unit_float of word (first + v) & 3 of
- * nt_philox(seed[r], stream[r], (first + v) >> 2); `first` is the shard's first vocabulary index, so the noise of a token does not depend on the sharding.
- * A row with inv_temp 0 is skipped. value[r]: the winning sum. log by the polynomial of cpu_math (same bits for every
- * ISA is required here: portable and tuned bodies evaluate the same operations in the same order). */
+/* Per row: argmax over v of logits[r, v] * inv_temp[r] + g(v), g(v) = -log(-log(u)), u = nt_unit_float of word (first +
+ * v) & 3 of nt_philox(seed[r], stream[r], (first + v) >> 2); `first` is the shard's first vocabulary index, so the
+ * noise of a token does not depend on the sharding. A row with inv_temp 0 is skipped. value[r]: the winning sum. log by
+ * the polynomial of cpu_math (same bits for every ISA is required here: portable and tuned bodies evaluate the same
+ * operations in the same order). */
 struct nt_logit_gumbel_args {
     const float *logits; // [n_row, n_vocab]
     int64_t ld;
@@ -184,7 +199,7 @@ enum nt_op {
 
 /* Filled once at start; a slot is never NULL. */
 struct nt_ops {
-#define NT_OP(name, doc) nt_status (*name)(struct nt_backend *be, const struct nt_##name##_args *args);
+#define NT_OP(name, doc) nt_status (*name)(struct nt_backend * be, const struct nt_##name##_args *args);
 #include "ops.def"
 #undef NT_OP
 };

@@ -1,0 +1,317 @@
+/* The self-test of doctor: the bodies this machine would use against the portable ones. */
+#include "arena.h"
+#include "cpu_bodies.h"
+#include "rng.h"
+#include <math.h>
+
+/* Results of one op, as floats: [0] portable, [1] active. */
+enum { MAX_VALUES = 1 << 17, ARENA_BYTES = 8 << 20 };
+
+struct selftest {
+    struct nt_backend *be;
+    struct nt_ops ops; /* of the side that runs */
+    struct nt_arena arena;
+    uint64_t seed, index;
+    float *values; // [MAX_VALUES]
+    int64_t n_values;
+};
+
+static float random_float(struct selftest *t) { /* in (-1, 1), the same for both sides */
+    uint32_t word[4];
+    nt_philox(t->seed, 0, t->index++, word);
+    return 2 * nt_unit_float(word[0]) - 1;
+}
+
+static float *floats(struct selftest *t, int64_t count, float scale) {
+    float *p = NT_TAKE(&t->arena, float, count);
+    for (int64_t i = 0; i < count; i++) p[i] = random_float(t) * scale;
+    return p;
+}
+
+static nt_bf16 *halves(struct selftest *t, int64_t count, float scale) {
+    nt_bf16 *p = NT_TAKE(&t->arena, nt_bf16, count);
+    for (int64_t i = 0; i < count; i++) p[i] = nt_f32_to_bf16(random_float(t) * scale);
+    return p;
+}
+
+static void keep(struct selftest *t, float v) {
+    NT_CHECK(t->n_values < MAX_VALUES);
+    t->values[t->n_values++] = v;
+}
+
+static void keep_f32(struct selftest *t, const float *v, int64_t count) {
+    for (int64_t i = 0; i < count; i++) keep(t, v[i]);
+}
+
+static void keep_bf16(struct selftest *t, const nt_bf16 *v, int64_t count) {
+    for (int64_t i = 0; i < count; i++) keep(t, nt_bf16_to_f32(v[i]));
+}
+
+static void keep_i32(struct selftest *t, const int32_t *v, int64_t count) {
+    for (int64_t i = 0; i < count; i++) keep(t, (float)v[i]);
+}
+
+static nt_status test_embed(struct selftest *t) {
+    enum { TOK = 9, ROWS = 20, D = 96 };
+    int32_t *ids = NT_TAKE(&t->arena, int32_t, TOK);
+    for (int32_t i = 0; i < TOK; i++) ids[i] = 4 * i;
+    float *x = floats(t, TOK * D, 1);
+    const struct nt_embed_args a = {.ids = ids,
+                                    .table = halves(t, ROWS * D, 1),
+                                    .x = x,
+                                    .scale = 3,
+                                    .n_tok = TOK,
+                                    .d_model = D,
+                                    .first = 8,
+                                    .n_rows = ROWS};
+    NT_TRY(t->ops.embed(t->be, &a));
+    keep_f32(t, x, TOK * D);
+    return NT_OK;
+}
+
+static nt_status test_rmsnorm(struct selftest *t) {
+    enum { TOK = 7, D = 112 };
+    nt_bf16 *y = NT_TAKE(&t->arena, nt_bf16, TOK * D);
+    struct nt_rmsnorm_args a = {.x = floats(t, TOK * D, 4),
+                                .delta = floats(t, TOK * D, 1),
+                                .w = floats(t, D, 1),
+                                .y = y,
+                                .eps = 1e-5f,
+                                .n_rows = TOK,
+                                .d_model = D,
+                                .ldy = D};
+    NT_TRY(t->ops.rmsnorm(t->be, &a));
+    keep_f32(t, a.x, TOK * D);
+    keep_bf16(t, y, TOK * D);
+    return NT_OK;
+}
+
+static nt_status test_gemm(struct selftest *t) {
+    enum { TOK = 19, N = 96, K = 88 };
+    struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = N, .k = K};
+    void *data = nt_arena_take(&t->arena, nt_packed_bytes(w.format, N, K), 1);
+    for (int32_t r = 0; r < N; r++) nt_pack_row(&w, data, r, halves(t, K, 0.2f));
+    w.data = data;
+    for (int out = 0; out < NT_GEMM_OUT_COUNT; out++) {
+        const bool f32 = out == NT_GEMM_STORE_F32 || out == NT_GEMM_ADD_F32;
+        void *y = f32 ? (void *)floats(t, TOK * N, 1) : (void *)halves(t, TOK * N, 1);
+        const struct nt_gemm_args a = {.x = halves(t, TOK * K, 1),
+                                       .ldx = K,
+                                       .w = &w,
+                                       .bias = floats(t, N, 1),
+                                       .y = y,
+                                       .ldy = N,
+                                       .n_tok = TOK,
+                                       .out = (enum nt_gemm_out)out};
+        NT_TRY(t->ops.gemm(t->be, &a));
+        if (f32)
+            keep_f32(t, y, TOK * N);
+        else
+            keep_bf16(t, y, TOK * N);
+    }
+    return NT_OK;
+}
+
+/* Two sequences over a cache of four pages: a prompt of 70 tokens, and one token at position 40. */
+enum { SEQS = 2, PROMPT = 70, TOKENS = PROMPT + 1, HEADS = 4, KV_HEADS = 2, D_HEAD = 32, PAGES = 4 };
+
+struct paged {
+    struct nt_kv_layer kv;
+    struct nt_attn_seq seqs[SEQS];
+    int32_t pages[SEQS][2], kv_of_head[HEADS];
+};
+
+static int64_t cache_elems(void) {
+    return PAGES * KV_HEADS * nt_kv_head_elems(D_HEAD);
+}
+
+static struct paged *make_paged(struct selftest *t) {
+    struct paged *p = NT_TAKE(&t->arena, struct paged, 1);
+    *p = (struct paged){
+        .pages = {{2, 0}, {3, 1}},
+          .kv_of_head = { 0, 0,          1, 1}
+    };
+    p->kv = (struct nt_kv_layer){.base = halves(t, cache_elems(), 1),
+                                 .page_stride = KV_HEADS * nt_kv_head_elems(D_HEAD),
+                                 .n_kv = KV_HEADS,
+                                 .d_head = D_HEAD};
+    p->seqs[0] = (struct nt_attn_seq){.q_row = 0, .n_q = PROMPT, .pos0 = 0, .pages = p->pages[0]};
+    p->seqs[1] = (struct nt_attn_seq){.q_row = PROMPT, .n_q = 1, .pos0 = 40, .pages = p->pages[1]};
+    return p;
+}
+
+static nt_status test_rope_kv(struct selftest *t) {
+    enum { WIDTH = (HEADS + 2 * KV_HEADS) * D_HEAD };
+    struct paged *p = make_paged(t);
+    nt_bf16 *q = NT_TAKE(&t->arena, nt_bf16, TOKENS * HEADS * D_HEAD);
+    const struct nt_rope_kv_args a = {.qkv = floats(t, TOKENS * WIDTH, 1),
+                                      .q = q,
+                                      .kv = &p->kv,
+                                      .seqs = p->seqs,
+                                      .cos = floats(t, PROMPT * D_HEAD / 2, 1),
+                                      .sin = floats(t, PROMPT * D_HEAD / 2, 1),
+                                      .q_norm = floats(t, D_HEAD, 1),
+                                      .k_norm = floats(t, D_HEAD, 1),
+                                      .eps = 1e-6f,
+                                      .n_seq = SEQS,
+                                      .n_tok = TOKENS,
+                                      .n_head = HEADS};
+    NT_TRY(t->ops.rope_kv(t->be, &a));
+    keep_bf16(t, q, TOKENS * HEADS * D_HEAD);
+    keep_bf16(t, p->kv.base, cache_elems());
+    return NT_OK;
+}
+
+static nt_status test_attention(struct selftest *t) {
+    enum { WIDTH = HEADS * D_HEAD };
+    struct paged *p = make_paged(t);
+    nt_bf16 *out = NT_TAKE(&t->arena, nt_bf16, TOKENS * WIDTH);
+    const struct nt_attention_args a = {.q = halves(t, TOKENS * WIDTH, 1),
+                                        .kv = &p->kv,
+                                        .seqs = p->seqs,
+                                        .kv_of_head = p->kv_of_head,
+                                        .out = out,
+                                        .ldo = WIDTH,
+                                        .scale = 0.5f,
+                                        .n_seq = SEQS,
+                                        .n_tok = TOKENS,
+                                        .n_head = HEADS};
+    NT_TRY(t->ops.attention(t->be, &a));
+    keep_bf16(t, out, TOKENS * WIDTH);
+    return NT_OK;
+}
+
+enum { ROWS = 3, VOCAB = 1003, TOP = 20 };
+
+static nt_status test_logit_stats(struct selftest *t) {
+    float max[ROWS], sum[ROWS];
+    int32_t argmax[ROWS];
+    const struct nt_logit_stats_args a = {.logits = floats(t, ROWS * VOCAB, 9),
+                                          .ld = VOCAB,
+                                          .max = max,
+                                          .sum_exp = sum,
+                                          .argmax = argmax,
+                                          .n_row = ROWS,
+                                          .n_vocab = VOCAB};
+    NT_TRY(t->ops.logit_stats(t->be, &a));
+    keep_f32(t, max, ROWS);
+    keep_f32(t, sum, ROWS);
+    keep_i32(t, argmax, ROWS);
+    return NT_OK;
+}
+
+static nt_status test_logit_topk(struct selftest *t) {
+    float value[ROWS * TOP];
+    int32_t index[ROWS * TOP];
+    const struct nt_logit_topk_args a = {.logits = floats(t, ROWS * VOCAB, 9),
+                                         .ld = VOCAB,
+                                         .value = value,
+                                         .index = index,
+                                         .n_row = ROWS,
+                                         .n_vocab = VOCAB,
+                                         .k = TOP};
+    NT_TRY(t->ops.logit_topk(t->be, &a));
+    keep_f32(t, value, ROWS * TOP);
+    keep_i32(t, index, ROWS * TOP);
+    return NT_OK;
+}
+
+static nt_status test_logit_gumbel(struct selftest *t) {
+    static const uint64_t seed[ROWS] = {1, 2, 3}, stream[ROWS] = {7, 8, 9};
+    static const float inv_temp[ROWS] = {1, 2, 0.5f};
+    float value[ROWS];
+    int32_t index[ROWS];
+    const struct nt_logit_gumbel_args a = {.logits = floats(t, ROWS * VOCAB, 3),
+                                           .ld = VOCAB,
+                                           .inv_temp = inv_temp,
+                                           .seed = seed,
+                                           .stream = stream,
+                                           .value = value,
+                                           .index = index,
+                                           .n_row = ROWS,
+                                           .n_vocab = VOCAB,
+                                           .first = 5};
+    NT_TRY(t->ops.logit_gumbel(t->be, &a));
+    keep_f32(t, value, ROWS);
+    keep_i32(t, index, ROWS);
+    return NT_OK;
+}
+
+/* limit: normalized mean squared difference of the two bodies, each within the tolerance of ops.h; 0: the same bits. */
+static const struct {
+    nt_status (*run)(struct selftest *t);
+    double limit;
+} tests[] = {
+    [NT_OP_embed] = {test_embed,        0    },
+    [NT_OP_rmsnorm] = {test_rmsnorm,      2e-5 },
+    [NT_OP_gemm] = {test_gemm,         2e-5 },
+    [NT_OP_rope_kv] = {test_rope_kv,      2e-5 },
+    [NT_OP_attention] = {test_attention,    2e-4 },
+    [NT_OP_logit_stats] = {test_logit_stats,  1e-11},
+    [NT_OP_logit_topk] = {test_logit_topk,   0    },
+    [NT_OP_logit_gumbel] = {test_logit_gumbel, 0    },
+};
+_Static_assert(sizeof tests / sizeof tests[0] == NT_OP_COUNT, "one test per op");
+
+/* Infinity when a value is not finite or the counts differ: no limit admits that. */
+static double difference(const float *a, int64_t n_a, const float *b, int64_t n_b) {
+    double square = 0, error = 0;
+    if (n_a != n_b || n_a == 0) return INFINITY;
+    for (int64_t i = 0; i < n_a; i++) {
+        const double d = (double)b[i] - (double)a[i];
+        if (!isfinite(d)) return INFINITY;
+        square += (double)a[i] * (double)a[i];
+        error += d * d;
+    }
+    return error == 0 ? 0 : error / square;
+}
+
+static nt_status run_side(struct selftest *t, const struct nt_ops *ops, enum nt_op op, float *values) {
+    nt_arena_reset(&t->arena);
+    t->values = values;
+    t->n_values = 0;
+    t->index = 0;
+    t->seed = (uint64_t)op + 1;
+    t->ops = *ops;
+    return tests[op].run(t);
+}
+
+static nt_status run_all(struct selftest *t, float *want, float *got, struct nt_strbuf *report) {
+    struct nt_strbuf bad = NT_STRBUF_INIT;
+    nt_status st = NT_OK;
+    for (int i = 0; i < NT_OP_COUNT && st == NT_OK; i++) {
+        const enum nt_op op = (enum nt_op)i;
+        st = run_side(t, nt_cpu_bodies(NT_ISA_PORTABLE), op, want);
+        const int64_t n_want = t->n_values;
+        if (st == NT_OK) st = run_side(t, &t->be->ops, op, got);
+        if (st != NT_OK) break;
+        const double d = difference(want, n_want, got, t->n_values);
+        const bool ok = d <= tests[op].limit;
+        nt_strbuf_addf(report, "op %-12s %-8s difference to portable %.1e, limit %.0e: %s\n", nt_op_name(op),
+                       nt_isa_name(t->be->body_isa[op]), d, tests[op].limit, ok ? "ok" : "FAILED");
+        if (!ok) nt_strbuf_addf(&bad, " %s (%s)", nt_op_name(op), nt_isa_name(t->be->body_isa[op]));
+    }
+    if (st == NT_OK && bad.len > 0)
+        st = NT_FAIL(NT_E_INTERNAL, "kernel self-test: outside tolerance on this CPU:%s; set run.isa to a lower level",
+                     nt_strbuf_cstr(&bad));
+    nt_strbuf_release(&bad);
+    return st;
+}
+
+nt_status nt_ops_selftest(struct nt_backend *be, struct nt_strbuf *report) {
+    struct selftest t = {.be = be};
+    struct nt_arena results;
+    nt_arena_init(&t.arena, "kernel self-test");
+    (void)nt_arena_take(&t.arena, ARENA_BYTES, 1);
+    nt_arena_init(&results, "kernel self-test results");
+    (void)nt_arena_take(&results, 2 * MAX_VALUES, sizeof(float));
+    nt_status st = NT_OK;
+    NT_TRY_GOTO(st, release, nt_arena_bind(&t.arena));
+    NT_TRY_GOTO(st, release, nt_arena_bind(&results));
+    float *values = NT_TAKE(&results, float, 2 * MAX_VALUES);
+    NT_TRY_GOTO(st, release, run_all(&t, values, values + MAX_VALUES, report));
+release:
+    nt_arena_release(&results);
+    nt_arena_release(&t.arena);
+    return st;
+}
