@@ -17,24 +17,24 @@ static const struct nt_ops bodies[] = {
                            },
     [NT_ISA_AVX2] =
         {
-            .rmsnorm = nt_rmsnorm_avx2,
-            .gemm = nt_gemm_avx2,
-            .rope_kv = nt_rope_kv_avx2,
-            .attention = nt_attention_avx2,
-            .logit_stats = nt_logit_stats_avx2,
-            .logit_topk = nt_logit_topk_avx2,
-            .logit_gumbel = nt_logit_gumbel_avx2,
-        },
+                           .rmsnorm = nt_rmsnorm_avx2,
+                           .gemm = nt_gemm_avx2,
+                           .rope_kv = nt_rope_kv_avx2,
+                           .attention = nt_attention_avx2,
+                           .logit_stats = nt_logit_stats_avx2,
+                           .logit_topk = nt_logit_topk_avx2,
+                           .logit_gumbel = nt_logit_gumbel_avx2,
+                           },
     [NT_ISA_AVX512] =
         {
-            .rmsnorm = nt_rmsnorm_avx512,
-            .gemm = nt_gemm_avx512,
-            .rope_kv = nt_rope_kv_avx512,
-            .attention = nt_attention_avx512,
-            .logit_stats = nt_logit_stats_avx512,
-            .logit_topk = nt_logit_topk_avx512,
-            .logit_gumbel = nt_logit_gumbel_avx512,
-        },
+                           .rmsnorm = nt_rmsnorm_avx512,
+                           .gemm = nt_gemm_avx512,
+                           .rope_kv = nt_rope_kv_avx512,
+                           .attention = nt_attention_avx512,
+                           .logit_stats = nt_logit_stats_avx512,
+                           .logit_topk = nt_logit_topk_avx512,
+                           .logit_gumbel = nt_logit_gumbel_avx512,
+                           },
 };
 _Static_assert(sizeof bodies / sizeof bodies[0] == NT_ISA_COUNT, "one row per level");
 
