@@ -19,12 +19,12 @@ if [ "${1:-}" = --fix ]; then
     "$tool" -i "${files[@]}"
     exit
 fi
-failed=0
+# One run over all files says whether there is anything to say.
+if "$tool" --dry-run -Werror "${files[@]}" >/dev/null 2>&1; then
+    echo "${#files[@]} files"
+    exit 0
+fi
 for file in "${files[@]}"; do
-    if ! "$tool" --dry-run -Werror "$file" >/dev/null 2>&1; then
-        echo "$file: not formatted; run: $tool -i $file" >&2
-        failed=1
-    fi
+    "$tool" --dry-run -Werror "$file" >/dev/null 2>&1 || echo "$file: not formatted; run: $tool -i $file" >&2
 done
-echo "${#files[@]} files"
-exit $failed
+exit 1
