@@ -1,0 +1,216 @@
+/* nocturne bench: llama-bench's columns for prefill and decode, batched decode, and the gemm op against the machine's peak. */
+#include "bench.h"
+#include "cmd.h"
+#include "gemm_bench.h"
+#include "peak.h"
+#include "tensor_source.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_BATCHES = 16, STEP_TOKENS = 512 };
+
+/* ---- tables in four formats ---- */
+
+struct column {
+    const char *name;
+    bool md;   /* shown in the Markdown table */
+    bool text; /* quoted in JSON */
+};
+
+struct table {
+    const struct column *columns;
+    int n_columns, n_rows;
+    const char *format;
+};
+
+static bool is_format(const struct table *t, const char *name) { return strcmp(t->format, name) == 0; }
+
+static void add_cell(const struct table *t, int i, const char *value, struct nt_strbuf *out) {
+    const struct column *c = &t->columns[i];
+    if (is_format(t, "md")) {
+        if (c->md) nt_strbuf_addf(out, " %s |", value);
+    } else if (is_format(t, "csv")) {
+        nt_strbuf_addf(out, "%s\"%s\"", i ? "," : "", value);
+    } else {
+        nt_strbuf_addf(out, "%s\"%s\": ", i ? ", " : "", c->name);
+        if (c->text)
+            nt_strbuf_add_json(out, value, strlen(value));
+        else
+            nt_strbuf_adds(out, value);
+    }
+}
+
+static void begin_table(struct table *t) {
+    if (is_format(t, "json")) printf("[\n");
+    if (is_format(t, "csv"))
+        for (int i = 0; i < t->n_columns; i++) printf("%s%s%s", i ? "," : "", t->columns[i].name, i + 1 == t->n_columns ? "\n" : "");
+    if (!is_format(t, "md")) return;
+    printf("|");
+    for (int i = 0; i < t->n_columns; i++)
+        if (t->columns[i].md) printf(" %s |", t->columns[i].name);
+    printf("\n|");
+    for (int i = 0; i < t->n_columns; i++)
+        if (t->columns[i].md) printf(t->columns[i].text ? " --- |" : " ---: |");
+    printf("\n");
+}
+
+static void print_row(struct table *t, const char *const *values) {
+    struct nt_strbuf s = NT_STRBUF_INIT;
+    const bool object = is_format(t, "json") || is_format(t, "jsonl");
+    if (is_format(t, "md")) nt_strbuf_addc(&s, '|');
+    if (object) nt_strbuf_adds(&s, is_format(t, "json") && t->n_rows ? ",\n  {" : is_format(t, "json") ? "  {" : "{");
+    for (int i = 0; i < t->n_columns; i++) add_cell(t, i, values[i], &s);
+    nt_strbuf_adds(&s, object ? "}" : "");
+    if (!is_format(t, "json")) nt_strbuf_addc(&s, '\n');
+    fputs(nt_strbuf_cstr(&s), stdout);
+    fflush(stdout);
+    nt_strbuf_release(&s);
+    t->n_rows++;
+}
+
+static void end_table(const struct table *t) {
+    if (is_format(t, "json")) printf("\n]\n");
+}
+
+/* ---- bench gemm ---- */
+
+static const struct column gemm_columns[] = {{"n_tok", true, false}, {"n", true, false},      {"k", true, false},    {"threads", true, false},
+                                             {"us", true, false},    {"gflops", true, false}, {"gb_s", true, false}, {"percent_of_peak", true, false}};
+
+static void gemm_row(void *arg, const struct nt_gemm_bench_row *r) {
+    char cells[8][32];
+    const char *values[8];
+    snprintf(cells[0], sizeof cells[0], "%d", r->n_tok);
+    snprintf(cells[1], sizeof cells[1], "%d", r->n);
+    snprintf(cells[2], sizeof cells[2], "%d", r->k);
+    snprintf(cells[3], sizeof cells[3], "%d", r->n_threads);
+    snprintf(cells[4], sizeof cells[4], "%.1f", r->us);
+    snprintf(cells[5], sizeof cells[5], "%.1f", r->gflops);
+    snprintf(cells[6], sizeof cells[6], "%.1f", r->gb_s);
+    snprintf(cells[7], sizeof cells[7], "%.1f", 100 * r->peak);
+    for (int i = 0; i < 8; i++) values[i] = cells[i];
+    print_row(arg, values);
+}
+
+static nt_status bench_gemm(struct nt_cmd_context *ctx) {
+    struct nt_pool *pool = NULL;
+    struct nt_backend be;
+    struct nt_peaks peaks;
+    NT_TRY(nt_backend_from_config(ctx->config, ctx->world, &pool, &be));
+    nt_status st = nt_peak_measure(pool, be.isa, &peaks);
+    if (st == NT_OK) {
+        struct table t = {gemm_columns, (int)(sizeof gemm_columns / sizeof *gemm_columns), 0, ctx->config->bench_format};
+        fprintf(stderr, "measured peak, isa %s: bf16 %.1f GFLOP/s on 1 thread, %.1f on %d; read %.1f and %.1f GB/s\n", nt_isa_name(be.isa),
+                peaks.gflops[NT_PEAK_BF16][0], peaks.gflops[NT_PEAK_BF16][1], peaks.n_threads, peaks.read_gb_s[0], peaks.read_gb_s[1]);
+        begin_table(&t);
+        st = nt_gemm_bench(&be, 0, 0, 0, gemm_row, &t);
+        end_table(&t);
+    }
+    nt_backend_close(&be);
+    nt_pool_free(pool);
+    return st;
+}
+
+/* ---- bench of a model ---- */
+
+static const struct column model_columns[] = {
+    {"build_commit", false, true}, {"cpu_info", false, true},       {"model", true, true},         {"size", true, true},
+    {"params", true, true},        {"backend", true, true},         {"threads", true, false},      {"test", true, true},
+    {"t/s", true, true},           {"model_filename", false, true}, {"model_size", false, false},  {"model_n_params", false, false},
+    {"n_batch", false, false},     {"n_seq", false, false},         {"n_prompt", false, false},    {"n_gen", false, false},
+    {"avg_ns", false, false},      {"stddev_ns", false, false},     {"avg_ts", false, false},      {"stddev_ts", false, false},
+};
+enum { N_MODEL_COLUMNS = sizeof model_columns / sizeof *model_columns };
+
+static int64_t parameter_count(const struct nt_spec *s) {
+    const int64_t d = s->d_model, q = (int64_t)s->n_head * s->d_head, kv = (int64_t)s->n_kv * s->d_head;
+    const int64_t layer = d * (2 * q + 2 * kv) + 3 * d * s->d_ff + 2 * d;
+    return s->n_layer * layer + (s->tied ? 1 : 2) * (int64_t)s->n_vocab * d + d;
+}
+
+static void model_row(struct table *t, const struct nt_session *s, const struct nt_bench_test *test, const struct nt_bench_result *r) {
+    const struct nt_spec *spec = nt_model_spec(s->model);
+    const int64_t params = parameter_count(spec);
+    char c[N_MODEL_COLUMNS][256];
+    const char *values[N_MODEL_COLUMNS];
+    int i = 0;
+    snprintf(c[i++], 256, "%s", NT_COMMIT);
+    nt_cpu_describe(c[i], 256);
+    if (strchr(c[i], '\n')) *strchr(c[i], '\n') = 0;
+    i++;
+    snprintf(c[i++], 256, "%s %dL BF16", spec->family, spec->n_layer);
+    snprintf(c[i++], 256, "%.2f MiB", (double)params * 2 / 1048576.0);
+    snprintf(c[i++], 256, "%.2f M", (double)params / 1e6);
+    snprintf(c[i++], 256, "CPU %s", nt_isa_name(s->backend.isa));
+    snprintf(c[i++], 256, "%d", nt_pool_size(s->pool));
+    if (test->n_seq > 1)
+        snprintf(c[i++], 256, "%s%d x %d", test->timed_prompt ? "pp" : "tg", test->timed_prompt ? test->n_prompt : test->n_gen, test->n_seq);
+    else
+        snprintf(c[i++], 256, "%s%d", test->timed_prompt ? "pp" : "tg", test->timed_prompt ? test->n_prompt : test->n_gen);
+    snprintf(c[i++], 256, "%.2f \u00b1 %.2f", r->avg_ts, r->stddev_ts);
+    snprintf(c[i++], 256, "%.200s", s->config->model_path);
+    snprintf(c[i++], 256, "%lld", (long long)params * 2);
+    snprintf(c[i++], 256, "%lld", (long long)params);
+    snprintf(c[i++], 256, "%d", STEP_TOKENS);
+    snprintf(c[i++], 256, "%d", test->n_seq);
+    snprintf(c[i++], 256, "%d", test->n_prompt);
+    snprintf(c[i++], 256, "%d", test->n_gen);
+    snprintf(c[i++], 256, "%.0f", r->avg_ns);
+    snprintf(c[i++], 256, "%.0f", r->stddev_ns);
+    snprintf(c[i++], 256, "%.6f", r->avg_ts);
+    snprintf(c[i++], 256, "%.6f", r->stddev_ts);
+    for (int k = 0; k < N_MODEL_COLUMNS; k++) values[k] = c[k];
+    print_row(t, values);
+}
+
+static nt_status run_test(struct table *t, struct nt_session *s, struct nt_bench_test test) {
+    struct nt_bench_result r;
+    NT_TRY(nt_bench_model(s, &test, STEP_TOKENS, (int32_t)s->config->bench_reps, &r));
+    model_row(t, s, &test, &r);
+    return NT_OK;
+}
+
+/* "1,8,32,64" */
+static nt_status parse_batches(const char *text, int32_t *out, int *n) {
+    *n = 0;
+    for (const char *at = text; *at;) {
+        char *end;
+        const long v = strtol(at, &end, 10);
+        if (end == at || v < 1 || v > 65536 || *n == MAX_BATCHES || (*end && *end != ','))
+            return NT_FAIL(NT_E_USAGE, "bench.batch: \"%s\" is not a list of at most %d batch sizes from 1 to 65536", text, MAX_BATCHES);
+        out[(*n)++] = (int32_t)v;
+        at = *end ? end + 1 : end;
+    }
+    return NT_OK;
+}
+
+static nt_status all_tests(struct table *t, struct nt_session *s) {
+    const struct nt_config *c = s->config;
+    int32_t batches[MAX_BATCHES];
+    int n;
+    NT_TRY(parse_batches(c->bench_batch, batches, &n));
+    if (c->bench_n_prompt > 0) NT_TRY(run_test(t, s, (struct nt_bench_test){.n_seq = 1, .n_prompt = (int32_t)c->bench_n_prompt, .timed_prompt = true}));
+    if (c->bench_n_gen > 0) NT_TRY(run_test(t, s, (struct nt_bench_test){.n_seq = 1, .n_gen = (int32_t)c->bench_n_gen}));
+    for (int i = 0; i < n && c->bench_batch_gen > 0; i++)
+        NT_TRY(run_test(t, s, (struct nt_bench_test){.n_seq = batches[i], .n_prompt = (int32_t)c->bench_batch_prompt, .n_gen = (int32_t)c->bench_batch_gen}));
+    return NT_OK;
+}
+
+static nt_status bench_model(struct nt_cmd_context *ctx) {
+    struct nt_session s;
+    NT_TRY(nt_session_open(&s, ctx->world, ctx->config));
+    struct table t = {model_columns, N_MODEL_COLUMNS, 0, ctx->config->bench_format};
+    begin_table(&t);
+    const nt_status st = all_tests(&t, &s);
+    end_table(&t);
+    nt_session_close(&s);
+    return st;
+}
+
+nt_status nt_cmd_bench(struct nt_cmd_context *ctx) {
+    if (ctx->n_args == 0) return bench_model(ctx);
+    if (strcmp(ctx->args[0], "gemm") == 0) return bench_gemm(ctx);
+    return NT_FAIL(NT_E_USAGE, "bench: unknown bench \"%s\"; there is gemm, or none for a model", ctx->args[0]);
+}

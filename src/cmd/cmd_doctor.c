@@ -1,0 +1,77 @@
+/* nocturne doctor: what a job would find here, on every rank: CPU, threads, MPI, HDF5, memory, and the kernels' self-test. */
+#include "cmd.h"
+#include "cpu_bodies.h"
+#include "env.h"
+#include "peak.h"
+#include "session.h"
+#include "sysmem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REPORT_BYTES = 4096 };
+
+static void add_cpu(struct nt_strbuf *s) {
+    char text[2048];
+    nt_cpu_describe(text, sizeof text);
+    for (char *at = text; *at; at++)
+        if (*at == '\n') *at = ' ';
+    nt_strbuf_addf(s, "cpu            %s\n", text);
+    nt_strbuf_addf(s, "isa            %s\n", nt_isa_name(nt_isa_detect()));
+}
+
+static nt_status add_machine(struct nt_cmd_context *ctx, struct nt_strbuf *s, bool *ok) {
+    struct nt_pool *pool = NULL;
+    struct nt_backend be;
+    struct nt_peaks peaks;
+    NT_TRY(nt_backend_from_config(ctx->config, ctx->world, &pool, &be));
+    nt_strbuf_addf(s, "threads        %d per rank, isa %s\n", nt_pool_size(pool), nt_isa_name(be.isa));
+    nt_status st = nt_peak_measure(pool, be.isa, &peaks);
+    if (st == NT_OK) {
+        nt_strbuf_addf(s, "peak           bf16 %.0f, f32 %.0f GFLOP/s, int8 %.0f GOP/s; read %.1f GB/s\n", peaks.gflops[NT_PEAK_BF16][1],
+                       peaks.gflops[NT_PEAK_F32][1], peaks.gflops[NT_PEAK_INT8][1], peaks.read_gb_s[1]);
+        const nt_status tested = nt_ops_selftest(&be, s);
+        *ok = tested == NT_OK;
+        if (!*ok) nt_strbuf_addf(s, "kernels        FAILED: %s\n", nt_error_last()->text);
+    }
+    nt_backend_close(&be);
+    nt_pool_free(pool);
+    return st;
+}
+
+static nt_status check_mpi(struct nt_world *w, struct nt_strbuf *s) {
+    int64_t sum = w->rank + 1;
+    NT_TRY(nt_comm_allreduce_sum_i64(w->world, &sum, 1));
+    const int64_t expected = (int64_t)w->size * (w->size + 1) / 2;
+    if (sum != expected) return NT_FAIL(NT_E_COMM, "allreduce over %d ranks gave %lld, expected %lld", w->size, (long long)sum, (long long)expected);
+    nt_strbuf_addf(s, "mpi            %s, world %d, %d on this node, allreduce ok\n", nt_env_launched_by_mpi() ? "launched" : "not launched (single process)",
+                   w->size, w->node_size);
+    return NT_OK;
+}
+
+nt_status nt_cmd_doctor(struct nt_cmd_context *ctx) {
+    struct nt_world *w = ctx->world;
+    struct nt_strbuf s = NT_STRBUF_INIT;
+    bool ok = true;
+    nt_strbuf_addf(&s, "rank           %d of %d on %s\n", w->rank, w->size, w->host);
+    add_cpu(&s);
+    nt_status st = check_mpi(w, &s);
+    if (st == NT_OK) st = add_machine(ctx, &s, &ok);
+    if (st == NT_OK) {
+        nt_strbuf_addf(&s, "hdf5           %s\n", nt_hdf5_version());
+        nt_strbuf_addf(&s, "memory         %.1f GiB free\n", (double)nt_memory_available() / 1073741824.0);
+        if (nt_env_slurm_job_id()) nt_strbuf_addf(&s, "slurm          job %s, restart %d\n", nt_env_slurm_job_id(), nt_env_slurm_restart_count());
+        nt_strbuf_addf(&s, "verdict        %s\n\n", ok ? "ok" : "FAILED");
+    }
+    char *all = calloc((size_t)w->size, REPORT_BYTES), mine[REPORT_BYTES] = {0};
+    NT_CHECK(all);
+    memcpy(mine, nt_strbuf_cstr(&s), s.len < REPORT_BYTES ? s.len : REPORT_BYTES - 1);
+    st = nt_comm_agree(w->world, st);
+    if (st == NT_OK) st = nt_comm_allgather(w->world, mine, all, REPORT_BYTES);
+    for (int32_t r = 0; r < w->size && w->rank == 0 && st == NT_OK; r++) fputs(all + (size_t)r * REPORT_BYTES, stdout);
+    free(all);
+    nt_strbuf_release(&s);
+    if (st == NT_OK && !ok) st = NT_FAIL(NT_E_INTERNAL, "a kernel differs from its portable body on rank %d; set run.isa lower and report this", w->rank);
+    return nt_comm_agree(w->world, st);
+}

@@ -1,0 +1,109 @@
+/* nocturne inspect PATH: what a model, an HDF5 file or a JSONL file holds, without loading weights. */
+#include "chat.h"
+#include "cmd.h"
+#include "fileio.h"
+#include "reader.h"
+#include "spec.h"
+#include "tensor_source.h"
+#include "tokload.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void print_dtypes(const struct nt_tensor_source *src) {
+    struct {
+        const char *name;
+        int64_t n, bytes;
+    } kinds[64];
+    int n_kinds = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const char *name = nt_wdtype_info(src->tensors[i].dtype)->name;
+        int k = 0;
+        while (k < n_kinds && strcmp(kinds[k].name, name) != 0) k++;
+        if (k == n_kinds && n_kinds < 64) kinds[n_kinds++].name = name, kinds[k].n = kinds[k].bytes = 0;
+        kinds[k].n++;
+        kinds[k].bytes += src->tensors[i].n_bytes;
+    }
+    for (int k = 0; k < n_kinds; k++)
+        printf("tensors        %lld %s, %.1f MiB\n", (long long)kinds[k].n, kinds[k].name, (double)kinds[k].bytes / 1048576.0);
+}
+
+static void print_spec(const struct nt_spec *s) {
+    static const char *const scaling[] = {[NT_ROPE_NONE] = "none", [NT_ROPE_LINEAR] = "linear", [NT_ROPE_LLAMA3] = "llama3",
+                                          [NT_ROPE_YARN] = "yarn", [NT_ROPE_FREQ_FACTORS] = "frequency factors"};
+    printf("family         %s\n", s->family);
+    printf("layers         %d\nd_model        %d\nd_ff           %d\n", s->n_layer, s->d_model, s->d_ff);
+    printf("heads          %d of %d, %d kv\n", s->n_head, s->d_head, s->n_kv);
+    printf("vocabulary     %d%s\n", s->n_vocab, s->tied ? ", head tied to the embedding" : "");
+    printf("longest        %d tokens\n", s->max_len);
+    printf("rope           theta %g, scaling %s\n", s->rope.theta, scaling[s->rope.scaling]);
+    printf("norm eps       %g\n", (double)s->norm_eps);
+    if (s->window) printf("window         %d\n", s->window);
+    printf("flags         %s%s%s%s%s\n", s->qkv_bias ? " qkv_bias" : "", s->o_bias ? " o_bias" : "", s->mlp_bias ? " mlp_bias" : "",
+           s->qk_norm ? " qk_norm" : "", s->qkv_bias || s->o_bias || s->mlp_bias || s->qk_norm ? "" : " none");
+}
+
+static nt_status print_text(const char *path) {
+    struct nt_tok_bundle b = {0};
+    NT_TRY(nt_tokenizer_load(path, &b));
+    int64_t n;
+    const int32_t *stops = nt_tokenizer_stops(b.tok, &n);
+    printf("tokenizer      %s, %d tokens, stops", nt_tokenizer_describe(b.tok), nt_tokenizer_n_vocab(b.tok));
+    for (int64_t i = 0; i < n; i++) printf(" %d", stops[i]);
+    struct nt_chat chat;
+    const nt_status st = nt_chat_open(&chat, "auto", b.chat_template, b.chat_template_len, b.tok, path);
+    printf("\nchat           %s\n", st == NT_OK ? chat.name : nt_error_last()->text);
+    nt_error_clear();
+    nt_tok_bundle_release(&b);
+    return NT_OK;
+}
+
+static nt_status inspect_model(const char *path) {
+    struct nt_tensor_source *src;
+    struct nt_spec spec;
+    struct nt_binding binding = {0};
+    char hex[NT_SHA256_HEX];
+    NT_TRY(nt_tensor_source_open(path, &src));
+    nt_status st = nt_spec_read(src, &spec);
+    if (st == NT_OK) st = nt_spec_bind(src, &spec, &binding);
+    if (st == NT_OK) {
+        nt_hex(src->digest, NT_SHA256_BYTES, hex);
+        printf("model          %s (%s, %d files)\n", path, src->gguf ? "GGUF" : "safetensors", src->n_files);
+        print_spec(&spec);
+        print_dtypes(src);
+        printf("header sha256  %s\n", hex);
+        st = print_text(path);
+    }
+    nt_binding_release(&binding);
+    nt_tensor_source_close(src);
+    return st;
+}
+
+static nt_status inspect_rows(const char *path) {
+    int64_t n_rows;
+    uint8_t digest[32];
+    char hex[NT_SHA256_HEX];
+    NT_TRY(nt_reader_scan(path, &n_rows, digest));
+    nt_hex(digest, NT_SHA256_BYTES, hex);
+    printf("rows           %lld\nsha256         %s\n", (long long)n_rows, hex);
+    return NT_OK;
+}
+
+static nt_status is_model(const char *path, bool *model) {
+    *model = nt_is_dir(path);
+    if (*model) return NT_OK;
+    if (!nt_file_exists(path)) return NT_FAIL(NT_E_NOINPUT, "%s: no such file or directory", path);
+    FILE *f = fopen(path, "re");
+    char magic[4] = {0};
+    if (f) {
+        *model = fread(magic, 1, 4, f) == 4 && memcmp(magic, "GGUF", 4) == 0;
+        fclose(f);
+    }
+    return NT_OK;
+}
+
+nt_status nt_cmd_inspect(struct nt_cmd_context *ctx) {
+    bool model;
+    NT_TRY(is_model(ctx->args[0], &model));
+    return model ? inspect_model(ctx->args[0]) : inspect_rows(ctx->args[0]);
+}

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# From nothing to answers: packages, build, model, then `nocturne generate` over data/prompts.jsonl.
+#   tools/demo.sh [OUTPUT_DIR]      default: build/demo
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools/setup.sh build
+cmake --preset release -G Ninja -DNT_TESTS=OFF > build.log 2>&1 || { cat build.log; exit 1; }
+rm -f build.log
+cmake --build build --target nocturne
+model=$(tools/setup.sh model)
+out=${1:-build/demo}
+build/nocturne generate --model "$model" --input data/prompts.jsonl --output "$out" --temperature 0 --max-tokens 96 --fresh
+echo
+python3 - data/prompts.jsonl "$out/results.jsonl" <<'EOF'
+import json, sys
+asked = [json.loads(line) for line in open(sys.argv[1]) if line.strip()]
+for question, answer in zip(asked, map(json.loads, open(sys.argv[2]))):
+    choice = answer["response"]["body"]["choices"][0]
+    print("Q:", question["messages"][-1]["content"])
+    print("A:", choice["message"]["content"].strip(), "\n")
+EOF
+echo "results: $out/results.jsonl and results.h5; the same command on a cluster: jobs/generate.sbatch"
