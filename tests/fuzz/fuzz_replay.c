@@ -15,7 +15,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static char running[PATH_MAX + 32]; /* named by the signal handler */
+static char running[PATH_MAX + 64]; /* named by the signal handler */
 
 static void name_input(int sig) {
     const ssize_t n = write(STDERR_FILENO, running, strlen(running));
