@@ -167,6 +167,10 @@ static nt_status remove_matching(const char *dir, bool (*match)(const char *name
     return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
 }
 
+nt_status nt_journal_remove_temps(const char *dir) {
+    return remove_matching(dir, is_temp);
+}
+
 /* COMPLETE goes first, so that a discard cut in the middle cannot look like a finished job. */
 nt_status nt_journal_discard(const char *dir) {
     static const char *const names[] = {"COMPLETE", "results.h5", "results.jsonl", "errors.jsonl"};
@@ -175,7 +179,7 @@ nt_status nt_journal_discard(const char *dir) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) NT_TRY(remove_file(dir, names[i]));
     NT_TRY(nt_path_join(folder, sizeof folder, dir, "journal"));
     NT_TRY(nt_fsync_dir_of(folder));
-    NT_TRY(remove_matching(dir, is_temp));
+    NT_TRY(nt_journal_remove_temps(dir));
     NT_TRY(remove_matching(folder, is_part));
     if (rmdir(folder) != 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST)
         return NT_FAIL(NT_E_IO, "%s: cannot remove it for a fresh start: %s", folder, strerror(errno));

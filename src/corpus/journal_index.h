@@ -24,6 +24,9 @@ void nt_journal_files_release(struct nt_journal_files *f);
 /* Checks headers only: NT_E_DATA when a file belongs to another job. */
 NT_MUST nt_status nt_journal_check(const char *dir, const uint8_t job_digest[32]);
 
+/* Removes what killed attempts to write results left in dir; only the process that writes them may call it. */
+NT_MUST nt_status nt_journal_remove_temps(const char *dir);
+
 struct nt_journal_record {
     int32_t file;   /* index into nt_journal_files */
     int64_t offset; /* of the body */
