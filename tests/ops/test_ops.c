@@ -8,9 +8,9 @@
 #include <stdlib.h>
 
 /* Each cases file, once. */
-extern const struct op_cases gemm_cases;
+extern const struct op_cases embed_cases, norm_cases, gemm_cases, rope_cases, attention_cases, logits_cases;
 static const struct op_cases *const all_cases[] = {
-    &gemm_cases,
+    &embed_cases, &norm_cases, &gemm_cases, &rope_cases, &attention_cases, &logits_cases,
 };
 enum { N_FILES = sizeof all_cases / sizeof all_cases[0] };
 
