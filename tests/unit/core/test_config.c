@@ -74,6 +74,8 @@ static const struct broken broken_texts[] = {
      "job.cfg:4: syntax error at or before: the end of the text (expected section: { key = value; };)"                                                                                     },
     {"run: { tp = ; };",
      "job.cfg:1: syntax error at or before: run: { tp = ; }; (expected section: { key = value; };)"                                                                                        },
+    {"run: { device = \"auto\" ] };",
+     "job.cfg:1: syntax error at or before: run: { device = \"auto\" ] }; (expected section: { key = value; };)"                                                                           },
     {"sampling.n = 3;",                                                                       "job.cfg:1: syntax error at or before: sampling.n = 3; (expected section: { key = value; };)"},
     {"run: { # ok\n  device = \"cpu;\n};\n",                                                  "job.cfg:2: this string is never closed; expected a '\"' at its end"                         },
     {"\n/* run: {};\n",                                                                       "job.cfg:2: this comment is never closed; expected a \"*/\" at its end"                      },
