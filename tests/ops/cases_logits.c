@@ -169,7 +169,8 @@ static double noise(const struct draw *d, int r, int64_t id) {
     return -log(-log((double)nt_unit_float(word[id % 4])));
 }
 
-static void check_gumbel_rows(struct op_env *env, const float *x, int64_t ld, int32_t first, int32_t n) {
+/* Returns the index drawn in the last row. */
+static int32_t check_gumbel_rows(struct op_env *env, const float *x, int64_t ld, int32_t first, int32_t n) {
     struct draw d, plain;
     double want[N_ROW];
     draw_init(&d, 7);
@@ -190,12 +191,13 @@ static void check_gumbel_rows(struct op_env *env, const float *x, int64_t ld, in
             if (v == d.index[r]) chosen = want[r] = sum;
             if (isnan(best)) break;
         }
-        if (d.inv_temp[r] != 0 &&
-            (d.index[r] < 0 || d.index[r] >= n || !(isnan(best) ? isnan(chosen) : chosen >= best - 1e-4)))
+        if (d.inv_temp[r] != 0 && (d.index[r] < 0 || d.index[r] >= n ||
+                                   !(isnan(best) ? isnan(chosen) : chosen >= best - 1e-4 - 1e-6 * fabs(best))))
             op_fail(env, "first %d n %d row %d: index %d has %g, the largest is %g", first, n, r, d.index[r], chosen,
                     best);
     }
     (void)op_compare_f32(env, "value", want, d.value, N_ROW);
+    return d.index[N_ROW - 1];
 }
 
 static void check_gumbel(struct op_env *env) {
@@ -203,7 +205,7 @@ static void check_gumbel(struct op_env *env) {
     for (int i = 0; i < N_WIDTHS; i++)
         for (size_t j = 0; j < sizeof firsts / sizeof firsts[0]; j++) {
             float *x = make_logits(200 + (uint64_t)i, N_ROW, widths[i] + 1, 0);
-            check_gumbel_rows(env, x, widths[i] + 1, firsts[j], widths[i]);
+            (void)check_gumbel_rows(env, x, widths[i] + 1, firsts[j], widths[i]);
             free(x);
         }
 }
@@ -218,7 +220,7 @@ static void check_gumbel_special(struct op_env *env) {
         for (int32_t v = 0; v < n; v++) x[2 * n + v] = -INFINITY;
         for (int32_t v = 0; v < n; v++) x[4 * n + v] = v == n / 2 ? -3.0f : -INFINITY;
         for (int32_t v = 0; v < n; v++) x[5 * n + v] = v < n / 4 ? 1.0f : 1e9f; /* the noise is lost: all equal */
-        check_gumbel_rows(env, x, n, i, n);
+        if (check_gumbel_rows(env, x, n, i, n) != n / 4) op_fail(env, "n %d: not the first of equals", n);
         free(x);
     }
 }
