@@ -191,8 +191,9 @@ static int32_t check_gumbel_rows(struct op_env *env, const float *x, int64_t ld,
             if (v == d.index[r]) chosen = want[r] = sum;
             if (isnan(best)) break;
         }
-        if (d.inv_temp[r] != 0 && (d.index[r] < 0 || d.index[r] >= n ||
-                                   !(isnan(best) ? isnan(chosen) : chosen >= best - 1e-4 - 1e-6 * fabs(best))))
+        if (d.inv_temp[r] != 0 &&
+            (d.index[r] < 0 || d.index[r] >= n ||
+             !(isnan(best) ? isnan(chosen) : (chosen == best || chosen >= best - 1e-4 - 1e-6 * fabs(best)))))
             op_fail(env, "first %d n %d row %d: index %d has %g, the largest is %g", first, n, r, d.index[r], chosen,
                     best);
     }
