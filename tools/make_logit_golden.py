@@ -2,7 +2,7 @@
 """Writes tests/golden/logits: tiny random models saved by transformers itself, and its float32 logits.
 
     make_logit_golden.py [--out tests/golden/logits] [--only CASE]      needs torch and transformers
-    make_logit_golden.py --real MODEL.gguf [--text data/clockmaker.txt] needs the gguf package too
+    make_logit_golden.py --real MODEL.gguf [--text data/alice.txt]      needs the gguf package too
 
 One folder per case: config.json and safetensors as save_pretrained writes them (some configs are then respelled as
 transformers 4 did), and golden.bin. versions.json names the versions. Weights are rounded to bfloat16 first and hold in
@@ -151,27 +151,99 @@ def write_case(out, name):
     print("%-12s logits std %.2f" % (name, logits.std()))
 
 
+GGUF_LAYER = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+              "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+              "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+
+
+def load_gguf(path):
+    """A Llama-family GGUF file as a float32 transformers model; matrices rounded to bfloat16."""
+    import gguf
+    import numpy as np
+    reader = gguf.GGUFReader(path)
+
+    def meta(key):
+        return reader.fields["llama." + key].contents()
+
+    def unpermute(w, heads):
+        return w.reshape(heads, w.shape[0] // heads // 2, 2, w.shape[-1]).transpose(1, 2).reshape(w.shape)
+
+    state = {}
+    for t in reader.tensors:
+        w = torch.from_numpy(np.array(gguf.dequantize(t.data, t.tensor_type), dtype=np.float32))
+        rounded = w.to(torch.bfloat16).float()
+        assert w.dim() > 1 or torch.equal(w, rounded), t.name  # norms: the bf16 run has the same
+        part = t.name.split(".")
+        if part[0] != "blk":
+            state[GGUF_TOP[part[0]] + ".weight"] = rounded
+            continue
+        if part[2] in ("attn_q", "attn_k"):
+            rounded = unpermute(rounded, meta("attention.head_count" + ("" if part[2] == "attn_q" else "_kv")))
+        state["model.layers.%s.%s.weight" % (part[1], GGUF_LAYER[part[2]])] = rounded
+    tied = "lm_head.weight" not in state
+    config = transformers.LlamaConfig(
+        vocab_size=state["model.embed_tokens.weight"].shape[0], hidden_size=meta("embedding_length"),
+        intermediate_size=meta("feed_forward_length"), num_hidden_layers=meta("block_count"),
+        num_attention_heads=meta("attention.head_count"), num_key_value_heads=meta("attention.head_count_kv"),
+        max_position_embeddings=meta("context_length"), rms_norm_eps=meta("attention.layer_norm_rms_epsilon"),
+        rope_parameters={"rope_type": "default", "rope_theta": meta("rope.freq_base")}, tie_word_embeddings=tied)
+    if tied:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model = transformers.LlamaForCausalLM(config)
+    model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+def token_logprobs(model, ids):
+    with torch.no_grad():
+        logits = model(ids).logits[0, :-1].float()
+    return torch.log_softmax(logits.double(), -1).gather(1, ids[0, 1:, None])[:, 0]
+
+
+def write_real(path, text_path, out):
+    with open(path, "rb") as f:
+        digest = hashlib.sha256(f.read()).digest()
+    with open(text_path, encoding="utf-8") as f:
+        text = f.read()
+    folder, name = os.path.split(os.path.abspath(path))
+    tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    ids = torch.tensor([tok(text, add_special_tokens=False)["input_ids"]])
+    model = load_gguf(path)
+    full = token_logprobs(model, ids)
+    half = token_logprobs(model.to(torch.bfloat16), ids)
+    print("%d tokens, perplexity float32 %.5f, bf16 %.5f, mean |difference| of log-probs %.5f" % (
+        ids.shape[1], torch.exp(-full.mean()), torch.exp(-half.mean()), (full - half).abs().mean()))
+    with open(out, "wb") as f:
+        f.write(struct.pack("<4si", b"NTLR", ids.shape[1]) + ids[0].to(torch.int32).numpy().tobytes())
+        f.write(full.float().numpy().astype("<f4").tobytes() + half.float().numpy().astype("<f4").tobytes() + digest)
+
+
+def write_versions(path, versions):
+    with open(path, "w") as f:
+        json.dump(versions, f, indent=2)
+        f.write("\n")
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--out", default=os.path.join(ROOT, "tests", "golden", "logits"))
     ap.add_argument("--only")
     ap.add_argument("--real", help="GGUF file of the real model")
-    ap.add_argument("--text", default=os.path.join(ROOT, "data", "clockmaker.txt"))
+    ap.add_argument("--text", default=os.path.join(ROOT, "data", "alice.txt"))
     args = ap.parse_args()
     torch.set_num_threads(2)
     versions = {"script": "tools/make_logit_golden.py", "python": sys.version.split()[0], "torch": torch.__version__,
                 "transformers": transformers.__version__}
     if args.real:
-        import logit_golden_real
-        logit_golden_real.write(args.real, args.text, os.path.join(ROOT, "tests", "golden", "real.bin"), versions)
+        write_real(args.real, args.text, os.path.join(ROOT, "tests", "golden", "real.bin"))
+        write_versions(os.path.join(ROOT, "tests", "golden", "real.json"), versions)
         return
     os.makedirs(args.out, exist_ok=True)
     for name in CASES:
         if not args.only or args.only == name:
             write_case(args.out, name)
-    with open(os.path.join(args.out, "versions.json"), "w") as f:
-        json.dump(versions, f, indent=2)
-        f.write("\n")
+    write_versions(os.path.join(args.out, "versions.json"), versions)
 
 
 if __name__ == "__main__":
