@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# kill -9 at 50 moments, then the same command (on changing numbers of ranks): the bytes of an undisturbed run.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/generate.sh"
+cd "$WORK" || exit 1
+
+tiny model --family smollm2 --layers 2
+MODEL=model INPUT=in.jsonl
+python3 "$SOURCE/tests/jobs/prompts.py" 150 2 > in.jsonl
+expect_rc 0 generate base
+RANDOM=${NT_SEED:-20}
+kills=0 finished=0
+
+# Leaves a running job after a random time; the whole process group dies at once, as on a power cut of the node.
+kill_one() {
+    local delay; delay=$(printf '0.%03d' $((RANDOM % 700 + 20)))
+    setsid "$@" > out 2>&1 < /dev/null &
+    local pid=$!
+    sleep "$delay"
+    if kill -9 -- -$pid 2> /dev/null; then kills=$((kills + 1)); fi
+    wait $pid 2> /dev/null
+}
+
+while [ $kills -lt 50 ]; do
+    if [ $((kills % 10)) -eq 9 ]; then
+        kill_one mpirun --oversubscribe --bind-to none -np 2 "$NOCTURNE" generate $(run_flags) --set generate.checkpoint_s=0 --threads 1 --output out_dir
+    else
+        kill_one "$NOCTURNE" generate $(run_flags) --set generate.checkpoint_s=0 --max-num-seqs 4 --output out_dir
+    fi
+    if [ -f out_dir/COMPLETE ]; then
+        same base out_dir
+        rm -rf out_dir
+        finished=$((finished + 1))
+    fi
+done
+expect_rc 0 generate out_dir
+same base out_dir
+check "temporary files are left" test -z "$(find out_dir -name '.tmp-*' -print -quit)"
+echo "$kills kills, $((finished + 1)) completed runs, same bytes"
