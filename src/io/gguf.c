@@ -1,5 +1,6 @@
 #include "gguf.h"
 #include "fileio.h"
+#include "gguf_impl.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -14,50 +15,10 @@ enum {
     TENSOR_LEAST = 8 + 1 + 4 + 8 + 4 + 8, /* name length, name, n_dims, one dimension, type, offset */
 };
 
-/* Positions are offsets into the header bytes, which may move while they grow. */
-struct kv {
-    size_t key_at, key_len;
-    const char *key; /* set when parsing is done */
-    enum nt_gguf_type type;
-    size_t at;  /* of the value: number, string bytes, or first array item */
-    size_t len; /* of a string */
-    enum nt_gguf_type item_type;
-    int64_t n_items;
-    size_t *item_at; /* string arrays: position of each item's length field; [n_items] */
-};
-
-struct tensor_place {
-    size_t name_at, name_len, offset_at; /* where the name and the offset field are, for errors */
-    uint64_t offset;                     /* from the start of the data section */
-};
-
-struct nt_gguf {
-    char *path;
-    int fd;
-    int64_t size;
-    uint8_t *head; /* [head_have] read so far; [head_len] used when parsing is done */
-    size_t head_have, head_cap, head_len;
-    struct kv *kv; /* [n_kv] in file order */
-    int64_t n_kv;
-    int32_t *by_key; /* [n_kv] indices sorted by key */
-    struct nt_gguf_tensor *tensors;
-    struct tensor_place *places; /* freed when parsing is done */
-    int64_t n_tensors;
-    char *names; /* keys and tensor names, NUL terminated */
-};
-
 struct reader {
     struct nt_gguf *g;
     size_t at;
 };
-
-static const uint8_t item_bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
-
-const char *nt_gguf_type_name(enum nt_gguf_type t) {
-    static const char *const names[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
-                                        "bool", "string", "array", "u64", "i64", "f64", "none"};
-    return (unsigned)t <= NT_GGUF_NONE ? names[t] : "unknown";
-}
 
 #define FAIL_AT(g, at, code, fmt, ...)                                                                                 \
     NT_FAIL((code), "%s: offset %zu: " fmt, (g)->path, (size_t)(at)__VA_OPT__(, ) __VA_ARGS__)
@@ -93,16 +54,9 @@ static nt_status need(struct reader *r, uint64_t n, const char *what) {
     return NT_OK;
 }
 
-/* Little-endian, any width up to 8. */
-static uint64_t uint_at(const uint8_t *p, int bytes) {
-    uint64_t v = 0;
-    for (int i = bytes - 1; i >= 0; i--) v = v << 8 | p[i];
-    return v;
-}
-
 static nt_status take_uint(struct reader *r, int bytes, const char *what, uint64_t *out) {
     NT_TRY(need(r, (uint64_t)bytes, what));
-    *out = uint_at(r->g->head + r->at, bytes);
+    *out = nt_gguf_uint(r->g->head + r->at, bytes);
     r->at += (size_t)bytes;
     return NT_OK;
 }
@@ -160,7 +114,7 @@ static nt_status check_bools(struct reader *r, size_t at, size_t n) {
     return NT_OK;
 }
 
-static nt_status take_array(struct reader *r, struct kv *kv) {
+static nt_status take_array(struct reader *r, struct nt_gguf_kv *kv) {
     NT_TRY(take_type(r, true, &kv->item_type));
     uint64_t n = 0;
     const size_t count_at = r->at;
@@ -169,7 +123,7 @@ static nt_status take_array(struct reader *r, struct kv *kv) {
         return FAIL_AT(r->g, count_at, NT_E_DATA, "array of %llu items; at most %d are allowed", (unsigned long long)n,
                        NT_GGUF_MAX_ARRAY);
     }
-    const uint64_t least = kv->item_type == NT_GGUF_STRING ? 8 : item_bytes[kv->item_type];
+    const uint64_t least = kv->item_type == NT_GGUF_STRING ? 8 : nt_gguf_item_bytes[kv->item_type];
     const uint64_t left = (uint64_t)r->g->size - r->at;
     if (n > left / least) {
         return FAIL_AT(r->g, count_at, NT_E_DATA, "array of %llu %s items but only %llu bytes are left in the file",
@@ -195,7 +149,7 @@ static nt_status take_array(struct reader *r, struct kv *kv) {
     return NT_OK;
 }
 
-static nt_status take_kv(struct reader *r, struct kv *kv) {
+static nt_status take_kv(struct reader *r, struct nt_gguf_kv *kv) {
     NT_TRY(take_name(r, NT_GGUF_MAX_KEY, "metadata key", &kv->key_at, &kv->key_len));
     NT_TRY(take_type(r, false, &kv->type));
     if (kv->type == NT_GGUF_ARRAY) return nt_trail_at(take_array(r, kv), __FILE__, __LINE__);
@@ -203,7 +157,7 @@ static nt_status take_kv(struct reader *r, struct kv *kv) {
         NT_TRY(take_string(r, NT_GGUF_MAX_STRING, "string", &kv->at, &kv->len));
         return NT_OK;
     }
-    const uint64_t n = item_bytes[kv->type];
+    const uint64_t n = nt_gguf_item_bytes[kv->type];
     NT_TRY(need(r, n, "value"));
     if (kv->type == NT_GGUF_BOOL) NT_TRY(check_bools(r, r->at, 1));
     kv->at = r->at;
@@ -249,7 +203,7 @@ static nt_status size_tensor(struct reader *r, size_t begin, struct nt_gguf_tens
     return NT_OK;
 }
 
-static nt_status take_tensor(struct reader *r, struct nt_gguf_tensor *t, struct tensor_place *place) {
+static nt_status take_tensor(struct reader *r, struct nt_gguf_tensor *t, struct nt_gguf_place *place) {
     const size_t begin = r->at;
     NT_TRY(take_name(r, NT_GGUF_MAX_NAME, "tensor name", &place->name_at, &place->name_len));
     NT_TRY(take_shape(r, t));
@@ -291,7 +245,7 @@ static nt_status place_tensors(struct nt_gguf *g) {
     int64_t sum = 0;
     for (int64_t i = 0; i < g->n_tensors; i++) {
         struct nt_gguf_tensor *t = &g->tensors[i];
-        const struct tensor_place *p = &g->places[i];
+        const struct nt_gguf_place *p = &g->places[i];
         if (p->offset != (uint64_t)sum) {
             return FAIL_AT(g, p->offset_at, NT_E_DATA,
                            "tensor %s at data offset %llu; %lld was expected, the end of the one before", t->name,
@@ -321,7 +275,7 @@ static char *pool_name(const struct nt_gguf *g, char **pool, size_t at, size_t l
 }
 
 static int by_key_order(const void *a, const void *b, void *kv) {
-    const struct kv *rows = kv;
+    const struct nt_gguf_kv *rows = kv;
     return strcmp(rows[*(const int32_t *)a].key, rows[*(const int32_t *)b].key);
 }
 
@@ -396,7 +350,7 @@ static nt_status take_header(struct reader *r) {
     struct nt_gguf *g = r->g;
     NT_TRY(need(r, HEADER_BYTES, "GGUF header"));
     if (memcmp(g->head, "GGUF", 4) != 0) return FAIL_AT(g, 0, NT_E_DATA, "no GGUF magic; a GGUF file was expected");
-    const uint64_t version = uint_at(g->head + 4, 4);
+    const uint64_t version = nt_gguf_uint(g->head + 4, 4);
     if (version == 0x03000000) {
         return FAIL_AT(g, 4, NT_E_UNSUPPORTED, "big-endian GGUF; convert it with gguf-convert-endian FILE little");
     }
@@ -472,161 +426,4 @@ void nt_gguf_close(struct nt_gguf *g) {
     free(g->head);
     free(g->path);
     free(g);
-}
-
-const char *nt_gguf_path(const struct nt_gguf *g) {
-    return g->path;
-}
-int nt_gguf_fd(const struct nt_gguf *g) {
-    return g->fd;
-}
-int64_t nt_gguf_file_size(const struct nt_gguf *g) {
-    return g->size;
-}
-int64_t nt_gguf_n_tensors(const struct nt_gguf *g) {
-    return g->n_tensors;
-}
-int64_t nt_gguf_n_kv(const struct nt_gguf *g) {
-    return g->n_kv;
-}
-
-const uint8_t *nt_gguf_header(const struct nt_gguf *g, size_t *len) {
-    *len = g->head_len;
-    return g->head;
-}
-
-const struct nt_gguf_tensor *nt_gguf_tensor_at(const struct nt_gguf *g, int64_t i) {
-    return i >= 0 && i < g->n_tensors ? &g->tensors[i] : NULL;
-}
-
-const char *nt_gguf_key_at(const struct nt_gguf *g, int64_t i) {
-    return i >= 0 && i < g->n_kv ? g->kv[i].key : NULL;
-}
-
-/* --- typed access ------------------------------------------------------------------------------------------------- */
-
-static const struct kv *find(const struct nt_gguf *g, const char *key) {
-    int64_t lo = 0, hi = g->n_kv;
-    while (lo < hi) {
-        const int64_t mid = lo + (hi - lo) / 2;
-        const struct kv *kv = &g->kv[g->by_key[mid]];
-        const int c = strcmp(kv->key, key);
-        if (c == 0) return kv;
-        if (c < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return NULL;
-}
-
-static int64_t int_at(const uint8_t *p, enum nt_gguf_type type, bool bools, int64_t def) {
-    switch (type) {
-    case NT_GGUF_U8:
-        return p[0];
-    case NT_GGUF_I8:
-        return (int8_t)p[0];
-    case NT_GGUF_U16:
-        return (int64_t)uint_at(p, 2);
-    case NT_GGUF_I16:
-        return (int16_t)uint_at(p, 2);
-    case NT_GGUF_U32:
-        return (int64_t)uint_at(p, 4);
-    case NT_GGUF_I32:
-        return (int32_t)uint_at(p, 4);
-    case NT_GGUF_I64:
-        return (int64_t)uint_at(p, 8);
-    case NT_GGUF_U64:
-        return uint_at(p, 8) <= INT64_MAX ? (int64_t)uint_at(p, 8) : def;
-    case NT_GGUF_BOOL:
-        return bools ? p[0] : def;
-    case NT_GGUF_F32:
-    case NT_GGUF_STRING:
-    case NT_GGUF_ARRAY:
-    case NT_GGUF_F64:
-    case NT_GGUF_NONE:
-        break;
-    }
-    return def;
-}
-
-static double num_at(const uint8_t *p, enum nt_gguf_type type, double def) {
-    if (type == NT_GGUF_F32) {
-        const uint32_t u = (uint32_t)uint_at(p, 4);
-        float x;
-        memcpy(&x, &u, sizeof x);
-        return (double)x;
-    }
-    if (type == NT_GGUF_F64) {
-        const uint64_t u = uint_at(p, 8);
-        double x;
-        memcpy(&x, &u, sizeof x);
-        return x;
-    }
-    if (type == NT_GGUF_U64) return (double)uint_at(p, 8);
-    if (type == NT_GGUF_BOOL || type == NT_GGUF_STRING || type == NT_GGUF_ARRAY || type == NT_GGUF_NONE) return def;
-    return (double)int_at(p, type, false, 0);
-}
-
-enum nt_gguf_type nt_gguf_type(const struct nt_gguf *g, const char *key) {
-    const struct kv *kv = find(g, key);
-    return kv ? kv->type : NT_GGUF_NONE;
-}
-
-enum nt_gguf_type nt_gguf_array_type(const struct nt_gguf *g, const char *key) {
-    const struct kv *kv = find(g, key);
-    return kv && kv->type == NT_GGUF_ARRAY ? kv->item_type : NT_GGUF_NONE;
-}
-
-const char *nt_gguf_str(const struct nt_gguf *g, const char *key, size_t *len) {
-    const struct kv *kv = find(g, key);
-    const bool ok = kv && kv->type == NT_GGUF_STRING;
-    if (len) *len = ok ? kv->len : 0;
-    return ok ? (const char *)g->head + kv->at : NULL;
-}
-
-int64_t nt_gguf_i64(const struct nt_gguf *g, const char *key, int64_t def) {
-    const struct kv *kv = find(g, key);
-    return kv ? int_at(g->head + kv->at, kv->type, false, def) : def;
-}
-
-double nt_gguf_f64(const struct nt_gguf *g, const char *key, double def) {
-    const struct kv *kv = find(g, key);
-    return kv ? num_at(g->head + kv->at, kv->type, def) : def;
-}
-
-bool nt_gguf_bool(const struct nt_gguf *g, const char *key, bool def) {
-    const struct kv *kv = find(g, key);
-    return kv && kv->type == NT_GGUF_BOOL ? g->head[kv->at] != 0 : def;
-}
-
-int64_t nt_gguf_array_len(const struct nt_gguf *g, const char *key) {
-    const struct kv *kv = find(g, key);
-    return kv && kv->type == NT_GGUF_ARRAY ? kv->n_items : -1;
-}
-
-static const struct kv *find_item(const struct nt_gguf *g, const char *key, int64_t i) {
-    const struct kv *kv = find(g, key);
-    return kv && kv->type == NT_GGUF_ARRAY && i >= 0 && i < kv->n_items ? kv : NULL;
-}
-
-const char *nt_gguf_array_str(const struct nt_gguf *g, const char *key, int64_t i, size_t *len) {
-    const struct kv *kv = find_item(g, key, i);
-    if (len) *len = 0;
-    if (!kv || kv->item_type != NT_GGUF_STRING) return NULL;
-    const uint8_t *p = g->head + kv->item_at[i];
-    if (len) *len = (size_t)uint_at(p, 8);
-    return (const char *)p + 8;
-}
-
-int64_t nt_gguf_array_i64(const struct nt_gguf *g, const char *key, int64_t i, int64_t def) {
-    const struct kv *kv = find_item(g, key, i);
-    if (!kv || kv->item_type == NT_GGUF_STRING) return def;
-    return int_at(g->head + kv->at + (size_t)i * item_bytes[kv->item_type], kv->item_type, true, def);
-}
-
-double nt_gguf_array_f64(const struct nt_gguf *g, const char *key, int64_t i, double def) {
-    const struct kv *kv = find_item(g, key, i);
-    if (!kv || kv->item_type == NT_GGUF_STRING) return def;
-    return num_at(g->head + kv->at + (size_t)i * item_bytes[kv->item_type], kv->item_type, def);
 }
