@@ -211,6 +211,7 @@ static void check_batch(const struct nt_model *m, const struct nt_batch *b, cons
         row += q->n_q;
     }
     NT_CHECK(row == b->n_tok);
+    for (int32_t t = 0; t < b->n_tok; t++) NT_CHECK(b->ids[t] >= 0 && b->ids[t] < m->spec.n_vocab);
     for (int32_t i = 0; i < b->n_out; i++)
         NT_CHECK(b->out_rows[i] >= (i ? b->out_rows[i - 1] + 1 : 0) && b->out_rows[i] < b->n_tok);
 }

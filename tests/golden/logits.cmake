@@ -27,3 +27,9 @@ foreach(golden ${cases})
     set_tests_properties(golden/logits/${case}/tp${tp} PROPERTIES LABELS golden PROCESSORS 2 TIMEOUT 120)
   endforeach()
 endforeach()
+
+# Model copies that share their weights, and one digest whatever the world.
+set(smollm2 ${CMAKE_CURRENT_SOURCE_DIR}/logits/smollm2)
+add_test(NAME golden/logits/worlds
+         COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/worlds.sh $<TARGET_FILE:test_logits> ${smollm2})
+set_tests_properties(golden/logits/worlds PROPERTIES LABELS golden PROCESSORS 2 TIMEOUT 120)

@@ -1,13 +1,15 @@
 /* Forward of one tiny model against transformers' float32 logits (tools/make_logit_golden.py).
  *
- *   test_logits FOLDER [--isa auto|portable|avx2|avx512] [--gguf FILE]
- * Started by mpirun, the world is one tensor-parallel group. Exit 77: this CPU lacks the instruction set. Checked:
+ *   test_logits FOLDER [--isa auto|portable|avx2|avx512] [--gguf FILE] [--tp N]
+ * Started by mpirun, the world is one tensor-parallel group, or with --tp several model copies that share their
+ * weights. Exit 77: this CPU lacks the instruction set. Checked:
  *   - logits within NMSE_MAX of the reference, and the same best token wherever its margin exceeds the error bound;
  *   - prompts cut into chunks of 1, 7, 64 tokens, and all prompts in one batch, give bitwise the same logits;
- *   - the same model as GGUF gives bitwise the same logits.
+ *   - the same model as GGUF, and one thread instead of two, give bitwise the same logits.
  * NMSE_MAX: every activation that becomes bf16 adds a relative variance of about 2^-18/3; some 10 of them per layer
  * and a gain of a few through the residual stream make about 3e-5 for 2 or 3 layers. */
 #include "fileio.h"
+#include "hash.h"
 #include "log.h"
 #include "model.h"
 #include <math.h>
@@ -204,6 +206,35 @@ static nt_status test_model(struct run *r, const struct golden *g, const char *p
     return NT_OK;
 }
 
+static void print_digest(const struct nt_model *m) {
+    uint8_t digest[32];
+    char hex[65];
+    nt_model_digest(m, digest);
+    nt_hex(digest, sizeof digest, hex);
+    printf("model digest %s\n", hex);
+}
+
+/* `base` was computed with the run's own pool. */
+static nt_status test_one_thread(struct run *r, const struct golden *g, const char *path, const float *base,
+                                 float *other, int *bad) {
+    struct nt_pool *pool = NULL;
+    struct nt_backend one, *two = r->backend;
+    NT_TRY(nt_pool_new(&pool, 1, false, r->world->node_rank, r->world->node_size));
+    NT_TRY(nt_backend_open_cpu(&one, two->isa, pool));
+    r->backend = &one;
+    NT_TRY(run_open(r, path));
+    NT_TRY(run_together(r, g, other));
+    size_t n = 0;
+    for (int32_t i = 0; i < g->n_prompt; i++) n += (size_t)g->prompts[i].n_pos * (size_t)g->n_vocab;
+    *bad += same("one thread", base, other, n);
+    print_digest(r->model);
+    run_close(r);
+    r->backend = two;
+    nt_backend_close(&one);
+    nt_pool_free(pool);
+    return NT_OK;
+}
+
 static nt_status test_all(struct run *r, const char *folder, const char *gguf, int *bad) {
     struct golden g = {0};
     NT_TRY(golden_read(folder, &g));
@@ -211,6 +242,7 @@ static nt_status test_all(struct run *r, const char *folder, const char *gguf, i
     float *base = calloc(3 * n, sizeof *base), *again = base + n, *other = again + n;
     NT_CHECK(base);
     NT_TRY(test_model(r, &g, folder, base, other, bad));
+    NT_TRY(test_one_thread(r, &g, folder, base, other, bad));
     if (gguf) {
         NT_TRY(test_model(r, &g, gguf, again, other, bad));
         *bad += same("as GGUF", base, again, n);
@@ -220,11 +252,12 @@ static nt_status test_all(struct run *r, const char *folder, const char *gguf, i
     return NT_OK;
 }
 
-static nt_status test_main(const char *folder, const char *isa_name, const char *gguf, int *bad) {
+static nt_status test_main(const char *folder, const char *isa_name, const char *gguf, int32_t tp, int *bad) {
     struct nt_world world;
     NT_TRY(nt_world_open(&world));
     nt_log_init(world.rank, world.size, false);
-    NT_TRY(nt_world_split(&world, world.size));
+    NT_TRY(nt_world_split(&world, tp ? tp : world.size));
+    printf("rank %d of %d, tp %d\n", world.rank, world.size, world.tp_size);
     enum nt_isa isa = NT_ISA_PORTABLE;
     const nt_status st = nt_isa_choose(isa_name, &isa);
     if (st == NT_E_UNSUPPORTED) {
@@ -247,13 +280,15 @@ static nt_status test_main(const char *folder, const char *isa_name, const char 
 
 int main(int argc, char **argv) {
     const char *isa = "auto", *gguf = NULL;
+    int32_t tp = 0;
     for (int i = 2; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--isa")) isa = argv[i + 1];
         if (!strcmp(argv[i], "--gguf")) gguf = argv[i + 1];
+        if (!strcmp(argv[i], "--tp")) tp = (int32_t)strtol(argv[i + 1], NULL, 10);
     }
     if (argc < 2) return 2;
     int bad = 0;
-    if (test_main(argv[1], isa, gguf, &bad) != NT_OK) {
+    if (test_main(argv[1], isa, gguf, tp, &bad) != NT_OK) {
         const struct nt_error *e = nt_error_last();
         printf("failed: %s\n", e->text);
         for (int i = 0; i < e->n_trail; i++) printf("  at %s:%d\n", e->trail[i].file, e->trail[i].line);
