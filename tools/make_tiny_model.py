@@ -6,7 +6,8 @@
 
 OUT_DIR becomes a Hugging Face directory: config.json, generation_config.json, tokenizer.json (byte-level BPE trained
 here on TEXT), tokenizer_config.json (ChatML template) and safetensors. --gguf writes the same model as GGUF with the
-tokenizer in its metadata, and q/k rows permuted where llama.cpp's architecture wants that.
+tokenizer in its metadata, and q/k rows permuted where llama.cpp's architecture wants that. Mistral's sliding window is
+written to GGUF too, as llama.attention.sliding_window, which llama.cpp itself ignores: the two agree up to its length.
 
 Every weight is a bfloat16 number that float16 and float32 hold exactly, so all unquantized variants are the same model.
 Scales: embeddings and head 2/sqrt(d_model), matrices 1/sqrt(inputs), twice that for the two that write the residual

@@ -1,14 +1,17 @@
 /* The table of broken model files: each row is one file with one thing wrong, and the exact sentence and status that
  * nt_tensor_source_open or the reading of its tensors must answer with. In sentences @ stands for the path.
  *
- *     fault_models             runs all rows
- *     fault_models --write DIR  writes the files to DIR/gguf and DIR/safetensors (seeds of the fuzz corpus) */
+ *     fault_models                        runs all rows
+ *     fault_models --write DIR            writes the files to DIR/gguf and DIR/safetensors (seeds of the fuzz corpus)
+ *     fault_models --program NOCTURNE [N]  every N-th row through `nocturne inspect`: sentence on stderr and exit code;
+ *                                         rows whose fault is in the weights are left out (inspect reads none) */
 #include "model_bytes.h"
 #include "fileio.h"
 #include "tensor_source.h"
 #include <dirent.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define LEN(a) (sizeof(a) / sizeof((a)[0]))
@@ -349,10 +352,62 @@ static void expected_text(const char *says, const char *path, struct nt_strbuf *
     }
 }
 
+/* How rows are run: in this process, or every stride-th by a program. */
+struct runner {
+    const char *program; /* NULL: in this process */
+    long stride, n_rows, n_run;
+};
+
+/* Exit code of `program inspect path`; its stderr in out. */
+static int inspect(const char *program, const char *path, struct nt_strbuf *out) {
+    struct nt_strbuf command = NT_STRBUF_INIT;
+    nt_strbuf_addf(&command, "'%s' inspect '%s' 2>&1 >/dev/null", program, path);
+    FILE *f = popen(nt_strbuf_cstr(&command), "r");
+    nt_strbuf_release(&command);
+    if (!f) __builtin_trap();
+    char line[4096];
+    while (fgets(line, sizeof line, f)) nt_strbuf_adds(out, line);
+    const int rc = pclose(f);
+    return WIFEXITED(rc) ? WEXITSTATUS(rc) : 128;
+}
+
+static int check_program(const struct runner *r, const char *name, const char *path, nt_status code, const char *want) {
+    struct nt_strbuf out = NT_STRBUF_INIT;
+    const int got = inspect(r->program, path, &out);
+    const bool ok = got == nt_status_exit_code(code) && strstr(nt_strbuf_cstr(&out), want) != NULL;
+    if (!ok) {
+        printf("FAIL %s inspect (%s)\n  expected exit code %d: %s\n  got      exit code %d: %s\n", r->program, name,
+               nt_status_exit_code(code), want, got, nt_strbuf_cstr(&out));
+    }
+    nt_strbuf_release(&out);
+    return ok ? 0 : 1;
+}
+
+/* Whether inspect has to fail on it: the fault is found when the model is opened, and the path is taken for a model. */
+static bool inspect_sees(const char *path) {
+    struct nt_tensor_source *s = NULL;
+    const nt_status st = nt_tensor_source_open(path, &s);
+    nt_tensor_source_close(s);
+    char magic[4] = {0};
+    FILE *f = nt_is_dir(path) ? NULL : fopen(path, "rb");
+    const bool gguf = f && fread(magic, 1, sizeof magic, f) == sizeof magic && memcmp(magic, "GGUF", 4) == 0;
+    if (f) fclose(f);
+    return st != NT_OK && (gguf || nt_is_dir(path));
+}
+
 /* 0 when the row holds. path: what is opened; base: what @ stands for. */
-static int check(const char *kind, const char *name, const char *path, const char *base, nt_status code,
-                 const char *says) {
+static int check(struct runner *r, const char *kind, const char *name, const char *path, const char *base,
+                 nt_status code, const char *says) {
     struct nt_strbuf want = NT_STRBUF_INIT;
+    if (r->program) {
+        if (r->n_rows++ % r->stride != 0 || !inspect_sees(path)) return 0;
+        r->n_run++;
+        expected_text(says, base, &want);
+        const int bad = check_program(r, name, path, code, nt_strbuf_cstr(&want));
+        nt_strbuf_release(&want);
+        return bad;
+    }
+    r->n_run++;
     nt_error_clear();
     const nt_status got = open_and_read(path);
     const char *text = got == NT_OK ? "" : nt_error_last()->text;
@@ -384,7 +439,7 @@ static void safetensors_bytes(const struct safetensors_row *row, struct nt_strbu
     put_safetensors(b, &p);
 }
 
-static int run_path_row(const struct path_row *row, const char *dir) {
+static int run_path_row(struct runner *r, const struct path_row *row, const char *dir) {
     char sub[PATH_MAX], path[PATH_MAX];
     join(sub, dir, row->name);
     if (mkdir(sub, 0777) != 0) __builtin_trap();
@@ -393,7 +448,7 @@ static int run_path_row(const struct path_row *row, const char *dir) {
         write_file(path, row->files[i].text, row->files[i].len ? row->files[i].len : strlen(row->files[i].text));
     }
     join(path, sub, row->given ? row->given : "");
-    const int bad = check("path", row->name, row->given ? path : sub, sub, row->code, row->says);
+    const int bad = check(r, "path", row->name, row->given ? path : sub, sub, row->code, row->says);
     for (size_t i = 0; i < LEN(row->files) && row->files[i].name; i++) {
         join(path, sub, row->files[i].name);
         (void)unlink(path);
@@ -402,7 +457,7 @@ static int run_path_row(const struct path_row *row, const char *dir) {
     return bad;
 }
 
-static int run(const char *dir) {
+static int run(struct runner *r, const char *dir) {
     struct nt_strbuf b = NT_STRBUF_INIT;
     char path[PATH_MAX];
     int bad = 0;
@@ -410,21 +465,21 @@ static int run(const char *dir) {
     for (size_t i = 0; i < LEN(gguf_rows); i++) {
         gguf_bytes(&gguf_rows[i], &b);
         write_file(path, b.len ? b.data : "", b.len);
-        bad += check("gguf", gguf_rows[i].name, path, path, gguf_rows[i].code, gguf_rows[i].says);
+        bad += check(r, "gguf", gguf_rows[i].name, path, path, gguf_rows[i].code, gguf_rows[i].says);
     }
     (void)unlink(path);
     join(path, dir, "model.safetensors");
     for (size_t i = 0; i < LEN(safetensors_rows); i++) {
         safetensors_bytes(&safetensors_rows[i], &b);
         write_file(path, b.len ? b.data : "", b.len);
-        bad += check("safetensors", safetensors_rows[i].name, dir, path, safetensors_rows[i].code,
+        bad += check(r, "safetensors", safetensors_rows[i].name, dir, path, safetensors_rows[i].code,
                      safetensors_rows[i].says);
     }
     (void)unlink(path);
-    for (size_t i = 0; i < LEN(path_rows); i++) bad += run_path_row(&path_rows[i], dir);
+    for (size_t i = 0; i < LEN(path_rows); i++) bad += run_path_row(r, &path_rows[i], dir);
     nt_strbuf_release(&b);
-    printf("%zu GGUF files, %zu safetensors files, %zu other: %d wrong\n", LEN(gguf_rows), LEN(safetensors_rows),
-           LEN(path_rows), bad);
+    printf("%zu GGUF files, %zu safetensors files, %zu other; %ld rows run, %d wrong\n", LEN(gguf_rows),
+           LEN(safetensors_rows), LEN(path_rows), r->n_run, bad);
     return bad;
 }
 
@@ -451,9 +506,14 @@ int main(int argc, char **argv) {
         write_all(argv[2]);
         return 0;
     }
+    struct runner r = {.stride = 1};
+    if (argc > 2 && strcmp(argv[1], "--program") == 0) {
+        r.program = argv[2];
+        if (argc > 3) r.stride = strtol(argv[3], NULL, 10);
+    }
     char dir[] = "/tmp/nt-fault-XXXXXX";
-    if (!mkdtemp(dir)) return 1;
-    const int bad = run(dir);
+    if (r.stride < 1 || !mkdtemp(dir)) return 1;
+    const int bad = run(&r, dir);
     (void)rmdir(dir);
-    return bad == 0 ? 0 : 1;
+    return bad == 0 && r.n_run > 0 ? 0 : 1;
 }
