@@ -4,7 +4,8 @@
     tools/make_tok_golden.py                 digests of the committed tokenizers, by HF tokenizers (rewrites *.sha)
     tools/make_tok_golden.py --train         trains the small tokenizers anew first (rewrites *.json)
     tools/make_tok_golden.py --show FAMILY I prints string I and its ids, to find a difference inside a block
-    tools/make_tok_golden.py --model DIR|GGUF|FILE.json --out FILE   digests for another tokenizer (not committed)
+    tools/make_tok_golden.py --model DIR|GGUF|FILE.json --out FILE   digests for another tokenizer; real_smollm2.sha is
+                                             that of SmolLM2-135M-Instruct.Q4_1.gguf
 
 The strings are made by the same small generator here and in tests/unit/text/tok_strings.h, from the pieces in
 atoms.json, so they need not be stored. Per block of 100 strings one line: the first 16 hex digits of the SHA-256 of

@@ -54,10 +54,12 @@ static nt_status template_from_config(struct nt_tok_bundle *b, const struct nt_j
     return text ? set_template(b, text, len, origin) : NT_OK;
 }
 
-/* eos_token_id of generation_config.json: an id or a list. Ids beyond the vocabulary can never be generated. */
-static nt_status stops_from_generation(struct nt_tokenizer *tok, const char *dir) {
+/* eos_token_id of generation_config.json (or, in older directories, of config.json): an id or a list. Ids beyond the
+ * vocabulary can never be generated. */
+static nt_status stops_from_config(struct nt_tokenizer *tok, const char *dir) {
     char path[PATH_MAX];
     NT_TRY(nt_path_join(path, sizeof path, dir, "generation_config.json"));
+    if (!nt_file_exists(path)) NT_TRY(nt_path_join(path, sizeof path, dir, "config.json"));
     if (!nt_file_exists(path)) return NT_OK;
     struct nt_json *doc;
     NT_TRY(nt_json_parse_file(path, MAX_SMALL, &doc));
@@ -93,7 +95,7 @@ static nt_status load_dir(const char *dir, struct nt_tok_bundle *b) {
     if (!config)
         NT_TRY_GOTO(st, release, read_optional(dir, "special_tokens_map.json", MAX_SMALL, &config, &config_len));
     NT_TRY_GOTO(st, release, nt_tokenizer_from_json(text, len, path, config, config_len, &b->tok));
-    NT_TRY_GOTO(st, release, stops_from_generation(b->tok, dir));
+    NT_TRY_GOTO(st, release, stops_from_config(b->tok, dir));
     if (config) {
         NT_TRY_GOTO(st, release, nt_json_parse(config, config_len, "tokenizer_config.json", &doc));
         NT_TRY_GOTO(st, release, template_from_config(b, doc, dir));

@@ -23,7 +23,7 @@ typedef nt_status visit_fn(struct nt_tokenizer *t, const struct nt_json *v);
 
 static nt_status each(struct nt_tokenizer *t, const struct nt_json *v, const char *members, int depth,
                       visit_fn *visit) {
-    if (nt_json_is(v, NT_JSON_NULL)) return NT_OK;
+    if (nt_json_type(v) == NT_JSON_NULL) return NT_OK;
     if (!nt_json_is(v, NT_JSON_OBJECT))
         return NT_FAIL(NT_E_DATA, "%s: a component is %s; expected an object", t->origin, nt_json_type_name(v));
     if (!is_type(v, "Sequence")) return visit(t, v);
@@ -313,7 +313,7 @@ release:
 static nt_status read_model(struct nt_tokenizer *t, const struct nt_json *model, size_t n_extra) {
     if (!nt_json_is(model, NT_JSON_OBJECT))
         return NT_FAIL(NT_E_DATA, "%s: no \"model\" object; expected a Hugging Face tokenizer.json", t->origin);
-    bool untyped_bpe = nt_json_is(nt_json_get(model, "type"), NT_JSON_NULL) && nt_json_get(model, "merges");
+    bool untyped_bpe = nt_json_type(nt_json_get(model, "type")) == NT_JSON_NULL && nt_json_get(model, "merges");
     if (!is_type(model, "BPE") && !untyped_bpe) return unsupported(t, "model", model);
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < 2; i++) {
@@ -398,7 +398,7 @@ static nt_status read_all(struct nt_tokenizer *t, const struct nt_json *doc, con
     NT_TRY(read_added_list(t, added));
     NT_TRY(read_added_map(t, more));
     NT_TRY(each(t, nt_json_get(doc, "post_processor"), "processors", 0, post_component));
-    if (nt_json_is(nt_json_get(doc, "decoder"), NT_JSON_NULL))
+    if (nt_json_type(nt_json_get(doc, "decoder")) == NT_JSON_NULL)
         return NT_FAIL(NT_E_UNSUPPORTED, "%s: no decoder; expected ByteLevel, ByteFallback or Metaspace", t->origin);
     NT_TRY(each(t, nt_json_get(doc, "decoder"), "decoders", 0, dec_component));
     if (t->byte_level != t->dec.byte_level)
