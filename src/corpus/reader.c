@@ -1,6 +1,8 @@
 #include "reader.h"
 
+#include "corpus_h5.h"
 #include "hash.h"
+#include "hdf5file.h"
 #include "idset.h"
 #include "lines.h"
 #include <inttypes.h>
@@ -11,8 +13,10 @@
 struct nt_reader {
     char *path;
     const struct nt_config *config;
-    struct nt_lines *lines;
-    int64_t next; /* row the next line that is not blank has */
+    struct nt_lines *lines; /* one of the two */
+    struct nt_corpus *corpus;
+    int64_t next; /* number of the next row */
+    struct nt_strbuf json;
     struct nt_id_set ids;
     struct nt_strbuf id;
 };
@@ -45,7 +49,10 @@ nt_status nt_reader_open(struct nt_reader **out, const char *path, const struct 
         st = NT_FAIL(NT_E_NOMEM, "%s: no memory for a reader", path);
         goto close_reader;
     }
-    NT_TRY_GOTO(st, close_reader, nt_lines_open(&r->lines, path, 0, NULL));
+    if (nt_h5_is_file(path))
+        NT_TRY_GOTO(st, close_reader, nt_corpus_open(&r->corpus, path, NT_PURPOSE_GENERATE));
+    else
+        NT_TRY_GOTO(st, close_reader, nt_lines_open(&r->lines, path, 0, NULL));
     *out = r;
     return NT_OK;
 
@@ -57,6 +64,8 @@ close_reader:
 void nt_reader_close(struct nt_reader *r) {
     if (!r) return;
     nt_lines_close(r->lines);
+    nt_corpus_close(r->corpus);
+    nt_strbuf_release(&r->json);
     nt_id_set_release(&r->ids);
     nt_strbuf_release(&r->id);
     free(r->path);
@@ -71,7 +80,17 @@ static nt_status scan_lines(struct nt_lines *lines, int64_t *n_rows) {
     }
 }
 
+static nt_status scan_corpus(const char *path, int64_t *n_rows, uint8_t digest[32]) {
+    struct nt_corpus *c = NULL;
+    NT_TRY(nt_corpus_open(&c, path, NT_PURPOSE_GENERATE));
+    const nt_status st = nt_corpus_skip(c, INT64_MAX, n_rows);
+    nt_corpus_close(c);
+    NT_TRY(st);
+    return nt_sha256_file(path, digest);
+}
+
 nt_status nt_reader_scan(const char *path, int64_t *n_rows, uint8_t digest[32]) {
+    if (nt_h5_is_file(path)) return scan_corpus(path, n_rows, digest);
     struct nt_sha256 *sha = NULL;
     struct nt_lines *lines = NULL;
     uint8_t result[NT_SHA256_BYTES];
@@ -143,11 +162,37 @@ static nt_status read_line(struct nt_reader *r, int64_t row, struct nt_request *
     return NT_OK;
 }
 
+static nt_status read_corpus(struct nt_reader *r, int64_t row, struct nt_request *out, struct nt_json **doc) {
+    char origin[40];
+    int64_t n_skipped = 0;
+    bool more = false, bad = false;
+    NT_TRY(nt_corpus_skip(r->corpus, row - r->next, &n_skipped));
+    NT_TRY(nt_corpus_next(r->corpus, &r->json, &more, &bad));
+    if (!more)
+        return NT_FAIL(NT_E_DATA,
+                       "%s: ends after %" PRId64 " rows, row %" PRId64 " was expected; the input changed while "
+                       "the job ran: start with --fresh",
+                       r->path, r->next + n_skipped, row);
+    r->next = row + 1;
+    *out = (struct nt_request){.row = row};
+    (void)snprintf(origin, sizeof origin, "row %" PRId64, row);
+    nt_sampling_defaults(&out->sampling, r->config);
+    if (bad)
+        (void)nt_request_reject(out, origin, "its text is not valid UTF-8");
+    else if (nt_json_parse(r->json.data, r->json.len, origin, doc) != NT_OK)
+        reject_json(out, origin);
+    nt_request_from_json(out, *doc, origin);
+    if (!out->error) return NT_OK;
+    nt_json_free(*doc);
+    *doc = NULL;
+    return NT_OK;
+}
+
 nt_status nt_reader_row_json(struct nt_reader *r, int64_t row, struct nt_request *out, struct nt_json **doc) {
     *doc = NULL;
     if (row < r->next)
         return NT_FAIL(NT_E_INTERNAL, "%s: row %" PRId64 " asked for after row %" PRId64, r->path, row, r->next - 1);
-    return read_line(r, row, out, doc);
+    return r->corpus ? read_corpus(r, row, out, doc) : read_line(r, row, out, doc);
 }
 
 nt_status nt_reader_row(struct nt_reader *r, int64_t row, struct nt_request *out) {

@@ -297,6 +297,7 @@ void nt_request_from_json(struct nt_request *r, const struct nt_json *line, cons
         (void)snprintf(id, sizeof id, "row-%" PRId64, r->row);
         r->custom_id = copy_bytes(id, strlen(id));
     }
+    if (r->error) return;
     r->add_generation_prompt = true;
     if (!nt_json_is(line, NT_JSON_OBJECT)) {
         (void)nt_request_reject(r, origin, "is %s, expected an object", nt_json_type_name(line));
