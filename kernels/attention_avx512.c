@@ -9,7 +9,7 @@
 #include "cpu_vec.h"
 #include <math.h>
 
-enum { TILE = 6, VECS = 4, MAX_ROWS = 96 };
+enum { TILE = 6, VECS = 4, MAX_ROWS = 48 };
 _Static_assert(NT_KV_PAGE == VECS * 16 && NT_ATTN_LANES == 16, "the scores of a page are four registers");
 _Static_assert((int)TILE <= (int)NT_ATTN_MAX_TILE, "the state has room for a tile");
 
@@ -96,30 +96,60 @@ static void mask_scores(float s[NT_KV_PAGE], int32_t lo, int32_t hi) {
     }
 }
 
-/* One block of the online softmax: scores -> probabilities, m, l. */
-static inline void softmax_row(struct nt_attn_state *st, int32_t r, int i, int nv, float factor) {
-    __m512 x[VECS], e[VECS];
-    const __m512 m_old = _mm512_set1_ps(st->m[r]);
-    __m512 max = _mm512_set1_ps(-INFINITY);
-#pragma GCC unroll 4
-    for (int j = 0; j < VECS; j++) {
-        x[j] = j < nv ? _mm512_loadu_ps(st->s[i] + 16 * j) : _mm512_set1_ps(-INFINITY);
-        max = _mm512_max_ps(max, x[j]);
-    }
-    const __m512 m = _mm512_max_ps(m_old, _mm512_mul_ps(nt_v16_max_lanes(max), _mm512_set1_ps(factor)));
+/* Reference, rescaling and maximum of the tile's rows, one row per lane. */
+static void raise_references(struct nt_attn_state *st, int32_t r0, int n, __m512 page_max, float factor) {
+    const __mmask16 rows = nt_v16_mask(n);
+    const __m512 lowest = _mm512_set1_ps(-INFINITY), m_old = _mm512_mask_loadu_ps(lowest, rows, st->m + r0);
+    const __m512 m = _mm512_max_ps(m_old, _mm512_mul_ps(page_max, _mm512_set1_ps(factor)));
     /* All scores -Inf so far: 2^(-Inf - 0), not 2^(-Inf + Inf). */
-    const __mmask16 none = _mm512_cmp_ps_mask(m, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ);
-    const __m512 ref = _mm512_mask_mov_ps(m, none, _mm512_setzero_ps());
-    const __m512 alpha = nt_v16_exp2_neg(_mm512_sub_ps(m_old, ref));
+    const __m512 ref = _mm512_mask_mov_ps(m, _mm512_cmp_ps_mask(m, lowest, _CMP_EQ_OQ), _mm512_setzero_ps());
+    _mm512_mask_storeu_ps(st->m + r0, rows, m);
+    _mm512_mask_storeu_ps(st->ref, rows, ref);
+    _mm512_mask_storeu_ps(st->alpha, rows, nt_v16_exp2_neg(_mm512_sub_ps(m_old, ref)));
+}
+
+/* One block of the online softmax for n rows: scores (nv registers a row) -> probabilities, m, l, alpha. */
+static inline __attribute__((always_inline)) void softmax_tile(struct nt_attn_state *st, int32_t r0, int n, int nv,
+                                                               float factor) {
+    __m512 page_max = _mm512_set1_ps(-INFINITY);
+    for (int i = 0; i < n; i++) {
+        __m512 max = _mm512_loadu_ps(st->s[i]);
 #pragma GCC unroll 4
-    for (int j = 0; j < VECS; j++) e[j] = nt_v16_exp2_neg(_mm512_fmsub_ps(x[j], _mm512_set1_ps(factor), ref));
-    const __m512 sum = _mm512_add_ps(_mm512_add_ps(e[0], e[1]), _mm512_add_ps(e[2], e[3]));
-    float *l = st->l + NT_ATTN_LANES * r;
-    _mm512_storeu_ps(l, _mm512_fmadd_ps(_mm512_loadu_ps(l), alpha, sum));
-    _mm512_storeu_si512(st->p[i], (__m512i)_mm512_cvtne2ps_pbh(e[1], e[0]));
-    _mm512_storeu_si512(st->p[i] + 16, (__m512i)_mm512_cvtne2ps_pbh(e[3], e[2]));
-    st->m[r] = _mm512_cvtss_f32(m);
-    st->alpha[i] = _mm512_cvtss_f32(alpha);
+        for (int j = 1; j < nv; j++) max = _mm512_max_ps(max, _mm512_loadu_ps(st->s[i] + 16 * j));
+        page_max = _mm512_mask_mov_ps(page_max, (__mmask16)(1u << i), nt_v16_max_lanes(max));
+    }
+    raise_references(st, r0, n, page_max, factor);
+    for (int i = 0; i < n; i++) {
+        const __m512 ref = _mm512_set1_ps(st->ref[i]);
+        __m512 e[VECS];
+#pragma GCC unroll 4
+        for (int j = 0; j < VECS; j++)
+            e[j] =
+                j < nv
+                    ? nt_v16_exp2_neg(_mm512_fmsub_ps(_mm512_loadu_ps(st->s[i] + 16 * j), _mm512_set1_ps(factor), ref))
+                    : _mm512_setzero_ps();
+        const __m512 sum = _mm512_add_ps(_mm512_add_ps(e[0], e[1]), _mm512_add_ps(e[2], e[3]));
+        float *l = st->l + NT_ATTN_LANES * (r0 + i);
+        _mm512_storeu_ps(l, _mm512_fmadd_ps(_mm512_loadu_ps(l), _mm512_set1_ps(st->alpha[i]), sum));
+        _mm512_storeu_si512(st->p[i], (__m512i)_mm512_cvtne2ps_pbh(e[1], e[0]));
+        _mm512_storeu_si512(st->p[i] + 16, (__m512i)_mm512_cvtne2ps_pbh(e[3], e[2]));
+    }
+}
+
+static void softmax(struct nt_attn_state *st, int32_t r0, int n, int nv, float factor) {
+    switch (nv) {
+    case 1:
+        softmax_tile(st, r0, n, 1, factor);
+        break;
+    case 2:
+        softmax_tile(st, r0, n, 2, factor);
+        break;
+    case 3:
+        softmax_tile(st, r0, n, 3, factor);
+        break;
+    default:
+        softmax_tile(st, r0, n, 4, factor);
+    }
 }
 
 static void tile_page(const struct nt_attention_args *a, struct nt_attn_state *st, int32_t r0, int n,
@@ -136,8 +166,8 @@ static void tile_page(const struct nt_attention_args *a, struct nt_attn_state *s
     for (int i = 0; i < n; i++) {
         const int32_t pos = st->pos[r0 + i];
         if (!sp->full) mask_scores(st->s[i], nt_attn_first(a, pos) - sp->base, pos + 1 - sp->base);
-        softmax_row(st, r0 + i, i, nv, factor);
     }
+    softmax(st, r0, n, nv, factor);
     for (int32_t col = 0; col < d_pad; col += 64)
         product(n, d_pad - col < 64 ? (d_pad - col) / 16 : 4, p, sp->v + 2 * col, 2 * d_pad, sp->lo / 2,
                 (sp->hi + 1) / 2, st->alpha, st->o + (int64_t)r0 * d_pad + col, d_pad);

@@ -55,7 +55,7 @@ struct nt_attn_state {
     nt_bf16 *v_clean;  // [NT_KV_PAGE / 2, d_pad, 2]
     float s[NT_ATTN_MAX_TILE][NT_KV_PAGE];
     float p[NT_ATTN_MAX_TILE][NT_KV_PAGE]; /* probabilities: floats, or bf16 from the start of each row */
-    float alpha[NT_ATTN_MAX_TILE];
+    float alpha[NT_ATTN_MAX_TILE], ref[NT_ATTN_MAX_TILE];
 };
 
 /* One page as a tile of rows sees it. */
