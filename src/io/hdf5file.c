@@ -85,6 +85,12 @@ bool nt_h5_is_file(const char *path) {
     return got == (ssize_t)sizeof head && memcmp(head, signature, sizeof head) == 0;
 }
 
+const char *nt_hdf5_version(void) {
+    static const char text[] = H5_VERS_INFO;
+    static const char prefix[] = "HDF5 library version: ";
+    return strncmp(text, prefix, sizeof prefix - 1) == 0 ? text + sizeof prefix - 1 : text;
+}
+
 nt_status nt_h5_check_library(char *text, size_t cap) {
     unsigned major = 0, minor = 0, release = 0;
     start_library();

@@ -20,7 +20,8 @@
 enum nt_h5_type { NT_H5_U8, NT_H5_U16, NT_H5_U32, NT_H5_I32, NT_H5_I64, NT_H5_F32 };
 
 bool nt_h5_is_file(const char *path); /* by its first bytes */
-/* Version of the linked library and whether it can do what we need, for doctor. */
+const char *nt_hdf5_version(void);    /* of the headers we were built with */
+/* Version of the library in use, and whether it can do what we need. */
 NT_MUST nt_status nt_h5_check_library(char *text, size_t cap);
 
 /* ---- writing ---- */

@@ -324,7 +324,7 @@ static int read_all(const char *path) {
     return wrong;
 }
 
-/* 300 random byte changes, and cuts. */
+/* 150 random byte changes, and cuts. */
 static void test_damaged(void **state) {
     (void)state;
     char *bytes = NULL;
@@ -334,7 +334,7 @@ static void test_damaged(void **state) {
     assert_int_equal(nt_file_read(h5, 1 << 24, &bytes, &n), NT_OK);
     uint64_t seed = 88172645463325252u;
     int n_noticed = 0;
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 150; i++) {
         char *copy = malloc(n);
         memcpy(copy, bytes, n);
         size_t keep = n;
@@ -359,7 +359,7 @@ static void test_damaged(void **state) {
         if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) fail_msg("damage %d: status 0x%x", i, status);
         n_noticed++;
     }
-    assert_int_equal(n_noticed, 300);
+    assert_int_equal(n_noticed, 150);
     free(bytes);
 }
 
