@@ -2,6 +2,7 @@
 #include "cmd.h"
 #include "cpu_bodies.h"
 #include "env.h"
+#include "hdf5file.h"
 #include "peak.h"
 #include "session.h"
 #include "sysmem.h"
