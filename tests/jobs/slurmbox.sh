@@ -58,6 +58,21 @@ C
     echo "PartitionName=box Nodes=n[1-$1] Default=YES MaxTime=60 State=UP"
 }
 
+box_node_up() { # NODE: also after a crash, with what was left in its spool and /tmp
+    mkdir -p "$BOX/spool/$1" "$BOX/tmp/$1"
+    unshare --uts --mount --propagation slave sh -c "hostname $1 && mount --bind '$BOX/etc/hosts' /etc/hosts &&
+        mount -t tmpfs -o mode=1777,size=1g tmpfs /dev/shm && exec slurmd -N $1"
+}
+
+# The node loses power: whatever lives in its namespace is killed, the controller hears nothing more from it.
+box_node_crash() { # NODE
+    local p ns
+    ns=$(readlink "/proc/$(cat "$BOX/run/slurmd.$1.pid")/ns/uts") || return 1
+    [ -n "$ns" ] && [ "$ns" != "$(readlink /proc/self/ns/uts)" ] || return 1
+    for p in /proc/[0-9]*; do [ "$(readlink "$p/ns/uts" 2>/dev/null)" = "$ns" ] && kill -9 "${p#/proc/}"; done
+    rm -f "$BOX/run/slurmd.$1.pid"
+}
+
 box_up() { # NODES
     local i n=$1
     mkdir -p "$BOX"/{run,log,state,etc} && chmod 755 "$BOX" || return 1
@@ -70,9 +85,7 @@ box_up() { # NODES
     export SLURM_CONF=$BOX/etc/slurm.conf
     slurmctld -c || return 1
     for i in $(seq "$n"); do
-        mkdir -p "$BOX/spool/n$i" "$BOX/tmp/n$i"
-        unshare --uts --mount --propagation slave sh -c "hostname n$i && mount --bind '$BOX/etc/hosts' /etc/hosts &&
-            mount -t tmpfs -o mode=1777,size=1g tmpfs /dev/shm && exec slurmd -N n$i" || return 1
+        box_node_up "n$i" || return 1
     done
     for i in $(seq 300); do
         [ "$(sinfo -h -t idle -o %D 2>/dev/null)" = "$n" ] && return 0
@@ -96,12 +109,13 @@ box_wait() { # JOB SECONDS -> prints "STATE CODE:SIGNAL"; state TIMEOUT when it 
     echo "TIMEOUT in $s, reason $(box_field "$1" Reason)"
 }
 
-# A requeued job waits two minutes, because the old step may still be dying. Here we can see when it is gone.
+# A requeued job waits two minutes, because the old step may still be dying. Here we can see when it is gone; but slurmd
+# refuses a job in the second in which its credential was revoked ("Job credential revoked").
 box_restart_now() { # JOB RESTARTS: waits until it was requeued so often
     local i
     for i in $(seq 600); do
         [ "$(box_field "$1" Restarts)" = "$2" ] && [ "$(squeue -h -j "$1" -o %t)" = PD ] &&
-            ! pgrep -f "slurmstepd: \[$1\." >/dev/null && { scontrol update jobid="$1" starttime=now; return 0; }
+            ! pgrep -f "slurmstepd: \[$1\." >/dev/null && { sleep 3; scontrol update jobid="$1" starttime=now; return 0; }
         sleep .1
     done
     return 1

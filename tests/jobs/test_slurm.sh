@@ -86,26 +86,40 @@ box_restart_now "$job" 1 || { cat "ranks-$job.log"; fail "job $job was not reque
 ended "$job" "COMPLETED 0:0" ranks
 same_results ranks
 
-say "a node is lost: Slurm requeues, the job resumes"
+say "a node loses power: Slurm notices, requeues, and the job resumes when the node is back"
 job=$(submit node) && in_the_middle "$job" node
-scontrol update nodename=n2 state=down reason=test
-box_restart_now "$job" 1 & # it cannot start before n2 is back
-sleep 1
-scontrol update nodename=n2 state=resume 2>/dev/null
-wait $! || { cat "node-$job.log"; fail "job $job was not requeued after the loss of n2"; }
+box_node_crash n2 || fail "n2 could not be crashed"
+for _ in $(seq 120); do [ "$(box_field "$job" Restarts)" = 1 ] && break; sleep .5; done
+say "job $job: $(box_field "$job" JobState), nodes $(sinfo -h -N -o '%N=%t' | tr '\n' ' ')"
+grep -q 'Node failure on n2' "node-$job.log" || { cat "node-$job.log"; fail "Slurm did not notice the loss of n2"; }
+box_node_up n2 || fail "n2 did not come back"
+box_restart_now "$job" 1 || { cat "node-$job.log"; fail "job $job was not requeued after the loss of n2"; }
 ended "$job" "COMPLETED 0:0" node
 same_results node
+
+say "a rank is killed: the job goes back to the queue by itself"
+job=$(submit killed) && in_the_middle "$job" killed
+pids=$(pgrep -f "^$NOCTURNE generate .*--output killed ")
+kill -9 $(echo "$pids" | tail -1)
+box_restart_now "$job" 1 || { cat "killed-$job.log"; fail "job $job was not requeued after the death of a rank"; }
+ended "$job" "COMPLETED 0:0" killed
+same_results killed
+[ -z "$(ls -A killed | grep failures)" ] || fail "the count of failures is left behind"
 
 say "a launch that fails, with a stale marker in the output directory"
 mkdir fail && touch fail/COMPLETE
 for n in 1 2; do mv "$BOX/tmp/n$n" "$BOX/tmp/n$n.away" && touch "$BOX/tmp/n$n"; done # PMIx has no place for its files
-job=$(submit fail) && got=$(box_wait "$job" 120)
+job=$(NOCTURNE_MAX_FAILURES=1 submit fail)
+box_restart_now "$job" 1 || { cat "fail-$job.log"; fail "job $job was not tried again after a failed launch"; }
+got=$(box_wait "$job" 120)
 for n in 1 2; do rm "$BOX/tmp/n$n" && mv "$BOX/tmp/n$n.away" "$BOX/tmp/n$n"; done
-say "job $job: $got"; cat "fail-$job.log"
-case $got in FAILED*) ;; *) fail "a job whose ranks never ran ended as $got" ;; esac
+say "job $job: $got"
+case $got in FAILED*) ;; *) cat "fail-$job.log"; fail "a job whose ranks never ran ended as $got" ;; esac
+grep -q 'the ranks were not launched' "fail-$job.log" || echo "note: this Slurm tells a failed launch by srun's exit status"
 [ ! -e fail/COMPLETE ] || fail "the stale marker is still there"
 
 say "a rank that fails: its exit code is the job's"
-job=$(NOCTURNE=false submit bad) && ended "$job" "FAILED 1:0" bad
+printf '#!/bin/sh\nexit 65\n' >bad-program && chmod +x bad-program
+job=$(NOCTURNE=$WORK/bad-program submit bad) && ended "$job" "FAILED 65:0" bad
 job=$(sbatch --parsable --nodes=2 --output="usage-%j.log" --cpus-per-task=1 --mem=1G "$SOURCE/jobs/generate.sbatch" --model m) && ended "$job" "FAILED 2:0" usage
 say "done"
