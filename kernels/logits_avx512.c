@@ -1,6 +1,7 @@
 /* The ops on logit rows, 16 (Gumbel: 64) logits at a time. */
 #include "cpu_logits.h"
 #include "cpu_rows.h"
+#include "cpu_topk.h"
 #include "cpu_vec.h"
 
 enum { BLOCK = 1024 };
@@ -83,7 +84,7 @@ nt_status nt_logit_stats_avx512(struct nt_backend *be, const struct nt_logit_sta
 }
 
 /* Everything not at or below the worst kept logit is offered to the heap; a NaN is never "at or below". */
-static void topk_row(const float *x, int32_t n, float *value, int32_t *index, int32_t k) {
+static void topk_heap(const float *x, int32_t n, float *value, int32_t *index, int32_t k) {
     for (int32_t v = 0; v < k; v++) {
         value[v] = x[v];
         index[v] = v;
@@ -101,18 +102,77 @@ static void topk_row(const float *x, int32_t n, float *value, int32_t *index, in
     nt_topk_sort(value, index, k);
 }
 
+/* Maxima of the row's groups; -1: a NaN, or too many. */
+static int32_t group_maxima(const float *x, int32_t n, float *maxima) {
+    int32_t count = 0;
+    __mmask16 nan = 0;
+    if (n > NT_TOPK_MAXIMA / 16 * NT_TOPK_BLOCK) return -1;
+    for (int32_t v = 0; v < n; v += NT_TOPK_BLOCK, count += 16) {
+        __m512 max = _mm512_set1_ps(-INFINITY);
+        for (int32_t i = v; i < v + NT_TOPK_BLOCK; i += 16) {
+            const __m512 here = load_or_lowest(x + i, n - i);
+            nan |= _mm512_cmp_ps_mask(here, here, _CMP_UNORD_Q);
+            max = _mm512_max_ps(max, here);
+        }
+        _mm512_storeu_ps(maxima + count, max);
+    }
+    return nan ? -1 : count;
+}
+
+/* Logits at or above the threshold; -1: too many. */
+static int32_t collect(const float *x, int32_t n, float threshold, struct nt_topk_scratch *s) {
+    int32_t count = 0;
+    for (int32_t v = 0; v < n; v += 16) {
+        const __mmask16 inside = nt_v16_mask(n - v);
+        const __m512 here = _mm512_maskz_loadu_ps(inside, x + v);
+        uint32_t hit = _mm512_mask_cmp_ps_mask(inside, here, _mm512_set1_ps(threshold), _CMP_GE_OQ);
+        if (count > NT_TOPK_CAND - 16) return -1;
+        for (; hit; hit &= hit - 1) {
+            const int32_t at = v + __builtin_ctz(hit);
+            s->key[count] = nt_topk_key(x[at]);
+            s->index[count++] = at;
+        }
+    }
+    return count;
+}
+
+static bool topk_select(const float *x, int32_t n, float *value, int32_t *index, int32_t k, struct nt_topk_scratch *s) {
+    const int32_t n_max = group_maxima(x, n, s->maxima);
+    if (n_max < 0 || k > NT_TOPK_CAND) return false;
+    float threshold = -INFINITY;
+    if (k < n_max) {
+        for (int32_t i = 0; i < n_max; i++) s->key[i] = nt_topk_key(s->maxima[i]);
+        threshold = nt_topk_unkey(nt_topk_kth(s->key, n_max, k));
+    }
+    const int32_t count = collect(x, n, threshold, s);
+    if (count < 0) return false;
+    nt_topk_finish(s, count, x, value, index, k);
+    return true;
+}
+
+struct topk_run {
+    const struct nt_logit_topk_args *args;
+    const struct nt_backend *be;
+};
+
 static void topk_thread(void *arg, int thread, int n_threads) {
-    const struct nt_logit_topk_args *a = arg;
+    const struct topk_run *run = arg;
+    const struct nt_logit_topk_args *a = run->args;
     int64_t begin, end;
     nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
-    for (int64_t r = begin; r < end; r++)
-        topk_row(a->logits + r * a->ld, a->n_vocab, a->value + r * a->k, a->index + r * a->k, a->k);
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = a->logits + r * a->ld;
+        float *value = a->value + r * a->k;
+        int32_t *index = a->index + r * a->k;
+        if (a->k < NT_TOPK_SELECT_K || !topk_select(x, a->n_vocab, value, index, a->k, nt_cpu_scratch(run->be, thread)))
+            topk_heap(x, a->n_vocab, value, index, a->k);
+    }
 }
 
 nt_status nt_logit_topk_avx512(struct nt_backend *be, const struct nt_logit_topk_args *args) {
     NT_CHECK(args->k >= 1 && args->k <= args->n_vocab);
-    struct nt_logit_topk_args a = *args;
-    nt_rows_run(be, topk_thread, &a, args->n_row, args->n_vocab);
+    struct topk_run run = {args, be};
+    nt_rows_run(be, topk_thread, &run, args->n_row, args->n_vocab);
     return NT_OK;
 }
 

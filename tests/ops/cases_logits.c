@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const int32_t widths[] = {1, 2, 3, 15, 16, 17, 63, 64, 65, 100, 1023, 1024, 1025, 3001};
+static const int32_t widths[] = {1, 2, 3, 15, 16, 17, 63, 64, 65, 100, 1023, 1024, 1025, 5003};
 enum { N_WIDTHS = sizeof widths / sizeof widths[0], N_ROW = 6 };
 
 /* [N_ROW, ld] logits; step > 0: rounded to its multiples, so that many are equal. */
@@ -112,7 +112,7 @@ static void check_topk_rows(struct op_env *env, const float *x, int64_t ld, int3
 
 static void check_topk(struct op_env *env) {
     for (int i = 0; i < N_WIDTHS; i++) {
-        const int32_t n = widths[i], ks[] = {1, 2, 5, 40, 300, n / 2, n - 1, n};
+        const int32_t n = widths[i], ks[] = {1, 2, 5, 40, 100, 250, 300, n / 2, n - 1, n};
         for (size_t j = 0; j < sizeof ks / sizeof ks[0]; j++) {
             if (ks[j] < 1 || ks[j] > n || (n > 1100 && ks[j] > 1500)) continue;
             float *x = make_logits(100 + (uint64_t)i, N_ROW, n + 3, j % 2 ? 0.25f : 0);
@@ -124,15 +124,15 @@ static void check_topk(struct op_env *env) {
 
 static void check_topk_special(struct op_env *env) {
     for (int32_t k = 1; k <= 200; k += 33) {
-        const int32_t n = 777;
+        const int32_t n = 3000;
         uint64_t seed = (uint64_t)k;
         float *x = make_logits(150, N_ROW, n, 0.5f);
         for (int i = 0; i < 100; i++) x[0 * n + op_random_int(&seed, 0, n - 1)] = NAN;
         for (int i = 0; i < 100; i++) x[1 * n + op_random_int(&seed, 0, n - 1)] = INFINITY;
-        for (int i = 0; i < 700; i++) x[2 * n + op_random_int(&seed, 0, n - 1)] = -INFINITY;
+        for (int i = 0; i < 9000; i++) x[2 * n + op_random_int(&seed, 0, n - 1)] = -INFINITY;
         for (int32_t v = 0; v < n; v++) x[3 * n + v] = NAN;
         for (int32_t v = 0; v < n; v++) x[4 * n + v] = (float)v;
-        for (int32_t v = 0; v < n; v++) x[5 * n + v] = (float)-v;
+        for (int32_t v = 0; v < n; v++) x[5 * n + v] = (float)(v % 256 < 16 ? v : -v); /* one in 16 is large */
         check_topk_rows(env, x, n, n, k);
         free(x);
     }
