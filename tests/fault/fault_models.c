@@ -3,8 +3,9 @@
  *
  *     fault_models                        runs all rows
  *     fault_models --write DIR            writes the files to DIR/gguf and DIR/safetensors (seeds of the fuzz corpus)
- *     fault_models --program NOCTURNE     runs rows through `nocturne inspect`: sentence on stderr and exit code; those
- * whose fault is in the weights are left out (inspect reads none) */
+ *     fault_models --program NOCTURNE     runs rows through `nocturne inspect`: sentence on stderr and exit code
+ *
+ * (--program leaves out rows whose fault is in the weights: inspect reads none.) */
 #include "model_bytes.h"
 #include "fileio.h"
 #include "tensor_source.h"
