@@ -6,12 +6,15 @@
 #include "cpu_vec.h"
 #include "gemm_plan.h"
 
-enum { TILE_ROWS = 6, VECS = NT_PANEL / 8 };
+enum { TILE_ROWS = 6, WHOLE_ROWS = 3, VECS = NT_PANEL / 8 };
 
 struct tile {
     const char *x; // [rows, k] float
     int64_t ldx;   /* bytes */
     const char *w;
+    const char
+        *ahead; /* prefetched into L2: this line and, by whole-panel tiles, the next, then ahead_step on per pair */
+    int64_t ahead_step;
     int32_t n_pair;
     float (*out)[NT_PANEL]; // [rows]
 };
@@ -40,13 +43,16 @@ INLINE void tile_run(const int rows, const int vecs, const int first, const stru
     __m256 acc[TILE_ROWS][VECS], w[VECS];
     const char *x[2] = {t->x, t->x + 3 * t->ldx};
     const __m256i *line = (const __m256i *)t->w + first;
-    const int64_t ldx = t->ldx;
-    __asm__("" : "+r"(x[1])); /* not derived from x[0] in the loop */
+    const int64_t ldx = t->ldx, step = t->ahead_step;
+    const char *ahead = t->ahead + 32 * first; /* the second half's lines are the odd ones */
+    __asm__("" : "+r"(x[1]));                  /* not derived from x[0] in the loop */
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < vecs; v++) acc[r][v] = _mm256_setzero_ps();
-    for (int32_t p = t->n_pair; p > 0; p--, line += VECS) {
+    for (int32_t p = t->n_pair; p > 0; p--, line += VECS, ahead += step) {
+        _mm_prefetch(ahead, _MM_HINT_T1);
+        if (vecs == VECS) _mm_prefetch(ahead + 64, _MM_HINT_T1);
 #pragma GCC unroll 4
         for (int v = 0; v < vecs; v++) w[v] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_load_si256(line + v), 16));
         outer(rows, vecs, acc, x, ldx, w);
@@ -140,6 +146,9 @@ static void panel_avx2(const struct nt_gemm_panel *p) {
         nt_split(p->rows, 1, i, n_tile, &begin, &end);
         struct tile t = {.ldx = p->ldx, .w = p->w, .n_pair = p->n_pair, .out = out};
         t.x = p->x + begin * p->ldx;
+        const bool prefetch = p->w_next && i == n_tile - 1;
+        t.ahead = prefetch ? p->w_next : p->w;
+        t.ahead_step = prefetch ? 4 * NT_PANEL : 0;
         tiles[end - begin](&t);
         for (int64_t r = begin; r < end; r++) finish_row(p, out[r - begin], p->y + r * p->ldy);
     }
@@ -161,6 +170,6 @@ nt_status nt_gemm_avx2(struct nt_backend *be, const struct nt_gemm_args *args) {
                                                  .copy = widen_rows,
                                                  .tile_rows = TILE_ROWS,
                                                  .row_bytes = sizeof(float),
-                                                 .lookahead_rows = INT32_MAX};
+                                                 .lookahead_rows = WHOLE_ROWS + 1};
     return nt_gemm_run(be, args, &traits, true);
 }

@@ -10,6 +10,7 @@
 
 enum {
     TILE_ROWS = 14,
+    OWN_PAIRS = 16,
     STREAM_ROWS = 6 /* up to here DRAM sets the pace and the hardware prefetcher alone does best (measured) */
 };
 
@@ -125,17 +126,18 @@ INLINE void tile_run(const int rows, const int lines, const struct tile *t) {
         __asm__("" : "+r"(x[i]));
     }
 #pragma GCC unroll 14
-    for (int r = 0; r < rows; r++) {
-        acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-        const char *y = t->p.y + r * t->p.ldy; /* owned by the time it is stored */
-        __asm__ volatile("prefetchw (%0)\n\tprefetchw 64(%0)" : : "r"(y));
-    }
+    for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+    const char *y = t->p.y, *y_last = y + (rows - 1) * t->p.ldy;
     for (int32_t p = t->p.n_pair; p > 0; p--) {
         const __m512bh w0 = (__m512bh)_mm512_load_si512(w), w1 = (__m512bh)_mm512_load_si512(w + 64);
         if (lines > 0) _mm_prefetch(ahead, _MM_HINT_T1);
         if (lines > 1) _mm_prefetch(ahead + 64, _MM_HINT_T1);
         ahead += step;
         w += 128;
+        if (p % OWN_PAIRS == 0) { /* so that the lines of y are ours, wherever they were, when they are stored */
+            __asm__ volatile("prefetchw (%0)\n\tprefetchw 64(%0)" : : "r"(y));
+            y = y < y_last ? y + t->p.ldy : y_last;
+        }
 #pragma GCC unroll 14
         for (int r = 0; r < rows; r++) {
             int32_t pair;

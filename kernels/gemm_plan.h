@@ -1,10 +1,11 @@
 /* How a packed-weight product is cut into pieces for the threads; shared by the tuned bodies.
  *
- * A piece is a block of rows times a few panels. Pieces are handed out by the pool's ticket, row blocks outermost, so
- * the threads share one block of x while the weights stream past. A block is as high as leaves room in L2 for two
- * panels; the pieces are small enough that a delayed thread costs little and, for the usual shapes, divide evenly. A
- * body brings its traits: the panel function and, when the rows must be rearranged first, a copy function. Which thread
- * computes a piece never changes a result. */
+ * A piece is a block of rows times a few panels. Every thread has its own pieces, neighbouring panels, so that threads
+ * do not fetch each other's lines of y and find their own again in the next call; a thread without work takes the last
+ * piece of another. A block is as high as leaves room in L2 for two panels; pieces are small enough that a delayed
+ * thread costs little. A body brings its traits: the panel function and, when rows must be rearranged first, a copy
+ * function. Which thread computes a piece never changes a result. State: one word per thread at the end of its scratch,
+ * during a call. */
 #ifndef NT_GEMM_PLAN_H
 #define NT_GEMM_PLAN_H
 

@@ -202,6 +202,29 @@ static void check_invariance(struct op_env *env) {
     }
 }
 
+/* More threads than panels: rows are divided too, and pieces change hands. */
+static void check_threads(struct op_env *env) {
+    static const int counts[] = {3, 6, 8};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        struct nt_pool *pool;
+        struct nt_backend be;
+        NT_CHECK(nt_pool_new(&pool, counts[i], false, 0, 1) == NT_OK);
+        NT_CHECK(nt_backend_open_cpu(&be, env->isa, pool) == NT_OK);
+        for (int32_t n_tok = 1; n_tok < 260; n_tok += 43) {
+            struct problem p = make((uint64_t)n_tok, n_tok, 75, 64, NT_GEMM_ADD_F32, true);
+            void *one = op_alloc(p.y_bytes);
+            run(&env->be[0], &p);
+            memcpy(one, p.y, p.y_bytes);
+            run(&be, &p);
+            op_compare_bytes(env, "many threads against one", one, p.y, p.y_bytes);
+            free(one);
+            drop(&p);
+        }
+        nt_backend_close(&be);
+        nt_pool_free(pool);
+    }
+}
+
 static nt_status run_once(struct nt_backend *be, void *ctx) {
     struct problem *p = ctx;
     struct nt_gemm_args a = p->args;
@@ -238,5 +261,6 @@ static const struct op_case cases[] = {
     {NT_OP_gemm, "odd shapes",       check_shapes,     perf},
     {NT_OP_gemm, "large shapes",     check_large,      NULL},
     {NT_OP_gemm, "batch invariance", check_invariance, NULL},
+    {NT_OP_gemm, "thread counts",    check_threads,    NULL},
 };
 const struct op_cases gemm_cases = {sizeof cases / sizeof cases[0], cases};
