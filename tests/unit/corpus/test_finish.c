@@ -139,7 +139,7 @@ static const struct nt_json *dig(const struct nt_json *v, const char *path) {
         assert_true(n < sizeof part);
         memcpy(part, path, n);
         part[n] = '\0';
-        v = part[0] >= '0' && part[0] <= '9' ? nt_json_at(v, (size_t)atol(part)) : nt_json_get(v, part);
+        v = part[0] >= '0' && part[0] <= '9' ? nt_json_at(v, (size_t)strtoul(part, NULL, 10)) : nt_json_get(v, part);
         path += n + (path[n] == '/');
     }
     return v;
