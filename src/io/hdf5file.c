@@ -163,10 +163,12 @@ nt_status nt_h5_create(struct nt_h5_writer **out, const char *path) {
     if (w->file < 0) st = fail_h5(NT_E_IO, w->temp, "the file", "create");
     if (fapl >= 0) (void)H5Pclose(fapl);
     if (fcpl >= 0) (void)H5Pclose(fcpl);
-    if (st != NT_OK) goto free_writer;
+    if (st != NT_OK) goto remove_temp;
     *out = w;
     return NT_OK;
 
+remove_temp:
+    (void)unlink(w->temp);
 free_writer:
     free(w);
     return st;
