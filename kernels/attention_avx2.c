@@ -87,6 +87,18 @@ static void softmax_row(struct nt_attn_state *st, int32_t r, int i, int32_t lo, 
     st->alpha[i] = _mm256_cvtss_f32(alpha);
 }
 
+/* The strips of tile_page read a part of each row of K or V at a time. Reading one element of each line in the order of
+ * memory first lets the hardware fetch ahead (prefetch instructions do not make it: measured 1.4 times slower). */
+static void touch_page(const struct nt_attention_args *a, const struct nt_attn_span *sp) {
+    const int32_t d_pad = nt_d_pad(a->kv->d_head);
+    for (int32_t pair = 0; pair < a->kv->d_head / 2; pair++)
+        for (int32_t col = 0; col < sp->hi; col += 16)
+            (void)*(const volatile nt_bf16 *)(sp->k + (pair * NT_KV_PAGE + col) * 2);
+    for (int32_t pair = sp->lo / 2; pair < (sp->hi + 1) / 2; pair++)
+        for (int32_t col = 0; col < d_pad; col += 16)
+            (void)*(const volatile nt_bf16 *)(sp->v + (pair * d_pad + col) * 2);
+}
+
 static void tile_page(const struct nt_attention_args *a, struct nt_attn_state *st, int32_t r0, int n,
                       const struct nt_attn_span *sp) {
     const int32_t d_pad = nt_d_pad(a->kv->d_head);
@@ -95,6 +107,7 @@ static void tile_page(const struct nt_attention_args *a, struct nt_attn_state *s
         q[i] = st->qf + (int64_t)(r0 + i) * d_pad;
         p[i] = st->p[i];
     }
+    if (r0 == 0) touch_page(a, sp);
     for (int32_t col = 0; col < sp->hi; col += 16)
         product(n, q, sp->k + 2 * col, 2 * NT_KV_PAGE, 0, a->kv->d_head / 2, NULL, st->s[0] + col, NT_KV_PAGE);
     for (int i = 0; i < n; i++) {

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_SEQ = 6, MAX_HEAD = 16 };
+enum { MAX_SEQ = 64, MAX_HEAD = 16 };
 
 struct shape {
     int32_t n_head, n_kv, d, window, n_seq, max_pos;
@@ -285,7 +285,7 @@ static void measure(struct op_env *env, struct shape sh, int32_t n_q, int32_t co
 
 static void perf(struct op_env *env) {
     measure(env, (struct shape){.n_head = 9, .n_kv = 3, .d = 64, .n_seq = 1}, 512, 512, "prefill 512, 9/3 x 64");
-    measure(env, (struct shape){.n_head = 9, .n_kv = 3, .d = 64, .n_seq = 6}, 1, 192, "decode 6 at 192, 9/3 x 64");
+    measure(env, (struct shape){.n_head = 9, .n_kv = 3, .d = 64, .n_seq = 64}, 1, 192, "decode 64 at 192, 9/3 x 64");
     measure(env, (struct shape){.n_head = 16, .n_kv = 4, .d = 128, .n_seq = 1}, 512, 512, "prefill 512, 16/4 x 128");
     measure(env, (struct shape){.n_head = 16, .n_kv = 4, .d = 128, .n_seq = 6}, 1, 1024,
             "decode 6 at 1024, 16/4 x 128");

@@ -234,7 +234,7 @@ static nt_status run_rope(struct nt_backend *be, void *ctx) {
 static void perf(struct op_env *env) {
     for (int norm = 0; norm < 2; norm++) {
         struct problem p;
-        make(&p, 40, (struct shape){9, 3, 64, norm == 1, true}, 1);
+        make(&p, 40, (struct shape){9, 3, 64, norm == 1, true}, MAX_SEQ);
         run(env, &p, 1);
         const int32_t n = p.args.n_tok;
         char what[64];
