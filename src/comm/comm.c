@@ -221,6 +221,13 @@ nt_status nt_ticket_next(struct nt_ticket *t, int64_t count, int64_t *first) {
     return NT_OK;
 }
 
+nt_status nt_ticket_add(struct nt_ticket *t, int64_t count, int64_t *before) {
+    nt_comm_trace_begin(t->trace, "ticket_add", "world", ++t->n_calls);
+    NT_TRY(t->be->ticket_add(t, count, before));
+    nt_comm_trace_end(t->trace);
+    return NT_OK;
+}
+
 void nt_ticket_close(struct nt_ticket *t) {
     if (t != NULL) t->be->ticket_close(t);
 }

@@ -55,16 +55,20 @@ NT_MUST nt_status nt_shared_open(struct nt_world *w, size_t bytes, struct nt_sha
 NT_MUST nt_status nt_shared_ready(struct nt_world *w, struct nt_shared *s);
 void nt_shared_close(struct nt_world *w, struct nt_shared *s);
 
-/* A counter on world rank 0 that hands out ranges dynamically: each call returns the next `count` tickets' first value;
- * no value is handed out twice and, when all ranks go on until they get a value past the end, none is left out. Ranges
- * come in any order. A rank always asks for the same count; only ranks with tp_rank 0 ask. Collective open (after
- * nt_world_split) and close. On one node: one-sided. Between nodes rank 0 answers in nt_comm_progress and in its waits
- * on world and dp, and each rank asks one range ahead; so a rank that stops early leaves one range undone, which a
- * resume finds. */
+/* A counter on world rank 0, used in one of two ways. On one node it is an atomic in shared memory. Between nodes rank
+ * 0 serves it by messages in nt_comm_progress and in its waits on world and dp, so only ranks with tp_rank 0 may use
+ * it. Collective open (after nt_world_split) and close.
+ *
+ * nt_ticket_next hands out ranges: each call returns the first of the next `count` values. No value is handed out twice
+ * and, when all ranks go on until they get one past the end, none is left out. A rank always asks for the same count;
+ * its ranges come in rising order. A rank may hold a few ranges ahead: one that stops early leaves them undone, and a
+ * resume finds them. nt_ticket_add adds count (or 0: only looks) and never waits; *before is the sum before it, exact
+ * on rank 0 and on one node, between nodes as this rank last heard it. */
 struct nt_ticket;
 NT_MUST nt_status nt_ticket_open(struct nt_world *w, struct nt_ticket **out);
 NT_MUST nt_status nt_ticket_next(struct nt_ticket *t, int64_t count, int64_t *first);
-void nt_ticket_close(struct nt_ticket *t);
+NT_MUST nt_status nt_ticket_add(struct nt_ticket *t, int64_t count, int64_t *before);
+void nt_ticket_close(struct nt_ticket *t); /* accepts NULL */
 void nt_comm_progress(struct nt_world *w); /* call once per step: lets rank 0 serve the others' tickets */
 
 #endif

@@ -55,6 +55,7 @@ struct nt_comm_backend {
     void (*shared_close)(struct nt_world *w, struct nt_shared *s);
     nt_status (*ticket_open)(struct nt_world *w, struct nt_ticket **out);
     nt_status (*ticket_next)(struct nt_ticket *t, int64_t count, int64_t *first);
+    nt_status (*ticket_add)(struct nt_ticket *t, int64_t count, int64_t *before);
     void (*ticket_close)(struct nt_ticket *t);
     void (*progress)(struct nt_world *w);
 };

@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <mpi.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +15,13 @@
 #include <unistd.h>
 
 enum {
-    CHUNK_FLOATS = 1 << 20,           /* bounds the scratch memory and keeps counts far from INT_MAX */
-    GATHER_BYTES = 64 << 10,          /* up to this many received bytes latency decides, not traffic */
-    BROADCAST_BYTES = 1 << 30,        /* per call: counts are int */
-    ABORT_GRACE_S = 5,                /* MPI_Abort that does not return by then is cut short by SIGALRM */
+    CHUNK_FLOATS = 1 << 20,    /* bounds the scratch memory and keeps counts far from INT_MAX */
+    GATHER_BYTES = 64 << 10,   /* up to this many received bytes latency decides, not traffic */
+    BROADCAST_BYTES = 1 << 30, /* per call: counts are int */
+    ABORT_GRACE_S = 5,         /* MPI_Abort that does not return by then is cut short by SIGALRM */
+    TICKETS_AHEAD = 4,         /* reserved per rank: more would leave rows to a busy rank at the end of a job */
+    LINGER_US = 200,           /* rank 0 serves until nobody asked for so long: a rank that fills up asks often */
+    WAIT_SPINS = 1000,
     SHARED_SLACK_BYTES = 1024 * 1024, /* page rounding and the state of the window */
 };
 
@@ -30,7 +32,8 @@ struct mpi_comm {
     float *scratch;
     size_t scratch_bytes;
     MPI_Comm node, share;       /* of the world only: ranks of this node; those of them with my tp index */
-    struct mpi_ticket *tickets; /* set while rank 0 hands out tickets by messages, where rank 0 is a member */
+    struct mpi_ticket *tickets; /* of the world only: the open counters that rank 0 serves by messages */
+    struct mpi_comm *served;    /* the world, where rank 0 is a member and must serve while it waits; else NULL */
 };
 
 struct mpi_shared {
@@ -38,18 +41,24 @@ struct mpi_shared {
     MPI_Comm share; /* borrowed */
 };
 
-/* On one node the counter is a window (an atomic in shared memory). Between nodes it is not: one-sided calls need a
+/* On one node a counter is a window (an atomic in shared memory). Between nodes it is not: one-sided calls need a
  * transport with RDMA (Debian's Open MPI refuses windows over TCP), so rank 0 answers messages, in nt_comm_progress and
- * whenever it waits for the others. Ranks ask for the next range when they take one, so the answer is there in time. */
+ * whenever it waits for the others. A rank asks for some ranges ahead, so that an answer is there when it needs one. */
 struct mpi_ticket {
     struct nt_ticket base;
-    struct nt_world *w;
+    struct mpi_comm *world;
     MPI_Win win; /* MPI_WIN_NULL: by messages */
     int64_t *counter;
     MPI_Comm comm;
-    int64_t next;      /* rank 0 */
-    MPI_Request asked; /* other ranks: the answer on its way, for a range of asked_count */
-    int64_t asked_count, answer;
+    struct mpi_ticket *next_open;
+    int64_t value;                    /* rank 0: the counter; others: the sum as last heard (nt_ticket_add) */
+    MPI_Request asked[TICKETS_AHEAD]; /* answers on their way, oldest at head; nt_ticket_add uses the first only */
+    int64_t answers[TICKETS_AHEAD], asked_count;
+    int head;
+};
+
+struct ticket_request {
+    int64_t count, wants_answer;
 };
 
 static nt_status mpi_fail(int rc, const char *call, const char *file, int line) {
@@ -69,7 +78,7 @@ static nt_status mpi_fail(int rc, const char *call, const char *file, int line) 
         if (nt_rc_ != MPI_SUCCESS) return mpi_fail(nt_rc_, #call, __FILE__, __LINE__);                                 \
     } while (0)
 
-static nt_status serve_tickets(struct mpi_ticket *t);
+static nt_status serve_tickets(struct mpi_comm *world, int64_t *n_served);
 
 static struct mpi_comm *self_of(struct nt_comm *c) {
     return (struct mpi_comm *)c;
@@ -128,6 +137,7 @@ static nt_status mpi_world_open(struct nt_world *w, struct nt_comm_trace *trace)
     w->rank = w->world->rank;
     w->size = w->world->size;
     struct mpi_comm *world = self_of(w->world);
+    world->served = world;
     NT_MPI(MPI_Comm_split_type(handle, MPI_COMM_TYPE_SHARED, w->rank, MPI_INFO_NULL, &world->node));
     NT_MPI(MPI_Comm_set_errhandler(world->node, MPI_ERRORS_RETURN));
     int rank = 0, size = 1;
@@ -146,6 +156,7 @@ static nt_status mpi_world_split(struct nt_world *w) {
     NT_TRY(comm_new(tp, "tp", w->world->trace, &w->tp));
     NT_MPI(MPI_Comm_split(world->handle, w->tp_rank, w->rank, &dp));
     NT_TRY(comm_new(dp, "dp", w->world->trace, &w->dp));
+    if (w->tp_rank == 0) self_of(w->dp)->served = world;
     NT_MPI(MPI_Comm_split(world->node, w->tp_rank, w->rank, &world->share));
     NT_MPI(MPI_Comm_set_errhandler(world->share, MPI_ERRORS_RETURN));
     return NT_OK;
@@ -180,17 +191,19 @@ _Noreturn void nt_world_abort(int exit_code) {
  * 0 goes on answering. Collectives of tp need none of it: a step is short and only tp rank 0 asks. */
 static nt_status meet(struct nt_comm *base) {
     const struct mpi_comm *c = self_of(base);
-    if (c->tickets == NULL) return NT_OK;
+    if (c->served == NULL || c->served->tickets == NULL) return NT_OK;
     MPI_Request all_here;
     NT_MPI(MPI_Ibarrier(c->handle, &all_here));
-    if (c->tickets->w->rank != 0) {
+    if (c->served->base.rank != 0) {
         NT_MPI(MPI_Wait(&all_here, MPI_STATUS_IGNORE));
         return NT_OK;
     }
-    for (int done = 0; !done;) {
-        NT_TRY(serve_tickets(c->tickets));
+    int done = 0;
+    int64_t n_served = 0;
+    for (int64_t spins = 0; !done; spins++) {
+        NT_TRY(serve_tickets(c->served, &n_served));
         NT_MPI(MPI_Test(&all_here, &done, MPI_STATUS_IGNORE));
-        if (!done) (void)sched_yield();
+        if (!done && spins > WAIT_SPINS) (void)usleep(50); /* the wait may be long, and the core is wanted */
     }
     return NT_OK;
 }
@@ -368,85 +381,115 @@ static void mpi_shared_close(struct nt_world *w, struct nt_shared *s) {
 
 /* ---- tickets ---- */
 
-static nt_status ticket_window(struct mpi_ticket *t, MPI_Comm world) {
-    const MPI_Aint bytes = t->w->rank == 0 ? (MPI_Aint)sizeof(int64_t) : 0;
-    NT_MPI(MPI_Win_allocate(bytes, (int)sizeof(int64_t), MPI_INFO_NULL, world, &t->counter, &t->win));
+static nt_status ticket_window(struct mpi_ticket *t) {
+    const bool home = t->world->base.rank == 0;
+    NT_MPI(MPI_Win_allocate(home ? (MPI_Aint)sizeof(int64_t) : 0, (int)sizeof(int64_t), MPI_INFO_NULL, t->world->handle,
+                            &t->counter, &t->win));
     NT_MPI(MPI_Win_set_errhandler(t->win, MPI_ERRORS_RETURN));
     NT_MPI(MPI_Win_lock_all(0, t->win));
-    if (t->w->rank == 0) *t->counter = 0;
+    if (home) *t->counter = 0;
     NT_MPI(MPI_Win_sync(t->win));
-    NT_MPI(MPI_Barrier(world));
+    NT_MPI(MPI_Barrier(t->world->handle));
     return NT_OK;
 }
 
-static nt_status ticket_messages(struct mpi_ticket *t, MPI_Comm world) {
-    NT_MPI(MPI_Comm_dup(world, &t->comm));
+static nt_status ticket_messages(struct mpi_ticket *t) {
+    NT_TRY(meet(&t->world->base));
+    NT_MPI(MPI_Comm_dup(t->world->handle, &t->comm));
     NT_MPI(MPI_Comm_set_errhandler(t->comm, MPI_ERRORS_RETURN));
-    self_of(t->w->world)->tickets = t;
-    if (t->w->dp != NULL && t->w->tp_rank == 0) self_of(t->w->dp)->tickets = t;
+    t->next_open = t->world->tickets;
+    t->world->tickets = t;
     return NT_OK;
 }
 
 static nt_status mpi_ticket_open(struct nt_world *w, struct nt_ticket **out) {
     struct mpi_ticket *t = calloc(1, sizeof *t);
     if (t == NULL) return NT_FAIL(NT_E_NOMEM, "no memory for the ticket counter");
-    t->w = w;
+    t->world = self_of(w->world);
     t->win = MPI_WIN_NULL;
     t->comm = MPI_COMM_NULL;
-    t->asked = MPI_REQUEST_NULL;
-    const MPI_Comm world = self_of(w->world)->handle;
-    /* Nodes may hold different numbers of ranks, so one rank alone cannot tell; no leak: a failed job ends. */
-    int64_t one_node = w->node_size == w->size;
-    NT_MPI(MPI_Allreduce(MPI_IN_PLACE, &one_node, 1, MPI_INT64_T, MPI_MIN, world));
-    NT_TRY(one_node ? ticket_window(t, world) : ticket_messages(t, world));
+    for (int i = 0; i < TICKETS_AHEAD; i++) t->asked[i] = MPI_REQUEST_NULL;
+    /* The same on all ranks: a node that holds them all is everybody's node. After an error the job ends: no cleanup.
+     */
+    NT_TRY(w->node_size == w->size ? ticket_window(t) : ticket_messages(t));
     *out = &t->base;
     return NT_OK;
 }
 
-static nt_status serve_tickets(struct mpi_ticket *t) {
-    for (;;) {
-        int found = 0;
-        int64_t count = 0;
-        MPI_Status from;
-        NT_MPI(MPI_Iprobe(MPI_ANY_SOURCE, 0, t->comm, &found, &from));
-        if (!found) return NT_OK;
-        NT_MPI(MPI_Recv(&count, 1, MPI_INT64_T, from.MPI_SOURCE, 0, t->comm, MPI_STATUS_IGNORE));
-        NT_MPI(MPI_Send(&t->next, 1, MPI_INT64_T, from.MPI_SOURCE, 1, t->comm)); /* 8 bytes: does not wait */
-        t->next += count;
+/* Answers what has arrived. */
+static nt_status serve_tickets(struct mpi_comm *world, int64_t *n_served) {
+    for (struct mpi_ticket *t = world->tickets; t != NULL; t = t->next_open) {
+        for (int found = 1; found;) {
+            struct ticket_request ask;
+            MPI_Status from;
+            NT_MPI(MPI_Iprobe(MPI_ANY_SOURCE, 0, t->comm, &found, &from));
+            if (!found) break;
+            NT_MPI(MPI_Recv(&ask, 2, MPI_INT64_T, from.MPI_SOURCE, 0, t->comm, MPI_STATUS_IGNORE));
+            /* 8 bytes go eagerly: this does not wait */
+            if (ask.wants_answer) NT_MPI(MPI_Send(&t->value, 1, MPI_INT64_T, from.MPI_SOURCE, 1, t->comm));
+            t->value += ask.count;
+            ++*n_served;
+        }
     }
+    return NT_OK;
 }
 
-static nt_status ask_ticket(struct mpi_ticket *t, int64_t count) {
-    NT_MPI(MPI_Irecv(&t->answer, 1, MPI_INT64_T, 0, 1, t->comm, &t->asked));
-    NT_MPI(MPI_Send(&count, 1, MPI_INT64_T, 0, 0, t->comm));
-    t->asked_count = count;
+static nt_status ask_ticket(struct mpi_ticket *t, int slot, int64_t count) {
+    const struct ticket_request ask = {.count = count, .wants_answer = 1};
+    NT_MPI(MPI_Irecv(&t->answers[slot], 1, MPI_INT64_T, 0, 1, t->comm, &t->asked[slot]));
+    NT_MPI(MPI_Send(&ask, 2, MPI_INT64_T, 0, 0, t->comm));
+    return NT_OK;
+}
+
+static nt_status home_ticket(struct mpi_ticket *t, int64_t count, int64_t *value) {
+    int64_t n_served = 0;
+    NT_TRY(serve_tickets(t->world, &n_served));
+    *value = t->value;
+    t->value += count;
     return NT_OK;
 }
 
 static nt_status ticket_by_message(struct mpi_ticket *t, int64_t count, int64_t *first) {
-    if (t->w->rank == 0) {
-        NT_TRY(serve_tickets(t));
-        *first = t->next;
-        t->next += count;
-        return NT_OK;
+    if (t->world->base.rank == 0) return home_ticket(t, count, first);
+    for (int i = 0; i < TICKETS_AHEAD && t->asked_count == 0; i++) NT_TRY(ask_ticket(t, i, count));
+    if (t->asked_count == 0) t->asked_count = count;
+    NT_CHECK(count == t->asked_count); /* the contract: what was asked for ahead is never lost */
+    NT_MPI(MPI_Wait(&t->asked[t->head], MPI_STATUS_IGNORE));
+    *first = t->answers[t->head];
+    NT_TRY(ask_ticket(t, t->head, count));
+    t->head = (t->head + 1) % TICKETS_AHEAD;
+    return NT_OK;
+}
+
+static nt_status add_by_message(struct mpi_ticket *t, int64_t count, int64_t *before) {
+    if (t->world->base.rank == 0) return home_ticket(t, count, before);
+    int here = 1;
+    NT_MPI(MPI_Test(&t->asked[0], &here, MPI_STATUS_IGNORE)); /* also true when nothing was asked */
+    if (here) {
+        t->value = t->answers[0];
+        *before = t->value;
+        return ask_ticket(t, 0, count);
     }
-    if (t->asked == MPI_REQUEST_NULL) NT_TRY(ask_ticket(t, count));
-    NT_CHECK(count == t->asked_count); /* the contract: a range asked for ahead is never lost */
-    NT_MPI(MPI_Wait(&t->asked, MPI_STATUS_IGNORE));
-    *first = t->answer;
-    NT_TRY(ask_ticket(t, count));
+    *before = t->value;
+    const struct ticket_request ask = {.count = count};
+    if (count != 0) NT_MPI(MPI_Send(&ask, 2, MPI_INT64_T, 0, 0, t->comm));
+    return NT_OK;
+}
+
+static nt_status ticket_one_sided(struct mpi_ticket *t, int64_t count, int64_t *value) {
+    NT_MPI(MPI_Fetch_and_op(&count, value, MPI_INT64_T, 0, 0, MPI_SUM, t->win));
+    NT_MPI(MPI_Win_flush(0, t->win));
     return NT_OK;
 }
 
 static nt_status mpi_ticket_next(struct nt_ticket *ticket, int64_t count, int64_t *first) {
     struct mpi_ticket *t = (struct mpi_ticket *)ticket;
-    if (t->win == MPI_WIN_NULL) {
-        NT_TRY(ticket_by_message(t, count, first));
-        return NT_OK;
-    }
-    NT_MPI(MPI_Fetch_and_op(&count, first, MPI_INT64_T, 0, 0, MPI_SUM, t->win));
-    NT_MPI(MPI_Win_flush(0, t->win));
-    return NT_OK;
+    return t->win != MPI_WIN_NULL ? ticket_one_sided(t, count, first) : ticket_by_message(t, count, first);
+}
+
+static nt_status mpi_ticket_add(struct nt_ticket *ticket, int64_t count, int64_t *before) {
+    struct mpi_ticket *t = (struct mpi_ticket *)ticket;
+    return t->win != MPI_WIN_NULL ? ticket_one_sided(t, count, before) : add_by_message(t, count, before);
 }
 
 static void mpi_ticket_close(struct nt_ticket *ticket) {
@@ -454,24 +497,36 @@ static void mpi_ticket_close(struct nt_ticket *ticket) {
     if (t->win != MPI_WIN_NULL) {
         (void)MPI_Win_unlock_all(t->win);
         (void)MPI_Win_free(&t->win);
-    } else {
-        (void)MPI_Wait(&t->asked, MPI_STATUS_IGNORE);
-        (void)meet(t->w->world); /* rank 0 answers until all are here */
-        self_of(t->w->world)->tickets = NULL;
-        if (t->w->dp != NULL) self_of(t->w->dp)->tickets = NULL;
-        (void)MPI_Comm_free(&t->comm);
+        free(t);
+        return;
     }
+    (void)MPI_Waitall(TICKETS_AHEAD, t->asked, MPI_STATUSES_IGNORE);
+    (void)meet(&t->world->base); /* rank 0 serves until all are here */
+    struct mpi_ticket **at = &t->world->tickets;
+    while (*at != t) at = &(*at)->next_open;
+    *at = t->next_open;
+    (void)MPI_Comm_free(&t->comm);
     free(t);
 }
 
-/* Answers what other ranks asked; without messages it only lets MPI serve their one-sided calls. */
+/* Serves until nobody asked for a moment; without messages it only lets MPI serve one-sided calls. */
 static void mpi_progress(struct nt_world *w) {
-    const struct mpi_comm *world = self_of(w->world);
-    int flag = 0;
-    if (world->tickets == NULL || w->rank != 0)
+    struct mpi_comm *world = self_of(w->world);
+    if (world->tickets == NULL || w->rank != 0) {
+        int flag = 0;
         (void)MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, world->handle, &flag, MPI_STATUS_IGNORE);
-    else if (serve_tickets(world->tickets) != NT_OK)
-        nt_error_clear(); /* the next collective fails with its own sentence */
+        return;
+    }
+    int64_t n_served = 0, before = -1;
+    double quiet_since = MPI_Wtime();
+    while (n_served != before || (n_served > 0 && MPI_Wtime() - quiet_since < LINGER_US * 1e-6)) {
+        if (n_served != before) quiet_since = MPI_Wtime();
+        before = n_served;
+        if (serve_tickets(world, &n_served) != NT_OK) {
+            nt_error_clear(); /* the next collective fails with its own sentence */
+            return;
+        }
+    }
 }
 
 const struct nt_comm_backend nt_comm_mpi = {
@@ -489,6 +544,7 @@ const struct nt_comm_backend nt_comm_mpi = {
     .shared_close = mpi_shared_close,
     .ticket_open = mpi_ticket_open,
     .ticket_next = mpi_ticket_next,
+    .ticket_add = mpi_ticket_add,
     .ticket_close = mpi_ticket_close,
     .progress = mpi_progress,
 };

@@ -68,5 +68,6 @@ const struct nt_comm_backend nt_comm_self = {
     .shared_open = self_shared_open,
     .ticket_open = self_ticket_open,
     .ticket_next = self_ticket_next,
+    .ticket_add = self_ticket_next,
     .ticket_close = self_ticket_close,
 };

@@ -62,11 +62,11 @@ static nt_status check_stop(struct loop *l, bool look) {
         int64_t before;
         l->stop_announced = true;
         nt_info("generate", "stopping: %s", nt_stop_reason());
-        return nt_ticket_next(l->stops, 1, &before);
+        return nt_ticket_add(l->stops, 1, &before);
     }
     if (!l->stopping && look && l->world->dp_size > 1) {
         int64_t announced;
-        NT_TRY(nt_ticket_next(l->stops, 0, &announced));
+        NT_TRY(nt_ticket_add(l->stops, 0, &announced));
         l->stopping = l->stop_announced = announced > 0;
     }
     return NT_OK;
@@ -118,8 +118,8 @@ static double my_tokens(const struct loop *l) {
 static nt_status count_work(struct loop *l) {
     int64_t done, tokens;
     const int64_t mine = (int64_t)my_tokens(l);
-    NT_TRY(nt_ticket_next(l->tokens, mine - l->counted_tokens, &tokens));
-    NT_TRY(nt_ticket_next(l->done, l->my_done - l->counted_done, &done));
+    NT_TRY(nt_ticket_add(l->tokens, mine - l->counted_tokens, &tokens));
+    NT_TRY(nt_ticket_add(l->done, l->my_done - l->counted_done, &done));
     tokens += mine - l->counted_tokens;
     done += l->my_done - l->counted_done;
     l->counted_tokens = mine;

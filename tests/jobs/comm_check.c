@@ -149,28 +149,41 @@ static void compute(double seconds) {
 static void mode_tickets(struct nt_world *w, char **args) {
     (void)args;
     enum { N = 3000 };
-    struct nt_ticket *t = NULL;
+    struct nt_ticket *t = NULL, *added = NULL;
+    OK(nt_world_split(w, 1));
     OK(nt_ticket_open(w, &t));
-    int64_t *taken = calloc(N, sizeof *taken), first = 0, n_mine = 0;
+    OK(nt_ticket_open(w, &added));
+    int64_t *taken = calloc(N, sizeof *taken), first = 0, n_mine = 0, before = 0;
     EXPECT(taken != NULL);
     const int64_t count = 1 + w->rank % 3;
     for (int64_t k = 0; first < N; k++) {
         OK(nt_ticket_next(t, count, &first));
-        for (int64_t i = first; i < first + count && i < N; i++, n_mine++) taken[i]++;
-        if (w->rank == 0 && k % 16 == 0) {
-            compute(0.002); /* rank 0 is busy, but once per step it lets MPI serve the others */
-            nt_comm_progress(w);
-            if (k > 0 && first > N / 2) break; /* it also stops early: the others finish */
-        }
+        int64_t n_new = 0, heard = 0;
+        for (int64_t i = first; i < first + count && i < N; i++, n_new++) taken[i]++;
+        n_mine += n_new;
+        OK(nt_ticket_add(added, n_new, &heard));
+        EXPECT(heard >= before && heard <= N); /* what a rank hears may be old, but it grows */
+        before = heard;
+        if (w->rank != 0 || k % 16 != 0) continue;
+        compute(0.002); /* rank 0 is busy, but once per step it lets the others be served */
+        nt_comm_progress(w);
+        if (w->size > 1 && first > N / 2) break; /* it also leaves first and must go on serving while it waits */
     }
-    /* Rank 0 leaves first; it must go on serving while it waits for the others. */
-    if (w->rank != 0) compute(0.05);
+    OK(nt_comm_barrier(w->dp));
     OK(nt_comm_allreduce_sum_i64(w->world, taken, N));
     for (int64_t i = 0; i < N; i++) EXPECT(taken[i] == 1);
+    int64_t heard = 0;
+    OK(nt_ticket_add(added, 0, &heard));
+    for (int i = 0; heard != N && i < 5000; i++) { /* the others hear it while rank 0 waits */
+        (void)usleep(1000);
+        OK(nt_ticket_add(added, 0, &heard));
+    }
+    EXPECT(heard == N);
     int64_t least = -n_mine;
     OK(nt_comm_allreduce_max_i64(w->world, &least, 1));
     if (w->rank == 0) printf("tickets: %d, the poorest rank got %lld\n", (int)N, (long long)-least);
     free(taken);
+    nt_ticket_close(added);
     nt_ticket_close(t);
 }
 

@@ -114,6 +114,10 @@ static void test_tickets(void **state) {
         assert_int_equal(nt_ticket_next(t, counts[i], &first), NT_OK);
         assert_int_equal(first, firsts[i]);
     }
+    assert_int_equal(nt_ticket_add(t, 5, &first), NT_OK);
+    assert_int_equal(first, 9);
+    assert_int_equal(nt_ticket_add(t, 0, &first), NT_OK);
+    assert_int_equal(first, 14);
     nt_ticket_close(t);
     nt_ticket_close(NULL);
     nt_world_close(&w);
