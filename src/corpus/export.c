@@ -90,7 +90,7 @@ static nt_status add_text(struct nt_h5_text *t, int64_t i, bool null_when_empty,
     return st;
 }
 
-/* Infinity is no JSON number: the floor of results.jsonl stands for it; NaN, "not asked", becomes null. */
+/* Infinity is no JSON number: the floor of results.jsonl stands for it; NaN becomes null. */
 static void add_lp(float lp, struct nt_strbuf *out) {
     nt_strbuf_add_json_num(out, lp < -9999.0f ? -9999.0 : (double)lp);
 }
@@ -110,6 +110,33 @@ static nt_status add_top(struct results *r, int64_t t, struct nt_strbuf *out) {
     return NT_OK;
 }
 
+static nt_status add_logprobs(struct results *r, int64_t first, int64_t end, struct nt_strbuf *out) {
+    float lp = NAN;
+    if (first < end) NT_TRY(nt_h5_get(r->logprob, first, &lp));
+    if (isnan(lp)) return NT_OK; /* this row did not ask */
+    nt_strbuf_adds(out, ", \"logprobs\": [");
+    for (int64_t t = first; t < end; t++) {
+        NT_TRY(nt_h5_get(r->logprob, t, &lp));
+        if (t > first) nt_strbuf_adds(out, ", ");
+        add_lp(lp, out);
+    }
+    nt_strbuf_addc(out, ']');
+    return NT_OK;
+}
+
+static nt_status add_tops(struct results *r, int64_t first, int64_t end, struct nt_strbuf *out) {
+    uint32_t id[NT_MAX_TOP_LOGPROBS] = {UINT32_MAX};
+    if (first < end) NT_TRY(nt_h5_get(r->top_id, first, id));
+    if (id[0] == UINT32_MAX) return NT_OK;
+    nt_strbuf_adds(out, ", \"top_logprobs\": [");
+    for (int64_t t = first; t < end; t++) {
+        if (t > first) nt_strbuf_adds(out, ", ");
+        NT_TRY(add_top(r, t, out));
+    }
+    nt_strbuf_addc(out, ']');
+    return NT_OK;
+}
+
 static nt_status add_tokens(struct results *r, int64_t first, int64_t end, struct nt_strbuf *out) {
     nt_strbuf_adds(out, ", \"tokens\": [");
     for (int64_t t = first; t < end; t++) {
@@ -118,24 +145,8 @@ static nt_status add_tokens(struct results *r, int64_t first, int64_t end, struc
         nt_strbuf_addf(out, "%s%u", t > first ? ", " : "", id);
     }
     nt_strbuf_addc(out, ']');
-    if (r->logprob) {
-        nt_strbuf_adds(out, ", \"logprobs\": [");
-        for (int64_t t = first; t < end; t++) {
-            float lp = 0;
-            NT_TRY(nt_h5_get(r->logprob, t, &lp));
-            if (t > first) nt_strbuf_adds(out, ", ");
-            add_lp(lp, out);
-        }
-        nt_strbuf_addc(out, ']');
-    }
-    if (!r->top_id) return NT_OK;
-    nt_strbuf_adds(out, ", \"top_logprobs\": [");
-    for (int64_t t = first; t < end; t++) {
-        if (t > first) nt_strbuf_adds(out, ", ");
-        NT_TRY(add_top(r, t, out));
-    }
-    nt_strbuf_addc(out, ']');
-    return NT_OK;
+    if (r->logprob) NT_TRY(add_logprobs(r, first, end, out));
+    return r->top_id ? add_tops(r, first, end, out) : NT_OK;
 }
 
 static nt_status add_generation(struct results *r, int64_t g, int64_t index, struct nt_strbuf *out) {

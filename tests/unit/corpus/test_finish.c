@@ -12,6 +12,7 @@
 #include "journal.h"
 #include "json.h"
 #include "reader.h"
+#include "transfer.h"
 #include <dirent.h>
 #include <limits.h>
 #include <math.h>
@@ -392,6 +393,46 @@ static void test_refusals(void **state) {
     nt_config_release(&c);
 }
 
+static void test_export(void **state) {
+    (void)state;
+    struct place p;
+    struct nt_config c;
+    struct nt_transfer t;
+    int64_t n_error = 0;
+    char h5[128], jsonl[128], *text = NULL;
+    size_t len = 0;
+    nt_config_init(&c);
+    make_place(&p);
+    write_journal(&p, &c, 0, 1, N_ROWS);
+    assert_int_equal(finish(&p, &c, &n_error), NT_OK);
+    (void)snprintf(h5, sizeof h5, "%s/results.h5", p.out);
+    (void)snprintf(jsonl, sizeof jsonl, "%s/export.jsonl", p.out);
+    assert_int_equal(nt_export(h5, jsonl, &t), NT_OK);
+    assert_int_equal(t.n_rows, N_ROWS);
+    slurp(&p, "export.jsonl", &text, &len);
+    struct nt_json *doc = json_line(text, 0);
+    expect_json(doc, "custom_id", "\"chat\"");
+    expect_json(doc, "choices/1/finish_reason", "\"length\"");
+    expect_json(doc, "choices/1/tokens", "[1,2,3,4]");
+    expect_json(doc, "choices/1/logprobs", "[-0.5,-1.0,-1.5,-9999.0]");
+    expect_json(doc, "choices/1/top_logprobs/3", "[[2,-0.25],[5,-1.25]]");
+    nt_json_free(doc);
+    doc = json_line(text, 1);
+    expect_json(doc, "status", "400");
+    expect_json(doc, "error", "\"line 2: not valid JSON at byte 6: invalid token near 'broken'\"");
+    expect_json(doc, "choices", "[]");
+    nt_json_free(doc);
+    doc = json_line(text, 3); /* asked for no log-probabilities */
+    expect_json(doc, "choices/0",
+                "{\"index\":0,\"content\":\"Hello\xc3\xa9\",\"finish_reason\":\"stop\",\"tokens\":[1,2,3,4]}");
+    expect_json(doc, "line", "5");
+    nt_json_free(doc);
+    assert_null(json_line(text, N_ROWS));
+    free(text);
+    drop_place(&p);
+    nt_config_release(&c);
+}
+
 /* The files as tools other than ours see them. */
 static void test_h5dump(void **state) {
     (void)state;
@@ -424,10 +465,8 @@ static void test_h5dump(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_h5dump),
+        cmocka_unit_test(test_files),  cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_export), cmocka_unit_test(test_h5dump),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
