@@ -16,7 +16,9 @@ static _Noreturn void die_of_bug(const char *file, int line, const char *text) {
     nt_world_abort(nt_status_exit_code(NT_E_INTERNAL));
 }
 
-static void bug_hook(const char *file, int line, const char *text) { die_of_bug(file, line, text); }
+static void bug_hook(const char *file, int line, const char *text) {
+    die_of_bug(file, line, text);
+}
 
 static void print_failure(const struct nt_world *w) {
     const struct nt_error *err = nt_error_last();

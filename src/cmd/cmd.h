@@ -1,7 +1,7 @@
 /* Subcommands: one row in cmd_table.c, one file cmd_<name>.c with one entry.
  *
- * A command gets the world (already open), its settings (defaults, then --config, then flags in command line order) and its
- * positional arguments. It returns a status; main.c prints the sentence and ends the process. stdout carries the
+ * A command gets the world (already open), its settings (defaults, then --config, then flags in command line order) and
+ * its positional arguments. It returns a status; main.c prints the sentence and ends the process. stdout carries the
  * command's answer, stderr the log. Commands that are not `parallel` run on world rank 0 only. */
 #ifndef NT_CMD_H
 #define NT_CMD_H
@@ -26,8 +26,8 @@ struct nt_flag_alias {
 struct nt_cmd {
     const char *name, *args, *doc; /* "generate", "", "one line" */
     nt_status (*run)(struct nt_cmd_context *ctx);
-    const char *sections[5];          /* --some-key is looked up as section.some_key in this order; NULL ended */
-    struct nt_flag_alias aliases[8];  /* shorter or customary names; {NULL, NULL} ended */
+    const char *sections[5];         /* --some-key is looked up as section.some_key in this order; NULL ended */
+    struct nt_flag_alias aliases[8]; /* shorter or customary names; {NULL, NULL} ended */
     int min_args, max_args;
     bool parallel;
 };
@@ -36,8 +36,8 @@ extern const struct nt_cmd nt_cmd_table[];
 extern const int nt_cmd_count;
 
 /* Parses "nocturne CMD ..." into cfg and positionals (pointers into argv). *help is set for -h/--help and `help`. */
-NT_MUST nt_status nt_cmd_parse(int argc, char **argv, const struct nt_cmd **cmd, struct nt_config *cfg, const char **args,
-                               int max_args, int *n_args, bool *help);
+NT_MUST nt_status nt_cmd_parse(int argc, char **argv, const struct nt_cmd **cmd, struct nt_config *cfg,
+                               const char **args, int max_args, int *n_args, bool *help);
 void nt_cmd_usage(const struct nt_cmd *cmd, struct nt_strbuf *out); /* NULL: the program's */
 
 nt_status nt_cmd_generate(struct nt_cmd_context *ctx);

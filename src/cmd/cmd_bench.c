@@ -1,4 +1,5 @@
-/* nocturne bench: llama-bench's columns for prefill and decode, batched decode, and the gemm op against the machine's peak. */
+/* nocturne bench: llama-bench's columns for prefill and decode, batched decode, and the gemm op against the machine's
+ * peak. */
 #include "bench.h"
 #include "cmd.h"
 #include "gemm_bench.h"
@@ -25,7 +26,9 @@ struct table {
     const char *format;
 };
 
-static bool is_format(const struct table *t, const char *name) { return strcmp(t->format, name) == 0; }
+static bool is_format(const struct table *t, const char *name) {
+    return strcmp(t->format, name) == 0;
+}
 
 static void add_cell(const struct table *t, int i, const char *value, struct nt_strbuf *out) {
     const struct column *c = &t->columns[i];
@@ -45,7 +48,8 @@ static void add_cell(const struct table *t, int i, const char *value, struct nt_
 static void begin_table(struct table *t) {
     if (is_format(t, "json")) printf("[\n");
     if (is_format(t, "csv"))
-        for (int i = 0; i < t->n_columns; i++) printf("%s%s%s", i ? "," : "", t->columns[i].name, i + 1 == t->n_columns ? "\n" : "");
+        for (int i = 0; i < t->n_columns; i++)
+            printf("%s%s%s", i ? "," : "", t->columns[i].name, i + 1 == t->n_columns ? "\n" : "");
     if (!is_format(t, "md")) return;
     printf("|");
     for (int i = 0; i < t->n_columns; i++)
@@ -76,8 +80,16 @@ static void end_table(const struct table *t) {
 
 /* ---- bench gemm ---- */
 
-static const struct column gemm_columns[] = {{"n_tok", true, false}, {"n", true, false},      {"k", true, false},    {"threads", true, false},
-                                             {"us", true, false},    {"gflops", true, false}, {"gb_s", true, false}, {"percent_of_peak", true, false}};
+static const struct column gemm_columns[] = {
+    {"n_tok",           true, false},
+    {"n",               true, false},
+    {"k",               true, false},
+    {"threads",         true, false},
+    {"us",              true, false},
+    {"gflops",          true, false},
+    {"gb_s",            true, false},
+    {"percent_of_peak", true, false}
+};
 
 static void gemm_row(void *arg, const struct nt_gemm_bench_row *r) {
     char cells[8][32];
@@ -101,9 +113,11 @@ static nt_status bench_gemm(struct nt_cmd_context *ctx) {
     NT_TRY(nt_backend_from_config(ctx->config, ctx->world, &pool, &be));
     nt_status st = nt_peak_measure(pool, be.isa, &peaks);
     if (st == NT_OK) {
-        struct table t = {gemm_columns, (int)(sizeof gemm_columns / sizeof *gemm_columns), 0, ctx->config->bench_format};
-        fprintf(stderr, "measured peak, isa %s: bf16 %.1f GFLOP/s on 1 thread, %.1f on %d; read %.1f and %.1f GB/s\n", nt_isa_name(be.isa),
-                peaks.gflops[NT_PEAK_BF16][0], peaks.gflops[NT_PEAK_BF16][1], peaks.n_threads, peaks.read_gb_s[0], peaks.read_gb_s[1]);
+        struct table t = {gemm_columns, (int)(sizeof gemm_columns / sizeof *gemm_columns), 0,
+                          ctx->config->bench_format};
+        fprintf(stderr, "measured peak, isa %s: bf16 %.1f GFLOP/s on 1 thread, %.1f on %d; read %.1f and %.1f GB/s\n",
+                nt_isa_name(be.isa), peaks.gflops[NT_PEAK_BF16][0], peaks.gflops[NT_PEAK_BF16][1], peaks.n_threads,
+                peaks.read_gb_s[0], peaks.read_gb_s[1]);
         begin_table(&t);
         st = nt_gemm_bench(&be, 0, 0, 0, gemm_row, &t);
         end_table(&t);
@@ -116,11 +130,26 @@ static nt_status bench_gemm(struct nt_cmd_context *ctx) {
 /* ---- bench of a model ---- */
 
 static const struct column model_columns[] = {
-    {"build_commit", false, true}, {"cpu_info", false, true},       {"model", true, true},         {"size", true, true},
-    {"params", true, true},        {"backend", true, true},         {"threads", true, false},      {"test", true, true},
-    {"t/s", true, true},           {"model_filename", false, true}, {"model_size", false, false},  {"model_n_params", false, false},
-    {"n_batch", false, false},     {"n_seq", false, false},         {"n_prompt", false, false},    {"n_gen", false, false},
-    {"avg_ns", false, false},      {"stddev_ns", false, false},     {"avg_ts", false, false},      {"stddev_ts", false, false},
+    {"build_commit",   false, true },
+    {"cpu_info",       false, true },
+    {"model",          true,  true },
+    {"size",           true,  true },
+    {"params",         true,  true },
+    {"backend",        true,  true },
+    {"threads",        true,  false},
+    {"test",           true,  true },
+    {"t/s",            true,  true },
+    {"model_filename", false, true },
+    {"model_size",     false, false},
+    {"model_n_params", false, false},
+    {"n_batch",        false, false},
+    {"n_seq",          false, false},
+    {"n_prompt",       false, false},
+    {"n_gen",          false, false},
+    {"avg_ns",         false, false},
+    {"stddev_ns",      false, false},
+    {"avg_ts",         false, false},
+    {"stddev_ts",      false, false},
 };
 enum { N_MODEL_COLUMNS = sizeof model_columns / sizeof *model_columns };
 
@@ -130,7 +159,8 @@ static int64_t parameter_count(const struct nt_spec *s) {
     return s->n_layer * layer + (s->tied ? 1 : 2) * (int64_t)s->n_vocab * d + d;
 }
 
-static void model_row(struct table *t, const struct nt_session *s, const struct nt_bench_test *test, const struct nt_bench_result *r) {
+static void model_row(struct table *t, const struct nt_session *s, const struct nt_bench_test *test,
+                      const struct nt_bench_result *r) {
     const struct nt_spec *spec = nt_model_spec(s->model);
     const int64_t params = parameter_count(spec);
     char c[N_MODEL_COLUMNS][256];
@@ -146,9 +176,11 @@ static void model_row(struct table *t, const struct nt_session *s, const struct 
     snprintf(c[i++], 256, "CPU %s", nt_isa_name(s->backend.isa));
     snprintf(c[i++], 256, "%d", nt_pool_size(s->pool));
     if (test->n_seq > 1)
-        snprintf(c[i++], 256, "%s%d x %d", test->timed_prompt ? "pp" : "tg", test->timed_prompt ? test->n_prompt : test->n_gen, test->n_seq);
+        snprintf(c[i++], 256, "%s%d x %d", test->timed_prompt ? "pp" : "tg",
+                 test->timed_prompt ? test->n_prompt : test->n_gen, test->n_seq);
     else
-        snprintf(c[i++], 256, "%s%d", test->timed_prompt ? "pp" : "tg", test->timed_prompt ? test->n_prompt : test->n_gen);
+        snprintf(c[i++], 256, "%s%d", test->timed_prompt ? "pp" : "tg",
+                 test->timed_prompt ? test->n_prompt : test->n_gen);
     snprintf(c[i++], 256, "%.2f \u00b1 %.2f", r->avg_ts, r->stddev_ts);
     snprintf(c[i++], 256, "%.200s", s->config->model_path);
     snprintf(c[i++], 256, "%lld", (long long)params * 2);
@@ -179,7 +211,8 @@ static nt_status parse_batches(const char *text, int32_t *out, int *n) {
         char *end;
         const long v = strtol(at, &end, 10);
         if (end == at || v < 1 || v > 65536 || *n == MAX_BATCHES || (*end && *end != ','))
-            return NT_FAIL(NT_E_USAGE, "bench.batch: \"%s\" is not a list of at most %d batch sizes from 1 to 65536", text, MAX_BATCHES);
+            return NT_FAIL(NT_E_USAGE, "bench.batch: \"%s\" is not a list of at most %d batch sizes from 1 to 65536",
+                           text, MAX_BATCHES);
         out[(*n)++] = (int32_t)v;
         at = *end ? end + 1 : end;
     }
@@ -191,10 +224,16 @@ static nt_status all_tests(struct table *t, struct nt_session *s) {
     int32_t batches[MAX_BATCHES];
     int n;
     NT_TRY(parse_batches(c->bench_batch, batches, &n));
-    if (c->bench_n_prompt > 0) NT_TRY(run_test(t, s, (struct nt_bench_test){.n_seq = 1, .n_prompt = (int32_t)c->bench_n_prompt, .timed_prompt = true}));
-    if (c->bench_n_gen > 0) NT_TRY(run_test(t, s, (struct nt_bench_test){.n_seq = 1, .n_gen = (int32_t)c->bench_n_gen}));
+    if (c->bench_n_prompt > 0)
+        NT_TRY(run_test(
+            t, s, (struct nt_bench_test){.n_seq = 1, .n_prompt = (int32_t)c->bench_n_prompt, .timed_prompt = true}));
+    if (c->bench_n_gen > 0)
+        NT_TRY(run_test(t, s, (struct nt_bench_test){.n_seq = 1, .n_gen = (int32_t)c->bench_n_gen}));
     for (int i = 0; i < n && c->bench_batch_gen > 0; i++)
-        NT_TRY(run_test(t, s, (struct nt_bench_test){.n_seq = batches[i], .n_prompt = (int32_t)c->bench_batch_prompt, .n_gen = (int32_t)c->bench_batch_gen}));
+        NT_TRY(run_test(t, s,
+                        (struct nt_bench_test){.n_seq = batches[i],
+                                               .n_prompt = (int32_t)c->bench_batch_prompt,
+                                               .n_gen = (int32_t)c->bench_batch_gen}));
     return NT_OK;
 }
 

@@ -1,4 +1,5 @@
-/* nocturne doctor: what a job would find here, on every rank: CPU, threads, MPI, HDF5, memory, and the kernels' self-test. */
+/* nocturne doctor: what a job would find here, on every rank: CPU, threads, MPI, HDF5, memory, and the kernels'
+ * self-test. */
 #include "cmd.h"
 #include "cpu_bodies.h"
 #include "env.h"
@@ -30,8 +31,9 @@ static nt_status add_machine(struct nt_cmd_context *ctx, struct nt_strbuf *s, bo
     nt_strbuf_addf(s, "threads        %d per rank, isa %s\n", nt_pool_size(pool), nt_isa_name(be.isa));
     nt_status st = nt_peak_measure(pool, be.isa, &peaks);
     if (st == NT_OK) {
-        nt_strbuf_addf(s, "peak           bf16 %.0f, f32 %.0f GFLOP/s, int8 %.0f GOP/s; read %.1f GB/s\n", peaks.gflops[NT_PEAK_BF16][1],
-                       peaks.gflops[NT_PEAK_F32][1], peaks.gflops[NT_PEAK_INT8][1], peaks.read_gb_s[1]);
+        nt_strbuf_addf(s, "peak           bf16 %.0f, f32 %.0f GFLOP/s, int8 %.0f GOP/s; read %.1f GB/s\n",
+                       peaks.gflops[NT_PEAK_BF16][1], peaks.gflops[NT_PEAK_F32][1], peaks.gflops[NT_PEAK_INT8][1],
+                       peaks.read_gb_s[1]);
         const nt_status tested = nt_ops_selftest(&be, s);
         *ok = tested == NT_OK;
         if (!*ok) nt_strbuf_addf(s, "kernels        FAILED: %s\n", nt_error_last()->text);
@@ -45,9 +47,11 @@ static nt_status check_mpi(struct nt_world *w, struct nt_strbuf *s) {
     int64_t sum = w->rank + 1;
     NT_TRY(nt_comm_allreduce_sum_i64(w->world, &sum, 1));
     const int64_t expected = (int64_t)w->size * (w->size + 1) / 2;
-    if (sum != expected) return NT_FAIL(NT_E_COMM, "allreduce over %d ranks gave %lld, expected %lld", w->size, (long long)sum, (long long)expected);
-    nt_strbuf_addf(s, "mpi            %s, world %d, %d on this node, allreduce ok\n", nt_env_launched_by_mpi() ? "launched" : "not launched (single process)",
-                   w->size, w->node_size);
+    if (sum != expected)
+        return NT_FAIL(NT_E_COMM, "allreduce over %d ranks gave %lld, expected %lld", w->size, (long long)sum,
+                       (long long)expected);
+    nt_strbuf_addf(s, "mpi            %s, world %d, %d on this node, allreduce ok\n",
+                   nt_env_launched_by_mpi() ? "launched" : "not launched (single process)", w->size, w->node_size);
     return NT_OK;
 }
 
@@ -62,7 +66,9 @@ nt_status nt_cmd_doctor(struct nt_cmd_context *ctx) {
     if (st == NT_OK) {
         nt_strbuf_addf(&s, "hdf5           %s\n", nt_hdf5_version());
         nt_strbuf_addf(&s, "memory         %.1f GiB free\n", (double)nt_memory_available() / 1073741824.0);
-        if (nt_env_slurm_job_id()) nt_strbuf_addf(&s, "slurm          job %s, restart %d\n", nt_env_slurm_job_id(), nt_env_slurm_restart_count());
+        if (nt_env_slurm_job_id())
+            nt_strbuf_addf(&s, "slurm          job %s, restart %d\n", nt_env_slurm_job_id(),
+                           nt_env_slurm_restart_count());
         nt_strbuf_addf(&s, "verdict        %s\n\n", ok ? "ok" : "FAILED");
     }
     char *all = calloc((size_t)w->size, REPORT_BYTES), mine[REPORT_BYTES] = {0};
@@ -73,6 +79,8 @@ nt_status nt_cmd_doctor(struct nt_cmd_context *ctx) {
     for (int32_t r = 0; r < w->size && w->rank == 0 && st == NT_OK; r++) fputs(all + (size_t)r * REPORT_BYTES, stdout);
     free(all);
     nt_strbuf_release(&s);
-    if (st == NT_OK && !ok) st = NT_FAIL(NT_E_INTERNAL, "a kernel differs from its portable body on rank %d; set run.isa lower and report this", w->rank);
+    if (st == NT_OK && !ok)
+        st = NT_FAIL(NT_E_INTERNAL,
+                     "a kernel differs from its portable body on rank %d; set run.isa lower and report this", w->rank);
     return nt_comm_agree(w->world, st);
 }

@@ -36,7 +36,10 @@ static nt_status look_for_complete(struct generate *g) {
     g->complete = len >= 64 && memcmp(text, hex, 64) == 0;
     free(text);
     if (g->complete) return NT_OK;
-    return NT_FAIL(NT_E_DATA, "%s holds the results of another job (other input, model or settings); choose another --output or add --fresh", g->job.dir);
+    return NT_FAIL(
+        NT_E_DATA,
+        "%s holds the results of another job (other input, model or settings); choose another --output or add --fresh",
+        g->job.dir);
 }
 
 /* Rank 0 alone: the directory, the input's identity, the job's identity. */
@@ -62,7 +65,9 @@ static nt_status share(struct generate *g) {
     return nt_comm_broadcast(world, g->job.job_digest, sizeof g->job.job_digest, 0);
 }
 
-static const char *piece(void *tok, uint32_t id, size_t *len) { return nt_tokenizer_piece(tok, (int32_t)id, len); }
+static const char *piece(void *tok, uint32_t id, size_t *len) {
+    return nt_tokenizer_piece(tok, (int32_t)id, len);
+}
 
 static const char *model_name(const char *path) {
     const char *slash = strrchr(path, '/');
@@ -92,8 +97,9 @@ static nt_status finish(struct generate *g) {
     text[64] = '\n';
     NT_TRY(nt_publish_bytes(path, text, sizeof text - 1, NT_PUBLISH_REPLACE));
     nt_info("generate", "complete: %lld rows, %lld errors, %lld + %lld tokens in %.1f s (%.0f tok/s); %s/results.jsonl",
-            (long long)g->job.n_rows, (long long)info.n_error, (long long)g->job.prompt_tokens, (long long)g->job.answer_tokens,
-            g->job.generate_s, g->job.generate_s > 0 ? (double)(g->job.prompt_tokens + g->job.answer_tokens) / g->job.generate_s : 0.0,
+            (long long)g->job.n_rows, (long long)info.n_error, (long long)g->job.prompt_tokens,
+            (long long)g->job.answer_tokens, g->job.generate_s,
+            g->job.generate_s > 0 ? (double)(g->job.prompt_tokens + g->job.answer_tokens) / g->job.generate_s : 0.0,
             g->job.dir);
     return NT_OK;
 }
@@ -115,7 +121,9 @@ nt_status nt_cmd_generate(struct nt_cmd_context *ctx) {
     NT_TRY(check_arguments(ctx->config));
     nt_stop_install();
     NT_TRY(nt_session_open(&g.session, ctx->world, ctx->config));
-    g.job = (struct nt_generate_job){.session = &g.session, .metrics = &g.metrics, .input = ctx->config->generate_input,
+    g.job = (struct nt_generate_job){.session = &g.session,
+                                     .metrics = &g.metrics,
+                                     .input = ctx->config->generate_input,
                                      .dir = ctx->config->generate_output};
     const nt_status st = run_job(&g);
     nt_metrics_close(&g.metrics);

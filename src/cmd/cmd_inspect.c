@@ -25,12 +25,16 @@ static void print_dtypes(const struct nt_tensor_source *src) {
         kinds[k].bytes += src->tensors[i].n_bytes;
     }
     for (int k = 0; k < n_kinds; k++)
-        printf("tensors        %lld %s, %.1f MiB\n", (long long)kinds[k].n, kinds[k].name, (double)kinds[k].bytes / 1048576.0);
+        printf("tensors        %lld %s, %.1f MiB\n", (long long)kinds[k].n, kinds[k].name,
+               (double)kinds[k].bytes / 1048576.0);
 }
 
 static void print_spec(const struct nt_spec *s) {
-    static const char *const scaling[] = {[NT_ROPE_NONE] = "none", [NT_ROPE_LINEAR] = "linear", [NT_ROPE_LLAMA3] = "llama3",
-                                          [NT_ROPE_YARN] = "yarn", [NT_ROPE_FREQ_FACTORS] = "frequency factors"};
+    static const char *const scaling[] = {[NT_ROPE_NONE] = "none",
+                                          [NT_ROPE_LINEAR] = "linear",
+                                          [NT_ROPE_LLAMA3] = "llama3",
+                                          [NT_ROPE_YARN] = "yarn",
+                                          [NT_ROPE_FREQ_FACTORS] = "frequency factors"};
     printf("family         %s\n", s->family);
     printf("layers         %d\nd_model        %d\nd_ff           %d\n", s->n_layer, s->d_model, s->d_ff);
     printf("heads          %d of %d, %d kv\n", s->n_head, s->d_head, s->n_kv);
@@ -39,8 +43,9 @@ static void print_spec(const struct nt_spec *s) {
     printf("rope           theta %g, scaling %s\n", s->rope.theta, scaling[s->rope.scaling]);
     printf("norm eps       %g\n", (double)s->norm_eps);
     if (s->window) printf("window         %d\n", s->window);
-    printf("flags         %s%s%s%s%s\n", s->qkv_bias ? " qkv_bias" : "", s->o_bias ? " o_bias" : "", s->mlp_bias ? " mlp_bias" : "",
-           s->qk_norm ? " qk_norm" : "", s->qkv_bias || s->o_bias || s->mlp_bias || s->qk_norm ? "" : " none");
+    printf("flags         %s%s%s%s%s\n", s->qkv_bias ? " qkv_bias" : "", s->o_bias ? " o_bias" : "",
+           s->mlp_bias ? " mlp_bias" : "", s->qk_norm ? " qk_norm" : "",
+           s->qkv_bias || s->o_bias || s->mlp_bias || s->qk_norm ? "" : " none");
 }
 
 static nt_status print_text(const char *path) {

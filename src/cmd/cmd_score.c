@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static double perplexity(double logprob, int64_t n) { return n > 0 ? exp(-logprob / (double)n) : NAN; }
+static double perplexity(double logprob, int64_t n) {
+    return n > 0 ? exp(-logprob / (double)n) : NAN;
+}
 
 static void add_figures(struct nt_strbuf *s, int64_t n_tokens, double logprob) {
     nt_strbuf_addf(s, "\"n_tokens\":%lld,\"logprob\":", (long long)n_tokens);

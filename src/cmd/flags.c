@@ -9,10 +9,10 @@ struct key_row {
 };
 
 static const struct key_row key_rows[] = {
-#define NT_KEY_STR(section, key, def, doc) {#section, #key, false},
+#define NT_KEY_STR(section, key, def, doc)           {#section, #key, false},
 #define NT_KEY_INT(section, key, def, min, max, doc) {#section, #key, false},
 #define NT_KEY_NUM(section, key, def, min, max, doc) {#section, #key, false},
-#define NT_KEY_BOOL(section, key, def, doc) {#section, #key, true},
+#define NT_KEY_BOOL(section, key, def, doc)          {#section, #key, true},
 #define NT_KEY_ENUM(section, key, def, choices, doc) {#section, #key, false},
 #include "config_keys.def"
 #undef NT_KEY_STR
@@ -150,13 +150,15 @@ nt_status nt_cmd_parse(int argc, char **argv, const struct nt_cmd **cmd, struct 
         }
     }
     if (*n_args < (*cmd)->min_args)
-        return NT_FAIL(NT_E_USAGE, "%s: needs %s; `nocturne %s --help` explains", (*cmd)->name, (*cmd)->args, (*cmd)->name);
+        return NT_FAIL(NT_E_USAGE, "%s: needs %s; `nocturne %s --help` explains", (*cmd)->name, (*cmd)->args,
+                       (*cmd)->name);
     return NT_OK;
 }
 
 static void program_usage(struct nt_strbuf *out) {
     nt_strbuf_adds(out, "nocturne: offline LLM jobs on clusters\n\nusage: nocturne SUBCOMMAND [--flag value ...]\n\n");
-    for (int i = 0; i < nt_cmd_count; i++) nt_strbuf_addf(out, "  %-10s %s\n", nt_cmd_table[i].name, nt_cmd_table[i].doc);
+    for (int i = 0; i < nt_cmd_count; i++)
+        nt_strbuf_addf(out, "  %-10s %s\n", nt_cmd_table[i].name, nt_cmd_table[i].doc);
     nt_strbuf_adds(out, "\n`nocturne SUBCOMMAND --help` lists its flags; `nocturne config` prints every setting.\n");
 }
 
@@ -165,8 +167,10 @@ void nt_cmd_usage(const struct nt_cmd *cmd, struct nt_strbuf *out) {
         program_usage(out);
         return;
     }
-    nt_strbuf_addf(out, "nocturne %s: %s\n\nusage: nocturne %s %s%s[--config FILE] [--set section.key=value] [--flag value ...]\n\n",
-                   cmd->name, cmd->doc, cmd->name, cmd->args ? cmd->args : "", cmd->args ? " " : "");
+    nt_strbuf_addf(
+        out,
+        "nocturne %s: %s\n\nusage: nocturne %s %s%s[--config FILE] [--set section.key=value] [--flag value ...]\n\n",
+        cmd->name, cmd->doc, cmd->name, cmd->args ? cmd->args : "", cmd->args ? " " : "");
     nt_strbuf_adds(out, "A setting section.key of the sections below is also the flag --key (with - or _).\n");
     for (const struct nt_flag_alias *a = cmd->aliases; a->flag; a++)
         nt_strbuf_addf(out, "  --%-22s same as --set %s=...\n", a->flag, a->key);

@@ -84,7 +84,8 @@ static void add_identity(struct nt_strbuf *s, const struct nt_generate_job *job,
     add_text(s, "chat", session->has_chat ? session->chat.name : "");
     nt_strbuf_addc(s, ',');
     add_text(s, "chat_template_sha256", session->has_chat ? session->chat.template_sha256 : "");
-    nt_strbuf_addf(s, "},\"world\":{\"size\":%d,\"tp\":%d,\"dp\":%d,\"threads\":%d,", w->size, w->tp_size, w->dp_size, nt_pool_size(session->pool));
+    nt_strbuf_addf(s, "},\"world\":{\"size\":%d,\"tp\":%d,\"dp\":%d,\"threads\":%d,", w->size, w->tp_size, w->dp_size,
+                   nt_pool_size(session->pool));
     add_text(s, "isa", nt_isa_name(session->backend.isa));
     nt_strbuf_addc(s, ',');
     add_text(s, "host", w->host);
@@ -111,9 +112,13 @@ static void compare_world(const struct nt_generate_job *job, const char *path) {
     const int64_t tp = nt_json_int(nt_json_get(world, "tp"), job->session->world->tp_size);
     const char *now = nt_isa_name(job->session->backend.isa);
     if (isa && strcmp(isa, now) != 0)
-        nt_warn("generate", "this job began with isa %s and goes on with %s: later rows may differ in the last bits (run.isa sets it)", isa, now);
+        nt_warn(
+            "generate",
+            "this job began with isa %s and goes on with %s: later rows may differ in the last bits (run.isa sets it)",
+            isa, now);
     if (tp != job->session->world->tp_size)
-        nt_warn("generate", "this job began with tp %lld and goes on with %d: later rows may differ in the last bits", (long long)tp, job->session->world->tp_size);
+        nt_warn("generate", "this job began with tp %lld and goes on with %d: later rows may differ in the last bits",
+                (long long)tp, job->session->world->tp_size);
     nt_json_free(old);
 }
 
@@ -133,14 +138,17 @@ nt_status nt_manifest_write_job(const struct nt_generate_job *job, const uint8_t
     return st;
 }
 
-nt_status nt_manifest_write_run(const struct nt_generate_job *job, const uint8_t input_digest[32], int64_t n_error, double finish_s) {
+nt_status nt_manifest_write_run(const struct nt_generate_job *job, const uint8_t input_digest[32], int64_t n_error,
+                                double finish_s) {
     struct nt_strbuf s = NT_STRBUF_INIT;
     nt_strbuf_addc(&s, '{');
     add_identity(&s, job, input_digest);
-    nt_strbuf_addf(&s, ",\"rows\":{\"total\":%lld,\"errors\":%lld,\"resumed\":%lld}", (long long)job->n_rows, (long long)n_error, (long long)job->n_resumed);
-    nt_strbuf_addf(&s, ",\"tokens\":{\"prompt\":%lld,\"answer\":%lld}", (long long)job->prompt_tokens, (long long)job->answer_tokens);
-    nt_strbuf_addf(&s, ",\"plan\":{\"weight_bytes\":%zu,\"kv_bytes\":%zu,\"activation_bytes\":%zu,\"max_seqs\":%d}", job->stats.weight_bytes,
-                   job->stats.kv_bytes, job->stats.activation_bytes, job->stats.max_seqs);
+    nt_strbuf_addf(&s, ",\"rows\":{\"total\":%lld,\"errors\":%lld,\"resumed\":%lld}", (long long)job->n_rows,
+                   (long long)n_error, (long long)job->n_resumed);
+    nt_strbuf_addf(&s, ",\"tokens\":{\"prompt\":%lld,\"answer\":%lld}", (long long)job->prompt_tokens,
+                   (long long)job->answer_tokens);
+    nt_strbuf_addf(&s, ",\"plan\":{\"weight_bytes\":%zu,\"kv_bytes\":%zu,\"activation_bytes\":%zu,\"max_seqs\":%d}",
+                   job->stats.weight_bytes, job->stats.kv_bytes, job->stats.activation_bytes, job->stats.max_seqs);
     nt_strbuf_adds(&s, ",\"timings\":{");
     add_num(&s, "load_s", job->session->load_s);
     nt_strbuf_addc(&s, ',');
@@ -148,7 +156,8 @@ nt_status nt_manifest_write_run(const struct nt_generate_job *job, const uint8_t
     nt_strbuf_addc(&s, ',');
     add_num(&s, "finish_s", finish_s);
     nt_strbuf_addc(&s, ',');
-    add_num(&s, "tokens_per_s", job->generate_s > 0 ? (double)(job->prompt_tokens + job->answer_tokens) / job->generate_s : 0);
+    add_num(&s, "tokens_per_s",
+            job->generate_s > 0 ? (double)(job->prompt_tokens + job->answer_tokens) / job->generate_s : 0);
     nt_strbuf_addc(&s, ',');
     add_num(&s, "finished_unix", nt_unix_time());
     nt_strbuf_adds(&s, "},\"config\":");

@@ -7,7 +7,9 @@
 
 static volatile sig_atomic_t stop_signal;
 
-static void on_stop(int signal_number) { stop_signal = signal_number; }
+static void on_stop(int signal_number) {
+    stop_signal = signal_number;
+}
 
 void nt_stop_install(void) {
     struct sigaction action;
@@ -21,13 +23,19 @@ void nt_stop_install(void) {
     sigaction(SIGINT, &action, NULL);
 }
 
-bool nt_stop_requested(double deadline) { return stop_signal != 0 || (deadline > 0 && nt_unix_time() >= deadline); }
+bool nt_stop_requested(double deadline) {
+    return stop_signal != 0 || (deadline > 0 && nt_unix_time() >= deadline);
+}
 
 const char *nt_stop_reason(void) {
     switch (stop_signal) {
-    case SIGUSR1: return "SIGUSR1";
-    case SIGTERM: return "SIGTERM";
-    case SIGINT: return "SIGINT";
-    default: return "the job's end time";
+    case SIGUSR1:
+        return "SIGUSR1";
+    case SIGTERM:
+        return "SIGTERM";
+    case SIGINT:
+        return "SIGINT";
+    default:
+        return "the job's end time";
     }
 }

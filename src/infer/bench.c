@@ -11,7 +11,7 @@ struct bench {
     const struct nt_bench_test *test;
     struct nt_arena arena;
     struct nt_pages pages;
-    int32_t step_tokens, per_seq; /* pages of one sequence */
+    int32_t step_tokens, per_seq;    /* pages of one sequence */
     int32_t *ids, *out_rows, *table; // [step_tokens], [n_seq], [n_seq, per_seq]
     struct nt_attn_seq *seqs;        // [n_seq]
     float *logits;                   // [n_seq, ld]
@@ -26,7 +26,7 @@ static nt_status layout(struct bench *b) {
     b->out_rows = NT_TAKE(a, int32_t, t->n_seq);
     b->table = NT_TAKE(a, int32_t, (int64_t)t->n_seq * b->per_seq);
     b->seqs = NT_TAKE(a, struct nt_attn_seq, t->n_seq);
-    b->logits = NT_TAKE(a, float, (int64_t)t->n_seq * nt_model_logit_ld(b->session->model));
+    b->logits = NT_TAKE(a, float, (int64_t)t->n_seq *nt_model_logit_ld(b->session->model));
     return NT_OK;
 }
 
@@ -48,7 +48,8 @@ static nt_status prefill(struct bench *b) {
         while (seq < t->n_seq && batch.n_tok < b->step_tokens) {
             int32_t n = t->n_prompt - at;
             n = n < b->step_tokens - batch.n_tok ? n : b->step_tokens - batch.n_tok;
-            b->seqs[batch.n_seq++] = (struct nt_attn_seq){.q_row = batch.n_tok, .n_q = n, .pos0 = at, .pages = b->table + (int64_t)seq * b->per_seq};
+            b->seqs[batch.n_seq++] = (struct nt_attn_seq){
+                .q_row = batch.n_tok, .n_q = n, .pos0 = at, .pages = b->table + (int64_t)seq * b->per_seq};
             batch.n_tok += n;
             at += n;
             if (at < t->n_prompt) break;
@@ -64,9 +65,15 @@ static nt_status prefill(struct bench *b) {
 
 static nt_status decode(struct bench *b, int32_t step) {
     const struct nt_bench_test *t = b->test;
-    struct nt_batch batch = {.ids = b->ids, .seqs = b->seqs, .out_rows = b->out_rows, .n_tok = t->n_seq, .n_seq = t->n_seq, .n_out = t->n_seq};
+    struct nt_batch batch = {.ids = b->ids,
+                             .seqs = b->seqs,
+                             .out_rows = b->out_rows,
+                             .n_tok = t->n_seq,
+                             .n_seq = t->n_seq,
+                             .n_out = t->n_seq};
     for (int32_t i = 0; i < t->n_seq; i++) {
-        b->seqs[i] = (struct nt_attn_seq){.q_row = i, .n_q = 1, .pos0 = t->n_prompt + step, .pages = b->table + (int64_t)i * b->per_seq};
+        b->seqs[i] = (struct nt_attn_seq){
+            .q_row = i, .n_q = 1, .pos0 = t->n_prompt + step, .pages = b->table + (int64_t)i * b->per_seq};
         b->out_rows[i] = i;
     }
     random_ids(b, t->n_seq, (uint64_t)(1000000 + step));
@@ -106,10 +113,12 @@ static nt_status measure(struct bench *b, int32_t reps, struct nt_bench_result *
     return NT_OK;
 }
 
-nt_status nt_bench_model(struct nt_session *s, const struct nt_bench_test *test, int32_t step_tokens, int32_t reps, struct nt_bench_result *out) {
+nt_status nt_bench_model(struct nt_session *s, const struct nt_bench_test *test, int32_t step_tokens, int32_t reps,
+                         struct nt_bench_result *out) {
     struct bench b = {.session = s, .test = test, .step_tokens = step_tokens > test->n_seq ? step_tokens : test->n_seq};
     if (test->n_prompt + test->n_gen > s->max_len)
-        return NT_FAIL(NT_E_USAGE, "bench: %d + %d tokens exceed the model's longest sequence of %d", test->n_prompt, test->n_gen, s->max_len);
+        return NT_FAIL(NT_E_USAGE, "bench: %d + %d tokens exceed the model's longest sequence of %d", test->n_prompt,
+                       test->n_gen, s->max_len);
     b.per_seq = nt_pages_for(test->n_prompt + test->n_gen);
     nt_arena_init(&b.arena, "bench");
     nt_status st = layout(&b);

@@ -23,16 +23,16 @@ struct nt_engine {
     struct nt_arena arena;
     struct nt_pages pages;
     struct nt_sampler sampler;
-    struct nt_seq **running;       // [max_seqs]
-    struct nt_seq **waiting;       // [cap_waiting] ring of owned sequences
+    struct nt_seq **running; // [max_seqs]
+    struct nt_seq **waiting; // [cap_waiting] ring of owned sequences
     int32_t n_running, n_waiting, first_waiting, cap_waiting, n_active;
     struct row_list finished;
-    int32_t *ids, *out_rows;       // [max_tokens_per_step], [max_seqs]
-    struct nt_attn_seq *batch;     // [max_seqs]
-    struct nt_seq **sampled;       // [max_seqs]
-    struct nt_sample_in *in;       // [max_seqs]
-    struct nt_sample_out *out;     // [max_seqs]
-    float *logits;                 // [max_seqs, ld]
+    int32_t *ids, *out_rows;   // [max_tokens_per_step], [max_seqs]
+    struct nt_attn_seq *batch; // [max_seqs]
+    struct nt_seq **sampled;   // [max_seqs]
+    struct nt_sample_in *in;   // [max_seqs]
+    struct nt_sample_out *out; // [max_seqs]
+    float *logits;             // [max_seqs, ld]
     int32_t stops[NT_MAX_STOP_IDS];
     int32_t n_stops;
     struct nt_engine_stats stats;
@@ -45,7 +45,8 @@ static nt_status layout(struct nt_engine *e, int32_t n_page) {
     const size_t seqs = (size_t)e->c.max_seqs;
     NT_TRY(nt_pages_layout(&e->pages, a, e->c.model, n_page));
     nt_model_layout(e->c.model, a, e->c.max_tokens_per_step, e->c.max_seqs);
-    nt_sampler_layout(&e->sampler, a, e->c.model, e->c.backend, e->c.world->tp, nt_tokenizer_n_vocab(e->c.tok), e->c.max_seqs);
+    nt_sampler_layout(&e->sampler, a, e->c.model, e->c.backend, e->c.world->tp, nt_tokenizer_n_vocab(e->c.tok),
+                      e->c.max_seqs);
     e->running = NT_TAKE(a, struct nt_seq *, seqs);
     e->sampled = NT_TAKE(a, struct nt_seq *, seqs);
     e->batch = NT_TAKE(a, struct nt_attn_seq, seqs);
@@ -53,11 +54,13 @@ static nt_status layout(struct nt_engine *e, int32_t n_page) {
     e->out = NT_TAKE(a, struct nt_sample_out, seqs);
     e->out_rows = NT_TAKE(a, int32_t, seqs);
     e->ids = NT_TAKE(a, int32_t, e->c.max_tokens_per_step);
-    e->logits = NT_TAKE(a, float, seqs * (size_t)nt_model_logit_ld(e->c.model));
+    e->logits = NT_TAKE(a, float, seqs *(size_t)nt_model_logit_ld(e->c.model));
     return NT_OK;
 }
 
-static double mib(size_t bytes) { return (double)bytes / 1048576.0; }
+static double mib(size_t bytes) {
+    return (double)bytes / 1048576.0;
+}
 
 /* Chooses the number of pages and checks the plan against the memory that is free. */
 static nt_status plan(struct nt_engine *e, int32_t *n_page) {
@@ -68,7 +71,9 @@ static nt_status plan(struct nt_engine *e, int32_t *n_page) {
     const int64_t affordable = (int64_t)((e->c.kv_bytes ? e->c.kv_bytes : available / 2) / page);
     if (pages > affordable) pages = affordable;
     if (pages < per_seq)
-        return NT_FAIL(NT_E_NOMEM, "the KV cache needs %.0f MiB for one sequence of %d tokens, %.0f MiB are allowed; lower model.max_len or raise generate.kv_memory_gib",
+        return NT_FAIL(NT_E_NOMEM,
+                       "the KV cache needs %.0f MiB for one sequence of %d tokens, %.0f MiB are allowed; lower "
+                       "model.max_len or raise generate.kv_memory_gib",
                        mib((size_t)per_seq * page), e->c.max_len, mib((size_t)affordable * page));
     NT_TRY(layout(e, (int32_t)pages)); /* counts */
     e->stats.weight_bytes = nt_model_weight_bytes(e->c.model);
@@ -76,10 +81,15 @@ static nt_status plan(struct nt_engine *e, int32_t *n_page) {
     e->stats.activation_bytes = e->arena.used - e->stats.kv_bytes;
     e->stats.n_pages = (int32_t)pages;
     e->stats.max_seqs = e->c.max_seqs;
-    nt_info("plan", "weights %.0f MiB (loaded), kv cache up to %.0f MiB (%d pages of %d tokens), activations %.0f MiB; %.0f MiB free per rank",
-            mib(e->stats.weight_bytes), mib(e->stats.kv_bytes), (int)pages, NT_KV_PAGE, mib(e->stats.activation_bytes), mib(available));
+    nt_info("plan",
+            "weights %.0f MiB (loaded), kv cache up to %.0f MiB (%d pages of %d tokens), activations %.0f MiB; %.0f "
+            "MiB free per rank",
+            mib(e->stats.weight_bytes), mib(e->stats.kv_bytes), (int)pages, NT_KV_PAGE, mib(e->stats.activation_bytes),
+            mib(available));
     if (e->arena.used > available)
-        return NT_FAIL(NT_E_NOMEM, "the job needs %.0f MiB but %.0f MiB are free on this node per rank; lower generate.max_num_seqs, model.max_len or generate.kv_memory_gib",
+        return NT_FAIL(NT_E_NOMEM,
+                       "the job needs %.0f MiB but %.0f MiB are free on this node per rank; lower "
+                       "generate.max_num_seqs, model.max_len or generate.kv_memory_gib",
                        mib(e->arena.used), mib(available));
     *n_page = (int32_t)pages;
     return NT_OK;
@@ -89,7 +99,8 @@ static void collect_stops(struct nt_engine *e) {
     int64_t n;
     const int32_t *ids = nt_tokenizer_stops(e->c.tok, &n);
     for (int64_t i = 0; i < n && e->n_stops < NT_MAX_STOP_IDS; i++) e->stops[e->n_stops++] = ids[i];
-    if (e->c.chat) e->n_stops += (int32_t)nt_chat_stops(e->c.chat, e->c.tok, e->stops + e->n_stops, NT_MAX_STOP_IDS - e->n_stops);
+    if (e->c.chat)
+        e->n_stops += (int32_t)nt_chat_stops(e->c.chat, e->c.tok, e->stops + e->n_stops, NT_MAX_STOP_IDS - e->n_stops);
     const struct nt_spec *spec = nt_model_spec(e->c.model);
     for (int32_t i = 0; i < spec->n_eos && e->n_stops < NT_MAX_STOP_IDS; i++) e->stops[e->n_stops++] = spec->eos_ids[i];
 }
@@ -157,7 +168,8 @@ static char *copy_text(const char *text) {
     return copy;
 }
 
-nt_status nt_prompt_ids(const struct nt_engine_config *c, const struct nt_request *req, struct nt_ids *ids, char **why) {
+nt_status nt_prompt_ids(const struct nt_engine_config *c, const struct nt_request *req, struct nt_ids *ids,
+                        char **why) {
     nt_status st = NT_OK;
     *why = NULL;
     if (req->kind == NT_REQUEST_CHAT) {
@@ -173,7 +185,8 @@ nt_status nt_prompt_ids(const struct nt_engine_config *c, const struct nt_reques
         for (int32_t i = 0; i < req->n_prompt_ids; i++) {
             if (req->prompt_ids[i] < 0 || req->prompt_ids[i] >= n_vocab) {
                 struct nt_strbuf s = NT_STRBUF_INIT;
-                nt_strbuf_addf(&s, "prompt token %d is %d; the vocabulary has ids 0 to %d", i, req->prompt_ids[i], n_vocab - 1);
+                nt_strbuf_addf(&s, "prompt token %d is %d; the vocabulary has ids 0 to %d", i, req->prompt_ids[i],
+                               n_vocab - 1);
                 *why = s.data;
                 return NT_OK;
             }
@@ -205,7 +218,8 @@ static char *length_error(const struct nt_ids *ids, int32_t max_len) {
     if (ids->len == 0)
         nt_strbuf_adds(&s, "the prompt has no tokens");
     else
-        nt_strbuf_addf(&s, "the prompt has %lld tokens, the longest sequence is %d (model.max_len)", (long long)ids->len, max_len);
+        nt_strbuf_addf(&s, "the prompt has %lld tokens, the longest sequence is %d (model.max_len)",
+                       (long long)ids->len, max_len);
     return s.data;
 }
 
@@ -276,7 +290,9 @@ int32_t nt_engine_room(const struct nt_engine *e) {
     return room > 0 ? room : 0;
 }
 
-int32_t nt_engine_active(const struct nt_engine *e) { return e->n_active; }
+int32_t nt_engine_active(const struct nt_engine *e) {
+    return e->n_active;
+}
 
 /* ---- a step ---- */
 
@@ -374,4 +390,6 @@ bool nt_engine_pop(struct nt_engine *e, struct nt_result *out) {
     return true;
 }
 
-const struct nt_engine_stats *nt_engine_stats(const struct nt_engine *e) { return &e->stats; }
+const struct nt_engine_stats *nt_engine_stats(const struct nt_engine *e) {
+    return &e->stats;
+}

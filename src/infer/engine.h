@@ -1,9 +1,9 @@
 /* The engine: continuous batching over a paged KV cache.
  *
- * Rows are added, each step forwards every running sequence (one token when decoding, a chunk of its prompt before that, together
- * at most max_tokens_per_step), and finished rows are taken out in any order. A sequence is admitted when the pages for its prompt
- * and its longest answer are free, so nothing is ever evicted and no two sequences can wait for each other. What a
- * row answers does not depend on its neighbours (see ops.h), so admission order is free.
+ * Rows are added, each step forwards every running sequence (one token when decoding, a chunk of its prompt before
+ * that, together at most max_tokens_per_step), and finished rows are taken out in any order. A sequence is admitted
+ * when the pages for its prompt and its longest answer are free, so nothing is ever evicted and no two sequences can
+ * wait for each other. What a row answers does not depend on its neighbours (see ops.h), so admission order is free.
  * Threading: one thread. All ranks of a tensor-parallel group add the same rows in the same order and step together.
  * Errors of one row (prompt too long, template refuses) become its result; nt_status is for the job. */
 #ifndef NT_ENGINE_H
@@ -46,8 +46,10 @@ struct nt_engine_stats {
 };
 const struct nt_engine_stats *nt_engine_stats(const struct nt_engine *e);
 
-/* Prompt ids of a request (chat rendering, tokenization or given ids), as generate and score use them. A refusal becomes *why (malloc'd). */
-NT_MUST nt_status nt_prompt_ids(const struct nt_engine_config *c, const struct nt_request *req, struct nt_ids *ids, char **why);
+/* Prompt ids of a request (chat rendering, tokenization or given ids), as generate and score use them. A refusal
+ * becomes *why (malloc'd). */
+NT_MUST nt_status nt_prompt_ids(const struct nt_engine_config *c, const struct nt_request *req, struct nt_ids *ids,
+                                char **why);
 /* Seed of a row that names none: a mix of the job's seed and the row's index. */
 uint64_t nt_row_seed(uint64_t job_seed, int64_t row);
 

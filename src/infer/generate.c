@@ -25,15 +25,19 @@ struct loop {
     struct nt_journal *journal; /* leaders */
     struct nt_watchdog *watchdog;
     struct nt_ticket *rows, *done, *tokens, *stops; /* shared counters on rank 0 */
-    uint8_t *is_done;           // [n_rows / 8 + 1]
+    uint8_t *is_done;                               // [n_rows / 8 + 1]
     int64_t next_ticket, counted_tokens, counted_done, my_done;
     bool exhausted, stopping, stop_announced;
     double deadline, last_sync, last_count, start;
     struct nt_progress progress;
 };
 
-static bool is_leader(const struct loop *l) { return l->world->tp_rank == 0; }
-static bool row_is_done(const struct loop *l, int64_t row) { return l->is_done[row >> 3] >> (row & 7) & 1; }
+static bool is_leader(const struct loop *l) {
+    return l->world->tp_rank == 0;
+}
+static bool row_is_done(const struct loop *l, int64_t row) {
+    return l->is_done[row >> 3] >> (row & 7) & 1;
+}
 
 /* ---- rows ---- */
 
@@ -130,9 +134,10 @@ static nt_status count_work(struct loop *l) {
 
 static void write_metrics(struct loop *l) {
     const struct nt_engine_stats *s = nt_engine_stats(l->engine);
-    nt_metrics_event(l->job->metrics, "progress", NT_INT("rows_done", l->my_done), NT_INT("prompt_tokens", s->prompt_tokens),
-                     NT_INT("answer_tokens", s->answer_tokens), NT_INT("steps", s->steps), NT_NUM("forward_s", s->forward_s),
-                     NT_NUM("sample_s", s->sample_s), NT_NUM("elapsed_s", nt_now() - l->start));
+    nt_metrics_event(l->job->metrics, "progress", NT_INT("rows_done", l->my_done),
+                     NT_INT("prompt_tokens", s->prompt_tokens), NT_INT("answer_tokens", s->answer_tokens),
+                     NT_INT("steps", s->steps), NT_NUM("forward_s", s->forward_s), NT_NUM("sample_s", s->sample_s),
+                     NT_NUM("elapsed_s", nt_now() - l->start));
 }
 
 /* Every step is cheap; syncs and counting happen at their intervals. *look: shared counters are due. */
@@ -185,7 +190,8 @@ static nt_status load_done(struct loop *l) {
     struct nt_generate_job *job = l->job;
     const size_t bytes = (size_t)(job->n_rows / 8 + 1);
     l->is_done = calloc(bytes, 1);
-    nt_status st = l->is_done ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the map of %lld rows", (long long)job->n_rows);
+    nt_status st =
+        l->is_done ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the map of %lld rows", (long long)job->n_rows);
     if (st == NT_OK && l->world->rank == 0)
         st = nt_journal_scan(job->dir, job->job_digest, job->n_rows, l->is_done, &job->n_resumed);
     NT_TRY(nt_comm_agree(l->world->world, st));
@@ -201,7 +207,8 @@ static nt_status open_files(struct loop *l) {
 static nt_status open_loop(struct loop *l) {
     struct nt_generate_job *job = l->job;
     NT_TRY(load_done(l));
-    if (job->n_resumed > 0) nt_info("generate", "resuming: %lld of %lld rows are done", (long long)job->n_resumed, (long long)job->n_rows);
+    if (job->n_resumed > 0)
+        nt_info("generate", "resuming: %lld of %lld rows are done", (long long)job->n_resumed, (long long)job->n_rows);
     const struct nt_engine_config ec = nt_session_engine_config(job->session);
     NT_TRY(nt_engine_new(&l->engine, &ec));
     NT_TRY(nt_comm_agree(l->world->world, open_files(l)));
@@ -250,8 +257,11 @@ static nt_status total(struct loop *l) {
         nt_progress_end(&l->progress, job->n_done, (double)(sums[1] + sums[2]));
     }
     if (job->n_done == job->n_rows) return NT_OK;
-    if (!stopped) return NT_FAIL(NT_E_INTERNAL, "%lld of %lld rows are done though nothing stopped the job", (long long)job->n_done, (long long)job->n_rows);
-    return NT_FAIL(NT_E_STOPPED, "stopped after %lld of %lld rows; the same command resumes", (long long)job->n_done, (long long)job->n_rows);
+    if (!stopped)
+        return NT_FAIL(NT_E_INTERNAL, "%lld of %lld rows are done though nothing stopped the job",
+                       (long long)job->n_done, (long long)job->n_rows);
+    return NT_FAIL(NT_E_STOPPED, "stopped after %lld of %lld rows; the same command resumes", (long long)job->n_done,
+                   (long long)job->n_rows);
 }
 
 nt_status nt_generate_run(struct nt_generate_job *job) {

@@ -1,9 +1,10 @@
-/* The generate job: rows from a shared counter through the engine into the journal, until all are done or a stop is due.
+/* The generate job: rows from a shared counter through the engine into the journal, until all are done or a stop is
+ * due.
  *
- * Exactly once: a row counts when its journal record is synced; a restarted job scans the journals and skips those rows. Rows
- * are handed to data-parallel groups dynamically, so there is no idle tail; the leader of each tensor-parallel
- * group decides what its group does and broadcasts it. nt_generate_run returns NT_OK (all rows done) or NT_E_STOPPED on
- * every rank alike; other errors may be one rank's and end the job. */
+ * Exactly once: a row counts when its journal record is synced; a restarted job scans the journals and skips those
+ * rows. Rows are handed to data-parallel groups dynamically, so there is no idle tail; the leader of each
+ * tensor-parallel group decides what its group does and broadcasts it. nt_generate_run returns NT_OK (all rows done) or
+ * NT_E_STOPPED on every rank alike; other errors may be one rank's and end the job. */
 #ifndef NT_GENERATE_H
 #define NT_GENERATE_H
 
@@ -18,7 +19,7 @@ struct nt_generate_job {
     const char *input, *dir;    /* dir/journal holds the journals */
     int64_t n_rows;
     uint8_t job_digest[32];
-    bool owns_dir;              /* set by the command: rank 0 prepared dir */
+    bool owns_dir; /* set by the command: rank 0 prepared dir */
     /* results, the same on all ranks */
     int64_t n_resumed, n_done;
     int64_t prompt_tokens, answer_tokens, steps;

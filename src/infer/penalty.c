@@ -38,7 +38,8 @@ void nt_penalty_see(struct nt_penalty *p, int32_t id, int32_t times) {
     p->count[s] += times;
 }
 
-void nt_penalty_apply(const struct nt_penalty *p, const struct nt_sampling *s, float *logits, int32_t first, int32_t n_vocab) {
+void nt_penalty_apply(const struct nt_penalty *p, const struct nt_sampling *s, float *logits, int32_t first,
+                      int32_t n_vocab) {
     for (int32_t i = 0; i < p->cap; i++) {
         const int32_t v = p->id[i] - first;
         if (p->id[i] < 0 || v < 0 || v >= n_vocab) continue;

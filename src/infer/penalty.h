@@ -1,8 +1,8 @@
 /* What a sequence has said so far, for penalties: each distinct token with its count in the answer.
  *
  * An open-addressing table; tokens of the prompt count 0 (repetition penalty sees them, presence and frequency do not).
- * Formulae: repetition as in CTRL (Keskar et al. 2019) and transformers: positive logits are divided, negative ones multiplied;
- * presence and frequency as in the OpenAI API: logit -= presence * (count > 0) + frequency * count. */
+ * Formulae: repetition as in CTRL (Keskar et al. 2019) and transformers: positive logits are divided, negative ones
+ * multiplied; presence and frequency as in the OpenAI API: logit -= presence * (count > 0) + frequency * count. */
 #ifndef NT_PENALTY_H
 #define NT_PENALTY_H
 
@@ -17,7 +17,8 @@ struct nt_penalty {
 bool nt_penalty_needed(const struct nt_sampling *s);
 void nt_penalty_see(struct nt_penalty *p, int32_t id, int32_t times); /* times 0: prompt, 1: one more in the answer */
 /* Applies to this shard's logits: tokens first .. first + n_vocab - 1. */
-void nt_penalty_apply(const struct nt_penalty *p, const struct nt_sampling *s, float *logits, int32_t first, int32_t n_vocab);
+void nt_penalty_apply(const struct nt_penalty *p, const struct nt_sampling *s, float *logits, int32_t first,
+                      int32_t n_vocab);
 void nt_penalty_release(struct nt_penalty *p);
 
 #endif

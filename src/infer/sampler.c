@@ -6,15 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-void nt_sampler_layout(struct nt_sampler *s, struct nt_arena *a, const struct nt_model *m, struct nt_backend *be, struct nt_comm *tp,
-                       int32_t n_vocab, int32_t max_rows) {
+void nt_sampler_layout(struct nt_sampler *s, struct nt_arena *a, const struct nt_model *m, struct nt_backend *be,
+                       struct nt_comm *tp, int32_t n_vocab, int32_t max_rows) {
     const int32_t model_vocab = nt_model_spec(m)->n_vocab, count = nt_model_vocab_count(m);
     const size_t rows = (size_t)max_rows, pairs = rows * NT_SAMPLER_K;
-    *s = (struct nt_sampler){.be = be, .tp = tp, .ld = nt_model_logit_ld(m), .max_rows = max_rows, .first = nt_model_vocab_first(m)};
+    *s = (struct nt_sampler){
+        .be = be, .tp = tp, .ld = nt_model_logit_ld(m), .max_rows = max_rows, .first = nt_model_vocab_first(m)};
     s->n_vocab = n_vocab < model_vocab ? n_vocab : model_vocab;
     const int32_t left = s->n_vocab - s->first;
     s->n_local = left < 0 ? 0 : left < count ? left : count;
-    s->raw = NT_TAKE(a, float, rows * (size_t)s->ld);
+    s->raw = NT_TAKE(a, float, rows *(size_t)s->ld);
     s->max = NT_TAKE(a, float, rows);
     s->sum = NT_TAKE(a, float, rows);
     s->inv_temp = NT_TAKE(a, float, rows);
@@ -39,12 +40,18 @@ static bool better(struct nt_pair a, struct nt_pair b) {
 static nt_status global_stats(struct nt_sampler *s, const float *logits, int32_t n) {
     const int32_t size = nt_comm_size(s->tp);
     if (s->n_local > 0) {
-        const struct nt_logit_stats_args args = {.logits = logits, .ld = s->ld, .max = s->max, .sum_exp = s->sum,
-                                                 .argmax = s->argmax, .n_row = n, .n_vocab = s->n_local};
+        const struct nt_logit_stats_args args = {.logits = logits,
+                                                 .ld = s->ld,
+                                                 .max = s->max,
+                                                 .sum_exp = s->sum,
+                                                 .argmax = s->argmax,
+                                                 .n_row = n,
+                                                 .n_vocab = s->n_local};
         NT_TRY(s->be->ops.logit_stats(s->be, &args));
     }
     for (int32_t r = 0; r < n; r++) {
-        s->mine[2 * r] = (struct nt_pair){s->n_local ? s->max[r] : -INFINITY, s->n_local ? s->first + s->argmax[r] : INT32_MAX};
+        s->mine[2 * r] =
+            (struct nt_pair){s->n_local ? s->max[r] : -INFINITY, s->n_local ? s->first + s->argmax[r] : INT32_MAX};
         s->mine[2 * r + 1] = (struct nt_pair){s->n_local ? s->sum[r] : 0, 0};
     }
     NT_TRY(nt_comm_allgather(s->tp, s->mine, s->all, (size_t)(2 * n) * sizeof *s->mine));
@@ -79,19 +86,25 @@ static void merge_lists(const struct nt_pair *all, int32_t size, int32_t n, int3
     }
 }
 
-/* The k best of rows over all shards into s->merged [n, k]; shards shorter than k are padded with -inf. n * k <= max_rows * NT_SAMPLER_K. */
+/* The k best of rows over all shards into s->merged [n, k]; shards shorter than k are padded with -inf. n * k <=
+ * max_rows * NT_SAMPLER_K. */
 static nt_status global_topk(struct nt_sampler *s, const float *logits, int32_t n, int32_t k) {
     const int32_t have = k < s->n_local ? k : s->n_local;
     if (have > 0) {
-        const struct nt_logit_topk_args args = {.logits = logits, .ld = s->ld, .value = s->cand_value, .index = s->cand_index,
-                                                .n_row = n, .n_vocab = s->n_local, .k = have};
+        const struct nt_logit_topk_args args = {.logits = logits,
+                                                .ld = s->ld,
+                                                .value = s->cand_value,
+                                                .index = s->cand_index,
+                                                .n_row = n,
+                                                .n_vocab = s->n_local,
+                                                .k = have};
         NT_TRY(s->be->ops.logit_topk(s->be, &args));
     }
     for (int32_t r = 0; r < n; r++)
         for (int32_t i = 0; i < k; i++)
-            s->mine[(int64_t)r * k + i] =
-                i < have ? (struct nt_pair){s->cand_value[(int64_t)r * have + i], s->first + s->cand_index[(int64_t)r * have + i]}
-                         : (struct nt_pair){-INFINITY, INT32_MAX};
+            s->mine[(int64_t)r * k + i] = i < have ? (struct nt_pair){s->cand_value[(int64_t)r * have + i],
+                                                                      s->first + s->cand_index[(int64_t)r * have + i]}
+                                                   : (struct nt_pair){-INFINITY, INT32_MAX};
     NT_TRY(nt_comm_allgather(s->tp, s->mine, s->all, (size_t)n * (size_t)k * sizeof *s->mine));
     for (int32_t r = 0; r < n; r++) merge_lists(s->all, nt_comm_size(s->tp), n, r, k, s->merged + (int64_t)r * k);
     return NT_OK;
@@ -99,11 +112,15 @@ static nt_status global_topk(struct nt_sampler *s, const float *logits, int32_t 
 
 /* ---- one row's rules ---- */
 
-static bool is_sampled(const struct nt_sampling *p) { return p->temperature > 0; }
+static bool is_sampled(const struct nt_sampling *p) {
+    return p->temperature > 0;
+}
 static bool is_truncated(const struct nt_sampling *p, int32_t n_vocab) {
     return is_sampled(p) && ((p->top_k > 0 && p->top_k < n_vocab) || p->top_p < 1 || p->min_p > 0);
 }
-static bool wants_logprobs(const struct nt_sampling *p) { return p->top_logprobs >= 0; }
+static bool wants_logprobs(const struct nt_sampling *p) {
+    return p->top_logprobs >= 0;
+}
 
 /* Bias, penalties, masks and temperature, in place on this shard. True when the row was changed. */
 static bool shape_row(const struct nt_sampler *s, const struct nt_sample_in *in, float *row) {
@@ -131,9 +148,10 @@ static float gumbel(uint64_t seed, uint64_t stream, int32_t id) {
     return -logf(-logf(nt_unit_float(w[id & 3])));
 }
 
-/* How many of the k best (descending) the truncation keeps; 0: more candidates are needed to tell. total: sum of exp(v - v[0]) over
- * the whole vocabulary. */
-static int32_t keep_count(const struct nt_sampling *p, const struct nt_pair *best, int32_t k, bool all_seen, float total) {
+/* How many of the k best (descending) the truncation keeps; 0: more candidates are needed to tell. total: sum of exp(v
+ * - v[0]) over the whole vocabulary. */
+static int32_t keep_count(const struct nt_sampling *p, const struct nt_pair *best, int32_t k, bool all_seen,
+                          float total) {
     int32_t keep = k;
     bool decided = all_seen;
     if (p->top_k > k && !all_seen) return 0;
@@ -176,7 +194,8 @@ static int32_t draw(const struct nt_sample_in *in, const struct nt_pair *best, i
 }
 
 /* A row whose kept set is larger than the batched candidates: ever longer lists, at last the whole vocabulary. */
-static nt_status draw_long(struct nt_sampler *s, const float *row, const struct nt_sample_in *in, float total, int32_t *token) {
+static nt_status draw_long(struct nt_sampler *s, const float *row, const struct nt_sample_in *in, float total,
+                           int32_t *token) {
     const int32_t cap = s->max_rows * NT_SAMPLER_K;
     struct nt_sampler wide = *s;
     void *memory = NULL;
@@ -205,8 +224,8 @@ static nt_status draw_long(struct nt_sampler *s, const float *row, const struct 
 
 /* ---- the passes ---- */
 
-static nt_status top_logprobs(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in, struct nt_sample_out *out,
-                              int32_t n) {
+static nt_status top_logprobs(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in,
+                              struct nt_sample_out *out, int32_t n) {
     int32_t k = 0;
     for (int32_t r = 0; r < n; r++) k = in[r].params->top_logprobs > k ? in[r].params->top_logprobs : k;
     k = k < s->n_vocab ? k : s->n_vocab;
@@ -224,7 +243,8 @@ static nt_status top_logprobs(struct nt_sampler *s, const float *logits, const s
     return NT_OK;
 }
 
-static nt_status gumbel_pass(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in, struct nt_sample_out *out, int32_t n) {
+static nt_status gumbel_pass(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in,
+                             struct nt_sample_out *out, int32_t n) {
     const int32_t size = nt_comm_size(s->tp);
     for (int32_t r = 0; r < n; r++) {
         s->inv_temp[r] = is_sampled(in[r].params) && !is_truncated(in[r].params, s->n_vocab) ? 1.0f : 0.0f;
@@ -232,9 +252,16 @@ static nt_status gumbel_pass(struct nt_sampler *s, const float *logits, const st
         s->stream[r] = in[r].stream;
     }
     if (s->n_local > 0) {
-        const struct nt_logit_gumbel_args args = {.logits = logits, .ld = s->ld, .inv_temp = s->inv_temp, .seed = s->seed,
-                                                  .stream = s->stream, .value = s->value, .index = s->cand_index,
-                                                  .n_row = n, .n_vocab = s->n_local, .first = s->first};
+        const struct nt_logit_gumbel_args args = {.logits = logits,
+                                                  .ld = s->ld,
+                                                  .inv_temp = s->inv_temp,
+                                                  .seed = s->seed,
+                                                  .stream = s->stream,
+                                                  .value = s->value,
+                                                  .index = s->cand_index,
+                                                  .n_row = n,
+                                                  .n_vocab = s->n_local,
+                                                  .first = s->first};
         NT_TRY(s->be->ops.logit_gumbel(s->be, &args));
     }
     for (int32_t r = 0; r < n; r++)
@@ -251,8 +278,8 @@ static nt_status gumbel_pass(struct nt_sampler *s, const float *logits, const st
     return NT_OK;
 }
 
-static nt_status truncated_pass(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in, struct nt_sample_out *out,
-                                int32_t n) {
+static nt_status truncated_pass(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in,
+                                struct nt_sample_out *out, int32_t n) {
     const int32_t k = NT_SAMPLER_K < s->n_vocab ? NT_SAMPLER_K : s->n_vocab;
     NT_TRY(global_topk(s, logits, n, k));
     for (int32_t r = 0; r < n; r++) {
@@ -267,8 +294,8 @@ static nt_status truncated_pass(struct nt_sampler *s, const float *logits, const
 }
 
 /* Raw logits of the chosen tokens live on the shard that owns them. */
-static nt_status chosen_logprobs(struct nt_sampler *s, const float *logits, const bool *changed, const float *lse, struct nt_sample_out *out,
-                                 int32_t n) {
+static nt_status chosen_logprobs(struct nt_sampler *s, const float *logits, const bool *changed, const float *lse,
+                                 struct nt_sample_out *out, int32_t n) {
     const int32_t size = nt_comm_size(s->tp);
     for (int32_t r = 0; r < n; r++) {
         const int32_t v = out[r].token - s->first;
@@ -284,7 +311,8 @@ static nt_status chosen_logprobs(struct nt_sampler *s, const float *logits, cons
     return NT_OK;
 }
 
-nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, struct nt_sample_out *out, int32_t n) {
+nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, struct nt_sample_out *out,
+                         int32_t n) {
     NT_CHECK(n <= s->max_rows);
     bool logprobs = false, sampled = false, truncated = false, reshaped = false;
     bool changed[n > 0 ? n : 1];

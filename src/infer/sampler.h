@@ -1,11 +1,11 @@
 /* From logit rows to tokens, over a vocabulary that may be split across tensor-parallel ranks.
  *
- * Order per row: logit bias and penalties, stops masked before min_tokens, temperature, top-k, top-p (smallest set whose probability
- * reaches p), min-p (relative to the best), then one draw by the Gumbel-max trick (argmax of logit / temperature + noise):
- * the noise is a function of (seed, stream, token), so a draw does not depend on batch, threads or ranks. Temperature 0
- * is argmax, ties to the lower id. Log-probabilities are those of the raw logits (vLLM's logprobs_mode raw).
- * Only (value, index) pairs and per-row sums travel between ranks; every rank computes the same tokens.
- * Memory comes from the job arena; all ranks of the tp communicator call with the same rows. */
+ * Order per row: logit bias and penalties, stops masked before min_tokens, temperature, top-k, top-p (smallest set
+ * whose probability reaches p), min-p (relative to the best), then one draw by the Gumbel-max trick (argmax of logit /
+ * temperature + noise): the noise is a function of (seed, stream, token), so a draw does not depend on batch, threads
+ * or ranks. Temperature 0 is argmax, ties to the lower id. Log-probabilities are those of the raw logits (vLLM's
+ * logprobs_mode raw). Only (value, index) pairs and per-row sums travel between ranks; every rank computes the same
+ * tokens. Memory comes from the job arena; all ranks of the tp communicator call with the same rows. */
 #ifndef NT_SAMPLER_H
 #define NT_SAMPLER_H
 
@@ -23,7 +23,7 @@ struct nt_sample_in {
 
 struct nt_sample_out {
     int32_t token;
-    float logprob;  /* valid when params->top_logprobs >= 0 */
+    float logprob; /* valid when params->top_logprobs >= 0 */
     int32_t n_top;
     int32_t top_id[NT_MAX_TOP_LOGPROBS]; /* best first */
     float top_lp[NT_MAX_TOP_LOGPROBS];
@@ -34,24 +34,25 @@ struct nt_sampler {
     struct nt_comm *tp;
     int64_t ld;
     int32_t max_rows, first, n_local, n_vocab; /* usable vocabulary: of this shard, and of all */
-    float *raw;                                // [max_rows, ld] untouched copies of rows whose log-probabilities are wanted
-    float *max, *sum, *inv_temp, *value;       // [max_rows]
-    int32_t *argmax;                           // [max_rows]
-    uint64_t *seed, *stream;                   // [max_rows]
+    float *raw;                          // [max_rows, ld] untouched copies of rows whose log-probabilities are wanted
+    float *max, *sum, *inv_temp, *value; // [max_rows]
+    int32_t *argmax;                     // [max_rows]
+    uint64_t *seed, *stream;             // [max_rows]
     struct nt_pair {
         float value;
         int32_t id;
-    } *mine, *all, *merged; // [max_rows * k], [tp * max_rows * k], [max_rows * k]
-    float *cand_value;      // [max_rows * k]
-    int32_t *cand_index;    // [max_rows * k]
+    } * mine, *all, *merged; // [max_rows * k], [tp * max_rows * k], [max_rows * k]
+    float *cand_value;       // [max_rows * k]
+    int32_t *cand_index;     // [max_rows * k]
 };
 
 enum { NT_SAMPLER_K = 256 }; /* candidates per row in the batched pass; rows that need more are extended one by one */
 
 /* Layout function. n_vocab: tokens the tokenizer knows (rows of padding beyond it are never chosen). */
-void nt_sampler_layout(struct nt_sampler *s, struct nt_arena *a, const struct nt_model *m, struct nt_backend *be, struct nt_comm *tp,
-                       int32_t n_vocab, int32_t max_rows);
+void nt_sampler_layout(struct nt_sampler *s, struct nt_arena *a, const struct nt_model *m, struct nt_backend *be,
+                       struct nt_comm *tp, int32_t n_vocab, int32_t max_rows);
 /* logits [n, ld] are overwritten. */
-NT_MUST nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, struct nt_sample_out *out, int32_t n);
+NT_MUST nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in,
+                                 struct nt_sample_out *out, int32_t n);
 
 #endif

@@ -12,7 +12,8 @@
 
 enum { STEP_TOKENS = 512, MAX_OPEN = 64 };
 
-/* A row in work: its tokens, window by window. Tokens are forwarded up to the last one but one: that one predicts the end. */
+/* A row in work: its tokens, window by window. Tokens are forwarded up to the last one but one: that one predicts the
+ * end. */
 struct text {
     struct nt_score_row row;
     int64_t index;
@@ -56,7 +57,7 @@ static nt_status layout(struct score *s) {
     s->max = NT_TAKE(a, float, STEP_TOKENS);
     s->sum = NT_TAKE(a, float, STEP_TOKENS);
     s->chosen = NT_TAKE(a, float, STEP_TOKENS);
-    s->logits = NT_TAKE(a, float, (int64_t)STEP_TOKENS * nt_model_logit_ld(s->session->model));
+    s->logits = NT_TAKE(a, float, (int64_t)STEP_TOKENS *nt_model_logit_ld(s->session->model));
     return NT_OK;
 }
 
@@ -71,7 +72,8 @@ static void keep_score(struct score *s, const struct text *t) {
         s->done = realloc(s->done, (size_t)s->cap_done * sizeof *s->done);
         NT_CHECK(s->done);
     }
-    s->done[s->n_done++] = (struct nt_row_score){.row = t->index, .n_tokens = t->row.error ? -1 : t->n_scored, .logprob = t->logprob};
+    s->done[s->n_done++] =
+        (struct nt_row_score){.row = t->index, .n_tokens = t->row.error ? -1 : t->n_scored, .logprob = t->logprob};
     s->n_tokens += t->n_scored;
 }
 
@@ -144,7 +146,8 @@ static nt_status add_logprobs(struct score *s, int32_t n) {
     struct nt_comm *tp = s->session->world->tp;
     const int64_t ld = nt_model_logit_ld(m);
     const int32_t first = nt_model_vocab_first(m), count = nt_model_vocab_count(m), size = nt_comm_size(tp);
-    const struct nt_logit_stats_args args = {.logits = s->logits, .ld = ld, .max = s->max, .sum_exp = s->sum, .n_row = n, .n_vocab = count};
+    const struct nt_logit_stats_args args = {
+        .logits = s->logits, .ld = ld, .max = s->max, .sum_exp = s->sum, .n_row = n, .n_vocab = count};
     NT_TRY(s->session->backend.ops.logit_stats(&s->session->backend, &args));
     struct part {
         float max, sum, chosen;
@@ -274,7 +277,8 @@ nt_status nt_score_run(struct nt_session *session, const char *input, struct nt_
     const int64_t window = session->config->score_window;
     s.window = (int32_t)(window < session->max_len ? window : session->max_len);
     nt_status st = open_score(&s, input);
-    if (session->world->rank == 0) nt_progress_begin(&s.progress, "rows", "tok/s", 0, 0, session->config->run_log_interval_s);
+    if (session->world->rank == 0)
+        nt_progress_begin(&s.progress, "rows", "tok/s", 0, 0, session->config->run_log_interval_s);
     if (st == NT_OK) st = work(&s);
     if (st == NT_OK) st = gather(&s, total);
     if (session->world->rank == 0) nt_progress_end(&s.progress, s.n_done, (double)s.n_tokens);

@@ -1,9 +1,11 @@
 /* The score job: log-likelihood of given texts under the model, per row and in all.
  *
- * A row is {"text"} (every token after the first is scored; the first has no context), {"prompt","completion"} (the completion is scored), {"messages"} (the last message, given
- * the rendered ones before it), a row of an HDF5 corpus, or a whole plain text file as one row. Texts longer than score.window are cut into
- * windows; each starts at the last token of the one before, so only context is lost, no token. Rows are handed to data-parallel groups dynamically;
- * sums run in token order in double, so a row's figure does not depend on its neighbours. Perplexity is exp(-logprob / n_tokens). */
+ * A row is {"text"} (every token after the first is scored; the first has no context), {"prompt","completion"} (the
+ * completion is scored), {"messages"} (the last message, given the rendered ones before it), a row of an HDF5 corpus,
+ * or a whole plain text file as one row. Texts longer than score.window are cut into windows; each starts at the last
+ * token of the one before, so only context is lost, no token. Rows are handed to data-parallel groups dynamically; sums
+ * run in token order in double, so a row's figure does not depend on its neighbours. Perplexity is exp(-logprob /
+ * n_tokens). */
 #ifndef NT_SCORE_H
 #define NT_SCORE_H
 

@@ -28,7 +28,8 @@ static bool ends_with(const char *s, const char *end) {
 
 static enum kind kind_of(const char *path) {
     if (ends_with(path, ".h5") || ends_with(path, ".hdf5")) return KIND_CORPUS;
-    if (ends_with(path, ".jsonl") || ends_with(path, ".jsonl.gz") || ends_with(path, ".jsonl.zst") || ends_with(path, ".json"))
+    if (ends_with(path, ".jsonl") || ends_with(path, ".jsonl.gz") || ends_with(path, ".jsonl.zst") ||
+        ends_with(path, ".json"))
         return KIND_JSONL;
     return KIND_TEXT;
 }
@@ -74,7 +75,8 @@ static nt_status row_fault(struct nt_score_row *out, nt_status st) {
     return NT_OK;
 }
 
-static nt_status encode(struct nt_score_rows *r, const char *text, size_t len, unsigned flags, struct nt_score_row *out) {
+static nt_status encode(struct nt_score_rows *r, const char *text, size_t len, unsigned flags,
+                        struct nt_score_row *out) {
     return row_fault(out, nt_tokenizer_encode(r->session->text.tok, text, len, flags, &out->ids));
 }
 
@@ -84,7 +86,8 @@ static nt_status whole_text(struct nt_score_rows *r, const char *text, size_t le
 }
 
 /* The last message given the ones before it and the prompt for an answer. */
-static nt_status last_message(struct nt_score_rows *r, const struct nt_message *m, int64_t n, struct nt_score_row *out) {
+static nt_status last_message(struct nt_score_rows *r, const struct nt_message *m, int64_t n,
+                              struct nt_score_row *out) {
     if (!r->session->has_chat) {
         out->error = copy(r->session->chat_error);
         return NT_OK;
@@ -110,7 +113,8 @@ static nt_status messages_row(struct nt_score_rows *r, const struct nt_json *lis
     for (size_t i = 0; i < n && !out->error; i++) {
         m[i].role = nt_json_str(nt_json_get(nt_json_at(list, i), "role"), NULL);
         m[i].content = nt_json_str(nt_json_get(nt_json_at(list, i), "content"), &m[i].len);
-        if (!m[i].role || !m[i].content) out->error = copy("each message needs a string \"role\" and a string \"content\"");
+        if (!m[i].role || !m[i].content)
+            out->error = copy("each message needs a string \"role\" and a string \"content\"");
     }
     if (!out->error) st = last_message(r, m, (int64_t)n, out);
     free(m);
@@ -128,7 +132,8 @@ static nt_status json_row(struct nt_score_rows *r, const struct nt_json *line, s
         out->first = out->ids.len > 0 ? (int32_t)out->ids.len : 1;
         return out->error ? NT_OK : encode(r, completion, n_completion, 0, out);
     }
-    if (nt_json_is(nt_json_get(line, "messages"), NT_JSON_ARRAY)) return messages_row(r, nt_json_get(line, "messages"), out);
+    if (nt_json_is(nt_json_get(line, "messages"), NT_JSON_ARRAY))
+        return messages_row(r, nt_json_get(line, "messages"), out);
     out->error = copy("expected {\"text\"}, {\"prompt\",\"completion\"} or {\"messages\"} with strings");
     return NT_OK;
 }
@@ -191,9 +196,12 @@ static nt_status corpus_row(struct nt_score_rows *r, int64_t row, struct nt_scor
 nt_status nt_score_rows_get(struct nt_score_rows *r, int64_t row, struct nt_score_row *out, bool *end) {
     *out = (struct nt_score_row){.first = 1};
     switch (r->kind) {
-    case KIND_JSONL: return jsonl_row(r, row, out, end);
-    case KIND_TEXT: return text_row(r, row, out, end);
-    case KIND_CORPUS: return corpus_row(r, row, out, end);
+    case KIND_JSONL:
+        return jsonl_row(r, row, out, end);
+    case KIND_TEXT:
+        return text_row(r, row, out, end);
+    case KIND_CORPUS:
+        return corpus_row(r, row, out, end);
     }
     return NT_OK;
 }

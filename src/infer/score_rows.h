@@ -1,4 +1,5 @@
-/* Rows of text to score, streamed from JSONL, plain text or an HDF5 corpus, as token ids with the first scored position.
+/* Rows of text to score, streamed from JSONL, plain text or an HDF5 corpus, as token ids with the first scored
+ * position.
  *
  * Forward only; every rank opens its own. A row that cannot be scored carries a sentence instead of ids. The ids are
  * owned by the caller (nt_ids_release). Errors of the file itself are NT_E_DATA / NT_E_IO. */

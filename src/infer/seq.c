@@ -3,8 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-void nt_seq_init(struct nt_seq *s, const struct nt_sampling *params, int32_t choice, uint64_t seed, const struct nt_ids *prompt, int32_t limit) {
-    *s = (struct nt_seq){.params = params, .choice = choice, .seed = seed, .n_prompt = (int32_t)prompt->len, .limit = limit};
+void nt_seq_init(struct nt_seq *s, const struct nt_sampling *params, int32_t choice, uint64_t seed,
+                 const struct nt_ids *prompt, int32_t limit) {
+    *s = (struct nt_seq){
+        .params = params, .choice = choice, .seed = seed, .n_prompt = (int32_t)prompt->len, .limit = limit};
     nt_ids_append(&s->ids, prompt->data, prompt->len);
     nt_detok_init(&s->detok, true);
     s->use_penalty = nt_penalty_needed(params);
@@ -83,7 +85,8 @@ static void end(struct nt_seq *s, enum nt_finish why) {
     s->finish = why;
 }
 
-void nt_seq_accept(struct nt_seq *s, const struct nt_tokenizer *tok, const int32_t *stops, int32_t n_stops, const struct nt_sample_out *out) {
+void nt_seq_accept(struct nt_seq *s, const struct nt_tokenizer *tok, const int32_t *stops, int32_t n_stops,
+                   const struct nt_sample_out *out) {
     const struct nt_sampling *p = s->params;
     const size_t from = s->text.len;
     const int32_t answer = nt_seq_n_answer(s);

@@ -1,8 +1,8 @@
 /* One sequence being generated: its tokens, pages, text so far, and when it ends.
  *
  * Owned by the engine; a sequence is one choice of one row. Tokens 0 .. n_cached-1 have their keys and values in
- * the cache. nt_seq_accept takes a sampled token, extends the text and decides the end: a stop id, a stop string (the text is cut
- * before it), max_tokens, or the longest length. All decisions are functions of the row alone. */
+ * the cache. nt_seq_accept takes a sampled token, extends the text and decides the end: a stop id, a stop string (the
+ * text is cut before it), max_tokens, or the longest length. All decisions are functions of the row alone. */
 #ifndef NT_SEQ_H
 #define NT_SEQ_H
 
@@ -31,14 +31,18 @@ struct nt_seq {
     enum nt_finish finish;
 };
 
-static inline int32_t nt_seq_n_answer(const struct nt_seq *s) { return (int32_t)s->ids.len - s->n_prompt; }
+static inline int32_t nt_seq_n_answer(const struct nt_seq *s) {
+    return (int32_t)s->ids.len - s->n_prompt;
+}
 
 /* params must outlive the sequence. */
-void nt_seq_init(struct nt_seq *s, const struct nt_sampling *params, int32_t choice, uint64_t seed, const struct nt_ids *prompt, int32_t limit);
+void nt_seq_init(struct nt_seq *s, const struct nt_sampling *params, int32_t choice, uint64_t seed,
+                 const struct nt_ids *prompt, int32_t limit);
 void nt_seq_release(struct nt_seq *s);
 /* stops [n_stops]: ids that end the answer unless params->ignore_eos. */
 void nt_seq_sample_in(const struct nt_seq *s, const int32_t *stops, int32_t n_stops, struct nt_sample_in *in);
-void nt_seq_accept(struct nt_seq *s, const struct nt_tokenizer *tok, const int32_t *stops, int32_t n_stops, const struct nt_sample_out *out);
+void nt_seq_accept(struct nt_seq *s, const struct nt_tokenizer *tok, const int32_t *stops, int32_t n_stops,
+                   const struct nt_sample_out *out);
 /* Moves the finished answer into c. */
 void nt_seq_take_choice(struct nt_seq *s, struct nt_choice *c);
 

@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, struct nt_pool **pool, struct nt_backend *be) {
+nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, struct nt_pool **pool,
+                                 struct nt_backend *be) {
     enum nt_isa isa;
     NT_TRY(nt_isa_choose(c->run_isa, &isa));
     NT_TRY(nt_pool_new(pool, (int)c->run_threads, c->run_pin, w->node_rank, w->node_size));
@@ -32,7 +33,8 @@ static nt_status open_chat(struct nt_session *s) {
 
 static nt_status open_parts(struct nt_session *s) {
     const struct nt_config *c = s->config;
-    if (!c->model_path[0]) return NT_FAIL(NT_E_USAGE, "no model given; add --model PATH (a GGUF file or a Hugging Face directory)");
+    if (!c->model_path[0])
+        return NT_FAIL(NT_E_USAGE, "no model given; add --model PATH (a GGUF file or a Hugging Face directory)");
     NT_TRY(nt_backend_from_config(c, s->world, &s->pool, &s->backend));
     NT_TRY(nt_tokenizer_load(c->model_path, &s->text));
     NT_TRY(open_chat(s));
@@ -53,10 +55,12 @@ nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct
     const int32_t model_len = nt_model_spec(s->model)->max_len;
     s->max_len = c->model_max_len > 0 && c->model_max_len < model_len ? (int32_t)c->model_max_len : model_len;
     if (c->model_max_len > model_len)
-        nt_warn("model", "model.max_len %lld exceeds the model's own %d: using %d", (long long)c->model_max_len, model_len, model_len);
+        nt_warn("model", "model.max_len %lld exceeds the model's own %d: using %d", (long long)c->model_max_len,
+                model_len, model_len);
     s->load_s = nt_now() - start;
-    nt_info("model", "%s loaded in %.1f s, %d ranks (tp %d, dp %d), %d threads each, isa %s", nt_model_spec(s->model)->family, s->load_s,
-            w->size, w->tp_size, w->dp_size, nt_pool_size(s->pool), nt_isa_name(s->backend.isa));
+    nt_info("model", "%s loaded in %.1f s, %d ranks (tp %d, dp %d), %d threads each, isa %s",
+            nt_model_spec(s->model)->family, s->load_s, w->size, w->tp_size, w->dp_size, nt_pool_size(s->pool),
+            nt_isa_name(s->backend.isa));
     return NT_OK;
 }
 

@@ -23,7 +23,8 @@ struct nt_session {
     double load_s;
 };
 
-NT_MUST nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, struct nt_pool **pool, struct nt_backend *be);
+NT_MUST nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, struct nt_pool **pool,
+                                         struct nt_backend *be);
 NT_MUST nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct nt_config *c);
 void nt_session_close(struct nt_session *s);
 struct nt_engine_config nt_session_engine_config(const struct nt_session *s);

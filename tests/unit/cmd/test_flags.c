@@ -32,7 +32,10 @@ static void flags_set_their_keys(void **state) {
     const struct nt_cmd *cmd;
     bool help;
     (void)state;
-    assert_int_equal(parse(&cfg, &cmd, &help, "generate --model m.gguf --input a.jsonl --output=out --tp 2 --max-num-seqs 8 --top_p 0.5 --fresh --set sampling.seed=7"), NT_OK);
+    assert_int_equal(parse(&cfg, &cmd, &help,
+                           "generate --model m.gguf --input a.jsonl --output=out --tp 2 --max-num-seqs 8 --top_p 0.5 "
+                           "--fresh --set sampling.seed=7"),
+                     NT_OK);
     assert_string_equal(cmd->name, "generate");
     assert_false(help);
     assert_string_equal(cfg.model_path, "m.gguf");
@@ -67,21 +70,21 @@ static void wrong_lines_are_named(void **state) {
     static const struct {
         const char *line, *part;
     } rows[] = {
-        {"generat --input x", "maybe: generate?"},
-        {"generate --inptu x", "maybe: --input?"},
-        {"generate --max-num-seq 3", "maybe: --max_num_seqs?"},
-        {"generate --input", "--input needs a value"},
-        {"generate --tp", "--tp needs a value"},
-        {"generate --tp x", "--tp"},
-        {"generate --top-p 1.5", "--top-p"},
-        {"generate stray", "unexpected argument \"stray\""},
-        {"inspect", "needs PATH"},
-        {"bench gemm ops", "unexpected argument \"ops\""},
-        {"generate --set sampling.sed=1", "maybe: sampling.seed?"},
-        {"generate --config no-such-file.cfg", "no-such-file.cfg"},
-        {"generate --config", "--config needs a file"},
-        {"generate --fresh=maybe", "--fresh"},
-        {"frobnicate", "unknown subcommand \"frobnicate\""},
+        {"generat --input x",                  "maybe: generate?"                 },
+        {"generate --inptu x",                 "maybe: --input?"                  },
+        {"generate --max-num-seq 3",           "maybe: --max_num_seqs?"           },
+        {"generate --input",                   "--input needs a value"            },
+        {"generate --tp",                      "--tp needs a value"               },
+        {"generate --tp x",                    "--tp"                             },
+        {"generate --top-p 1.5",               "--top-p"                          },
+        {"generate stray",                     "unexpected argument \"stray\""    },
+        {"inspect",                            "needs PATH"                       },
+        {"bench gemm ops",                     "unexpected argument \"ops\""      },
+        {"generate --set sampling.sed=1",      "maybe: sampling.seed?"            },
+        {"generate --config no-such-file.cfg", "no-such-file.cfg"                 },
+        {"generate --config",                  "--config needs a file"            },
+        {"generate --fresh=maybe",             "--fresh"                          },
+        {"frobnicate",                         "unknown subcommand \"frobnicate\""},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -109,7 +112,8 @@ static void every_command_explains_itself(void **state) {
         assert_true(help);
         nt_cmd_usage(cmd, &s);
         assert_non_null(strstr(nt_strbuf_cstr(&s), nt_cmd_table[i].doc));
-        for (int k = 0; nt_cmd_table[i].sections[k]; k++) assert_non_null(strstr(nt_strbuf_cstr(&s), nt_cmd_table[i].sections[k]));
+        for (int k = 0; nt_cmd_table[i].sections[k]; k++)
+            assert_non_null(strstr(nt_strbuf_cstr(&s), nt_cmd_table[i].sections[k]));
         nt_strbuf_release(&s);
         nt_config_release(&cfg);
     }

@@ -46,8 +46,12 @@ static void *take(size_t n, size_t size) {
 
 static void make(struct nt_sampler *s, struct fixture *f, int32_t n_vocab) {
     const size_t rows = MAX_ROWS, pairs = rows * NT_SAMPLER_K;
-    *s = (struct nt_sampler){.be = &f->be, .tp = f->world.tp, .ld = (n_vocab + 15) / 16 * 16, .max_rows = MAX_ROWS,
-                             .n_local = n_vocab, .n_vocab = n_vocab};
+    *s = (struct nt_sampler){.be = &f->be,
+                             .tp = f->world.tp,
+                             .ld = (n_vocab + 15) / 16 * 16,
+                             .max_rows = MAX_ROWS,
+                             .n_local = n_vocab,
+                             .n_vocab = n_vocab};
     s->raw = take(rows * (size_t)s->ld, sizeof(float));
     s->max = take(rows, sizeof(float));
     s->sum = take(rows, sizeof(float));
@@ -64,7 +68,8 @@ static void make(struct nt_sampler *s, struct fixture *f, int32_t n_vocab) {
 }
 
 static void drop(struct nt_sampler *s) {
-    void *const all[] = {s->raw, s->max, s->sum, s->inv_temp, s->value, s->argmax, s->seed, s->stream, s->mine, s->all, s->merged, s->cand_value, s->cand_index};
+    void *const all[] = {s->raw,    s->max,  s->sum, s->inv_temp, s->value,      s->argmax,    s->seed,
+                         s->stream, s->mine, s->all, s->merged,   s->cand_value, s->cand_index};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -120,13 +125,15 @@ static void logprobs_are_of_the_raw_logits(void **state) {
     drop(&s);
 }
 
-/* 20,000 draws against the softmax: every frequency within five standard deviations. Seeds are fixed, so is the outcome. */
+/* 20,000 draws against the softmax: every frequency within five standard deviations. Seeds are fixed, so is the
+ * outcome. */
 static void check_distribution(struct fixture *f, struct nt_sampling p, const double *expected) {
     enum { DRAWS = 20000 };
     struct nt_sampler s;
     int count[N_RAMP] = {0};
     make(&s, f, N_RAMP);
-    for (uint64_t i = 0; i < DRAWS; i++) count[one(&s, ramp, &(struct nt_sample_in){.params = &p, .seed = 7, .stream = i}).token]++;
+    for (uint64_t i = 0; i < DRAWS; i++)
+        count[one(&s, ramp, &(struct nt_sample_in){.params = &p, .seed = 7, .stream = i}).token]++;
     for (int i = 0; i < N_RAMP; i++) {
         const double sigma = sqrt(DRAWS * expected[i] * (1 - expected[i]));
         assert_true(fabs(count[i] - DRAWS * expected[i]) <= 5 * sigma);
@@ -237,7 +244,8 @@ static void rows_do_not_see_each_other(void **state) {
     enum { N = 700 };
     struct nt_sampler s;
     make(&s, *state, N);
-    float *logits = take((size_t)MAX_ROWS * (size_t)s.ld, sizeof *logits), *copy = take((size_t)MAX_ROWS * (size_t)s.ld, sizeof *copy);
+    float *logits = take((size_t)MAX_ROWS * (size_t)s.ld, sizeof *logits),
+          *copy = take((size_t)MAX_ROWS * (size_t)s.ld, sizeof *copy);
     struct nt_sampling p[MAX_ROWS];
     struct nt_sample_in in[MAX_ROWS];
     struct nt_sample_out out[MAX_ROWS];
