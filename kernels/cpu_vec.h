@@ -15,7 +15,7 @@
 #ifdef __AVX512BF16__
 
 static inline __mmask16 nt_v16_mask(int32_t n) {
-    return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+    return _cvtu32_mask16(_bzhi_u32(0xffff, (uint32_t)(n < 0 ? 0 : n > 16 ? 16 : n)));
 }
 
 /* 2^x for x <= 0 or NaN. -Inf gives 0: the fraction is NaN then, and vscalefps by -Inf makes that 0. */
