@@ -111,9 +111,10 @@ box_wait() { # JOB SECONDS -> prints "STATE CODE:SIGNAL"; state TIMEOUT when it 
 
 # A requeued job waits two minutes, because the old step may still be dying. Here we can see when it is gone; but slurmd
 # refuses a job in the second in which its credential was revoked ("Job credential revoked").
-box_restart_now() { # JOB RESTARTS: waits until it was requeued so often
+box_restart_now() { # JOB RESTARTS: waits until it was requeued so often; false when it ended instead
     local i
     for i in $(seq 600); do
+        case $(box_field "$1" JobState) in COMPLETED | FAILED | CANCELLED | TIMEOUT) return 1 ;; esac
         [ "$(box_field "$1" Restarts)" = "$2" ] && [ "$(squeue -h -j "$1" -o %t)" = PD ] &&
             ! pgrep -f "slurmstepd: \[$1\." >/dev/null && { sleep 3; scontrol update jobid="$1" starttime=now; return 0; }
         sleep .1

@@ -17,9 +17,12 @@ say() { echo "$(date +%T) $*"; }
 across() { timeout -k 5 "$NT_TIMEOUT" srun --immediate=20 --mpi=pmix -N2 --ntasks-per-node=2 --mem=1G --kill-on-bad-exit=1 "$@"; }
 for args in "collectives 1" "collectives 2" "collectives 4" "shared 1" "shared 2" tickets agree; do
     expect_rc 0 across "$NT_TEST_BIN/comm_check" $args
-    grep -v ' warn ' "$WORK/out"
+    grep -Ev ' warn |^srun: job' "$WORK/out"
+    case $args in # one copy per node and tp index
+    "shared 1") grep -q '4 ranks, 2 copies' "$WORK/out" || fail "two nodes do not hold one copy each" ;;
+    "shared 2") grep -q '4 ranks, 4 copies' "$WORK/out" || fail "two nodes do not hold two copies each" ;;
+    esac
 done
-check "two nodes share one copy: $(cat "$WORK/out")" true
 expect_rc 76 across "$NT_TEST_BIN/comm_check" hang stop "$WORK/hang" 2
 check "the hang is not named: $(cat "$WORK/out")" grep -Eq "rank 1 \(host n1, pid [0-9]+, doing 'read input'.*stopped or dead" "$WORK/out"
 say "a hang across nodes: $(grep -m1 -o 'rank 1 (host n1.*' "$WORK/out")"
@@ -27,11 +30,11 @@ rc=0; across --mpi=none "$NT_TEST_BIN/comm_check" agree >"$WORK/out" 2>&1 || rc=
 [ $rc -ne 0 ] && grep -q 'srun started 4 tasks without MPI' "$WORK/out" || fail "srun without MPI went on with $rc: $(cat "$WORK/out")"
 
 # ---- the job ----
-ROWS=${ROWS:-300}
+ROWS=${ROWS:-400}
 python3 - "$ROWS" >prompts.jsonl <<'P'
 import json, sys
 for i in range(int(sys.argv[1])):
-    print(json.dumps({"custom_id": f"row-{i}", "prompt": f"Tell me a story about station {i} and a river.", "max_tokens": 60 + i % 40}))
+    print(json.dumps({"custom_id": f"row-{i}", "prompt": f"Tell me a story about station {i} and a river.", "max_tokens": 1000 + i % 400}))
 P
 python3 "$SOURCE/tools/make_tiny_model.py" "$WORK/model" >/dev/null || fail "make_tiny_model.py"
 
@@ -41,7 +44,7 @@ submit() { # OUT [SBATCH FLAGS]: the job script as users start it, made small by
     shift
     sbatch --parsable --nodes=2 --cpus-per-task=1 --mem=1G --time=10 --output="$out-%j.log" "$@" "$SOURCE/jobs/generate.sbatch" \
         --model "$WORK/model" --input prompts.jsonl --output "$out" --set generate.max_num_seqs=2 --set run.threads=1 \
-        --set generate.checkpoint_s=0.2
+        --set generate.checkpoint_s=0.2 --set generate.ignore_eos=true ${ARGS:-}
 }
 ended() { # JOB STATE OUT
     local got
@@ -49,21 +52,20 @@ ended() { # JOB STATE OUT
     say "job $1 ($3): $got, restarts $(box_field "$1" Restarts)"
     case $got in "$2") ;; *) cat "$3-$1.log"; fail "job $1 ended as $got, expected $2" ;; esac
 }
-# The job is in the middle of its rows: something was written and the end was not.
+# The job is in the middle of its rows: some are in the journal, and nothing is complete.
 in_the_middle() { # JOB OUT
-    local i
-    for i in $(seq 600); do
-        [ -n "$(find "$2" -type f -size +0 ! -path '*/.heartbeat/*' 2>/dev/null | head -1)" ] && break
+    for _ in $(seq 600); do
+        [ -n "$(find "$2/journal" -type f -size +8k 2>/dev/null)" ] && break
         [ "$(box_field "$1" JobState)" = FAILED ] && break
         sleep .1
     done
-    sleep 2
     [ "$(box_field "$1" JobState)" = RUNNING ] && [ ! -e "$2/COMPLETE" ] || { cat "$2-$1.log"; fail "job $1 is not in the middle of its work"; }
 }
 same_results() { # OUT
     [ -e "$1/COMPLETE" ] || fail "$1/COMPLETE is missing"
     cmp whole/results.jsonl "$1/results.jsonl" || fail "$1/results.jsonl differs from the undisturbed run"
-    [ ! -e whole/results.h5 ] || ! command -v h5diff >/dev/null || h5diff whole/results.h5 "$1/results.h5" || fail "$1/results.h5 differs"
+    cmp whole/errors.jsonl "$1/errors.jsonl" || fail "$1/errors.jsonl differs from the undisturbed run"
+    cmp whole/results.h5 "$1/results.h5" || fail "$1/results.h5 differs"
 }
 
 say "success"
@@ -77,6 +79,7 @@ scancel --batch --signal=USR1 "$job"
 box_restart_now "$job" 1 || { cat "usr1-$job.log"; fail "job $job was not requeued after USR1"; }
 grep -q 'restart 0: srun ended with 85' "usr1-$job.log" || { cat "usr1-$job.log"; fail "the ranks did not stop with 85"; }
 ended "$job" "COMPLETED 0:0" usr1
+grep -Eq 'resuming: [1-9][0-9]* of' "usr1-$job.log" || { cat "usr1-$job.log"; fail "the job started over instead of resuming"; }
 same_results usr1
 
 say "USR1 to the ranks only"
@@ -85,6 +88,14 @@ scancel --signal=USR1 "$job"
 box_restart_now "$job" 1 || { cat "ranks-$job.log"; fail "job $job was not requeued after USR1"; }
 ended "$job" "COMPLETED 0:0" ranks
 same_results ranks
+
+say "the end of the job's time comes near, without a signal"
+job=$(ARGS="--set run.stop_margin_s=595" submit end) # of --time=10: 5 s for each part
+n=0
+while box_restart_now "$job" $((n + 1)); do n=$((n + 1)); done
+ended "$job" "COMPLETED 0:0" end
+[ $n -ge 1 ] && grep -q "stopping: the job's end time" "end-$job.log" || { cat "end-$job.log"; fail "the job did not stop near its end time"; }
+same_results end
 
 say "a node loses power: Slurm notices, requeues, and the job resumes when the node is back"
 job=$(submit node) && in_the_middle "$job" node
