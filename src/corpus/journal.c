@@ -173,7 +173,8 @@ nt_status nt_journal_remove_temps(const char *dir) {
 
 /* COMPLETE goes first, so that a discard cut in the middle cannot look like a finished job. */
 nt_status nt_journal_discard(const char *dir) {
-    static const char *const names[] = {"COMPLETE", "results.h5", "results.jsonl", "errors.jsonl"};
+    static const char *const names[] = {"COMPLETE",   "run.json",      "job.json",
+                                        "results.h5", "results.jsonl", "errors.jsonl"};
     char folder[PATH_MAX];
     if (!nt_is_dir(dir)) return NT_OK;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) NT_TRY(remove_file(dir, names[i]));

@@ -25,7 +25,7 @@ NT_MUST nt_status nt_journal_close(struct nt_journal *j); /* syncs; frees in any
  * 8 of byte r / 8); *n_done counts them. */
 NT_MUST nt_status nt_journal_scan(const char *dir, const uint8_t job_digest[32], int64_t n_rows, uint8_t *done,
                                   int64_t *n_done);
-NT_MUST nt_status nt_journal_discard(const char *dir); /* --fresh: removes COMPLETE, results and journal */
+NT_MUST nt_status nt_journal_discard(const char *dir); /* --fresh: removes all but metrics.jsonl, COMPLETE first */
 
 /* Builds results.h5, results.jsonl and errors.jsonl from journal + input (both read streaming; memory does not grow
  * with text size), publishes each atomically. Rank 0, when all rows are done. Everything written is a function of the
