@@ -1,7 +1,8 @@
 /* Running an op whose rows are independent: on the pool, or on the calling thread alone when there is too little to do.
  *
  * Waking the pool and waiting for it costs a few microseconds, more than a handful of rows. The result is the same:
- * a row never depends on its thread. No state; called by the op's caller only. */
+ * a row never depends on its thread. No state; called by the op's caller only.
+ * Ownership: none; the op's arguments outlive the call. Errors: none, ops cannot fail. */
 #ifndef NT_CPU_ROWS_H
 #define NT_CPU_ROWS_H
 

@@ -1,7 +1,8 @@
 /* What generate, score and bench open first: threads, backend, model, tokenizer and chat format.
  *
  * Ownership: nt_session_close releases all of it; zero-initialise before open. nt_session_engine_config
- * gives the engine's view of it. Errors are agreed on by all ranks of the world. */
+ * gives the engine's view of it. Errors are agreed on by all ranks of the world.
+ * Threading: opened, used and closed by the main thread; the pool's threads see only what ops hand them. */
 #ifndef NT_SESSION_H
 #define NT_SESSION_H
 

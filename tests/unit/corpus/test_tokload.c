@@ -173,8 +173,8 @@ static void spm_file(struct nt_strbuf *s) {
                                          "a",
                                          "b",
                                          "ab",
-                                         "\xE2\x96\x81"
-                                         "ab",
+                                         ("\xE2\x96\x81"
+                                          "ab"),
                                          "<eot>"};
     static const int32_t types[] = {2, 3, 3, 1, 1, 1, 1, 1, 3};
     static const float scores[] = {0, 0, 0, -9, -9, -9, -1, -2, 0};
