@@ -10,6 +10,7 @@
 The strings are made by the same small generator here and in tests/unit/text/tok_strings.h, from the pieces in
 atoms.json, so they need not be stored. Per block of 100 strings one line: the first 16 hex digits of the SHA-256 of
     ids(parse special, add special) | ids(special tokens as text) | decode(first) | decode(first, skip special)
+    | decode(first in reverse order, which cuts characters apart)
 for each string; lists as u32 count + i32 ids, texts as u32 length + UTF-8, little endian. The versions used are in
 versions.txt. Needs: pip install tokenizers (0.23.3), and gguf for --model FILE.gguf.
 """
@@ -100,6 +101,7 @@ def digests(tok, n=N_STRINGS):
             plain = tok.encode(text, add_special_tokens=False).ids
             h.update(pack_ids(full) + pack_ids(plain))
             h.update(pack_text(tok.decode(full, skip_special_tokens=False)) + pack_text(tok.decode(full)))
+            h.update(pack_text(tok.decode(full[::-1], skip_special_tokens=False)))
         lines.append(h.hexdigest()[:16])
     return lines
 
@@ -185,6 +187,8 @@ def train(name, row, corpus):
     vocab = doc["model"]["vocab"]
     if not is_spm and name != "flags" and not doc["model"].get("ignore_merges"):
         doc["model"]["merges"] = [m if isinstance(m, str) else " ".join(m) for m in doc["model"]["merges"]]
+    if doc["model"].get("ignore_merges"):  # some tokens can be reached as whole words only, as in the real ones
+        doc["model"]["merges"] = [m for i, m in enumerate(doc["model"]["merges"]) if i % 7 != 3]
     n = len(vocab)
     doc["added_tokens"] = []
     for s in specials:

@@ -75,6 +75,11 @@ static inline void check_blocks(const struct nt_tokenizer *t, const char *what, 
             hash_text(s, &w.whole);
             hash_text(s, &w.skipped);
             check_stream(t, &w, &detok, &w.streamed);
+            nt_strbuf_reset(&w.whole);
+            nt_ids_reset(&w.plain);
+            for (int64_t k = w.full.len; k-- > 0;) nt_ids_push(&w.plain, w.full.data[k]);
+            nt_tokenizer_decode(t, w.plain.data, w.plain.len, false, &w.whole);
+            hash_text(s, &w.whole);
         }
         uint8_t digest[NT_SHA256_BYTES];
         char hex[NT_SHA256_HEX];
