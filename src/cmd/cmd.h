@@ -26,8 +26,8 @@ struct nt_flag_alias {
 struct nt_cmd {
     const char *name, *args, *doc; /* "generate", "", "one line" */
     nt_status (*run)(struct nt_cmd_context *ctx);
-    const char *sections[5];         /* --some-key is looked up as section.some_key in this order; NULL ended */
-    struct nt_flag_alias aliases[8]; /* shorter or customary names; {NULL, NULL} ended */
+    const char *sections[5];          /* --some-key is looked up as section.some_key in this order; NULL ended */
+    struct nt_flag_alias aliases[12]; /* shorter or customary names; {NULL, NULL} ended */
     int min_args, max_args;
     bool parallel;
 };
