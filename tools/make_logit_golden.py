@@ -2,7 +2,8 @@
 """Writes tests/golden/logits: tiny random models saved by transformers itself, and its float32 logits.
 
     make_logit_golden.py [--out tests/golden/logits] [--only CASE]      needs torch and transformers
-    make_logit_golden.py --real MODEL.gguf [--text data/alice.txt]      needs the gguf package too
+    make_logit_golden.py --real MODEL.gguf [--llama OUT.bin --llama-version COMMIT] [--text data/alice.txt]
+                                                                        needs the gguf package too
 
 One folder per case: config.json and safetensors as save_pretrained writes them (some configs are then respelled as
 transformers 4 did), and golden.bin. versions.json names the versions. Weights are rounded to bfloat16 first and hold in
@@ -12,9 +13,11 @@ golden.bin, little-endian: "NTLG" | i32 n_prompt, n_vocab | per prompt: i32 n_to
 f32 logits[n_pos, n_vocab].
 
 --real writes tests/golden/real.bin: the token log-probabilities of a text under a real model, in float32 with the
-weights rounded to bfloat16, and those of transformers' own bf16 run beside them.
-real.bin: "NTLR" | i32 n_tok | ids[n_tok] | f32 float32_logprob[n_tok - 1] | f32 bf16_logprob[n_tok - 1] |
-u8 digest[32] (SHA-256 of the model file).
+weights rounded to bfloat16, and those of transformers' own bf16 run and of llama.cpp on the same weights beside them
+(OUT.bin of tools/llama_cpp_logprobs.c, which reads the ids of an earlier real.bin; without --llama the ones already in
+real.bin are kept). n = n_tok - 1, row i predicts ids[i + 1]; margin: float32 logit of the best token less the second.
+real.bin: "NTLR" | i32 n_tok | ids[n_tok] | f32 float32_logprob[n] | f32 bf16_logprob[n] | f32 llama_logprob[n] |
+i32 float32_best[n] | f32 float32_margin[n] | i32 llama_best[n] | u8 digest[32] (SHA-256 of the model file).
 """
 import argparse
 import hashlib
@@ -196,12 +199,26 @@ def load_gguf(path):
 
 
 def token_logprobs(model, ids):
+    """Log-probability of each next token; the best token and its margin to the second."""
     with torch.no_grad():
         logits = model(ids).logits[0, :-1].float()
-    return torch.log_softmax(logits.double(), -1).gather(1, ids[0, 1:, None])[:, 0]
+    top = logits.topk(2)
+    logprob = torch.log_softmax(logits.double(), -1).gather(1, ids[0, 1:, None])[:, 0]
+    return logprob, top.indices[:, 0], top.values[:, 0] - top.values[:, 1]
 
 
-def write_real(path, text_path, out):
+def llama_part(llama, old, n):
+    """(log-probabilities, best tokens) as bytes: of the tool's file, else of the real.bin that is replaced."""
+    with open(llama or old, "rb") as f:
+        data = f.read()
+    if llama:
+        assert len(data) == 8 * n, "%s was made from other ids" % llama
+        return data[:4 * n], data[4 * n:]
+    at = 8 + 4 * (n + 1) + 8 * n
+    return data[at:at + 4 * n], data[-32 - 4 * n:-32]
+
+
+def write_real(path, text_path, out, llama):
     with open(path, "rb") as f:
         digest = hashlib.sha256(f.read()).digest()
     with open(text_path, encoding="utf-8") as f:
@@ -210,13 +227,18 @@ def write_real(path, text_path, out):
     tok = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
     ids = torch.tensor([tok(text, add_special_tokens=False)["input_ids"]])
     model = load_gguf(path)
-    full = token_logprobs(model, ids)
-    half = token_logprobs(model.to(torch.bfloat16), ids)
+    full, best, margin = token_logprobs(model, ids)
+    half, _, _ = token_logprobs(model.to(torch.bfloat16), ids)
     print("%d tokens, perplexity float32 %.5f, bf16 %.5f, mean |difference| of log-probs %.5f" % (
         ids.shape[1], torch.exp(-full.mean()), torch.exp(-half.mean()), (full - half).abs().mean()))
+
+    def raw(x, kind):
+        return x.numpy().astype(kind).tobytes()
+
+    llama_logprob, llama_best = llama_part(llama, out, ids.shape[1] - 1)
     with open(out, "wb") as f:
-        f.write(struct.pack("<4si", b"NTLR", ids.shape[1]) + ids[0].to(torch.int32).numpy().tobytes())
-        f.write(full.float().numpy().astype("<f4").tobytes() + half.float().numpy().astype("<f4").tobytes() + digest)
+        f.write(struct.pack("<4si", b"NTLR", ids.shape[1]) + raw(ids[0], "<i4") + raw(full, "<f4") + raw(half, "<f4"))
+        f.write(llama_logprob + raw(best, "<i4") + raw(margin, "<f4") + llama_best + digest)
 
 
 def write_versions(path, versions):
@@ -230,13 +252,16 @@ def main():
     ap.add_argument("--out", default=os.path.join(ROOT, "tests", "golden", "logits"))
     ap.add_argument("--only")
     ap.add_argument("--real", help="GGUF file of the real model")
+    ap.add_argument("--llama", help="with --real: output of tools/llama_cpp_logprobs.c")
+    ap.add_argument("--llama-version", default="unchanged")
     ap.add_argument("--text", default=os.path.join(ROOT, "data", "alice.txt"))
     args = ap.parse_args()
     torch.set_num_threads(2)
     versions = {"script": "tools/make_logit_golden.py", "python": sys.version.split()[0], "torch": torch.__version__,
                 "transformers": transformers.__version__}
     if args.real:
-        write_real(args.real, args.text, os.path.join(ROOT, "tests", "golden", "real.bin"))
+        write_real(args.real, args.text, os.path.join(ROOT, "tests", "golden", "real.bin"), args.llama)
+        versions["llama.cpp"] = args.llama_version
         write_versions(os.path.join(ROOT, "tests", "golden", "real.json"), versions)
         return
     os.makedirs(args.out, exist_ok=True)
