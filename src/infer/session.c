@@ -54,6 +54,7 @@ nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct
     nt_model_digest(s->model, s->model_digest);
     const int32_t model_len = nt_model_spec(s->model)->max_len;
     s->max_len = c->model_max_len > 0 && c->model_max_len < model_len ? (int32_t)c->model_max_len : model_len;
+    nt_model_limit_len(s->model, s->max_len);
     if (c->model_max_len > model_len)
         nt_warn("model", "model.max_len %lld exceeds the model's own %d: using %d", (long long)c->model_max_len,
                 model_len, model_len);
