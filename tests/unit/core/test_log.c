@@ -115,16 +115,16 @@ static void progress_in_a_log(void **state) {
     struct nt_progress p;
     capture();
     nt_progress_begin(&p, "rows", "tok/s", 10, 40, 0.0);
-    p.start -= 10; /* ten seconds ago: 20 rows of its own, 500 units */
-    nt_progress_update(&p, 30, 500, "batch 4");
+    p.start -= 100000; /* so long ago that a slow machine does not change the figures */
+    nt_progress_update(&p, 30, 50e5, "batch 4");
     p.interval_s = 1e9;
-    nt_progress_update(&p, 31, 501, NULL); /* not due */
-    nt_progress_end(&p, 40, 1000);
+    nt_progress_update(&p, 31, 51e5, NULL); /* not due */
+    nt_progress_end(&p, 40, 100e5);
     const char *text = end_capture();
     assert_false(p.tty);
     assert_true(p.shown);
     assert_int_equal(count_lines(text), 2);
-    assert_non_null(strstr(text, "progress: rows 30/40 75% 50 tok/s eta 5s batch 4\n"));
+    assert_non_null(strstr(text, "progress: rows 30/40 75% 50 tok/s eta 13h53m batch 4\n"));
     assert_non_null(strstr(text, "rows 40/40 100% 100 tok/s eta 0s\n"));
 
     capture();
@@ -136,8 +136,8 @@ static void progress_in_a_log(void **state) {
     nt_log_init(0, 1, false);
     capture();
     nt_progress_begin(&p, "rows", "tok/s", 0, 0, 0.0); /* total unknown */
-    p.start -= 10;
-    nt_progress_update(&p, 3, 40, NULL);
+    p.start -= 100000;
+    nt_progress_update(&p, 3, 4e5, NULL);
     assert_non_null(strstr(end_capture(), "progress: rows 3 4.00 tok/s\n"));
 }
 
@@ -153,23 +153,24 @@ static void progress_on_a_terminal(void **state) {
     (void)dup2(slave, STDERR_FILENO);
     struct nt_progress p;
     nt_progress_begin(&p, "rows", "tok/s", 0, 4, 1e9);
-    p.start -= 10;
+    p.start -= 100000;
     p.last -= 10;
-    nt_progress_update(&p, 2, 1000, "batch 1");
-    nt_progress_update(&p, 3, 1500, NULL); /* sooner than a tenth of a second: not drawn */
+    nt_progress_update(&p, 2, 100e5, "batch 1");
+    p.last += 1000; /* as if drawn just now, however slow the machine is */
+    nt_progress_update(&p, 3, 150e5, NULL);
     nt_warn("mod", "hello");
-    nt_progress_end(&p, 4, 2000);
+    nt_progress_end(&p, 4, 200e5);
     nt_warn("mod", "after");
     struct winsize narrow = {.ws_col = 40, .ws_row = 10};
     assert_int_equal(ioctl(slave, TIOCSWINSZ, &narrow), 0);
-    nt_progress_end(&p, 4, 2000);
+    nt_progress_end(&p, 4, 200e5);
     (void)dup2(saved_stderr, STDERR_FILENO);
     (void)close(saved_stderr);
     char text[2048] = "";
     ssize_t n = read(master, text, sizeof text - 1);
     assert_true(n > 0);
     assert_true(p.tty);
-    assert_non_null(strstr(text, "\r\033[K[############............] rows 2/4 50% 100 tok/s eta 10s batch 1"));
+    assert_non_null(strstr(text, "\r\033[K[############............] rows 2/4 50% 100 tok/s eta 27h46m batch 1"));
     assert_null(strstr(text, "rows 3/4"));
     assert_non_null(strstr(text, "[########################] rows 4/4 100% 200 tok/s eta 0s\r\n"));
     const char *erased = strstr(text, "batch 1\r\033[K");
