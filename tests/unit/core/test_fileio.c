@@ -198,17 +198,18 @@ static _Noreturn void publish_for_ever(const char *path) {
 static void a_killed_writer_leaves_no_half_file(void **state) {
     (void)state;
     const char *path = in_dir("killed");
-    int seen = 0;
     for (int round = 0; round < 25; round++) {
         pid_t pid = fork();
         assert_true(pid >= 0);
         if (pid == 0) publish_for_ever(path);
+        /* the first writer may take its time: slow disks, busy machines */
+        for (int i = 0; round == 0 && i < 30000 && !nt_file_exists(path); i++)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         nanosleep(&(struct timespec){.tv_nsec = 1000000 + 700000 * round}, NULL);
         assert_int_equal(kill(pid, SIGKILL), 0);
         int wstatus = 0;
         assert_int_equal(waitpid(pid, &wstatus, 0), pid);
         assert_true(WIFSIGNALED(wstatus));
-        if (!nt_file_exists(path)) continue;
         char *data = NULL;
         size_t len = 0;
         assert_int_equal(nt_file_read(path, BIG, &data, &len), NT_OK);
@@ -217,9 +218,7 @@ static void a_killed_writer_leaves_no_half_file(void **state) {
             if (data[i] != data[0]) fail_msg("byte %zu of a half-written file", i);
         }
         free(data);
-        seen++;
     }
-    assert_true(seen > 0);
 }
 
 int main(void) {
