@@ -50,24 +50,24 @@ static const struct pre_row pre_rows[] = {
 static nt_status check_parts(const struct nt_tok_parts *p) {
     if (p->n_tokens < 1 || !p->tokens)
         return NT_FAIL(NT_E_DATA, "%s: tokenizer.ggml.tokens is missing or empty", p->origin);
-    if (p->types && p->n_types != p->n_tokens)
+    if (!p->types)
+        return NT_FAIL(NT_E_DATA,
+                       "%s: tokenizer.ggml.token_type is missing; without it control tokens cannot be told from text",
+                       p->origin);
+    if (p->n_types != p->n_tokens)
         return NT_FAIL(NT_E_DATA, "%s: tokenizer.ggml.token_type has %lld entries; expected %lld, one per token",
                        p->origin, (long long)p->n_types, (long long)p->n_tokens);
     if (p->scores && p->n_scores != p->n_tokens)
         return NT_FAIL(NT_E_DATA, "%s: tokenizer.ggml.scores has %lld entries; expected %lld, one per token", p->origin,
                        (long long)p->n_scores, (long long)p->n_tokens);
     for (int64_t i = 0; i < p->n_tokens; i++) {
-        if (p->types && (p->types[i] < NORMAL || p->types[i] > BYTE))
+        if (p->types[i] < NORMAL || p->types[i] > BYTE)
             return NT_FAIL(NT_E_DATA, "%s: tokenizer.ggml.token_type[%lld] is %d; expected 1 to 6", p->origin,
                            (long long)i, p->types[i]);
         if (p->scores && isnan(p->scores[i]))
             return NT_FAIL(NT_E_DATA, "%s: tokenizer.ggml.scores[%lld] is not a number", p->origin, (long long)i);
     }
     return NT_OK;
-}
-
-static int32_t type_at(const struct nt_tok_parts *p, int64_t i) {
-    return p->types ? p->types[i] : NORMAL;
 }
 
 /* SentencePiece files spell user-defined tokens with blanks; the vocabulary has marks. */
@@ -86,7 +86,7 @@ static nt_status put_tokens(struct nt_tokenizer *t, const struct nt_tok_parts *p
     nt_status st = NT_OK;
     for (int64_t i = 0; i < p->n_tokens && st == NT_OK; i++) {
         const struct nt_tok_str *s = &p->tokens[i];
-        int32_t type = type_at(p, i);
+        int32_t type = p->types[i];
         const char *text = s->data;
         size_t len = s->len;
         if (!nt_utf8_valid(text, len)) {
@@ -153,7 +153,7 @@ static int by_score(const void *a, const void *b) {
 }
 
 static bool mergeable(const struct nt_tok_parts *p, int32_t id) {
-    return id >= 0 && (type_at(p, id) == NORMAL || type_at(p, id) == USER_DEFINED);
+    return id >= 0 && (p->types[id] == NORMAL || p->types[id] == USER_DEFINED);
 }
 
 /* Calls for each way to cut token id into two tokens; counts them, and puts them when m is given. */

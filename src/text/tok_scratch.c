@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { JIT_STACK_START = 32 << 10, JIT_STACK_MAX = 16 << 20, HEAP_LIMIT_KIB = 64 << 10 };
+enum { JIT_STACK_START = 32 << 10, JIT_STACK_MAX = 16 << 20, HEAP_LIMIT_KIB = 64 << 10, KEEP_BYTES = 32 << 20 };
 
 void nt_tok_grow(void **array, int64_t *cap, int64_t need, size_t elem) {
     if (need <= *cap) return;
@@ -81,7 +81,16 @@ struct nt_tok_scratch *nt_tok_scratch_take(const struct nt_tokenizer *t) {
     return s;
 }
 
+/* Memory of one very long text is not kept for good. */
+static bool too_large(const struct nt_tok_scratch *s) {
+    return s->text.cap > KEEP_BYTES || s->cap_sym > KEEP_BYTES / 16 || s->cap_range > KEEP_BYTES / 16;
+}
+
 void nt_tok_scratch_give(const struct nt_tokenizer *t, struct nt_tok_scratch *s) {
+    if (too_large(s)) {
+        scratch_free(s);
+        return;
+    }
     (void)pthread_mutex_lock(&t->pool->lock);
     s->next = t->pool->free;
     t->pool->free = s;

@@ -100,14 +100,14 @@ static void as_parts(const char *data, size_t size) {
     for (int64_t i = 0; i < p.n_tokens; i++) {
         const unsigned char c = (unsigned char)token[i].data[token[i].len - 1];
         score[i] = (float)((c * 37) % 64);
-        type[i] = c == '>' ? 3 : c % 16 == 15 ? (int32_t)(c % 7) : 1;
+        type[i] = !(switches & 16) ? 1 : c == '>' ? 3 : c % 16 == 15 ? (int32_t)(c % 7) : 1;
     }
     p.origin = "fuzz.gguf";
     p.model = switches & 1 ? "gpt2" : "llama";
     p.pre = pre[switches >> 1 & 7];
     p.tokens = token;
     p.scores = score;
-    p.types = switches & 16 ? type : NULL;
+    p.types = type;
     p.merges = merge;
     p.n_scores = p.n_types = p.n_tokens;
     p.bos = switches & 32 ? 0 : -1;

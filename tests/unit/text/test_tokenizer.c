@@ -283,6 +283,26 @@ static void test_long_texts(void **state) {
     }
 }
 
+/* A pattern that backtracks without end is stopped by its limits, with an error that names the file. */
+static void test_runaway_pattern(void **state) {
+    (void)state;
+    struct nt_tokenizer *t =
+        from_json("{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":"
+                  "{\"Regex\":\"(?:a|aa)+[xy]\"},\"behavior\":\"Isolated\"},{\"type\":\"ByteLevel\","
+                  "\"add_prefix_space\":false,\"use_regex\":false}]},\"decoder\":{\"type\":\"ByteLevel\"},"
+                  "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+                  NULL);
+    char text[300];
+    struct nt_ids ids = {0};
+    memset(text, 'a', sizeof text);
+    assert_int_equal(nt_tokenizer_encode(t, text, sizeof text, 0, &ids), NT_E_DATA);
+    assert_non_null(strstr(nt_error_last()->text, "t.json: the pre-tokenizer pattern failed"));
+    must(nt_tokenizer_encode(t, text, 10, 0, &ids)); /* and the tokenizer stays usable */
+    assert_int_equal(ids.len, 10);
+    nt_ids_release(&ids);
+    nt_tokenizer_free(t);
+}
+
 struct thread_job {
     const struct nt_tokenizer *t;
     uint64_t hash;
@@ -421,30 +441,29 @@ static void test_malformed_parts(void **state) {
                                    latin1[] = {{"a", 1}, {"b", 1}, {"\xE9", 1}};
     static const float scores[] = {0, 0, 1}, nan_scores[] = {0, 0, __builtin_nanf("")};
     static const int32_t types[] = {1, 1, 1}, bad_types[] = {1, 1, 9};
+#define BASE .tokens = tokens, .n_tokens = 3, .types = types, .n_types = 3
     const struct {
         const char *says;
         nt_status status;
         struct nt_tok_parts p;
     } rows[] = {
-        {"tokens is missing", NT_E_DATA,        {.model = "gpt2"}                                                                                },
-        {"model \"bert\"",    NT_E_UNSUPPORTED, {.model = "bert", .tokens = tokens, .n_tokens = 3}                                               },
-        {"pre \"strange\"",   NT_E_UNSUPPORTED, {.model = "gpt2", .pre = "strange", .tokens = tokens, .n_tokens = 3}                             },
-        {"merges is missing", NT_E_DATA,        {.model = "gpt2", .tokens = tokens, .n_tokens = 3}                                               },
-        {"merges[0]",
-         NT_E_DATA,                             {.model = "gpt2", .tokens = tokens, .n_tokens = 3, .merges = bad_merge, .n_merges = 1}           },
-        {"scores is missing", NT_E_DATA,        {.model = "llama", .tokens = tokens, .n_tokens = 3}                                              },
-        {"scores has 2",
-         NT_E_DATA,                             {.model = "llama", .tokens = tokens, .n_tokens = 3, .scores = scores, .n_scores = 2}             },
-        {"scores[2]",
-         NT_E_DATA,                             {.model = "llama", .tokens = tokens, .n_tokens = 3, .scores = nan_scores, .n_scores = 3}         },
+        {"tokens is missing",     NT_E_DATA,        {.model = "gpt2"}                                                                   },
+        {"token_type is missing", NT_E_DATA,        {.model = "gpt2", .tokens = tokens, .n_tokens = 3}                                  },
         {"token_type[2]",
-         NT_E_DATA,                             {.model = "gpt2", .tokens = tokens, .n_tokens = 3, .types = bad_types, .n_types = 3}             },
+         NT_E_DATA,                                 {.model = "gpt2", .tokens = tokens, .n_tokens = 3, .types = bad_types, .n_types = 3}},
         {"token_type has 1",
-         NT_E_DATA,                             {.model = "gpt2", .tokens = tokens, .n_tokens = 3, .types = types, .n_types = 1}                 },
-        {"two ids",           NT_E_DATA,        {.model = "gpt2", .tokens = twice, .n_tokens = 3}                                                },
-        {"not UTF-8",         NT_E_DATA,        {.model = "gpt2", .tokens = latin1, .n_tokens = 3}                                               },
-        {"bos_token_id is 7",
-         NT_E_DATA,                             {.model = "gpt2", .tokens = tokens, .n_tokens = 3, .merges = good_merge, .n_merges = 1, .bos = 7}},
+         NT_E_DATA,                                 {.model = "gpt2", .tokens = tokens, .n_tokens = 3, .types = types, .n_types = 1}    },
+        {"model \"bert\"",        NT_E_UNSUPPORTED, {.model = "bert", BASE}                                                             },
+        {"model \"(none)\"",      NT_E_UNSUPPORTED, {BASE}                                                                              },
+        {"pre \"strange\"",       NT_E_UNSUPPORTED, {.model = "gpt2", .pre = "strange", BASE}                                           },
+        {"merges is missing",     NT_E_DATA,        {.model = "gpt2", BASE}                                                             },
+        {"merges[0]",             NT_E_DATA,        {.model = "gpt2", BASE, .merges = bad_merge, .n_merges = 1}                         },
+        {"scores is missing",     NT_E_DATA,        {.model = "llama", BASE}                                                            },
+        {"scores has 2",          NT_E_DATA,        {.model = "llama", BASE, .scores = scores, .n_scores = 2}                           },
+        {"scores[2]",             NT_E_DATA,        {.model = "llama", BASE, .scores = nan_scores, .n_scores = 3}                       },
+        {"two ids",               NT_E_DATA,        {.model = "gpt2", .tokens = twice, .n_tokens = 3, .types = types, .n_types = 3}     },
+        {"not UTF-8",             NT_E_DATA,        {.model = "gpt2", .tokens = latin1, .n_tokens = 3, .types = types, .n_types = 3}    },
+        {"bos_token_id is 7",     NT_E_DATA,        {.model = "gpt2", BASE, .merges = good_merge, .n_merges = 1, .bos = 7}              },
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct nt_tok_parts p = rows[i].p;
@@ -465,7 +484,8 @@ int main(void) {
         cmocka_unit_test(test_stream_bytes),     cmocka_unit_test(test_spans),
         cmocka_unit_test(test_config_overrides), cmocka_unit_test(test_regex),
         cmocka_unit_test(test_long_texts),       cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_malformed),        cmocka_unit_test(test_malformed_parts),
+        cmocka_unit_test(test_runaway_pattern),  cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_malformed_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
