@@ -1,8 +1,8 @@
 /* Speed of the gemm op on the shapes of the supported models, cold weights, beside the peak of the same moment.
  *
  * Every call of a shape takes the next matrix of a pool larger than the caches, as a model sweep does. Each row is the
- * best of a few sweeps; the peak is measured before each of them and the best ratio is reported, so foreign load
- * cancels as far as it can. Memory (about 300 MB) is owned by the run. */
+ * best of ten short sweeps, the peak the best of the bursts between all sweeps so far: both are what the machine gives
+ * when nobody disturbs it. Memory (about 300 MB) is owned by the run. */
 #ifndef NT_GEMM_BENCH_H
 #define NT_GEMM_BENCH_H
 

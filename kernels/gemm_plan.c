@@ -3,6 +3,7 @@
 
 enum {
     L2_ROWS_BYTES = 448 << 10, /* of x in a core's L2 (>= 1 MiB on the machines that matter), beside two panels */
+    ROW_PAD = 256,             /* at most this much follows a copied row */
     MAX_UNITS = 16             /* pieces per thread and block of rows */
 };
 /* What a piece should last, and rough speeds of one core to estimate it with. */
@@ -48,8 +49,11 @@ static void plan(struct job *j) {
     const struct nt_gemm_args *a = j->a;
     choose_grid(j);
     const int32_t tile = j->traits->tile_rows;
-    int64_t fit = L2_ROWS_BYTES / ((int64_t)a->w->k * j->traits->row_bytes) / tile * tile;
+    const int64_t row_bytes = (int64_t)a->w->k * j->traits->row_bytes;
+    int64_t fit = L2_ROWS_BYTES / row_bytes / tile * tile;
     if (fit < tile) fit = tile;
+    const int64_t room = (int64_t)(j->be->scratch_per_thread - sizeof(struct queue)) / (row_bytes + ROW_PAD);
+    if (j->copy && fit > room) fit = room;
     const int32_t n_tok = ceil_div(a->n_tok, j->grid_rows), n_panel = ceil_div(j->n_panel, j->grid_cols);
     j->n_block = ceil_div(n_tok, fit);
     const double pairs = (double)a->w->k * NT_PANEL;

@@ -148,6 +148,7 @@ static void check_large(struct op_env *env) {
         {40,  70, 2048 },
         {150, 40, 4096 },
         {9,   33, 14336},
+        {7,   3,  65536},
         {500, 64, 512  }
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {

@@ -20,6 +20,7 @@ struct op_env {
     const char *name; /* of the case */
     int n_failed;     /* failures of this case so far */
     int64_t n_checked;
+    double read_gb_s, gflops; /* measured for perf: the best so far */
 };
 
 struct op_case {
