@@ -3,6 +3,7 @@
 #include "cpu_rows.h"
 #include "cpu_topk.h"
 #include "cpu_vec.h"
+#include "rng.h"
 
 enum { BLOCK = 1024 };
 
@@ -51,29 +52,34 @@ static float sum_exp(const float *x, int32_t n, float max) {
     return nt_v16_sum_lanes(_mm512_add_ps(_mm512_add_ps(sum[0], sum[2]), _mm512_add_ps(sum[1], sum[3])));
 }
 
+/* Index of the largest logit, the first among equals; -1: a NaN, or the largest is not finite. */
+static int32_t argmax(const float *x, int32_t n) {
+    float max = -INFINITY;
+    int32_t at = 0;
+    __mmask16 nan = 0;
+    for (int32_t i = 0; i < n; i += BLOCK) {
+        const float m = block_max(x + i, n - i < BLOCK ? n - i : BLOCK, &nan);
+        if (!(m > max)) continue;
+        max = m;
+        at = i;
+    }
+    return nan || isinf(max) ? -1 : at + first_equal(x + at, n - at, max);
+}
+
 static void stats_thread(void *arg, int thread, int n_threads) {
     const struct nt_logit_stats_args *a = arg;
     int64_t begin, end;
     nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
     for (int64_t r = begin; r < end; r++) {
         const float *x = a->logits + r * a->ld;
-        float max = -INFINITY;
-        int32_t at = 0;
-        __mmask16 nan = 0;
-        for (int32_t i = 0; i < a->n_vocab; i += BLOCK) {
-            const float m = block_max(x + i, a->n_vocab - i < BLOCK ? a->n_vocab - i : BLOCK, &nan);
-            if (!(m > max)) continue;
-            max = m;
-            at = i;
-        }
-        if (nan || max == -INFINITY || max == INFINITY) {
+        const int32_t at = argmax(x, a->n_vocab);
+        if (at < 0) {
             nt_logit_stats_row(a, r);
             continue;
         }
-        at += first_equal(x + at, a->n_vocab - at, max);
         a->max[r] = x[at];
         if (a->argmax) a->argmax[r] = at;
-        if (a->sum_exp) a->sum_exp[r] = sum_exp(x, a->n_vocab, max);
+        if (a->sum_exp) a->sum_exp[r] = sum_exp(x, a->n_vocab, x[at]);
     }
 }
 
@@ -216,46 +222,91 @@ static inline __m512 log_neg_log(__m512i word) {
     return nt_v16_log_pos(_mm512_xor_ps(nt_v16_log_pos(u), sign));
 }
 
-/* False: the row has a NaN. */
-static bool gumbel_row(const struct nt_logit_gumbel_args *a, int64_t r) {
-    const float *x = a->logits + r * a->ld;
-    const __m512 inv_temp = _mm512_set1_ps(a->inv_temp[r]);
-    __m512 best[4];
-    __m512i at[4]; /* v of the vector's lane 0 */
-    __mmask16 nan = 0;
+/* The draw so far: lane i of best[j] is the largest sum of its lane, at a vector that begins at at[j]. */
+struct draw {
+    const float *x;
+    int32_t n_vocab;
+    __m512 inv_temp, best[4];
+    __m512i at[4];
+    float floor; /* a sum that some logit reaches */
+};
+
+static inline __mmask16 inside_of(const struct draw *d, int32_t v) {
+    return (__mmask16)(nt_v16_mask(d->n_vocab - v) & ~nt_v16_mask(-v));
+}
+static inline __m512 scaled_at(const struct draw *d, int32_t v) {
+    return _mm512_mul_ps(_mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), inside_of(d, v), d->x + v), d->inv_temp);
+}
+
+/* Whether any of the 64 logits from v0 could reach the floor with noise of at most `noise`; the margin is far above the
+ * rounding errors. */
+static inline bool may_win(const struct draw *d, int32_t v0, float noise) {
+    const __m512 least = _mm512_set1_ps(d->floor - noise - 0.01f - 1e-6f * fabsf(d->floor));
+    __mmask16 any = 0;
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) any |= _mm512_cmp_ps_mask(scaled_at(d, v0 + 16 * j), least, _CMP_NLT_UQ);
+    return any != 0;
+}
+
+/* -log(-log u) <= -log(1 - u), and 1 - u = (rest + 1/2) / 2^23 for a word whose upper 23 bits are 2^23 - 1 - rest. */
+static inline float noise_bound(uint32_t word) {
+    const uint32_t rest = 0x7fffffu - (word >> 9);
+    return 0.6931472f * (rest ? 23.0f - (float)(31 - __builtin_clz(rest)) : 24.0f);
+}
+
+static inline void draw_block(struct draw *d, int32_t v0, const __m512i word[4]) {
+#pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
-        best[j] = _mm512_set1_ps(-INFINITY);
-        at[j] = _mm512_set1_epi32(INT32_MAX - 16);
+        const int32_t v = v0 + 16 * j;
+        const __m512 sum = _mm512_sub_ps(scaled_at(d, v), log_neg_log(word[j]));
+        const __mmask16 above = _mm512_mask_cmp_ps_mask(inside_of(d, v), sum, d->best[j], _CMP_GT_OQ);
+        d->best[j] = _mm512_mask_mov_ps(d->best[j], above, sum);
+        d->at[j] = _mm512_mask_mov_epi32(d->at[j], above, _mm512_set1_epi32(v));
+    }
+    const __m512 all = _mm512_max_ps(_mm512_max_ps(d->best[0], d->best[1]), _mm512_max_ps(d->best[2], d->best[3]));
+    d->floor = fmaxf(d->floor, _mm512_cvtss_f32(nt_v16_max_lanes(all)));
+}
+
+/* The largest sum, the lowest index among equals. */
+static void draw_result(const struct draw *d, float *top, int32_t *index) {
+    float value[64];
+    int32_t from[64];
+    for (int j = 0; j < 4; j++) {
+        _mm512_storeu_ps(value + 16 * j, d->best[j]);
+        _mm512_storeu_si512(from + 16 * j, d->at[j]);
+    }
+    *top = -INFINITY;
+    *index = INT32_MAX;
+    for (int i = 0; i < 64; i++) {
+        if (value[i] < *top || (value[i] == *top && from[i] + i % 16 > *index)) continue;
+        *top = value[i];
+        *index = from[i] + i % 16;
+    }
+}
+
+/* False: a NaN, or nothing finite. Starts from the sum of the largest logit and leaves out, exactly, the noise of
+ * blocks that cannot reach it: before their random words are made, or at least before the logarithms. */
+static bool gumbel_row(const struct nt_logit_gumbel_args *a, int64_t r) {
+    struct draw d = {.x = a->logits + r * a->ld, .n_vocab = a->n_vocab, .inv_temp = _mm512_set1_ps(a->inv_temp[r])};
+    const int32_t likely = argmax(d.x, a->n_vocab);
+    uint32_t first_word[4];
+    if (likely < 0) return false;
+    nt_philox(a->seed[r], a->stream[r], (uint64_t)((a->first + likely) >> 2), first_word);
+    const float u = nt_unit_float(first_word[(a->first + likely) & 3]);
+    d.floor = d.x[likely] * a->inv_temp[r] - nt_log_pos(-nt_log_pos(u));
+    for (int j = 0; j < 4; j++) {
+        d.best[j] = _mm512_set1_ps(-INFINITY);
+        d.at[j] = _mm512_set1_epi32(INT32_MAX - 16);
     }
     for (int32_t v0 = -(a->first & 3); v0 < a->n_vocab; v0 += 64) {
         __m512i word[4];
+        if (!may_win(&d, v0, noise_bound(UINT32_MAX))) continue;
         philox16(a->seed[r], a->stream[r], (uint32_t)((a->first + v0) >> 2), word);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            const int32_t v = v0 + 16 * j;
-            const __mmask16 inside = (__mmask16)(nt_v16_mask(a->n_vocab - v) & ~nt_v16_mask(-v));
-            const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(inside, x + v), inv_temp);
-            const __m512 sum = _mm512_sub_ps(scaled, log_neg_log(word[j]));
-            const __mmask16 above = _mm512_mask_cmp_ps_mask(inside, sum, best[j], _CMP_GT_OQ);
-            nan |= _mm512_mask_cmp_ps_mask(inside, sum, sum, _CMP_UNORD_Q);
-            best[j] = _mm512_mask_mov_ps(best[j], above, sum);
-            at[j] = _mm512_mask_mov_epi32(at[j], above, _mm512_set1_epi32(v));
-        }
+        const __m512i most = _mm512_max_epu32(_mm512_max_epu32(word[0], word[1]), _mm512_max_epu32(word[2], word[3]));
+        if (may_win(&d, v0, noise_bound(_mm512_reduce_max_epu32(most)))) draw_block(&d, v0, word);
     }
-    float value[64], top = -INFINITY;
-    int32_t from[64], index = INT32_MAX;
-    for (int j = 0; j < 4; j++) {
-        _mm512_storeu_ps(value + 16 * j, best[j]);
-        _mm512_storeu_si512(from + 16 * j, at[j]);
-    }
-    for (int i = 0; i < 64; i++) {
-        if (value[i] < top || (value[i] == top && from[i] + i % 16 > index)) continue;
-        top = value[i];
-        index = from[i] + i % 16;
-    }
-    a->value[r] = top;
-    a->index[r] = index;
-    return !nan && top > -INFINITY;
+    draw_result(&d, &a->value[r], &a->index[r]);
+    return a->value[r] > -INFINITY;
 }
 
 static void gumbel_thread(void *arg, int thread, int n_threads) {
