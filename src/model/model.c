@@ -1,4 +1,5 @@
 #include "model.h"
+#include "hash.h"
 #include "log.h"
 #include "metrics.h"
 #include "model_impl.h"
@@ -19,13 +20,16 @@ static nt_status open_source(struct nt_model *m, const char *path, struct nt_ten
     return nt_shard_plan(&m->spec, m->world->tp_rank, m->world->tp_size, &m->shard);
 }
 
-/* Ranks that read different files would compute nonsense together. */
+/* Ranks that read different files would compute nonsense together. The spec stands for config.json; it was zeroed
+ * before it was filled, so its bytes can be compared. */
 static nt_status same_source(const struct nt_model *m, const struct nt_tensor_source *src) {
-    uint8_t first[NT_SHA256_BYTES];
-    memcpy(first, src->digest, sizeof first);
+    uint8_t mine[2 * NT_SHA256_BYTES], first[sizeof mine];
+    memcpy(mine, src->digest, NT_SHA256_BYTES);
+    nt_sha256(&m->spec, sizeof m->spec, mine + NT_SHA256_BYTES);
+    memcpy(first, mine, sizeof first);
     NT_TRY(nt_comm_broadcast(m->world->world, first, sizeof first, 0));
     nt_status st = NT_OK;
-    if (memcmp(first, src->digest, sizeof first) != 0)
+    if (memcmp(first, mine, sizeof first) != 0)
         st =
             NT_FAIL(NT_E_DATA, "%s: rank %d on %s sees another model than rank 0, expected the same files on all nodes",
                     src->path, m->world->rank, m->world->host);
