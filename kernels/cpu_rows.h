@@ -12,7 +12,7 @@
 enum { NT_ROWS_ALONE_ELEMS = 8192 };
 
 static inline void nt_rows_run(struct nt_backend *be, nt_pool_fn *fn, void *arg, int64_t n_rows, int64_t width) {
-    if (n_rows * width <= NT_ROWS_ALONE_ELEMS) {
+    if (n_rows <= 1 || n_rows * width <= NT_ROWS_ALONE_ELEMS) {
         fn(arg, 0, 1);
     } else {
         nt_pool_run(be->pool, fn, arg);
