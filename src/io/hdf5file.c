@@ -187,11 +187,15 @@ static nt_status write_attr(struct nt_h5_writer *w, const char *object, const ch
     return st;
 }
 
+/* Fixed length: it lies in the object header and so under its checksum. Variable-length strings go to the global heap,
+ * which has none, and damage there crashes the library's readers. */
 nt_status nt_h5_attr_str(struct nt_h5_writer *w, const char *object, const char *name, const char *value) {
+    const size_t n = strlen(value);
     const hid_t type = H5Tcopy(H5T_C_S1);
-    if (type < 0 || H5Tset_size(type, H5T_VARIABLE) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0)
+    if (type < 0 || H5Tset_size(type, n ? n : 1) < 0 || H5Tset_strpad(type, H5T_STR_NULLPAD) < 0 ||
+        H5Tset_cset(type, H5T_CSET_UTF8) < 0)
         return fail_h5(NT_E_INTERNAL, w->path, name, "make a string type for");
-    const nt_status st = write_attr(w, object, name, type, &value);
+    const nt_status st = write_attr(w, object, name, type, value);
     (void)H5Tclose(type);
     return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
 }
@@ -467,21 +471,9 @@ bool nt_h5_has(struct nt_h5_file *f, const char *path) {
     return true;
 }
 
+/* Never a variable-length one: see nt_h5_attr_str. */
 static bool read_string(hid_t attr, hid_t type, char *buf, size_t cap) {
-    if (H5Tget_class(type) != H5T_STRING) return false;
-    if (H5Tis_variable_str(type) > 0) {
-        char *text = NULL;
-        const hid_t memory = H5Tcopy(H5T_C_S1);
-        bool ok = memory >= 0 && H5Tset_size(memory, H5T_VARIABLE) >= 0 &&
-                  H5Tset_cset(memory, H5Tget_cset(type)) >= 0 && H5Aread(attr, memory, &text) >= 0 && text;
-        if (ok) {
-            const int n = snprintf(buf, cap, "%s", text);
-            ok = n >= 0 && (size_t)n < cap;
-        }
-        if (text) (void)H5free_memory(text);
-        if (memory >= 0) (void)H5Tclose(memory);
-        return ok;
-    }
+    if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0) return false;
     const size_t n = H5Tget_size(type);
     if (n == 0 || n >= cap) return false;
     memset(buf, 0, cap);
@@ -498,8 +490,10 @@ nt_status nt_h5_read_attr(struct nt_h5_file *f, const char *object, const char *
     if (attr >= 0) (void)H5Aclose(attr);
     (void)H5Eclear2(H5E_DEFAULT);
     if (!ok)
-        return NT_FAIL(NT_E_DATA, "%s: attribute %s of %s is missing or no scalar string of up to %zu bytes", f->path,
-                       name, object, cap - 1);
+        return NT_FAIL(NT_E_DATA,
+                       "%s: attribute %s of %s is missing or no scalar string of fixed length up to %zu bytes (h5py: "
+                       "numpy.bytes_)",
+                       f->path, name, object, cap - 1);
     return NT_OK;
 }
 

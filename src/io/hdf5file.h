@@ -1,13 +1,13 @@
 /* HDF5 files: columns written front to back and published whole; foreign files read against a schema.
  *
  * The only module that sees hdf5.h. What is written: metadata with checksums (library version bounds 1.10), every
- * dataset chunked, shuffled, deflated and with fletcher32, no variable-length data (ragged = int64 ptr + flat data),
- * no time stamps. Every return code counts, above all those of closing: HDF5 reports a full disk only there. Before a
- * file gets its name it is read back and compared with what was appended.
- * What is read: only hard links, plain filters and storage inside the file, exact types and ranks; extents are held
- * against the stored bytes, and nothing is allocated by numbers from the file but one row (capped at 64 MiB).
- * Lifecycle: nt_h5_create ... nt_h5_publish or nt_h5_abandon; nt_h5_open ... nt_h5_close. Columns and arrays belong to
- * their file. Threading: one thread at a time. Errors: NT_E_DATA / NT_E_IO naming file, dataset and HDF5's own cause.
+ * dataset chunked, shuffled, deflated and with fletcher32, no variable-length data (ragged = int64 ptr + flat data;
+ * attributes of fixed length), no time stamps. Every return code counts, above all those of closing: HDF5 reports a
+ * full disk only there. Before a file gets its name it is read back and compared with what was appended. What is read:
+ * only hard links, plain filters and storage inside the file, exact types and ranks; extents are held against the
+ * stored bytes, and nothing is allocated by numbers from the file but one row (capped at 64 MiB). Lifecycle:
+ * nt_h5_create ... nt_h5_publish or nt_h5_abandon; nt_h5_open ... nt_h5_close. Columns and arrays belong to their file.
+ * Threading: one thread at a time. Errors: NT_E_DATA / NT_E_IO naming file, dataset and HDF5's own cause.
  */
 #ifndef NT_HDF5FILE_H
 #define NT_HDF5FILE_H
@@ -59,6 +59,7 @@ struct nt_h5_text { /* a ragged group */
 
 NT_MUST nt_status nt_h5_open(struct nt_h5_file **out, const char *path);
 void nt_h5_close(struct nt_h5_file *f); /* accepts NULL */
+/* A scalar string attribute of fixed length. */
 NT_MUST nt_status nt_h5_read_attr(struct nt_h5_file *f, const char *object, const char *name, char *buf, size_t cap);
 bool nt_h5_has(struct nt_h5_file *f, const char *path); /* a hard link of this path */
 /* width as for columns; -1: two dimensions, nt_h5_width tells. rows -1: any number, else exactly so many. */

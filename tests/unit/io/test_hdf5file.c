@@ -94,6 +94,7 @@ static void test_ragged(void **state) {
     memset(big, 'b', 3 << 20);
     ok(nt_h5_create(&w, path));
     ok(nt_h5_attr_str(w, "/", "name", "caf\xc3\xa9"));
+    ok(nt_h5_attr_str(w, "/", "empty", ""));
     ok(nt_h5_attr_i64(w, "/", "count", 4));
     ok(nt_h5_ragged(w, "/t", NT_H5_U8, "ragged-utf8", &r));
     ok(nt_h5_ragged_append(&r, "one", 3));
@@ -109,6 +110,8 @@ static void test_ragged(void **state) {
     ok(nt_h5_read_attr(f, "/", "name", name, sizeof name));
     assert_string_equal(name, "caf\xc3\xa9");
     assert_int_equal(nt_h5_read_attr(f, "/", "name", name, 5), NT_E_DATA); /* does not fit */
+    ok(nt_h5_read_attr(f, "/", "empty", name, sizeof name));
+    assert_string_equal(name, "");
     assert_int_equal(nt_h5_read_attr(f, "/", "count", name, sizeof name), NT_E_DATA);
     assert_int_equal(nt_h5_read_attr(f, "/", "nothing", name, sizeof name), NT_E_DATA);
     ok(nt_h5_text(f, "/t", NT_H5_U8, 4, &t));
@@ -291,6 +294,23 @@ static void test_refused_files(void **state) {
     assert_false(nt_h5_is_file("/nowhere.h5"));
 }
 
+/* Variable-length strings lie in a heap without checksum, where damage crashes the library: not even looked at. */
+static void test_refused_attribute(void **state) {
+    (void)state;
+    struct nt_h5_file *f = NULL;
+    char text[64];
+    const char *value = "nocturne-corpus";
+    const hid_t file = begin(H5F_LIBVER_V110), type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+    assert_true(H5Tset_size(type, H5T_VARIABLE) >= 0);
+    const hid_t attr = H5Acreate2(file, "encoding-type", type, space, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(H5Awrite(attr, type, &value) >= 0 && H5Aclose(attr) >= 0 && H5Sclose(space) >= 0);
+    assert_true(H5Tclose(type) >= 0 && H5Fclose(file) >= 0);
+    ok(nt_h5_open(&f, path));
+    assert_int_equal(nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text), NT_E_DATA);
+    assert_non_null(strstr(nt_error_last()->text, "of fixed length"));
+    nt_h5_close(f);
+}
+
 /* ---- failing disks ---- */
 
 /* In a child, because a file size limit stays: writes beyond limit fail with EFBIG as on a full disk. The process must
@@ -350,11 +370,11 @@ static void test_library(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full_disk), /* first: its children must not inherit a library in use */
-        cmocka_unit_test(test_columns),        cmocka_unit_test(test_ragged),
-        cmocka_unit_test(test_bad_ptr),        cmocka_unit_test(test_refused_shapes),
-        cmocka_unit_test(test_refused_links),  cmocka_unit_test(test_refused_storage),
-        cmocka_unit_test(test_refused_extent), cmocka_unit_test(test_refused_files),
-        cmocka_unit_test(test_library),
+        cmocka_unit_test(test_columns),           cmocka_unit_test(test_ragged),
+        cmocka_unit_test(test_bad_ptr),           cmocka_unit_test(test_refused_shapes),
+        cmocka_unit_test(test_refused_links),     cmocka_unit_test(test_refused_storage),
+        cmocka_unit_test(test_refused_extent),    cmocka_unit_test(test_refused_files),
+        cmocka_unit_test(test_refused_attribute), cmocka_unit_test(test_library),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
