@@ -1,6 +1,7 @@
 #include "reader.h"
 
 #include "corpus_h5.h"
+#include "fileio.h"
 #include "hash.h"
 #include "hdf5file.h"
 #include "idset.h"
@@ -36,6 +37,15 @@ static nt_status next_row(struct nt_lines *lines, struct nt_line *line) {
     return NT_OK;
 }
 
+/* By content; but a name that promises HDF5 must keep it, else a damaged corpus would pass for lines of garbage. */
+static nt_status detect_corpus(const char *path, bool *corpus) {
+    const char *dot = strrchr(path, '.');
+    *corpus = nt_h5_is_file(path);
+    if (*corpus || !dot || (strcmp(dot, ".h5") != 0 && strcmp(dot, ".hdf5") != 0) || !nt_file_exists(path))
+        return NT_OK;
+    return NT_FAIL(NT_E_DATA, "%s: not an HDF5 file, as the name says; copy it again or rename it", path);
+}
+
 nt_status nt_reader_open(struct nt_reader **out, const char *path, const struct nt_config *c) {
     if (strcmp(path, "-") == 0)
         return NT_FAIL(NT_E_USAGE, "input \"-\": a job must be able to start again, so it reads files; write the rows "
@@ -49,7 +59,9 @@ nt_status nt_reader_open(struct nt_reader **out, const char *path, const struct 
         st = NT_FAIL(NT_E_NOMEM, "%s: no memory for a reader", path);
         goto close_reader;
     }
-    if (nt_h5_is_file(path))
+    bool corpus = false;
+    NT_TRY_GOTO(st, close_reader, detect_corpus(path, &corpus));
+    if (corpus)
         NT_TRY_GOTO(st, close_reader, nt_corpus_open(&r->corpus, path, NT_PURPOSE_GENERATE));
     else
         NT_TRY_GOTO(st, close_reader, nt_lines_open(&r->lines, path, 0, NULL));
@@ -90,7 +102,9 @@ static nt_status scan_corpus(const char *path, int64_t *n_rows, uint8_t digest[3
 }
 
 nt_status nt_reader_scan(const char *path, int64_t *n_rows, uint8_t digest[32]) {
-    if (nt_h5_is_file(path)) return scan_corpus(path, n_rows, digest);
+    bool corpus = false;
+    NT_TRY(detect_corpus(path, &corpus));
+    if (corpus) return scan_corpus(path, n_rows, digest);
     struct nt_sha256 *sha = NULL;
     struct nt_lines *lines = NULL;
     uint8_t result[NT_SHA256_BYTES];

@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char dir[64], jsonl[96], h5[96], back[96];
+static char dir[64], jsonl[96], h5[96], back[96], hurt[96];
 static struct nt_config config;
 
 static int make_dir(void **state) {
@@ -28,6 +28,7 @@ static int make_dir(void **state) {
     (void)snprintf(jsonl, sizeof jsonl, "%s/in.jsonl", dir);
     (void)snprintf(h5, sizeof h5, "%s/c.h5", dir);
     (void)snprintf(back, sizeof back, "%s/back.jsonl", dir);
+    (void)snprintf(hurt, sizeof hurt, "%s/hurt.h5", dir);
     nt_config_init(&config);
     return 0;
 }
@@ -302,6 +303,11 @@ static void test_wrong_kind(void **state) {
     assert_int_equal(nt_reader_open(&r, h5, &config), NT_E_UNSUPPORTED);
     assert_int_equal(nt_export("/nowhere.h5", back, &t), NT_E_NOINPUT);
     assert_int_equal(nt_export(jsonl, back, &t), NT_E_DATA);
+    assert_non_null(strstr(nt_error_last()->text, "not an HDF5 file"));
+    assert_int_equal(nt_publish_bytes(hurt, "{\"prompt\":\"x\"}\n", 15, NT_PUBLISH_REPLACE), NT_OK);
+    assert_int_equal(nt_reader_open(&r, hurt, &config), NT_E_DATA);
+    assert_non_null(strstr(nt_error_last()->text, "not an HDF5 file, as the name says"));
+    assert_int_equal(nt_reader_open(&r, "/nowhere.h5", &config), NT_E_NOINPUT);
 }
 
 /* Every row or an error; never a crash, a hang or other text. In a child: the library is not ours. */
@@ -350,13 +356,13 @@ static void test_damaged(void **state) {
             else
                 copy[seed % n] = (char)(seed >> 40);
         }
-        FILE *f = fopen(back, "wb"); /* without the syncs of a publish */
+        FILE *f = fopen(hurt, "wb"); /* without the syncs of a publish */
         assert_non_null(f);
         assert_int_equal(fwrite(copy, 1, keep, f), keep);
         assert_int_equal(fclose(f), 0);
         free(copy);
         const pid_t pid = fork();
-        if (pid == 0) _exit(read_all(back));
+        if (pid == 0) _exit(read_all(hurt));
         int status = 0;
         assert_int_equal(waitpid(pid, &status, 0), pid);
         if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) fail_msg("damage %d: status 0x%x", i, status);
