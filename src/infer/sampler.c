@@ -1,5 +1,6 @@
 #include "sampler.h"
 
+#include "cpu_math.h"
 #include "rng.h"
 
 #include <math.h>
@@ -145,7 +146,7 @@ static bool shape_row(const struct nt_sampler *s, const struct nt_sample_in *in,
 static float gumbel(uint64_t seed, uint64_t stream, int32_t id) {
     uint32_t w[4];
     nt_philox(seed, stream, (uint64_t)id >> 2, w);
-    return -logf(-logf(nt_unit_float(w[id & 3])));
+    return -nt_log_pos(-nt_log_pos(nt_unit_float(w[id & 3]))); /* the bits of the logit_gumbel op */
 }
 
 /* How many of the k best (descending) the truncation keeps; 0: more candidates are needed to tell. total: sum of exp(v
