@@ -6,6 +6,7 @@
 #   skip REASON          ends it with 77, which ctest shows as skipped; where CI is true that is a failure
 #   check SENTENCE COMMAND...   fail SENTENCE unless COMMAND succeeds
 #   expect_rc RC COMMAND...     fail unless COMMAND ends with RC; its output is in $WORK/out
+#   since UNIX_SECONDS          prints the seconds since then; below A B: is A less than B (decimals allowed)
 set -u
 NOCTURNE=${1:?usage: $0 NOCTURNE SOURCE_DIR} SOURCE=${2:?usage: $0 NOCTURNE SOURCE_DIR}
 NT_TEST_BIN=${NT_TEST_BIN:-$(dirname "$NOCTURNE")/tests/jobs}
@@ -34,3 +35,5 @@ expect_rc() {
     "$@" >"$WORK/out" 2>&1 || rc=$?
     [ $rc -eq "$want" ] || { cat "$WORK/out" >&2; fail "exit status $rc, expected $want: $*"; }
 }
+since() { awk -v now="$(date +%s.%N)" -v then="$1" 'BEGIN { printf "%.2f\n", now - then }'; }
+below() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a < b) }'; }

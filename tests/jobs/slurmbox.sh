@@ -73,9 +73,20 @@ box_node_crash() { # NODE
     rm -f "$BOX/run/slurmd.$1.pid"
 }
 
+# A test that was killed (kill -9, a CI time limit) leaves its daemons behind: end those whose owner is gone.
+box_reap() {
+    local d
+    for d in /tmp/nt-*/box; do
+        [ -f "$d/run/owner" ] && ! kill -0 "$(cat "$d/run/owner")" 2>/dev/null || continue
+        (BOX=$d && export SLURM_CONF=$d/etc/slurm.conf && box_down)
+        rm -rf "${d%/box}"
+    done
+}
+
 box_up() { # NODES
     local i n=$1
-    mkdir -p "$BOX"/{run,log,state,etc} && chmod 755 "$BOX" || return 1
+    box_reap
+    mkdir -p "$BOX"/{run,log,state,etc} && chmod 755 "$BOX" && echo $$ >"$BOX/run/owner" || return 1
     head -c 1024 /dev/urandom >"$BOX/etc/munge.key" && chmod 400 "$BOX/etc/munge.key"
     munged --key-file="$BOX/etc/munge.key" --socket="$BOX/run/munge.socket" --pid-file="$BOX/run/munged.pid" \
         --log-file="$BOX/log/munged.log" --seed-file="$BOX/run/munged.seed" --num-threads=2 || return 1

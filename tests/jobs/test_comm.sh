@@ -26,22 +26,22 @@ fi
 # A rank dies: the job ends within 10 s, and not with success.
 for how in kill segv exit abort; do
     rc=0; mpi 3 "$CHECK" die $how "$WORK/died" >"$WORK/out" 2>&1 || rc=$?
-    took=$(echo "$(date +%s.%N) - $(cat "$WORK/died")" | bc)
+    took=$(since "$(cat "$WORK/died")")
     echo "rank 1 dies by $how: mpirun ends with $rc after $took s"
     [ $rc -ne 0 ] && [ $rc -ne 124 ] || fail "mpirun ended with $rc after the death of a rank"
-    [ "$(echo "$took < 10" | bc)" = 1 ] || fail "the job lived on for $took s after a rank died by $how"
+    below "$took" 10 || fail "the job lived on for $took s after a rank died by $how"
 done
 
 # A rank hangs: the others name it, its host and process, what it did and where, and end the job within 10 s of the limit.
 hang() { # HOW PATTERN
-    local rc=0 limit=2 start end
+    local rc=0 limit=2 start took
     start=$(date +%s.%N)
     mpi 3 "$CHECK" hang "$1" "$WORK/$1" $limit >"$WORK/out" 2>&1 || rc=$?
-    end=$(date +%s.%N)
+    took=$(since "$start")
     grep -m1 'watchdog:' "$WORK/out"
     [ $rc -eq 76 ] || { cat "$WORK/out"; fail "a hang by $1 ended with $rc, expected 76"; }
     grep -Eq "$2" "$WORK/out" || { cat "$WORK/out"; fail "no sentence like: $2"; }
-    [ "$(echo "$end - $start < $limit + 10" | bc)" = 1 ] || fail "a hang by $1 lasted $(echo "$end - $start" | bc) s"
+    below "$took" $((limit + 10)) || fail "a hang by $1 lasted $took s"
 }
 who="rank 1 \(host $(hostname), pid [0-9]+, doing 'read input',"
 hang stop "$who after barrier #2 on world\) is stopped or dead: this was its last heartbeat, [0-9]+ s ago"

@@ -43,7 +43,7 @@ submit() { # OUT [SBATCH FLAGS]: the job script as users start it, made small by
     local out=$1
     shift
     sbatch --parsable --nodes=2 --cpus-per-task=1 --mem=1G --time=10 --output="$out-%j.log" "$@" "$SOURCE/jobs/generate.sbatch" \
-        --model "$WORK/model" --input prompts.jsonl --output "$out" --set generate.max_num_seqs=2 --set run.threads=1 \
+        --model "$WORK/model" --input "${INPUT:-prompts.jsonl}" --output "$out" --set generate.max_num_seqs=2 --set run.threads=1 \
         --set generate.checkpoint_s=0.2 --set generate.ignore_eos=true ${ARGS:-}
 }
 ended() { # JOB STATE OUT
@@ -72,6 +72,12 @@ say "success"
 job=$(submit whole) && ended "$job" "COMPLETED 0:0" whole
 [ -e whole/COMPLETE ] && [ "$(wc -l <whole/results.jsonl)" = "$ROWS" ] || fail "not $ROWS rows in whole/results.jsonl"
 grep -q ' restart 0 on n\[1-2\], 2 ranks' "whole-$job.log" || { cat "whole-$job.log"; fail "not two ranks on two nodes"; }
+
+say "tensor parallel across the nodes: the bits of the same job on one node"
+head -20 prompts.jsonl >few.jsonl
+job=$(INPUT=few.jsonl ARGS="--tp 2" submit tp2) && ended "$job" "COMPLETED 0:0" tp2
+expect_rc 0 mpi 2 "$NOCTURNE" generate --model model --input few.jsonl --output one-node --set generate.ignore_eos=true --threads 1 --tp 2
+cmp one-node/results.jsonl tp2/results.jsonl || fail "two nodes compute other bits than one"
 
 say "USR1, as Slurm sends it before the time limit: checkpoint, requeue, resume"
 job=$(submit usr1) && in_the_middle "$job" usr1
