@@ -48,11 +48,15 @@ static nt_status run(struct nt_world *w, int argc, char **argv, bool *agreed) {
     *agreed = true;
     nt_status st = nt_comm_agree(w->world, nt_cmd_parse(argc, argv, &cmd, &cfg, args, MAX_ARGS, &n_args, &help));
     if (st == NT_OK && help) print_usage(w, cmd);
+    if (st == NT_OK && !help && !cmd->parallel && w->size > 1)
+        st =
+            NT_FAIL(NT_E_USAGE, "%s runs in one process, but %d ranks were started; start it without mpirun or srun -n",
+                    cmd->name, w->size);
     if (st == NT_OK && !help) {
         st = nt_world_split(w, cmd->parallel ? (int32_t)cfg.run_tp : 1);
         struct nt_cmd_context ctx = {w, &cfg, cmd, args, n_args};
         *agreed = st != NT_OK;
-        if (st == NT_OK && (cmd->parallel || w->rank == 0)) st = cmd->run(&ctx);
+        if (st == NT_OK) st = cmd->run(&ctx);
     }
     nt_config_release(&cfg);
     return st;

@@ -2,7 +2,8 @@
  *
  * A command gets the world (already open), its settings (defaults, then --config, then flags in command line order) and
  * its positional arguments. It returns a status; main.c prints the sentence and ends the process. stdout carries the
- * command's answer, stderr the log. Commands that are not `parallel` run on world rank 0 only. */
+ * command's answer, stderr the log. Commands that are not `parallel` refuse to
+ * start with more than one rank. */
 #ifndef NT_CMD_H
 #define NT_CMD_H
 

@@ -24,6 +24,7 @@ struct table {
     const struct column *columns;
     int n_columns, n_rows;
     const char *format;
+    bool silent; /* not rank 0 */
 };
 
 static bool is_format(const struct table *t, const char *name) {
@@ -46,6 +47,7 @@ static void add_cell(const struct table *t, int i, const char *value, struct nt_
 }
 
 static void begin_table(struct table *t) {
+    if (t->silent) return;
     if (is_format(t, "json")) printf("[\n");
     if (is_format(t, "csv"))
         for (int i = 0; i < t->n_columns; i++)
@@ -61,6 +63,7 @@ static void begin_table(struct table *t) {
 }
 
 static void print_row(struct table *t, const char *const *values) {
+    if (t->silent) return;
     struct nt_strbuf s = NT_STRBUF_INIT;
     const bool object = is_format(t, "json") || is_format(t, "jsonl");
     if (is_format(t, "md")) nt_strbuf_addc(&s, '|');
@@ -75,6 +78,7 @@ static void print_row(struct table *t, const char *const *values) {
 }
 
 static void end_table(const struct table *t) {
+    if (t->silent) return;
     if (is_format(t, "json")) printf("\n]\n");
 }
 
@@ -107,14 +111,15 @@ static void gemm_row(void *arg, const struct nt_gemm_bench_row *r) {
 }
 
 static nt_status bench_gemm(struct nt_cmd_context *ctx) {
+    if (ctx->world->rank != 0) return NT_OK;
     struct nt_pool *pool = NULL;
     struct nt_backend be;
     struct nt_peaks peaks;
     NT_TRY(nt_backend_from_config(ctx->config, ctx->world, &pool, &be));
     nt_status st = nt_peak_measure(pool, be.isa, &peaks);
     if (st == NT_OK) {
-        struct table t = {gemm_columns, (int)(sizeof gemm_columns / sizeof *gemm_columns), 0,
-                          ctx->config->bench_format};
+        struct table t = {gemm_columns, (int)(sizeof gemm_columns / sizeof *gemm_columns), 0, ctx->config->bench_format,
+                          false};
         fprintf(stderr, "measured peak, isa %s: bf16 %.1f GFLOP/s on 1 thread, %.1f on %d; read %.1f and %.1f GB/s\n",
                 nt_isa_name(be.isa), peaks.gflops[NT_PEAK_BF16][0], peaks.gflops[NT_PEAK_BF16][1], peaks.n_threads,
                 peaks.read_gb_s[0], peaks.read_gb_s[1]);
@@ -159,6 +164,15 @@ static int64_t parameter_count(const struct nt_spec *s) {
     return s->n_layer * layer + (s->tied ? 1 : 2) * (int64_t)s->n_vocab * d + d;
 }
 
+/* As llama-bench: "pp512", "tg128", "tg64 @ d128"; several sequences: "tg64 x 8 @ d128". */
+static void test_name(const struct nt_bench_test *test, char *buf, size_t cap) {
+    char many[32] = "", depth[32] = "";
+    if (test->n_seq > 1) snprintf(many, sizeof many, " x %d", test->n_seq);
+    if (!test->timed_prompt && test->n_prompt > 0) snprintf(depth, sizeof depth, " @ d%d", test->n_prompt);
+    snprintf(buf, cap, "%s%d%s%s", test->timed_prompt ? "pp" : "tg", test->timed_prompt ? test->n_prompt : test->n_gen,
+             many, depth);
+}
+
 static void model_row(struct table *t, const struct nt_session *s, const struct nt_bench_test *test,
                       const struct nt_bench_result *r) {
     const struct nt_spec *spec = nt_model_spec(s->model);
@@ -175,12 +189,7 @@ static void model_row(struct table *t, const struct nt_session *s, const struct 
     snprintf(c[i++], 256, "%.2f M", (double)params / 1e6);
     snprintf(c[i++], 256, "CPU %s", nt_isa_name(s->backend.isa));
     snprintf(c[i++], 256, "%d", nt_pool_size(s->pool));
-    if (test->n_seq > 1)
-        snprintf(c[i++], 256, "%s%d x %d", test->timed_prompt ? "pp" : "tg",
-                 test->timed_prompt ? test->n_prompt : test->n_gen, test->n_seq);
-    else
-        snprintf(c[i++], 256, "%s%d", test->timed_prompt ? "pp" : "tg",
-                 test->timed_prompt ? test->n_prompt : test->n_gen);
+    test_name(test, c[i++], 256);
     snprintf(c[i++], 256, "%.2f \u00b1 %.2f", r->avg_ts, r->stddev_ts);
     snprintf(c[i++], 256, "%.200s", s->config->model_path);
     snprintf(c[i++], 256, "%lld", (long long)params * 2);
@@ -240,7 +249,7 @@ static nt_status all_tests(struct table *t, struct nt_session *s) {
 static nt_status bench_model(struct nt_cmd_context *ctx) {
     struct nt_session s;
     NT_TRY(nt_session_open(&s, ctx->world, ctx->config));
-    struct table t = {model_columns, N_MODEL_COLUMNS, 0, ctx->config->bench_format};
+    struct table t = {model_columns, N_MODEL_COLUMNS, 0, ctx->config->bench_format, ctx->world->rank != 0};
     begin_table(&t);
     const nt_status st = all_tests(&t, &s);
     end_table(&t);
