@@ -127,6 +127,7 @@ nt_status nt_cmd_generate(struct nt_cmd_context *ctx) {
                                      .dir = ctx->config->generate_output};
     const nt_status st = run_job(&g);
     nt_metrics_close(&g.metrics);
-    nt_session_close(&g.session);
+    /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */
+    if (st == NT_OK || st == NT_E_STOPPED || ctx->world->size == 1) nt_session_close(&g.session);
     return st;
 }

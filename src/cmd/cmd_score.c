@@ -62,6 +62,7 @@ nt_status nt_cmd_score(struct nt_cmd_context *ctx) {
     nt_status st = nt_score_run(&session, c->score_input, &total);
     if (st == NT_OK) st = nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? report(c, &total) : NT_OK);
     free(total.rows);
-    nt_session_close(&session);
+    /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */
+    if (st == NT_OK || ctx->world->size == 1) nt_session_close(&session);
     return st;
 }
