@@ -28,7 +28,7 @@ struct loop {
     uint8_t *is_done;                               // [n_rows / 8 + 1]
     int64_t next_ticket, counted_tokens, counted_done, my_done;
     bool exhausted, stopping, stop_announced;
-    double deadline, last_sync, last_count, start;
+    double deadline, last_sync, last_count, start, stop_begun;
     struct nt_progress progress;
 };
 
@@ -60,12 +60,13 @@ static nt_status take_rows(struct loop *l, struct turn *t) {
 }
 
 /* A stop of one group is a stop of all: it is announced on a shared counter that every leader reads now and then. */
-static nt_status check_stop(struct loop *l, bool look) {
-    if (!l->stopping) l->stopping = nt_stop_requested(l->deadline);
+static nt_status check_stop(struct loop *l, bool look, bool asked) {
+    l->stopping |= asked;
     if (l->stopping && !l->stop_announced) {
         int64_t before;
         l->stop_announced = true;
-        nt_info("generate", "stopping: %s", nt_stop_reason());
+        nt_info("generate", "stopping: %s",
+                nt_stop_requested(l->deadline) ? nt_stop_reason() : "a signal to another rank of the group");
         return nt_ticket_add(l->stops, 1, &before);
     }
     if (!l->stopping && look && l->world->dp_size > 1) {
@@ -76,13 +77,22 @@ static nt_status check_stop(struct loop *l, bool look) {
     return NT_OK;
 }
 
+/* A stopping group takes no new rows; those in work get some time to finish, since a resume would begin them anew. */
+static bool drained(const struct loop *l) {
+    return nt_engine_active(l->engine) == 0 || nt_stop_is_urgent() ||
+           nt_now() - l->stop_begun >= l->config->run_drain_s;
+}
+
 static nt_status next_turn(struct loop *l, bool look, struct turn *t) {
     t->stop = t->n_new = t->exhausted = 0;
     nt_status st = NT_OK;
+    int64_t asked = nt_stop_requested(l->deadline);
+    if (l->world->tp_size > 1) NT_TRY(nt_comm_allreduce_max_i64(l->world->tp, &asked, 1)); /* any rank may be told */
     if (is_leader(l)) {
-        st = check_stop(l, look);
+        st = check_stop(l, look, asked > 0);
+        if (l->stopping && l->stop_begun == 0) l->stop_begun = nt_now();
         if (st == NT_OK && !l->stopping) st = take_rows(l, t);
-        t->stop = l->stopping;
+        t->stop = l->stopping && drained(l);
     }
     NT_TRY(st);
     if (l->world->tp_size == 1) return NT_OK;
