@@ -27,6 +27,10 @@ bool nt_stop_requested(double deadline) {
     return stop_signal != 0 || (deadline > 0 && nt_unix_time() >= deadline);
 }
 
+bool nt_stop_is_urgent(void) {
+    return stop_signal == SIGTERM || stop_signal == SIGINT;
+}
+
 const char *nt_stop_reason(void) {
     switch (stop_signal) {
     case SIGUSR1:

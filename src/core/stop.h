@@ -10,6 +10,7 @@
 
 void nt_stop_install(void);
 bool nt_stop_requested(double deadline);
+bool nt_stop_is_urgent(void);     /* SIGTERM or SIGINT: somebody waits, or will kill us soon */
 const char *nt_stop_reason(void); /* "SIGUSR1", "SIGTERM", "SIGINT" or "the job's end time" */
 
 #endif
