@@ -45,9 +45,9 @@ static nt_status look_for_complete(struct generate *g) {
 /* Rank 0 alone: the directory, the input's identity, the job's identity. */
 static nt_status prepare(struct generate *g) {
     const struct nt_config *c = g->session.config;
+    NT_TRY(nt_reader_scan(g->job.input, &g->job.n_rows, g->input_digest)); /* before anything is discarded */
     NT_TRY(nt_mkdir_p(g->job.dir));
     if (c->generate_fresh) NT_TRY(nt_journal_discard(g->job.dir));
-    NT_TRY(nt_reader_scan(g->job.input, &g->job.n_rows, g->input_digest));
     NT_TRY(nt_job_digest(&g->session, g->input_digest, g->job.job_digest));
     NT_TRY(look_for_complete(g));
     if (g->complete) return NT_OK;
