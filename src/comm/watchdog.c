@@ -14,7 +14,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096, READ_GRACE_S = 8, MAX_NAMED = 8 };
+enum {
+    PATH_BYTES = 4096,
+    READ_GRACE_S = 8,
+    MAX_NAMED = 8,
+    STALE_S = 4, /* at least: one slow write to a busy file system is no death, however small the limit */
+};
 
 struct nt_watchdog {
     const struct nt_world *w;
@@ -132,6 +137,10 @@ static void add_stopped(struct nt_strbuf *s, int32_t rank, const struct nt_heart
     }
 }
 
+static double stale_after_s(const struct nt_watchdog *d, double limits) {
+    return d->limit_s * limits > STALE_S ? d->limit_s * limits : STALE_S;
+}
+
 enum verdict { VERDICT_NONE, VERDICT_WAIT, VERDICT_HANG };
 
 /* Who hangs, from two readings of all heartbeats; the sentence grows in s. */
@@ -141,7 +150,9 @@ static enum verdict judge(const struct nt_watchdog *d, const struct nt_heartbeat
     bool hang = false, working = false;
     for (int32_t r = 0; r < size; r++) {
         if (r == me) continue;
-        const bool stale = !b[r].present || (a[r].present && a[r].tick == b[r].tick);
+        const bool gone = !a[r].present && !b[r].present;
+        const bool stale = gone || (a[r].present && b[r].present && a[r].tick == b[r].tick &&
+                                    nt_unix_time() - b[r].time > stale_after_s(d, 0.5));
         if (stale) add_stopped(s, r, &b[r]);
         hang = hang || stale;
     }
@@ -222,7 +233,7 @@ static void watch_next(const struct nt_watchdog *d, struct stillness *still) {
         *still = (struct stillness){.value = -1, .at = nt_now()};
         return;
     }
-    if (stillness_update(still, h.tick, d->interval_s) < d->limit_s) return;
+    if (stillness_update(still, h.tick, d->interval_s) < stale_after_s(d, 1)) return;
     struct nt_strbuf s = NT_STRBUF_INIT;
     add_stopped(&s, next, &h);
     nt_strbuf_addf(

@@ -258,7 +258,8 @@ static nt_status open_score(struct score *s, const char *input) {
     if (st == NT_OK) st = nt_score_rows_open(&s->rows, s->session, input);
     NT_TRY(nt_comm_agree(w->world, st));
     NT_TRY(nt_ticket_open(w, &s->ticket));
-    return nt_watchdog_start(&s->watchdog, w, NULL, s->session->config->run_watchdog_s);
+    const char *output = s->session->config->score_output; /* where ranks of all nodes can see each other */
+    return nt_watchdog_start(&s->watchdog, w, output[0] ? output : NULL, s->session->config->run_watchdog_s);
 }
 
 static void close_score(struct score *s) {

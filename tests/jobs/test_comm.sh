@@ -48,7 +48,7 @@ hang stop "$who after barrier #2 on world\) is stopped or dead: this was its las
 hang sleep "$who after barrier #2 on world\) made no progress for [0-9]+ s"
 hang other "that do not meet: rank 0 .* in allreduce_f32 #3 on world\); $who in barrier #2 on tp\);"
 
-expect_rc 0 mpi 3 "$CHECK" wait "$WORK/wait" 1
+expect_rc 0 mpi 3 "$CHECK" wait "$WORK/wait" 2
 check "nobody told that the others wait" grep -q 'waited .* for ranks that still work' "$WORK/out"
 [ ! -e "$WORK/wait/.heartbeat" ] || fail "heartbeats are left behind: $(ls "$WORK/wait/.heartbeat")"
 tail -1 "$WORK/out"
