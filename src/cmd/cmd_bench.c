@@ -110,25 +110,33 @@ static void gemm_row(void *arg, const struct nt_gemm_bench_row *r) {
     print_row(arg, values);
 }
 
-static nt_status bench_gemm(struct nt_cmd_context *ctx) {
-    if (ctx->world->rank != 0) return NT_OK;
+/* The shapes on a pool of n_threads (0: as configured) against the peak of as many cores. */
+static nt_status gemm_pass(struct nt_cmd_context *ctx, int n_threads, struct table *t) {
     struct nt_pool *pool = NULL;
     struct nt_backend be;
     struct nt_peaks peaks;
-    NT_TRY(nt_backend_from_config(ctx->config, ctx->world, &pool, &be));
+    struct nt_config c = *ctx->config; /* strings stay the original's */
+    if (n_threads > 0) c.run_threads = n_threads;
+    NT_TRY(nt_backend_from_config(&c, ctx->world, &pool, &be));
     nt_status st = nt_peak_measure(pool, be.isa, &peaks);
     if (st == NT_OK) {
-        struct table t = {gemm_columns, (int)(sizeof gemm_columns / sizeof *gemm_columns), 0, ctx->config->bench_format,
-                          false};
-        fprintf(stderr, "measured peak, isa %s: bf16 %.1f GFLOP/s on 1 thread, %.1f on %d; read %.1f and %.1f GB/s\n",
-                nt_isa_name(be.isa), peaks.gflops[NT_PEAK_BF16][0], peaks.gflops[NT_PEAK_BF16][1], peaks.n_threads,
-                peaks.read_gb_s[0], peaks.read_gb_s[1]);
-        begin_table(&t);
-        st = nt_gemm_bench(&be, 0, 0, 0, gemm_row, &t);
-        end_table(&t);
+        fprintf(stderr, "measured peak, isa %s, %d threads: bf16 %.1f GFLOP/s, read %.1f GB/s\n", nt_isa_name(be.isa),
+                peaks.n_threads, peaks.gflops[NT_PEAK_BF16][1], peaks.read_gb_s[1]);
+        st = nt_gemm_bench(&be, 0, 0, 0, gemm_row, t);
     }
     nt_backend_close(&be);
     nt_pool_free(pool);
+    return st;
+}
+
+static nt_status bench_gemm(struct nt_cmd_context *ctx) {
+    if (ctx->world->rank != 0) return NT_OK;
+    struct table t = {gemm_columns, (int)(sizeof gemm_columns / sizeof *gemm_columns), 0, ctx->config->bench_format,
+                      false};
+    begin_table(&t);
+    nt_status st = gemm_pass(ctx, 1, &t);
+    if (st == NT_OK && ctx->config->run_threads != 1) st = gemm_pass(ctx, 0, &t);
+    end_table(&t);
     return st;
 }
 
