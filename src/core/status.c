@@ -19,16 +19,16 @@ static const struct {
 };
 _Static_assert(sizeof status_rows / sizeof status_rows[0] == NT_STATUS_COUNT, "one row per status code");
 
-static bool known(nt_status code) {
+static bool has_row(nt_status code) {
     return (unsigned)code < NT_STATUS_COUNT;
 }
 
 const char *nt_status_text(nt_status code) {
-    return known(code) ? status_rows[code].text : "unknown status";
+    return has_row(code) ? status_rows[code].text : "unknown status";
 }
 
 int nt_status_exit_code(nt_status code) {
-    return known(code) ? status_rows[code].exit_code : status_rows[NT_E_INTERNAL].exit_code;
+    return has_row(code) ? status_rows[code].exit_code : status_rows[NT_E_INTERNAL].exit_code;
 }
 
 nt_status nt_fail_at(nt_status code, const char *file, int line, const char *fmt, ...) {
