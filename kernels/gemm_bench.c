@@ -1,6 +1,6 @@
 #include "gemm_bench.h"
 #include "arena.h"
-#include "metrics.h"
+#include "clock.h"
 #include "peak.h"
 
 /* Output rows of the head are written in f32, gate/up gated, the rest added to the residual: the epilogues of a model.

@@ -1,5 +1,5 @@
 #include "arena.h"
-#include "metrics.h"
+#include "clock.h"
 #include "peak.h"
 #include <string.h>
 

@@ -1,4 +1,5 @@
 /* nocturne generate: prompts in, OpenAI Batch responses and an HDF5 file out, exactly once per row. */
+#include "clock.h"
 #include "cmd.h"
 #include "fileio.h"
 #include "log.h"

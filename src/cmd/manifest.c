@@ -1,11 +1,11 @@
 #include "manifest.h"
 
+#include "clock.h"
 #include "env.h"
 #include "fileio.h"
 #include "hash.h"
 #include "json.h"
 #include "log.h"
-#include "metrics.h"
 
 #include <stdlib.h>
 #include <string.h>

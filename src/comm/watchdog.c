@@ -1,9 +1,9 @@
 #include "watchdog.h"
+#include "clock.h"
 #include "comm_impl.h"
 #include "fileio.h"
 #include "heartbeat.h"
 #include "log.h"
-#include "metrics.h"
 #include "strbuf.h"
 #include <errno.h>
 #include <pthread.h>

@@ -1,7 +1,7 @@
 #include "log.h"
 
+#include "clock.h"
 #include "env.h"
-#include "metrics.h"
 #include "strbuf.h"
 #include <errno.h>
 #include <inttypes.h>

@@ -1,5 +1,6 @@
 #include "metrics.h"
 
+#include "clock.h"
 #include "fileio.h"
 #include "log.h"
 #include "strbuf.h"
@@ -7,22 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-static double seconds(clockid_t clock) {
-    struct timespec t;
-    (void)clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-double nt_now(void) {
-    return seconds(CLOCK_MONOTONIC);
-}
-
-double nt_unix_time(void) {
-    return seconds(CLOCK_REALTIME);
-}
 
 nt_status nt_metrics_open(struct nt_metrics *m, const char *path, int rank) {
     m->fd = -1;

@@ -1,6 +1,6 @@
 /* JSONL metrics: one object per line, appended, schema in docs/formats.md; never parsed out of logs.
  *
- * {"t":<unix seconds>,"event":"step","rank":0, ...fields}. Clock: nt_now() is CLOCK_MONOTONIC seconds.
+ * {"t":<unix seconds>,"event":"step","rank":0, ...fields}. The wall clock is that of clock.h.
  * Writing never fails a job: the first I/O error is logged as a warning and the file is closed.
  * Ownership: the struct owns its descriptor. Threading: one write(2) per line, so lines of threads and of ranks that
  * append to one file do not mix. */
@@ -15,8 +15,6 @@ struct nt_metrics {
     int rank;
 };
 
-double nt_now(void);                                                                 /* monotonic seconds */
-double nt_unix_time(void);                                                           /* wall clock seconds */
 NT_MUST nt_status nt_metrics_open(struct nt_metrics *m, const char *path, int rank); /* appends */
 void nt_metrics_close(struct nt_metrics *m);
 

@@ -1,6 +1,6 @@
 #include "pool.h"
 
-#include "metrics.h"
+#include "clock.h"
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>

@@ -1,6 +1,6 @@
 #include "stop.h"
 
-#include "metrics.h"
+#include "clock.h"
 
 #include <signal.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 #include "bench.h"
 
-#include "metrics.h"
+#include "clock.h"
 #include "pages.h"
 #include "rng.h"
 

@@ -1,7 +1,7 @@
 #include "engine.h"
 
+#include "clock.h"
 #include "log.h"
-#include "metrics.h"
 #include "sysmem.h"
 
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 #include "generate.h"
 
+#include "clock.h"
 #include "env.h"
 #include "log.h"
 #include "metrics.h"

@@ -1,7 +1,7 @@
 #include "score.h"
 
+#include "clock.h"
 #include "log.h"
-#include "metrics.h"
 #include "pages.h"
 #include "score_rows.h"
 #include "watchdog.h"

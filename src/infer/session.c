@@ -1,7 +1,7 @@
 #include "session.h"
 
+#include "clock.h"
 #include "log.h"
-#include "metrics.h"
 
 #include <string.h>
 

@@ -6,10 +6,10 @@
  * of float32 and of llama.cpp wherever the float32 margin exceeds MARGIN (about 14 standard deviations of the
  * difference of two logits). Started by mpirun, the world is one tensor-parallel group. Exit 77 when the file is
  * absent; with CI=true that is a failure. */
+#include "clock.h"
 #include "fileio.h"
 #include "hash.h"
 #include "log.h"
-#include "metrics.h"
 #include "model.h"
 #include <math.h>
 #include <stdio.h>

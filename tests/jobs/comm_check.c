@@ -8,10 +8,10 @@
  * it hang HOW DIR LIMIT        rank 1 stops (SIGSTOP) or sleeps or takes another collective, under a watchdog wait DIR
  * LIMIT            rank 1 works for two limits while the others wait: no watchdog may bite Exit status 0 and "ok MODE"
  * from rank 0, or a sentence and 1. */
+#include "clock.h"
 #include "comm.h"
 #include "hash.h"
 #include "log.h"
-#include "metrics.h"
 #include "watchdog.h"
 #include <signal.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* test_ops check|perf|list [op]: see test_ops.h. */
 #include "test_ops.h"
-#include "metrics.h"
+#include "clock.h"
 #include "peak.h"
 #include <math.h>
 #include <stdarg.h>
