@@ -9,6 +9,7 @@
 #ifndef NT_CORPUS_H5_H
 #define NT_CORPUS_H5_H
 
+#include "json.h"
 #include "request.h"
 
 /* Bits of /subjects/consent. ANY is not a consent: it asks for all rows and is for export by the owner of the file. */

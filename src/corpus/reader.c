@@ -6,6 +6,7 @@
 #include "hdf5file.h"
 #include "idset.h"
 #include "lines.h"
+#include "request_json.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -8,6 +8,7 @@
 #ifndef NT_READER_H
 #define NT_READER_H
 
+#include "json.h"
 #include "request.h"
 
 struct nt_reader;

@@ -1,8 +1,8 @@
 /* A row of work as the engine sees it: what to say, how to sample, who asked.
  *
- * Made by reader.h from OpenAI Batch JSONL (chat completions, completions), plain {"prompt"} / {"messages"} JSONL or an
- * HDF5 corpus. Field names and defaults follow the OpenAI API and vLLM's extensions; docs/formats.md lists them with
- * their ranges. What cannot be honoured is a row error, never ignored.
+ * Made by request_json.h from a row of OpenAI Batch JSONL (chat completions, completions), of plain {"prompt"} /
+ * {"messages"} JSONL or of an HDF5 corpus (reader.h). Field names and defaults follow the OpenAI API and vLLM's
+ * extensions; docs/formats.md lists them with their ranges. What cannot be honoured is a row error, never ignored.
  * Ownership: a request owns its strings; nt_request_release frees them (role names are constants).
  * Threading: plain data, no globals. Errors of a row stay in the row (error, error_status); nothing here fails. */
 #ifndef NT_REQUEST_H
@@ -10,7 +10,6 @@
 
 #include "chat.h"
 #include "config.h"
-#include "json.h"
 #include "status.h"
 #include <stdbool.h>
 #include <stdint.h>
@@ -62,9 +61,6 @@ struct nt_request {
 
 void nt_request_release(struct nt_request *r);
 void nt_sampling_defaults(struct nt_sampling *s, const struct nt_config *c);
-/* A whole row (Batch line, {"messages"} or {"prompt"}) over the defaults already in r->sampling; row and line are set
- * by the caller. A violation becomes r->error, beginning with origin ("line 7"). */
-void nt_request_from_json(struct nt_request *r, const struct nt_json *line, const char *origin);
 /* Makes r an error row: the sentence is origin + ": " + text. The first one stays. Always false, for return. */
 bool nt_request_reject(struct nt_request *r, const char *origin, const char *fmt, ...) NT_PRINTF(3, 4);
 /* Fills r->digest from everything else. */

@@ -1,5 +1,6 @@
 #include "request_params.h"
 
+#include "strbuf.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stddef.h>

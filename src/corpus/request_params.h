@@ -7,6 +7,7 @@
 #ifndef NT_REQUEST_PARAMS_H
 #define NT_REQUEST_PARAMS_H
 
+#include "json.h"
 #include "request.h"
 
 struct nt_params_at {

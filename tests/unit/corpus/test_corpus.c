@@ -10,6 +10,7 @@
 #include "hdf5file.h"
 #include "journal.h"
 #include "reader.h"
+#include "request_json.h"
 #include "transfer.h"
 #include <signal.h>
 #include <stdio.h>
