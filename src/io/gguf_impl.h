@@ -1,4 +1,5 @@
-/* Inside of the GGUF reader, shared by gguf.c (open, parse, check) and gguf_meta.c (access); nobody else includes it.
+/* Inside of the GGUF reader, shared by gguf_parse.c (open, parse, check) and gguf.c (access, close); nobody else
+ * includes it.
  *
  * All positions are offsets into the header bytes, because those move while they grow during parsing.
  * Ownership: everything belongs to struct nt_gguf and is freed by nt_gguf_close. Not changed after nt_gguf_open, so
