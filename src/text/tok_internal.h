@@ -1,6 +1,6 @@
 /* The compiled tokenizer, private to src/text/tok*.c; users include tokenizer.h.
  *
- * Built once by tok_json.c or tok_parts.c through tok_build.c, then constant. Order of encoding (tokenizer.c): added
+ * Built once by tok_json.c or tok_parts.c through tok_build.c, then constant. Order of encoding (tok_encode.c): added
  * tokens on the raw text, normalizer, added tokens with normalized:true, pre-tokenizer, BPE, post-processor.
  * Byte-level vocabularies are kept twice: as spelled (U+0100.. characters) and as the bytes they stand for, so that
  * the hot path works on raw bytes. What changes while encoding lies in struct nt_tok_scratch, taken from a pool with
@@ -281,7 +281,5 @@ struct nt_tok_scratch *nt_tok_scratch_take(const struct nt_tokenizer *t);
 void nt_tok_scratch_give(const struct nt_tokenizer *t, struct nt_tok_scratch *s);
 struct nt_tok_pool *nt_tok_pool_new(void);
 void nt_tok_pool_free(struct nt_tok_pool *p);
-/* Grows *array to at least need items of elem bytes; cap in items. */
-void nt_tok_grow(void **array, int64_t *cap, int64_t need, size_t elem);
 
 #endif

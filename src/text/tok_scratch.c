@@ -6,17 +6,6 @@
 
 enum { JIT_STACK_START = 32 << 10, JIT_STACK_MAX = 16 << 20, HEAP_LIMIT_KIB = 64 << 10, KEEP_BYTES = 32 << 20 };
 
-void nt_tok_grow(void **array, int64_t *cap, int64_t need, size_t elem) {
-    if (need <= *cap) return;
-    int64_t want = *cap < 32 ? 64 : *cap * 2;
-    if (want < need) want = need;
-    size_t bytes;
-    void *grown = __builtin_mul_overflow((size_t)want, elem, &bytes) ? NULL : realloc(*array, bytes);
-    if (!grown) nt_bug("no memory for %lld items of %zu bytes", (long long)want, elem);
-    *array = grown;
-    *cap = want;
-}
-
 static void scratch_free(struct nt_tok_scratch *s) {
     nt_strbuf_release(&s->text);
     nt_strbuf_release(&s->norm);

@@ -14,20 +14,11 @@
 #include "hash.h"
 #include "status.h"
 #include "strbuf.h"
+#include "tok_list.h"
 #include <stdbool.h>
 #include <stdint.h>
 
 struct nt_tokenizer; /* opaque */
-
-/* A growable list of ids; zero-initialise, release. Appends cannot fail (out of memory is nt_bug). */
-struct nt_ids {
-    int32_t *data;
-    int64_t len, cap;
-};
-void nt_ids_release(struct nt_ids *ids);
-void nt_ids_reset(struct nt_ids *ids); /* len = 0, memory kept */
-void nt_ids_push(struct nt_ids *ids, int32_t id);
-void nt_ids_append(struct nt_ids *ids, const int32_t *more, int64_t n);
 
 /* config: text of tokenizer_config.json or NULL. origin names the file in error sentences. */
 NT_MUST nt_status nt_tokenizer_from_json(const char *text, size_t len, const char *origin, const char *config,

@@ -1,30 +1,8 @@
 /* Encoding: the order of the stages, and the accessors. */
-#include "tokenizer.h"
 #include "tok_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-void nt_ids_release(struct nt_ids *ids) {
-    free(ids->data);
-    *ids = (struct nt_ids){0};
-}
-
-void nt_ids_reset(struct nt_ids *ids) {
-    ids->len = 0;
-}
-
-void nt_ids_push(struct nt_ids *ids, int32_t id) {
-    if (ids->len == ids->cap) nt_tok_grow((void **)&ids->data, &ids->cap, ids->len + 1, sizeof *ids->data);
-    ids->data[ids->len++] = id;
-}
-
-void nt_ids_append(struct nt_ids *ids, const int32_t *more, int64_t n) {
-    if (n <= 0) return;
-    nt_tok_grow((void **)&ids->data, &ids->cap, ids->len + n, sizeof *ids->data);
-    memcpy(ids->data + ids->len, more, (size_t)n * sizeof *more);
-    ids->len += n;
-}
 
 static void encode_range(const struct nt_tokenizer *t, struct nt_tok_scratch *s, const char *text, size_t len,
                          struct nt_ids *ids) {
