@@ -3,7 +3,8 @@
 #include "cmd.h"
 #include "fileio.h"
 #include "reader.h"
-#include "spec.h"
+#include "spec_bind.h"
+#include "spec_read.h"
 #include "tensor_source.h"
 #include "tokload.h"
 

@@ -1,10 +1,10 @@
-/* The family table: one row per architecture, data only (private to src/model).
+/* The row of a family: one per architecture, data only (private to src/model).
  *
  * A family is a row: its names in both containers, its flags, the rule of its sliding window, and the table of its
- * tensors with expected shapes. To add a family, write a row in arch_<family>.c and list it in spec.c; a family whose
- * block differs from the one in block_fwd.c needs a new flag there. The key names of config.json and GGUF metadata are
- * common to all families (spec_hf.c, spec_gguf.c). Sources: the configuration and modeling files of transformers, the
- * GGUF specification. Immutable; no errors. */
+ * tensors with expected shapes. To add a family, write a row in arch_<family>.c and list it in arch_table.c; a family
+ * whose block differs from the one in block_fwd.c needs a new flag there. The key names of config.json and GGUF
+ * metadata are common to all families (spec_hf.c, spec_gguf.c). Sources: the configuration and modeling files of
+ * transformers, the GGUF specification. Immutable; no errors. */
 #ifndef NT_ARCH_H
 #define NT_ARCH_H
 
@@ -46,19 +46,5 @@ struct nt_arch {
     const struct nt_slot_row *slots; // [NT_SLOT_COUNT]
 };
 extern const struct nt_arch nt_arch_llama, nt_arch_mistral, nt_arch_qwen2, nt_arch_qwen3;
-
-/* All rows; n receives their number. */
-const struct nt_arch *const *nt_arch_table(int32_t *n);
-const struct nt_arch *nt_arch_find(const char *family); /* NULL: none */
-
-/* The container's half of nt_spec_read; both leave attn_scale and cross checks to it. */
-NT_MUST nt_status nt_spec_read_hf(const struct nt_tensor_source *src, struct nt_spec *spec);
-NT_MUST nt_status nt_spec_read_gguf(const struct nt_tensor_source *src, struct nt_spec *spec);
-/* "llama (LlamaForCausalLM), ..." for error sentences. */
-const char *nt_arch_list(char *buf, size_t cap, bool gguf);
-void nt_spec_add_eos(struct nt_spec *spec, int64_t id); /* ignores repeats, negatives and what exceeds NT_MAX_EOS */
-/* The integer key of config.json in [min, max]; def when absent or null, or an error when def < 0. */
-NT_MUST nt_status nt_hf_int(const struct nt_json *config, const char *origin, const char *key, int64_t min, int64_t max,
-                            int64_t def, int32_t *out);
 
 #endif

@@ -1,5 +1,5 @@
 #include "arch.h"
-#include "json.h"
+#include "hf_config.h"
 
 /* All layers share the window; null means none. An absent key means 4096, the value of the class in transformers. */
 static nt_status mistral_window(const struct nt_json *config, const char *origin, struct nt_spec *spec) {

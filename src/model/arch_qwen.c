@@ -1,5 +1,5 @@
 #include "arch.h"
-#include "json.h"
+#include "hf_config.h"
 #include <string.h>
 
 /* The window is off unless use_sliding_window; then layer_types lists its layers, else those from max_window_layers

@@ -1,10 +1,13 @@
 #include "model.h"
+#include "clock.h"
 #include "hash.h"
 #include "log.h"
-#include "metrics.h"
+#include "model_digest.h"
 #include "model_impl.h"
 #include "pool.h"
 #include "rope_table.h"
+#include "spec_bind.h"
+#include "spec_read.h"
 #include "tensor_source.h"
 #include <stdlib.h>
 #include <string.h>

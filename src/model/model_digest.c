@@ -1,6 +1,7 @@
+#include "model_digest.h"
+#include "comm.h"
 #include "fileio.h"
 #include "hash.h"
-#include "model_impl.h"
 #include "pool.h"
 #include "tensor_source.h"
 #include <limits.h>

@@ -47,9 +47,4 @@ struct nt_step {
 
 NT_MUST nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s);
 
-/* SHA-256 over the bytes of all model files; the ranks of the world hash a part each, every rank gets the result. */
-struct nt_tensor_source;
-NT_MUST nt_status nt_model_digest_compute(const struct nt_tensor_source *src, struct nt_world *w, struct nt_pool *pool,
-                                          uint8_t digest[32]);
-
 #endif

@@ -1,20 +1,15 @@
-/* What a model is, as data: dimensions, flags, rotary scaling, and where its tensors are.
+/* What a model is, as data: dimensions, flags, rotary scaling, and what its tensors are for.
  *
- * Filled from a Hugging Face config.json (with generation_config.json) or from GGUF metadata by the family's row
- * (arch.h). Every number is range checked, and every tensor's presence and shape is checked against it before the
- * first weight is read (nt_spec_bind). Unknown families, rope types, quantized directories and unexpected tensors are
- * errors that name what was expected. Formulae of the families: docs/architecture.md.
- * Ownership: struct nt_spec is plain data; a struct nt_binding owns one array of pointers into the tensor source and
- * must be released before the source is closed. Threading: none. Errors: NT_E_DATA, NT_E_UNSUPPORTED, NT_E_NOINPUT. */
+ * Filled from a Hugging Face config.json (with generation_config.json) or from GGUF metadata by spec_read.h, with the
+ * family's row (arch.h); the tensors are found and checked against it by spec_bind.h. Every number is range checked on
+ * the way in. Formulae of the families: docs/architecture.md.
+ * Ownership: plain data. Threading: none. Errors: NT_E_DATA, NT_E_UNSUPPORTED. */
 #ifndef NT_SPEC_H
 #define NT_SPEC_H
 
 #include "status.h"
 #include <stdbool.h>
 #include <stdint.h>
-
-struct nt_tensor_info;
-struct nt_tensor_source;
 
 enum nt_act { NT_ACT_SILU, NT_ACT_GELU_TANH };
 enum nt_rope_scaling { NT_ROPE_NONE, NT_ROPE_LINEAR, NT_ROPE_LLAMA3, NT_ROPE_YARN, NT_ROPE_FREQ_FACTORS };
@@ -40,8 +35,10 @@ struct nt_spec {
     int32_t bos_id, n_eos, eos_ids[NT_MAX_EOS]; /* from config; -1 / 0 when absent */
 };
 
-/* Reads the spec of an open source; shapes are not looked at yet. */
-NT_MUST nt_status nt_spec_read(const struct nt_tensor_source *src, struct nt_spec *spec);
+/* Adds a token that ends generation; ignores repeats, negatives and what exceeds NT_MAX_EOS. */
+void nt_spec_add_eos(struct nt_spec *spec, int64_t id);
+/* Cross checks of a filled spec, and what follows from it: attn_scale, the scaled max_len. path is for the sentence. */
+NT_MUST nt_status nt_spec_check(const char *path, struct nt_spec *spec);
 
 /* What a tensor is for. Slots from NT_SLOT_ATTN_NORM on exist once per layer. */
 enum nt_slot {
@@ -69,15 +66,5 @@ enum nt_slot {
     NT_SLOT_DOWN_BIAS,
     NT_SLOT_COUNT
 };
-
-struct nt_binding {
-    const struct nt_tensor_info *
-        *tensors; /* [n_layer][NT_SLOT_COUNT]; slots outside the layers in row 0; NULL: unused */
-};
-
-/* Finds every tensor the spec needs and checks its shape; a tensor that belongs to nothing is an error too. */
-NT_MUST nt_status nt_spec_bind(const struct nt_tensor_source *src, const struct nt_spec *spec, struct nt_binding *b);
-void nt_binding_release(struct nt_binding *b); /* accepts a zeroed struct */
-const struct nt_tensor_info *nt_binding_get(const struct nt_binding *b, int32_t layer, enum nt_slot slot);
 
 #endif

@@ -1,4 +1,5 @@
-#include "arch.h"
+#include "spec_gguf.h"
+#include "arch_table.h"
 #include "tensor_source.h"
 #include <math.h>
 #include <stdio.h>

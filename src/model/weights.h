@@ -12,6 +12,7 @@
 #include "arena.h"
 #include "ops.h"
 #include "shard.h"
+#include "spec_bind.h"
 
 struct nt_pool;
 struct nt_tensor_source;

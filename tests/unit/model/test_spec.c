@@ -5,8 +5,10 @@
 
 #include <cmocka.h>
 
-#include "arch.h"
+#include "arch_table.h"
 #include "fileio.h"
+#include "spec_bind.h"
+#include "spec_read.h"
 #include "strbuf.h"
 #include "tensor_source.h"
 #include <dirent.h>
