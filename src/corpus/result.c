@@ -158,6 +158,9 @@ static nt_status decode(struct cursor *c, struct nt_result *out) {
     out->n_prompt = f.n_prompt;
     memcpy(out->digest, f.digest, sizeof out->digest);
     if (f.error_len != NO_ERROR) NT_TRY(take(c, "the error", (uint64_t)f.error_len, 1, true, &out->error));
+    if (out->error && strlen(out->error) != (size_t)f.error_len)
+        return NT_FAIL(NT_E_DATA, "%s: record at offset %" PRId64 ": error text with a NUL byte; start with --fresh",
+                       c->origin, c->offset);
     if (f.n_choice > 0) {
         out->choice = calloc((size_t)f.n_choice, sizeof *out->choice);
         if (!out->choice) return NT_FAIL(NT_E_NOMEM, "%s: no memory for %d choices", c->origin, f.n_choice);
