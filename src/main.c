@@ -76,7 +76,9 @@ int main(int argc, char **argv) {
     const int code = nt_status_exit_code(st);
     /* A stop at a checkpoint is decided by all ranks together; any other failure may be this rank's alone. */
     if (st == NT_E_STOPPED) agreed = true;
-    if (st != NT_OK && (!agreed || world.rank == 0)) print_failure(&world);
+    const bool heard = nt_error_last()->heard; /* another rank's cause: it prints it, and gets the time to */
+    if (st != NT_OK && (agreed ? world.rank == 0 : !heard)) print_failure(&world);
+    if (st != NT_OK && !agreed && heard && world.size > 1) sleep(2);
     if (st != NT_OK && !agreed && world.size > 1) nt_world_abort(code);
     nt_world_close(&world);
     return code;

@@ -261,7 +261,7 @@ static nt_status bench_model(struct nt_cmd_context *ctx) {
     begin_table(&t);
     const nt_status st = all_tests(&t, &s);
     end_table(&t);
-    nt_session_close(&s);
+    if (st == NT_OK || ctx->world->size == 1) nt_session_close(&s); /* collective: not after one rank's error */
     return st;
 }
 

@@ -8,6 +8,7 @@
 #include "stop.h"
 
 #include <string.h>
+#include <sys/stat.h>
 #include <stdlib.h>
 
 struct generate {
@@ -15,6 +16,7 @@ struct generate {
     struct nt_metrics metrics;
     struct nt_generate_job job;
     uint8_t input_digest[32];
+    struct nt_watchdog *watchdog;
     int64_t complete; /* the directory already holds this job's results */
 };
 
@@ -22,7 +24,23 @@ static nt_status check_arguments(const struct nt_config *c) {
     if (!c->generate_input[0]) return NT_FAIL(NT_E_USAGE, "generate: no input given; add --input prompts.jsonl");
     if (!c->generate_output[0]) return NT_FAIL(NT_E_USAGE, "generate: no output directory given; add --output DIR");
     if (!nt_file_exists(c->generate_input)) return NT_FAIL(NT_E_NOINPUT, "%s: no such input file", c->generate_input);
+    struct stat info;
+    if (stat(c->generate_input, &info) == 0 && !S_ISREG(info.st_mode))
+        return NT_FAIL(NT_E_NOINPUT,
+                       "%s is not a regular file: a job reads its input again when it resumes; store it first",
+                       c->generate_input);
     return NT_OK;
+}
+
+/* Before the model is loaded: the directory can be written, and the watchdogs of all ranks can meet in it. */
+static nt_status open_dir(struct generate *g, struct nt_cmd_context *ctx) {
+    const char *dir = ctx->config->generate_output;
+    NT_TRY(nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? nt_mkdir_p(dir) : NT_OK));
+    return nt_watchdog_start(&g->watchdog, ctx->world, dir, ctx->config->run_watchdog_s);
+}
+
+static void beat(void *world) {
+    nt_comm_beat(world);
 }
 
 /* COMPLETE holds the job digest in hex. */
@@ -46,8 +64,9 @@ static nt_status look_for_complete(struct generate *g) {
 /* Rank 0 alone: the directory, the input's identity, the job's identity. */
 static nt_status prepare(struct generate *g) {
     const struct nt_config *c = g->session.config;
-    NT_TRY(nt_reader_scan(g->job.input, &g->job.n_rows, g->input_digest)); /* before anything is discarded */
-    NT_TRY(nt_mkdir_p(g->job.dir));
+    const struct nt_beat alive = {beat, g->session.world};
+    NT_TRY(nt_reader_scan_watched(g->job.input, &g->job.n_rows, g->input_digest, &alive)); /* before any discard */
+    if (g->job.n_rows == 0) nt_warn("generate", "%s has no rows", g->job.input);
     if (c->generate_fresh) NT_TRY(nt_journal_discard(g->job.dir));
     NT_TRY(nt_job_digest(&g->session, g->input_digest, g->job.job_digest));
     NT_TRY(look_for_complete(g));
@@ -78,15 +97,18 @@ static const char *model_name(const char *path) {
 static nt_status finish(struct generate *g) {
     const struct nt_config *c = g->session.config;
     const double start = nt_now();
-    struct nt_finish_info info = {.input = g->job.input,
-                                  .dir = g->job.dir,
-                                  .model_name = model_name(c->model_path),
-                                  .job_digest = g->job.job_digest,
-                                  .n_rows = g->job.n_rows,
-                                  .created = c->generate_created,
-                                  .config = c,
-                                  .piece = piece,
-                                  .piece_arg = g->session.text.tok};
+    struct nt_finish_info info = {
+        .input = g->job.input,
+        .dir = g->job.dir,
+        .model_name = model_name(c->model_path),
+        .job_digest = g->job.job_digest,
+        .n_rows = g->job.n_rows,
+        .created = c->generate_created,
+        .config = c,
+        .piece = piece,
+        .piece_arg = g->session.text.tok,
+        .beat = {beat, g->session.world}
+    };
     NT_TRY(nt_results_finish(&info));
     NT_TRY(nt_manifest_write_run(&g->job, g->input_digest, info.n_error, nt_now() - start));
     nt_metrics_event(&g->metrics, "complete", NT_INT("rows", g->job.n_rows), NT_INT("errors", info.n_error),
@@ -121,12 +143,20 @@ nt_status nt_cmd_generate(struct nt_cmd_context *ctx) {
     struct generate g = {.metrics = {.fd = -1}};
     NT_TRY(check_arguments(ctx->config));
     nt_stop_install();
-    NT_TRY(nt_session_open(&g.session, ctx->world, ctx->config));
+    NT_TRY(open_dir(&g, ctx));
+    nt_watchdog_beat(g.watchdog, "loading");
+    nt_status st = nt_session_open(&g.session, ctx->world, ctx->config);
+    if (st != NT_OK) {
+        nt_watchdog_stop(g.watchdog);
+        return st;
+    }
     g.job = (struct nt_generate_job){.session = &g.session,
                                      .metrics = &g.metrics,
+                                     .watchdog = g.watchdog,
                                      .input = ctx->config->generate_input,
                                      .dir = ctx->config->generate_output};
-    const nt_status st = run_job(&g);
+    st = run_job(&g);
+    nt_watchdog_stop(g.watchdog);
     nt_metrics_close(&g.metrics);
     /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */
     if (st == NT_OK || st == NT_E_STOPPED || ctx->world->size == 1) nt_session_close(&g.session);

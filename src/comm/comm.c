@@ -156,12 +156,16 @@ nt_status nt_comm_agree(struct nt_comm *c, nt_status mine) {
     char text[NT_ERROR_TEXT] = "";
     const struct nt_error *own = nt_error_last();
     if (mine != NT_OK && own->code == mine) memcpy(text, own->text, sizeof text);
-    if (mine != NT_OK && who != c->rank && mine != NT_E_STOPPED)
-        nt_warn("comm", "this rank failed too: %s", text[0] != 0 ? text : nt_status_text(mine));
-    NT_TRY(nt_comm_broadcast(c, text, sizeof text, who));
+    char theirs[NT_ERROR_TEXT];
+    memcpy(theirs, text, sizeof theirs);
+    NT_TRY(nt_comm_broadcast(c, theirs, sizeof theirs, who));
     if (who == c->rank) return nt_trail_at(mine, __FILE__, __LINE__);
-    text[sizeof text - 1] = 0;
-    return NT_FAIL(result, "rank %d of %s: %.900s", who, c->name, text[0] != 0 ? text : nt_status_text(result));
+    theirs[sizeof theirs - 1] = 0;
+    const bool other_cause = mine != NT_OK && mine != NT_E_STOPPED && strcmp(text, theirs) != 0;
+    if (other_cause) nt_warn("comm", "this rank failed too: %s", text[0] != 0 ? text : nt_status_text(mine));
+    (void)NT_FAIL(result, "rank %d of %s: %.900s", who, c->name, theirs[0] != 0 ? theirs : nt_status_text(result));
+    nt_error_mark_heard(); /* that rank prints it */
+    return result;
 }
 
 /* ---- shared memory ---- */
@@ -230,6 +234,10 @@ nt_status nt_ticket_add(struct nt_ticket *t, int64_t count, int64_t *before) {
 
 void nt_ticket_close(struct nt_ticket *t) {
     if (t != NULL) t->be->ticket_close(t);
+}
+
+void nt_comm_beat(struct nt_world *w) {
+    atomic_fetch_add_explicit(&w->world->trace->n_done, 1, memory_order_relaxed);
 }
 
 void nt_comm_progress(struct nt_world *w) {

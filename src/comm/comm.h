@@ -69,6 +69,8 @@ NT_MUST nt_status nt_ticket_open(struct nt_world *w, struct nt_ticket **out);
 NT_MUST nt_status nt_ticket_next(struct nt_ticket *t, int64_t count, int64_t *first);
 NT_MUST nt_status nt_ticket_add(struct nt_ticket *t, int64_t count, int64_t *before);
 void nt_ticket_close(struct nt_ticket *t); /* accepts NULL */
+/* Long work of this rank between collectives goes on: progress for the watchdog. Any thread, cheap. */
+void nt_comm_beat(struct nt_world *w);
 void nt_comm_progress(struct nt_world *w); /* call once per step: lets rank 0 serve the others' tickets */
 
 #endif

@@ -119,13 +119,13 @@ void nt_config_dump_json(const struct nt_config *c, struct nt_strbuf *out) {
 /* "  --max-tokens N   longest answer ... (1 to 1048576; default 256)"; flags are spelled with dashes, keys with '_' */
 static void help_row(const struct nt_config *defaults, const struct nt_config_row *r, struct nt_strbuf *out) {
     static const char *const metavars[] = {
-        [NT_CONFIG_STR] = "TEXT",  [NT_CONFIG_INT] = "N",     [NT_CONFIG_NUM] = "X",
-        [NT_CONFIG_BOOL] = "BOOL", [NT_CONFIG_ENUM] = "NAME",
+        [NT_CONFIG_STR] = " TEXT",    [NT_CONFIG_INT] = " N",     [NT_CONFIG_NUM] = " X",
+        [NT_CONFIG_BOOL] = "[=BOOL]", [NT_CONFIG_ENUM] = " NAME",
     };
     size_t start = out->len;
     nt_strbuf_adds(out, "  --");
     for (const char *p = r->key; *p; p++) nt_strbuf_addc(out, *p == '_' ? '-' : *p);
-    nt_strbuf_addf(out, " %s", metavars[r->kind]);
+    nt_strbuf_adds(out, metavars[r->kind]);
     while (out->len - start < 32) nt_strbuf_addc(out, ' ');
     nt_strbuf_addf(out, "%s (", r->doc);
     switch (r->kind) {

@@ -17,7 +17,8 @@ static int64_t number(const char *name, int64_t min, int64_t max, int64_t def) {
 }
 
 int64_t nt_env_slurm_job_end_time(void) {
-    return number("SLURM_JOB_END_TIME", 0, INT64_MAX, 0);
+    const char *text = getenv("SLURM_JOB_END_TIME");
+    return number("SLURM_JOB_END_TIME", 0, INT64_MAX, text && *text ? -1 : 0);
 }
 
 const char *nt_env_slurm_job_id(void) {

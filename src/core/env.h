@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-int64_t nt_env_slurm_job_end_time(void); /* SLURM_JOB_END_TIME in unix seconds, 0: none */
+int64_t nt_env_slurm_job_end_time(void); /* SLURM_JOB_END_TIME in unix seconds, 0: none, -1: nonsense */
 const char *nt_env_slurm_job_id(void);   /* or NULL */
 int nt_env_slurm_restart_count(void);    /* SLURM_RESTART_COUNT, 0: none */
 int nt_env_local_rank(void);             /* SLURM_LOCALID or OMPI_COMM_WORLD_LOCAL_RANK, -1: none */

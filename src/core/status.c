@@ -44,6 +44,7 @@ nt_status nt_fail_at(nt_status code, const char *file, int line, const char *fmt
 
     struct nt_error *e = &error_record;
     e->code = code;
+    e->heard = false;
     memcpy(e->text, text, sizeof text);
     e->n_trail = 0;
     return nt_trail_at(code, file, line);
@@ -74,8 +75,13 @@ void nt_error_give(const struct nt_error *err) {
 
 void nt_error_clear(void) {
     error_record.code = NT_OK;
+    error_record.heard = false;
     error_record.text[0] = '\0';
     error_record.n_trail = 0;
+}
+
+void nt_error_mark_heard(void) {
+    error_record.heard = true;
 }
 
 void nt_bug_set_hook(nt_bug_hook *hook) {

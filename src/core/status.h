@@ -9,6 +9,7 @@
 #ifndef NT_STATUS_H
 #define NT_STATUS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define NT_MUST              __attribute__((warn_unused_result))
@@ -41,6 +42,7 @@ enum { NT_ERROR_TEXT = 1024, NT_ERROR_TRAIL = 24 };
 struct nt_error {
     nt_status code;
     char text[NT_ERROR_TEXT];
+    bool heard; /* the sentence of another process, which prints it */
     int n_trail;
     struct {
         const char *file;
@@ -88,6 +90,7 @@ const struct nt_error *nt_error_last(void);     /* never NULL; code NT_OK when n
 void nt_error_take(struct nt_error *out);       /* copies this thread's record and clears it */
 void nt_error_give(const struct nt_error *err); /* makes err this thread's record */
 void nt_error_clear(void);
+void nt_error_mark_heard(void); /* until the next NT_FAIL */
 
 /* hook must not return; without one nt_bug traps. */
 typedef void nt_bug_hook(const char *file, int line, const char *text);

@@ -3,12 +3,17 @@
 #include "clock.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 
 static volatile sig_atomic_t stop_signal;
 
+static bool is_urgent(int signal_number) {
+    return signal_number == SIGTERM || signal_number == SIGINT;
+}
+
 static void on_stop(int signal_number) {
-    stop_signal = signal_number;
+    if (!is_urgent(stop_signal)) stop_signal = signal_number;
 }
 
 void nt_stop_install(void) {
@@ -23,12 +28,9 @@ void nt_stop_install(void) {
     sigaction(SIGINT, &action, NULL);
 }
 
-bool nt_stop_requested(double deadline) {
-    return stop_signal != 0 || (deadline > 0 && nt_unix_time() >= deadline);
-}
-
-bool nt_stop_is_urgent(void) {
-    return stop_signal == SIGTERM || stop_signal == SIGINT;
+enum nt_stop_level nt_stop_level(double deadline) {
+    if (is_urgent(stop_signal)) return NT_STOP_URGENT;
+    return stop_signal != 0 || (deadline > 0 && nt_unix_time() >= deadline) ? NT_STOP_DRAIN : NT_STOP_NONE;
 }
 
 const char *nt_stop_reason(void) {

@@ -71,7 +71,10 @@ static nt_status copy_row(struct finish *f, int64_t row) {
 static nt_status finish_all(struct finish *f) {
     NT_TRY(open_all(f));
     f->info->n_error = 0;
-    for (int64_t row = 0; row < f->info->n_rows; row++) NT_TRY(copy_row(f, row));
+    for (int64_t row = 0; row < f->info->n_rows; row++) {
+        NT_TRY(copy_row(f, row));
+        nt_beat(&f->info->beat);
+    }
     NT_TRY(nt_results_h5_publish(&f->h5));
     NT_TRY(nt_outfile_publish(&f->errors));
     return nt_outfile_publish(&f->results);

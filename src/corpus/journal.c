@@ -139,6 +139,9 @@ nt_status nt_journal_close(struct nt_journal *j) {
 
 /* ---- --fresh ---- */
 
+static const char *const published[] = {"COMPLETE",   "run.json",      "job.json",
+                                        "results.h5", "results.jsonl", "errors.jsonl"};
+
 static nt_status remove_file(const char *dir, const char *name) {
     char path[PATH_MAX];
     NT_TRY(nt_path_join(path, sizeof path, dir, name));
@@ -151,8 +154,14 @@ static bool is_part(const char *name) {
     return strncmp(name, "part-", 5) == 0 && n > 9 && strcmp(name + n - 4, ".ntj") == 0;
 }
 
+/* ".tmp-NAME.HOST.PID..." of the files that a job publishes, and of nothing else in the directory. */
 static bool is_temp(const char *name) {
-    return strncmp(name, ".tmp-results.", 13) == 0 || strncmp(name, ".tmp-errors.", 12) == 0;
+    if (strncmp(name, ".tmp-", 5) != 0) return false;
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
+        const size_t n = strlen(published[i]);
+        if (strncmp(name + 5, published[i], n) == 0 && name[5 + n] == '.') return true;
+    }
+    return false;
 }
 
 static nt_status remove_matching(const char *dir, bool (*match)(const char *name)) {
@@ -173,11 +182,9 @@ nt_status nt_journal_remove_temps(const char *dir) {
 
 /* COMPLETE goes first, so that a discard cut in the middle cannot look like a finished job. */
 nt_status nt_journal_discard(const char *dir) {
-    static const char *const names[] = {"COMPLETE",   "run.json",      "job.json",
-                                        "results.h5", "results.jsonl", "errors.jsonl"};
     char folder[PATH_MAX];
     if (!nt_is_dir(dir)) return NT_OK;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) NT_TRY(remove_file(dir, names[i]));
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++) NT_TRY(remove_file(dir, published[i]));
     NT_TRY(nt_path_join(folder, sizeof folder, dir, "journal"));
     NT_TRY(nt_fsync_dir_of(folder));
     NT_TRY(nt_journal_remove_temps(dir));

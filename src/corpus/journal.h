@@ -10,6 +10,7 @@
 #ifndef NT_JOURNAL_H
 #define NT_JOURNAL_H
 
+#include "beat.h"
 #include "result.h"
 
 struct nt_journal;
@@ -41,6 +42,7 @@ struct nt_finish_info {
     const struct nt_config *config;
     const char *(*piece)(void *arg, uint32_t id, size_t *len); /* token bytes for logprobs entries; NULL: no such id */
     void *piece_arg;
+    struct nt_beat beat; /* once per row */
 };
 NT_MUST nt_status nt_results_finish(struct nt_finish_info *info);
 

@@ -85,38 +85,49 @@ void nt_reader_close(struct nt_reader *r) {
     free(r);
 }
 
-static nt_status scan_lines(struct nt_lines *lines, int64_t *n_rows) {
+static nt_status scan_lines(struct nt_lines *lines, int64_t *n_rows, const struct nt_beat *beat) {
     struct nt_line line;
     for (*n_rows = 0;; (*n_rows)++) {
+        nt_beat(beat);
         NT_TRY(next_row(lines, &line));
         if (!line.data) return NT_OK;
     }
 }
 
-static nt_status scan_corpus(const char *path, int64_t *n_rows, uint8_t digest[32]) {
+static nt_status scan_corpus(const char *path, int64_t *n_rows, uint8_t digest[32], const struct nt_beat *beat) {
+    enum { MANY = 1 << 16 };
     struct nt_corpus *c = NULL;
+    int64_t n = MANY;
+    nt_status st = NT_OK;
     NT_TRY(nt_corpus_open(&c, path, NT_PURPOSE_GENERATE));
-    const nt_status st = nt_corpus_skip(c, INT64_MAX, n_rows);
+    for (*n_rows = 0; st == NT_OK && n == MANY; nt_beat(beat)) {
+        st = nt_corpus_skip(c, MANY, &n);
+        if (st == NT_OK) *n_rows += n;
+    }
     nt_corpus_close(c);
     NT_TRY(st);
     return nt_sha256_file(path, digest);
 }
 
-nt_status nt_reader_scan(const char *path, int64_t *n_rows, uint8_t digest[32]) {
+nt_status nt_reader_scan_watched(const char *path, int64_t *n_rows, uint8_t digest[32], const struct nt_beat *beat) {
     bool corpus = false;
     NT_TRY(detect_corpus(path, &corpus));
-    if (corpus) return scan_corpus(path, n_rows, digest);
+    if (corpus) return scan_corpus(path, n_rows, digest, beat);
     struct nt_sha256 *sha = NULL;
     struct nt_lines *lines = NULL;
     uint8_t result[NT_SHA256_BYTES];
     NT_TRY(nt_sha256_new(&sha));
     nt_status st = nt_lines_open(&lines, path, 0, sha);
-    if (st == NT_OK) st = scan_lines(lines, n_rows);
+    if (st == NT_OK) st = scan_lines(lines, n_rows, beat);
     nt_lines_close(lines);
     nt_sha256_finish(sha, result);
     if (st != NT_OK) return nt_trail_at(st, __FILE__, __LINE__);
     memcpy(digest, result, sizeof result);
     return NT_OK;
+}
+
+nt_status nt_reader_scan(const char *path, int64_t *n_rows, uint8_t digest[32]) {
+    return nt_reader_scan_watched(path, n_rows, digest, NULL);
 }
 
 /* The parser's sentence without what is always so: every line is line 1 to it. */

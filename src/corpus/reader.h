@@ -8,6 +8,7 @@
 #ifndef NT_READER_H
 #define NT_READER_H
 
+#include "beat.h"
 #include "json.h"
 #include "request.h"
 
@@ -18,6 +19,8 @@ void nt_reader_close(struct nt_reader *r); /* accepts NULL */
 /* One pass over the input: number of rows and its SHA-256 (of the uncompressed bytes; of the file for HDF5). Rank 0
  * only, before the job. */
 NT_MUST nt_status nt_reader_scan(const char *path, int64_t *n_rows, uint8_t digest[32]);
+NT_MUST nt_status nt_reader_scan_watched(const char *path, int64_t *n_rows, uint8_t digest[32],
+                                         const struct nt_beat *beat); /* beat: once per row; or NULL */
 /* Reads row `row` (> all rows read before) into out, which the caller releases. NT_E_DATA only for input that ends
  * early or cannot be read at all. */
 NT_MUST nt_status nt_reader_row(struct nt_reader *r, int64_t row, struct nt_request *out);

@@ -23,12 +23,12 @@ struct loop {
     const struct nt_config *config;
     struct nt_engine *engine;
     struct nt_reader *reader;
-    struct nt_journal *journal; /* leaders */
-    struct nt_watchdog *watchdog;
+    struct nt_journal *journal;                     /* leaders */
     struct nt_ticket *rows, *done, *tokens, *stops; /* shared counters on rank 0 */
     uint8_t *is_done;                               // [n_rows / 8 + 1]
     int64_t next_ticket, counted_tokens, counted_done, my_done;
-    bool exhausted, stopping, stop_announced;
+    bool exhausted;
+    int64_t stopping, announced; /* enum nt_stop_level: in force; what all groups were told */
     double deadline, last_sync, last_count, start, stop_begun;
     struct nt_progress progress;
 };
@@ -60,37 +60,39 @@ static nt_status take_rows(struct loop *l, struct turn *t) {
     return NT_OK;
 }
 
-/* A stop of one group is a stop of all: it is announced on a shared counter that every leader reads now and then. */
-static nt_status check_stop(struct loop *l, bool look, bool asked) {
-    l->stopping |= asked;
-    if (l->stopping && !l->stop_announced) {
-        int64_t before;
-        l->stop_announced = true;
-        nt_info("generate", "stopping: %s",
-                nt_stop_requested(l->deadline) ? nt_stop_reason() : "a signal to another rank of the group");
-        return nt_ticket_add(l->stops, 1, &before);
+/* A stop of one group is a stop of all: it is announced on a shared counter that every leader reads now and then. Its
+ * low half counts the groups that drain, its high half those that are in a hurry. */
+static nt_status check_stop(struct loop *l, bool look, int64_t asked) {
+    const int64_t urgent = (int64_t)1 << 32;
+    int64_t before;
+    if (asked > l->stopping) l->stopping = asked;
+    if (l->stopping > l->announced) {
+        l->announced = l->stopping;
+        nt_info("generate", "stopping%s: %s", l->stopping == NT_STOP_URGENT ? " at once" : "",
+                nt_stop_level(l->deadline) ? nt_stop_reason() : "a signal to another rank of the group");
+        return nt_ticket_add(l->stops, l->stopping == NT_STOP_URGENT ? urgent : 1, &before);
     }
-    if (!l->stopping && look && l->world->dp_size > 1) {
-        int64_t announced;
-        NT_TRY(nt_ticket_add(l->stops, 0, &announced));
-        l->stopping = l->stop_announced = announced > 0;
+    if (l->stopping < NT_STOP_URGENT && look && l->world->dp_size > 1) {
+        NT_TRY(nt_ticket_add(l->stops, 0, &before));
+        const int64_t told = before >= urgent ? NT_STOP_URGENT : before > 0 ? NT_STOP_DRAIN : NT_STOP_NONE;
+        if (told > l->stopping) l->stopping = l->announced = told;
     }
     return NT_OK;
 }
 
 /* A stopping group takes no new rows; those in work get some time to finish, since a resume would begin them anew. */
 static bool drained(const struct loop *l) {
-    return nt_engine_active(l->engine) == 0 || nt_stop_is_urgent() ||
+    return nt_engine_active(l->engine) == 0 || l->stopping == NT_STOP_URGENT ||
            nt_now() - l->stop_begun >= l->config->run_drain_s;
 }
 
 static nt_status next_turn(struct loop *l, bool look, struct turn *t) {
     t->stop = t->n_new = t->exhausted = 0;
     nt_status st = NT_OK;
-    int64_t asked = nt_stop_requested(l->deadline);
+    int64_t asked = nt_stop_level(l->deadline);
     if (l->world->tp_size > 1) NT_TRY(nt_comm_allreduce_max_i64(l->world->tp, &asked, 1)); /* any rank may be told */
     if (is_leader(l)) {
-        st = check_stop(l, look, asked > 0);
+        st = check_stop(l, look, asked);
         if (l->stopping && l->stop_begun == 0) l->stop_begun = nt_now();
         if (st == NT_OK && !l->stopping) st = take_rows(l, t);
         t->stop = l->stopping && drained(l);
@@ -154,7 +156,7 @@ static void write_metrics(struct loop *l) {
 /* Every step is cheap; syncs and counting happen at their intervals. *look: shared counters are due. */
 static nt_status between_steps(struct loop *l, bool *look) {
     const double now = nt_now();
-    nt_watchdog_beat(l->watchdog, "generating");
+    nt_watchdog_beat(l->job->watchdog, "generating");
     nt_comm_progress(l->world);
     *look = now - l->last_count >= 0.25;
     if (!is_leader(l)) return NT_OK;
@@ -227,8 +229,9 @@ static nt_status open_loop(struct loop *l) {
     NT_TRY(nt_ticket_open(l->world, &l->done));
     NT_TRY(nt_ticket_open(l->world, &l->tokens));
     NT_TRY(nt_ticket_open(l->world, &l->stops));
-    NT_TRY(nt_watchdog_start(&l->watchdog, l->world, job->dir, l->config->run_watchdog_s));
     const int64_t end_time = nt_env_slurm_job_end_time();
+    if (end_time < 0 && l->world->rank == 0)
+        nt_warn("generate", "SLURM_JOB_END_TIME is not a number of seconds: the job will not stop before its end");
     l->deadline = end_time > 0 ? (double)end_time - l->config->run_stop_margin_s : 0;
     l->start = l->last_sync = nt_now();
     if (l->world->rank == 0)
@@ -237,7 +240,6 @@ static nt_status open_loop(struct loop *l) {
 }
 
 static void close_loop(struct loop *l) {
-    nt_watchdog_stop(l->watchdog);
     if (l->journal && nt_journal_close(l->journal) != NT_OK) nt_warn("generate", "%s", nt_error_last()->text);
     if (l->stops) nt_ticket_close(l->stops);
     if (l->tokens) nt_ticket_close(l->tokens);
@@ -253,8 +255,8 @@ static nt_status total(struct loop *l) {
     struct nt_generate_job *job = l->job;
     const struct nt_engine_stats *s = nt_engine_stats(l->engine);
     const int64_t lead = is_leader(l);
-    int64_t sums[4] = {lead * l->my_done, lead * s->prompt_tokens, lead * s->answer_tokens, lead * s->steps};
-    int64_t stopped = l->stopping;
+    int64_t sums[4] = {lead * l->my_done, lead * s->usage_prompt, lead * s->usage_answer, lead * s->steps};
+    int64_t stopped = l->stopping > 0;
     NT_TRY(nt_comm_allreduce_sum_i64(l->world->world, sums, 4));
     NT_TRY(nt_comm_allreduce_max_i64(l->world->world, &stopped, 1));
     job->n_done = job->n_resumed + sums[0];

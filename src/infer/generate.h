@@ -19,7 +19,7 @@ struct nt_generate_job {
     const char *input, *dir;    /* dir/journal holds the journals */
     int64_t n_rows;
     uint8_t job_digest[32];
-    bool owns_dir; /* set by the command: rank 0 prepared dir */
+    struct nt_watchdog *watchdog; /* told of every step; may be NULL */
     /* results, the same on all ranks */
     int64_t n_resumed, n_done;
     int64_t prompt_tokens, answer_tokens, steps;

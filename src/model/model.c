@@ -59,7 +59,7 @@ static nt_status load(struct nt_model *m, const struct nt_tensor_source *src, co
     bool leader = false;
     NT_TRY(nt_comm_agree(m->world->world, bind_weights(m, &leader)));
     nt_status st = NT_OK;
-    if (leader) st = nt_weights_load(&m->weights, src, bind, &m->spec, &m->shard, m->backend->pool);
+    if (leader) st = nt_weights_load(&m->weights, src, bind, &m->spec, &m->shard, m->world, m->backend->pool);
     NT_TRY(nt_comm_agree(m->world->world, st));
     if (m->shared.base) NT_TRY(nt_shared_ready(m->world, &m->shared));
     return NT_OK;

@@ -14,6 +14,7 @@ enum { PIECE = 4 << 20 };
 
 struct hashing {
     const struct nt_tensor_source *src;
+    struct nt_world *world;
     struct nt_pool *pool;
     int64_t first, n; /* this rank's pieces */
     uint8_t *out;     // [n, 32]
@@ -43,6 +44,7 @@ static void hash_thread(void *arg, int thread, int n_threads) {
     uint8_t *buf = malloc(PIECE);
     for (int64_t i = nt_pool_next(h->pool, h->n); i >= 0; i = nt_pool_next(h->pool, h->n)) {
         if (atomic_load(&h->failed)) continue;
+        nt_comm_beat(h->world);
         const nt_status st = buf ? hash_piece(h, h->first + i, buf, h->out + i * NT_SHA256_BYTES)
                                  : NT_FAIL(NT_E_NOMEM, "%s: no memory to hash the model", h->src->path);
         if (st == NT_OK) continue;
@@ -99,7 +101,7 @@ nt_status nt_model_digest_compute(const struct nt_tensor_source *src, struct nt_
     int64_t total = 0;
     for (int32_t i = 0; i < src->n_files; i++) total += file_pieces(&src->files[i]);
     const int64_t each = (total + w->size - 1) / w->size;
-    struct hashing h = {.src = src, .pool = pool, .first = w->rank * each, .error_set = ATOMIC_FLAG_INIT};
+    struct hashing h = {.src = src, .world = w, .pool = pool, .first = w->rank * each, .error_set = ATOMIC_FLAG_INIT};
     h.n = total - h.first < each ? total - h.first : each;
     if (h.n < 0) h.n = 0;
     const size_t bytes = (size_t)each * NT_SHA256_BYTES;

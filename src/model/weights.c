@@ -60,6 +60,7 @@ struct loader {
     const struct nt_tensor_source *src;
     const struct nt_spec *spec;
     const struct nt_shard *shard;
+    struct nt_world *world;
     struct nt_pool *pool;
     struct place *places;
     struct block *blocks;
@@ -254,13 +255,16 @@ static void load_thread(void *arg, int thread, int n_threads) {
     struct loader *ld = arg;
     for (int64_t i = nt_pool_next(ld->pool, ld->n_blocks); i >= 0; i = nt_pool_next(ld->pool, ld->n_blocks)) {
         if (atomic_load(&ld->failed)) continue;
+        nt_comm_beat(ld->world);
         if (load_block(ld, &ld->blocks[i]) != NT_OK) load_fail(ld);
     }
 }
 
 nt_status nt_weights_load(struct nt_weights *w, const struct nt_tensor_source *src, const struct nt_binding *b,
-                          const struct nt_spec *spec, const struct nt_shard *s, struct nt_pool *pool) {
-    struct loader ld = {.src = src, .spec = spec, .shard = s, .pool = pool, .error_set = ATOMIC_FLAG_INIT};
+                          const struct nt_spec *spec, const struct nt_shard *s, struct nt_world *world,
+                          struct nt_pool *pool) {
+    struct loader ld = {
+        .src = src, .spec = spec, .shard = s, .world = world, .pool = pool, .error_set = ATOMIC_FLAG_INIT};
     ld.places = calloc((size_t)(spec->n_layer + 1) * SLOTS_MAX, sizeof *ld.places);
     if (!ld.places) return NT_FAIL(NT_E_NOMEM, "%s: no memory for the load plan", src->path);
     add_model(&ld, b, w);

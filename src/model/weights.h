@@ -10,6 +10,7 @@
 #define NT_WEIGHTS_H
 
 #include "arena.h"
+#include "comm.h"
 #include "ops.h"
 #include "shard.h"
 #include "spec_bind.h"
@@ -38,6 +39,7 @@ struct nt_weights {
 
 void nt_weights_layout(struct nt_weights *w, struct nt_arena *a, const struct nt_spec *spec, const struct nt_shard *s);
 NT_MUST nt_status nt_weights_load(struct nt_weights *w, const struct nt_tensor_source *src, const struct nt_binding *b,
-                                  const struct nt_spec *spec, const struct nt_shard *s, struct nt_pool *pool);
+                                  const struct nt_spec *spec, const struct nt_shard *s, struct nt_world *world,
+                                  struct nt_pool *pool);
 
 #endif
