@@ -10,7 +10,10 @@
 struct nt_row {
     struct nt_request req;
     struct nt_result result;
-    int32_t n_open; /* choices not yet finished */
+    struct nt_ids prompt;
+    int32_t limit;       /* tokens of prompt and answer */
+    int32_t n_open;      /* choices not yet finished */
+    int32_t next_choice; /* to be admitted; its sequence is made then, so waiting rows cost one prompt each */
     struct nt_row *next;
 };
 
@@ -23,10 +26,11 @@ struct nt_engine {
     struct nt_arena arena;
     struct nt_pages pages;
     struct nt_sampler sampler;
-    struct nt_seq **running; // [max_seqs]
-    struct nt_seq **waiting; // [cap_waiting] ring of owned sequences
-    int32_t n_running, n_waiting, first_waiting, cap_waiting, n_active;
+    struct nt_seq **running;                // [max_seqs]
+    int32_t n_running, n_waiting, n_active; /* sequences, choices of waiting rows, rows */
+    struct row_list waiting;
     struct row_list finished;
+    int32_t *page_numbers;     // [pages of the longest sequence]
     int32_t *ids, *out_rows;   // [max_tokens_per_step], [max_seqs]
     struct nt_attn_seq *batch; // [max_seqs]
     struct nt_seq **sampled;   // [max_seqs]
@@ -48,6 +52,7 @@ static nt_status layout(struct nt_engine *e, int32_t n_page) {
     nt_sampler_layout(&e->sampler, a, e->c.model, e->c.backend, e->c.world->tp, nt_tokenizer_n_vocab(e->c.tok),
                       e->c.max_seqs);
     e->running = NT_TAKE(a, struct nt_seq *, seqs);
+    e->page_numbers = NT_TAKE(a, int32_t, nt_pages_for(e->c.max_len));
     e->sampled = NT_TAKE(a, struct nt_seq *, seqs);
     e->batch = NT_TAKE(a, struct nt_attn_seq, seqs);
     e->in = NT_TAKE(a, struct nt_sample_in, seqs);
@@ -110,6 +115,7 @@ nt_status nt_engine_new(struct nt_engine **out, const struct nt_engine_config *c
     if (!e) return NT_FAIL(NT_E_NOMEM, "no memory for the engine");
     e->c = *c;
     e->finished.tail = &e->finished.head;
+    e->waiting.tail = &e->waiting.head;
     if (e->c.max_tokens_per_step < e->c.max_seqs) e->c.max_tokens_per_step = e->c.max_seqs;
     nt_arena_init(&e->arena, "job");
     int32_t n_page = 0;
@@ -133,6 +139,7 @@ fail:
 static void row_free(struct nt_row *row) {
     nt_request_release(&row->req);
     nt_result_release(&row->result);
+    nt_ids_release(&row->prompt);
     free(row);
 }
 
@@ -145,10 +152,12 @@ static void seq_free(struct nt_seq *s) {
 void nt_engine_free(struct nt_engine *e) {
     if (!e) return;
     for (int32_t i = 0; i < e->n_running; i++) seq_free(e->running[i]);
-    for (int32_t i = 0; i < e->n_waiting; i++) seq_free(e->waiting[(e->first_waiting + i) % e->cap_waiting]);
+    for (struct nt_row *row = e->waiting.head, *next; row; row = next) {
+        next = row->next;
+        row_free(row); /* its running sequences are gone */
+    }
     struct nt_result r;
     while (nt_engine_pop(e, &r)) nt_result_release(&r);
-    free(e->waiting);
     nt_arena_release(&e->arena);
     free(e);
 }
@@ -201,10 +210,26 @@ nt_status nt_prompt_ids(const struct nt_engine_config *c, const struct nt_reques
     return st;
 }
 
-static void finish_row(struct nt_engine *e, struct nt_row *row) {
+static void append(struct row_list *list, struct nt_row *row) {
     row->next = NULL;
-    *e->finished.tail = row;
-    e->finished.tail = &row->next;
+    *list->tail = row;
+    list->tail = &row->next;
+}
+
+/* A row with an error gives no choices. */
+static void finish_row(struct nt_engine *e, struct nt_row *row) {
+    struct nt_result *r = &row->result;
+    if (r->error) {
+        struct nt_result failed = {.row = r->row, .status = r->status, .n_prompt = r->n_prompt, .error = r->error};
+        memcpy(failed.digest, r->digest, sizeof failed.digest);
+        r->error = NULL;
+        nt_result_release(r);
+        *r = failed;
+    } else {
+        e->stats.usage_prompt += r->n_prompt;
+        for (int32_t i = 0; i < r->n_choice; i++) e->stats.usage_answer += r->choice[i].n_tok;
+    }
+    append(&e->finished, row);
 }
 
 static void refuse_row(struct nt_engine *e, struct nt_row *row, char *why, int32_t status) {
@@ -223,35 +248,19 @@ static char *length_error(const struct nt_ids *ids, int32_t max_len) {
     return s.data;
 }
 
-static void push_waiting(struct nt_engine *e, struct nt_seq *s) {
-    if (e->n_waiting == e->cap_waiting) {
-        const int32_t cap = e->cap_waiting ? 2 * e->cap_waiting : 64;
-        struct nt_seq **bigger = malloc((size_t)cap * sizeof *bigger);
-        NT_CHECK(bigger);
-        for (int32_t i = 0; i < e->n_waiting; i++) bigger[i] = e->waiting[(e->first_waiting + i) % e->cap_waiting];
-        free(e->waiting);
-        e->waiting = bigger;
-        e->cap_waiting = cap;
-        e->first_waiting = 0;
-    }
-    e->waiting[(e->first_waiting + e->n_waiting++) % e->cap_waiting] = s;
-}
-
-static void open_choices(struct nt_engine *e, struct nt_row *row, const struct nt_ids *ids) {
+/* The choices become sequences one by one when they are admitted. Takes the ids over. */
+static void enqueue(struct nt_engine *e, struct nt_row *row, struct nt_ids *ids) {
     const struct nt_sampling *p = &row->req.sampling;
     const int64_t want = ids->len + p->max_tokens;
-    const int32_t limit = (int32_t)(want < e->c.max_len ? want : e->c.max_len);
+    row->limit = (int32_t)(want < e->c.max_len ? want : e->c.max_len);
     row->result.n_prompt = (int32_t)ids->len;
     row->result.n_choice = row->n_open = p->n;
     row->result.choice = calloc((size_t)p->n, sizeof *row->result.choice);
     NT_CHECK(row->result.choice);
-    for (int32_t i = 0; i < p->n; i++) {
-        struct nt_seq *s = calloc(1, sizeof *s);
-        NT_CHECK(s);
-        nt_seq_init(s, p, i, p->has_seed ? p->seed : nt_row_seed(p->seed, row->req.row), ids, limit);
-        s->row = row;
-        push_waiting(e, s);
-    }
+    row->prompt = *ids;
+    *ids = (struct nt_ids){0};
+    append(&e->waiting, row);
+    e->n_waiting += p->n;
 }
 
 nt_status nt_engine_add(struct nt_engine *e, struct nt_request *req) {
@@ -279,7 +288,7 @@ nt_status nt_engine_add(struct nt_engine *e, struct nt_request *req) {
     } else if (ids.len == 0 || ids.len >= e->c.max_len) {
         refuse_row(e, row, length_error(&ids, e->c.max_len), 400);
     } else {
-        open_choices(e, row, &ids);
+        enqueue(e, row, &ids);
     }
     nt_ids_release(&ids);
     return st;
@@ -296,21 +305,30 @@ int32_t nt_engine_active(const struct nt_engine *e) {
 
 /* ---- a step ---- */
 
+static struct nt_seq *open_choice(struct nt_row *row, const int32_t *pages, int32_t n_pages) {
+    const struct nt_sampling *p = &row->req.sampling;
+    struct nt_seq *s = calloc(1, sizeof *s);
+    NT_CHECK(s);
+    nt_seq_init(s, p, row->next_choice++, p->has_seed ? p->seed : nt_row_seed(p->seed, row->req.row), &row->prompt,
+                row->limit);
+    s->row = row;
+    s->n_pages = n_pages;
+    s->pages = malloc((size_t)n_pages * sizeof *s->pages);
+    NT_CHECK(s->pages);
+    memcpy(s->pages, pages, (size_t)n_pages * sizeof *pages);
+    return s;
+}
+
 static void admit(struct nt_engine *e) {
-    while (e->n_waiting > 0 && e->n_running < e->c.max_seqs) {
-        struct nt_seq *s = e->waiting[e->first_waiting];
-        s->n_pages = nt_pages_for(s->limit);
-        s->pages = malloc((size_t)s->n_pages * sizeof *s->pages);
-        NT_CHECK(s->pages);
-        if (!nt_pages_take(&e->pages, s->n_pages, s->pages)) {
-            free(s->pages);
-            s->pages = NULL;
-            s->n_pages = 0;
-            return;
-        }
-        e->first_waiting = (e->first_waiting + 1) % e->cap_waiting;
+    while (e->waiting.head && e->n_running < e->c.max_seqs) {
+        struct nt_row *row = e->waiting.head;
+        const int32_t n_pages = nt_pages_for(row->limit);
+        if (!nt_pages_take(&e->pages, n_pages, e->page_numbers)) break;
+        e->running[e->n_running++] = open_choice(row, e->page_numbers, n_pages);
         e->n_waiting--;
-        e->running[e->n_running++] = s;
+        if (row->next_choice < row->req.sampling.n) continue;
+        e->waiting.head = row->next;
+        if (!row->next) e->waiting.tail = &e->waiting.head;
     }
     if (e->n_running > e->stats.peak_seqs) e->stats.peak_seqs = e->n_running;
 }
@@ -340,8 +358,21 @@ static struct nt_batch compose(struct nt_engine *e) {
     return b;
 }
 
+/* A row whose logits broke down is an error of the row: the model or its weights are at fault, the job goes on. */
+static void fail_row(struct nt_row *row, const struct nt_seq *s) {
+    struct nt_strbuf why = NT_STRBUF_INIT;
+    if (row->result.error) return;
+    nt_strbuf_addf(&why,
+                   "the logits of answer token %d of choice %d are not finite: the model's weights or its numeric "
+                   "range are at fault",
+                   nt_seq_n_answer(s) + 1, s->choice);
+    row->result.error = why.data;
+    row->result.status = 500;
+}
+
 static void finish_seq(struct nt_engine *e, struct nt_seq *s) {
     struct nt_row *row = s->row;
+    if (s->finish == NT_FINISH_ERROR) fail_row(row, s);
     nt_seq_take_choice(s, &row->result.choice[s->choice]);
     nt_pages_give(&e->pages, s->pages, s->n_pages);
     nt_seq_release(s);

@@ -39,7 +39,9 @@ NT_MUST nt_status nt_engine_step(struct nt_engine *e);
 bool nt_engine_pop(struct nt_engine *e, struct nt_result *out);
 
 struct nt_engine_stats {
-    int64_t steps, prompt_tokens, answer_tokens, peak_seqs;
+    int64_t steps, peak_seqs;
+    int64_t prompt_tokens, answer_tokens; /* forwarded and sampled, for rates: a prompt counts once per choice */
+    int64_t usage_prompt, usage_answer;   /* of finished rows, as their usage says */
     double forward_s, sample_s;
     size_t weight_bytes, kv_bytes, activation_bytes;
     int32_t n_pages, max_seqs;

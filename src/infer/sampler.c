@@ -14,8 +14,10 @@ void nt_sampler_layout(struct nt_sampler *s, struct nt_arena *a, const struct nt
     *s = (struct nt_sampler){
         .be = be, .tp = tp, .ld = nt_model_logit_ld(m), .max_rows = max_rows, .first = nt_model_vocab_first(m)};
     s->n_vocab = n_vocab < model_vocab ? n_vocab : model_vocab;
+    s->n_model_vocab = model_vocab;
     const int32_t left = s->n_vocab - s->first;
     s->n_local = left < 0 ? 0 : left < count ? left : count;
+    s->n_head_rows = count;
     s->raw = NT_TAKE(a, float, rows *(size_t)s->ld);
     s->max = NT_TAKE(a, float, rows);
     s->sum = NT_TAKE(a, float, rows);
@@ -37,38 +39,45 @@ static bool better(struct nt_pair a, struct nt_pair b) {
     return a.value > b.value || (a.value == b.value && a.id < b.id);
 }
 
-/* Maximum, its id and sum of exponentials of every row over all shards. */
-static nt_status global_stats(struct nt_sampler *s, const float *logits, int32_t n) {
+/* One row of all shards' statistics: `part` has a shard's (max, id) and its sum, `stride` pairs from shard to shard. A
+ * value that is not finite anywhere makes the sum NaN. */
+static void combine(struct nt_sampler *s, const struct nt_pair *part, int64_t stride, int32_t r) {
     const int32_t size = nt_comm_size(s->tp);
-    if (s->n_local > 0) {
+    struct nt_pair best = part[0];
+    bool finite = true;
+    for (int32_t k = 0; k < size; k++) {
+        finite &= part[k * stride].value < INFINITY && isfinite(part[k * stride + 1].value);
+        if (better(part[k * stride], best)) best = part[k * stride];
+    }
+    float sum = 0;
+    for (int32_t k = 0; k < size; k++)
+        if (part[k * stride + 1].value > 0)
+            sum += part[k * stride + 1].value * expf(part[k * stride].value - best.value);
+    s->max[r] = best.value;
+    s->argmax[r] = best.id;
+    s->sum[r] = finite && best.value > -INFINITY ? sum : NAN;
+}
+
+/* Maximum, its id and sum of exponentials of every row over the first n_local columns of all shards. */
+static nt_status global_stats(struct nt_sampler *s, const float *logits, int32_t n, int32_t n_local) {
+    if (n_local > 0) {
         const struct nt_logit_stats_args args = {.logits = logits,
                                                  .ld = s->ld,
                                                  .max = s->max,
                                                  .sum_exp = s->sum,
                                                  .argmax = s->argmax,
                                                  .n_row = n,
-                                                 .n_vocab = s->n_local};
+                                                 .n_vocab = n_local};
         NT_TRY(s->be->ops.logit_stats(s->be, &args));
     }
     for (int32_t r = 0; r < n; r++) {
+        const bool none = n_local == 0 || s->max[r] == -INFINITY; /* the sum of nothing is nothing */
         s->mine[2 * r] =
-            (struct nt_pair){s->n_local ? s->max[r] : -INFINITY, s->n_local ? s->first + s->argmax[r] : INT32_MAX};
-        s->mine[2 * r + 1] = (struct nt_pair){s->n_local ? s->sum[r] : 0, 0};
+            none ? (struct nt_pair){-INFINITY, INT32_MAX} : (struct nt_pair){s->max[r], s->first + s->argmax[r]};
+        s->mine[2 * r + 1] = (struct nt_pair){none ? 0 : s->sum[r], 0};
     }
     NT_TRY(nt_comm_allgather(s->tp, s->mine, s->all, (size_t)(2 * n) * sizeof *s->mine));
-    for (int32_t r = 0; r < n; r++) {
-        struct nt_pair best = s->all[2 * r];
-        for (int32_t k = 1; k < size; k++)
-            if (better(s->all[2 * (k * n + r)], best)) best = s->all[2 * (k * n + r)];
-        float sum = 0;
-        for (int32_t k = 0; k < size; k++) {
-            const float part = s->all[2 * (k * n + r) + 1].value;
-            if (part > 0) sum += part * expf(s->all[2 * (k * n + r)].value - best.value);
-        }
-        s->max[r] = best.value;
-        s->argmax[r] = best.id;
-        s->sum[r] = sum;
-    }
+    for (int32_t r = 0; r < n; r++) combine(s, s->all + 2 * r, 2 * (int64_t)n, r);
     return NT_OK;
 }
 
@@ -284,12 +293,12 @@ static nt_status truncated_pass(struct nt_sampler *s, const float *logits, const
     const int32_t k = NT_SAMPLER_K < s->n_vocab ? NT_SAMPLER_K : s->n_vocab;
     NT_TRY(global_topk(s, logits, n, k));
     for (int32_t r = 0; r < n; r++) {
-        if (!is_truncated(in[r].params, s->n_vocab)) continue;
+        if (out[r].failed || !is_truncated(in[r].params, s->n_vocab)) continue;
         const int32_t keep = keep_count(in[r].params, s->merged + (int64_t)r * k, k, k == s->n_vocab, s->sum[r]);
         out[r].token = keep > 0 ? draw(&in[r], s->merged + (int64_t)r * k, keep) : -1;
     }
     for (int32_t r = 0; r < n; r++)
-        if (is_truncated(in[r].params, s->n_vocab) && out[r].token < 0)
+        if (!out[r].failed && is_truncated(in[r].params, s->n_vocab) && out[r].token < 0)
             NT_TRY(draw_long(s, logits + r * s->ld, &in[r], s->sum[r], &out[r].token));
     return NT_OK;
 }
@@ -323,9 +332,11 @@ nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sa
         sampled |= is_sampled(in[r].params) && !is_truncated(in[r].params, s->n_vocab);
         truncated |= is_truncated(in[r].params, s->n_vocab);
         out[r].n_top = 0;
+        out[r].failed = false;
     }
     if (logprobs) {
-        NT_TRY(global_stats(s, logits, n));
+        NT_TRY(global_stats(s, logits, n, s->n_head_rows));
+        for (int32_t r = 0; r < n; r++) out[r].failed = !isfinite(s->sum[r]);
         for (int32_t r = 0; r < n; r++) lse[r] = s->max[r] + logf(s->sum[r]);
         NT_TRY(top_logprobs(s, logits, in, out, n));
     }
@@ -335,8 +346,11 @@ nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sa
         changed[r] = shape_row(s, &in[r], row);
         reshaped |= changed[r];
     }
-    if (!logprobs || reshaped) NT_TRY(global_stats(s, logits, n));
-    for (int32_t r = 0; r < n; r++) out[r].token = s->argmax[r];
+    if (!logprobs || reshaped || s->n_vocab < s->n_model_vocab) NT_TRY(global_stats(s, logits, n, s->n_local));
+    for (int32_t r = 0; r < n; r++) {
+        out[r].token = s->argmax[r];
+        out[r].failed |= !isfinite(s->sum[r]);
+    }
     if (truncated) NT_TRY(truncated_pass(s, logits, in, out, n));
     if (sampled) NT_TRY(gumbel_pass(s, logits, in, out, n));
     return logprobs ? chosen_logprobs(s, logits, changed, lse, out, n) : NT_OK;

@@ -23,6 +23,7 @@ struct nt_sample_in {
 
 struct nt_sample_out {
     int32_t token;
+    bool failed;   /* logits with NaN or infinity, or nothing left to choose from */
     float logprob; /* valid when params->top_logprobs >= 0 */
     int32_t n_top;
     int32_t top_id[NT_MAX_TOP_LOGPROBS]; /* best first */
@@ -34,6 +35,7 @@ struct nt_sampler {
     struct nt_comm *tp;
     int64_t ld;
     int32_t max_rows, first, n_local, n_vocab; /* usable vocabulary: of this shard, and of all */
+    int32_t n_head_rows, n_model_vocab;        /* the same with padding rows */
     float *raw;                          // [max_rows, ld] untouched copies of rows whose log-probabilities are wanted
     float *max, *sum, *inv_temp, *value; // [max_rows]
     int32_t *argmax;                     // [max_rows]

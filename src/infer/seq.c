@@ -19,6 +19,7 @@ void nt_seq_release(struct nt_seq *s) {
     nt_strbuf_release(&s->text);
     nt_penalty_release(&s->penalty);
     free(s->pages);
+    free(s->masked);
     free(s->logprob);
     free(s->top_id);
     free(s->top_lp);
@@ -31,12 +32,23 @@ static bool has_id(const int32_t *ids, int32_t n, int32_t id) {
     return false;
 }
 
-void nt_seq_sample_in(const struct nt_seq *s, const int32_t *stops, int32_t n_stops, struct nt_sample_in *in) {
+/* Before min_tokens neither the model's stops nor the row's own may be chosen. */
+static void fill_masked(struct nt_seq *s, const int32_t *stops, int32_t n_stops) {
+    s->n_masked = n_stops + s->params->n_stop_ids;
+    s->masked = malloc((size_t)(s->n_masked ? s->n_masked : 1) * sizeof *s->masked);
+    NT_CHECK(s->masked);
+    if (n_stops) memcpy(s->masked, stops, (size_t)n_stops * sizeof *stops);
+    if (s->params->n_stop_ids)
+        memcpy(s->masked + n_stops, s->params->stop_ids, (size_t)s->params->n_stop_ids * sizeof *stops);
+}
+
+void nt_seq_sample_in(struct nt_seq *s, const int32_t *stops, int32_t n_stops, struct nt_sample_in *in) {
     const bool too_short = nt_seq_n_answer(s) < s->params->min_tokens;
+    if (too_short && !s->masked) fill_masked(s, stops, n_stops);
     *in = (struct nt_sample_in){.params = s->params,
                                 .penalty = s->use_penalty ? &s->penalty : NULL,
-                                .masked = stops,
-                                .n_masked = too_short ? n_stops : 0,
+                                .masked = s->masked,
+                                .n_masked = too_short ? s->n_masked : 0,
                                 .seed = s->seed,
                                 .stream = ((uint64_t)(uint32_t)s->choice << 32) | (uint32_t)nt_seq_n_answer(s)};
 }
@@ -90,6 +102,10 @@ void nt_seq_accept(struct nt_seq *s, const struct nt_tokenizer *tok, const int32
     const struct nt_sampling *p = s->params;
     const size_t from = s->text.len;
     const int32_t answer = nt_seq_n_answer(s);
+    if (out->failed) {
+        end(s, NT_FINISH_ERROR);
+        return;
+    }
     if (answer >= p->min_tokens &&
         ((!p->ignore_eos && has_id(stops, n_stops, out->token)) || has_id(p->stop_ids, p->n_stop_ids, out->token))) {
         nt_detok_finish(&s->detok, tok, &s->text);

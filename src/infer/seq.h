@@ -2,7 +2,8 @@
  *
  * Owned by the engine; a sequence is one choice of one row. Tokens 0 .. n_cached-1 have their keys and values in
  * the cache. nt_seq_accept takes a sampled token, extends the text and decides the end: a stop id, a stop string (the
- * text is cut before it), max_tokens, or the longest length. All decisions are functions of the row alone. */
+ * text is cut before it), max_tokens, or the longest length; a failed sample ends it with
+ * NT_FINISH_ERROR. All decisions are functions of the row alone. */
 #ifndef NT_SEQ_H
 #define NT_SEQ_H
 
@@ -27,6 +28,8 @@ struct nt_seq {
     float *top_lp;
     int32_t n_top, cap_lp;
     struct nt_penalty penalty;
+    int32_t *masked; // [n_masked] stops that may not come before min_tokens
+    int32_t n_masked;
     bool use_penalty, done;
     enum nt_finish finish;
 };
@@ -40,7 +43,7 @@ void nt_seq_init(struct nt_seq *s, const struct nt_sampling *params, int32_t cho
                  const struct nt_ids *prompt, int32_t limit);
 void nt_seq_release(struct nt_seq *s);
 /* stops [n_stops]: ids that end the answer unless params->ignore_eos. */
-void nt_seq_sample_in(const struct nt_seq *s, const int32_t *stops, int32_t n_stops, struct nt_sample_in *in);
+void nt_seq_sample_in(struct nt_seq *s, const int32_t *stops, int32_t n_stops, struct nt_sample_in *in);
 void nt_seq_accept(struct nt_seq *s, const struct nt_tokenizer *tok, const int32_t *stops, int32_t n_stops,
                    const struct nt_sample_out *out);
 /* Moves the finished answer into c. */

@@ -51,6 +51,8 @@ static void make(struct nt_sampler *s, struct fixture *f, int32_t n_vocab) {
                              .ld = (n_vocab + 15) / 16 * 16,
                              .max_rows = MAX_ROWS,
                              .n_local = n_vocab,
+                             .n_head_rows = n_vocab,
+                             .n_model_vocab = n_vocab,
                              .n_vocab = n_vocab};
     s->raw = take(rows * (size_t)s->ld, sizeof(float));
     s->max = take(rows, sizeof(float));
