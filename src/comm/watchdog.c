@@ -181,6 +181,12 @@ static void suspect(struct nt_watchdog *d) {
     own_heartbeat(d, 0, &mine);
     describe(&own, d->w->rank, &mine);
     nt_strbuf_addf(&own, mine.inside ? ", which waited %.0f s" : ", which made no progress for %.0f s", mine.idle_s);
+    if (d->path[0] == 0 && size > 1 &&
+        mine.inside) { /* whom it waits for cannot be seen: that rank's own watchdog speaks */
+        nt_warn("watchdog", "%s", nt_strbuf_cstr(&own));
+        nt_strbuf_release(&own);
+        return;
+    }
     struct nt_heartbeat *a = d->path[0] != 0 && size > 1 ? calloc(2 * (size_t)size, sizeof *a) : NULL;
     if (a == NULL) {
         nt_strbuf_addf(&own, "; the limit run.watchdog_s is %.0f s; the job ends, start it again to resume",

@@ -14,9 +14,9 @@
 #include "comm.h"
 
 struct nt_watchdog;
-/* w outlives the watchdog. dir may be NULL. limit_s 0: no watchdog, *out is NULL. Not collective, but start it soon
- * after a collective: until all ranks wrote their first heartbeat, those of a killed run in the same directory look
- * stale. */
+/* w outlives the watchdog. dir may be NULL: a rank that waits for others then only warns. limit_s 0: no watchdog, *out
+ * is NULL. Not collective, but start it soon after a collective: until all ranks wrote their first heartbeat, those of
+ * a killed run in the same directory look stale. */
 NT_MUST nt_status nt_watchdog_start(struct nt_watchdog **out, const struct nt_world *w, const char *dir,
                                     double limit_s);
 void nt_watchdog_beat(struct nt_watchdog *d, const char *doing); /* doing: a string literal; d may be NULL */

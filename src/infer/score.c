@@ -4,9 +4,11 @@
 #include "log.h"
 #include "pages.h"
 #include "score_rows.h"
+#include "sysmem.h"
 #include "watchdog.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,8 +41,9 @@ struct score {
     struct text **owner;       // [STEP_TOKENS]
     struct nt_attn_seq *batch; // [MAX_OPEN]
     float *logits, *max, *sum, *chosen;
-    struct nt_row_score *done; // [n_done], grown
-    int64_t n_done, cap_done, n_tokens;
+    struct nt_row_score *done;     // [n_done], grown
+    struct nt_score_error *errors; // [n_errors], grown
+    int64_t n_done, cap_done, n_errors, cap_errors, n_tokens;
     struct nt_progress progress;
 };
 
@@ -66,15 +69,28 @@ static int32_t window_len(const struct score *s, const struct text *t) {
     return (int32_t)(left < s->window ? left : s->window);
 }
 
+static void keep_error(struct score *s, const struct text *t) {
+    if (s->n_errors == s->cap_errors) {
+        s->cap_errors = s->cap_errors ? 2 * s->cap_errors : 64;
+        s->errors = realloc(s->errors, (size_t)s->cap_errors * sizeof *s->errors);
+        NT_CHECK(s->errors);
+    }
+    struct nt_score_error *e = &s->errors[s->n_errors++];
+    *e = (struct nt_score_error){.row = t->index, .line = t->row.line};
+    const size_t len = strlen(t->row.error);
+    memcpy(e->text, t->row.error, len < sizeof e->text ? len : sizeof e->text - 1);
+}
+
 static void keep_score(struct score *s, const struct text *t) {
     if (s->n_done == s->cap_done) {
         s->cap_done = s->cap_done ? 2 * s->cap_done : 1024;
         s->done = realloc(s->done, (size_t)s->cap_done * sizeof *s->done);
         NT_CHECK(s->done);
     }
-    s->done[s->n_done++] =
-        (struct nt_row_score){.row = t->index, .n_tokens = t->row.error ? -1 : t->n_scored, .logprob = t->logprob};
-    s->n_tokens += t->n_scored;
+    if (t->row.error) keep_error(s, t);
+    s->done[s->n_done++] = (struct nt_row_score){
+        .row = t->index, .n_tokens = t->row.error ? -1 : t->n_scored, .logprob = t->row.error ? 0 : t->logprob};
+    if (!t->row.error) s->n_tokens += t->n_scored;
 }
 
 static void close_text(struct text *t) {
@@ -104,7 +120,6 @@ static nt_status fill(struct score *s) {
         NT_TRY(next_row(s, &t));
         if (s->exhausted) return NT_OK;
         if (t.row.error || t.row.ids.len <= t.row.first) {
-            if (t.row.error) nt_warn("score", "row %lld: %s", (long long)t.index, t.row.error);
             keep_score(s, &t);
             close_text(&t);
             continue;
@@ -140,6 +155,13 @@ static struct nt_batch compose(struct score *s) {
     return b;
 }
 
+/* The row is an error: no figure that could not be computed counts. */
+static void break_down(struct text *t) {
+    if (t->row.error) return;
+    t->row.error = strdup("logits that are not finite: the model's weights or its numeric range are at fault");
+    NT_CHECK(t->row.error);
+}
+
 /* log-probability of each target from this shard's rows and all shards' sums. */
 static nt_status add_logprobs(struct score *s, int32_t n) {
     struct nt_model *m = s->session->model;
@@ -168,7 +190,9 @@ static nt_status add_logprobs(struct score *s, int32_t n) {
             t.max = top;
             t.chosen = fmaxf(t.chosen, p->chosen);
         }
-        s->owner[r]->logprob += (double)t.chosen - ((double)t.max + log((double)t.sum));
+        const double logprob = (double)t.chosen - ((double)t.max + log((double)t.sum));
+        if (!isfinite(logprob)) break_down(s->owner[r]);
+        s->owner[r]->logprob += logprob;
         s->owner[r]->n_scored++;
     }
     free(mine);
@@ -211,48 +235,87 @@ static nt_status work(struct score *s) {
 
 /* ---- gathering ---- */
 
-static int by_row(const void *a, const void *b) {
-    const struct nt_row_score *x = a, *y = b;
-    return (x->row > y->row) - (x->row < y->row);
+/* Leaders' lists of items of `bytes` to every rank, padded to the longest with zeroed items whose int64 row, their
+ * first member, is -1. *all has (longest + 1) * ranks items, or NULL after an error. */
+static nt_status gather_list(struct nt_world *w, const void *mine, int64_t n, size_t bytes, void **all,
+                             int64_t *n_all) {
+    const int64_t none = -1;
+    int64_t longest = w->tp_rank == 0 ? n : 0;
+    *all = NULL;
+    NT_TRY(nt_comm_allreduce_max_i64(w->world, &longest, 1));
+    const size_t items = (size_t)longest + 1;
+    char *part = calloc(items, bytes);
+    char *list = calloc(items * (size_t)w->size, bytes);
+    nt_status st = part && list ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory to gather %zu scores", items);
+    for (size_t i = 0; st == NT_OK && i < items; i++) memcpy(part + i * bytes, &none, sizeof none);
+    if (st == NT_OK && w->tp_rank == 0 && n > 0) memcpy(part, mine, (size_t)n * bytes);
+    st = nt_comm_agree(w->world, st);
+    if (st == NT_OK) st = nt_comm_allgather(w->world, part, list, items * bytes);
+    free(part);
+    if (st == NT_OK) {
+        *n_all = (int64_t)items * w->size;
+        *all = list;
+    } else {
+        free(list);
+    }
+    return st;
 }
 
-/* Leaders' lists to world rank 0, padded to the longest. */
+/* Both structs begin with their row. */
+_Static_assert(offsetof(struct nt_row_score, row) == 0 && offsetof(struct nt_score_error, row) == 0, "row comes first");
+
+static int by_row(const void *a, const void *b) {
+    int64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x > y) - (x < y);
+}
+
+/* Sorts by row and drops the padding; the number left. */
+static int64_t settle(void *list, int64_t n, size_t bytes) {
+    int64_t padding = 0, row;
+    qsort(list, (size_t)n, bytes, by_row);
+    while (padding < n && (memcpy(&row, (char *)list + (size_t)padding * bytes, sizeof row), row < 0)) padding++;
+    memmove(list, (char *)list + (size_t)padding * bytes, (size_t)(n - padding) * bytes);
+    return n - padding;
+}
+
 static nt_status gather(struct score *s, struct nt_score_total *total) {
     struct nt_world *w = s->session->world;
-    const int64_t mine = w->tp_rank == 0 ? s->n_done : 0;
-    int64_t longest = mine;
-    NT_TRY(nt_comm_allreduce_max_i64(w->world, &longest, 1));
-    struct nt_row_score *part = malloc((size_t)(longest + 1) * sizeof *part);
-    struct nt_row_score *all = malloc((size_t)(longest + 1) * (size_t)w->size * sizeof *all);
-    if (!part || !all) {
-        free(part);
-        free(all);
-        return NT_FAIL(NT_E_NOMEM, "no memory to gather %lld scores", (long long)longest);
+    void *rows = NULL, *errors = NULL;
+    int64_t n_rows = 0, n_errors = 0;
+    nt_status st = gather_list(w, s->done, s->n_done, sizeof *s->done, &rows, &n_rows);
+    if (st == NT_OK) st = gather_list(w, s->errors, s->n_errors, sizeof *s->errors, &errors, &n_errors);
+    if (st != NT_OK) {
+        free(rows);
+        return st;
     }
-    memset(part, 0, (size_t)(longest + 1) * sizeof *part);
-    for (int64_t i = 0; i <= longest; i++) part[i].row = -1;
-    if (mine) memcpy(part, s->done, (size_t)mine * sizeof *part);
-    nt_status st = nt_comm_allgather(w->world, part, all, (size_t)(longest + 1) * sizeof *part);
-    free(part);
-    for (int64_t i = 0; st == NT_OK && i < (longest + 1) * w->size; i++)
-        if (all[i].row >= 0) all[total->n_rows++] = all[i];
-    qsort(all, (size_t)total->n_rows, sizeof *all, by_row);
+    total->rows = rows;
+    total->errors = errors;
+    total->n_rows = settle(rows, n_rows, sizeof *total->rows);
+    total->n_errors = settle(errors, n_errors, sizeof *total->errors);
     for (int64_t i = 0; i < total->n_rows; i++) {
-        total->n_errors += all[i].n_tokens < 0;
-        if (all[i].n_tokens > 0) total->n_tokens += all[i].n_tokens;
-        total->logprob += all[i].logprob;
+        if (total->rows[i].n_tokens > 0) total->n_tokens += total->rows[i].n_tokens;
+        total->logprob += total->rows[i].logprob;
     }
-    if (w->rank == 0 && st == NT_OK)
-        total->rows = all;
-    else
-        free(all);
-    return st;
+    return NT_OK;
+}
+
+/* The plan of one rank against what is free, as the engine does it. */
+static nt_status check_plan(const struct score *s) {
+    const size_t available = nt_memory_available() / (size_t)s->session->world->node_size;
+    nt_info("plan", "scoring needs %.0f MiB besides the weights; %.0f MiB free per rank",
+            (double)s->arena.used / 1048576.0, (double)available / 1048576.0);
+    if (s->arena.used <= available) return NT_OK;
+    return NT_FAIL(NT_E_NOMEM, "scoring needs %.0f MiB but %.0f MiB are free on this node per rank; lower score.window",
+                   (double)s->arena.used / 1048576.0, (double)available / 1048576.0);
 }
 
 static nt_status open_score(struct score *s, const char *input) {
     struct nt_world *w = s->session->world;
     nt_arena_init(&s->arena, "score");
     nt_status st = layout(s);
+    if (st == NT_OK) st = check_plan(s);
     if (st == NT_OK) st = nt_arena_bind(&s->arena);
     if (st == NT_OK) st = layout(s);
     if (st == NT_OK) st = nt_score_rows_open(&s->rows, s->session, input);
@@ -269,6 +332,7 @@ static void close_score(struct score *s) {
     for (int32_t i = 0; i < s->n_open; i++) close_text(&s->open[i]);
     nt_arena_release(&s->arena);
     free(s->done);
+    free(s->errors);
 }
 
 nt_status nt_score_run(struct nt_session *session, const char *input, struct nt_score_total *total) {

@@ -17,10 +17,16 @@ struct nt_row_score {
     double logprob;   /* natural log */
 };
 
+struct nt_score_error {
+    int64_t row, line; /* line 0: the input has none */
+    char text[240];    /* the sentence, cut to fit */
+};
+
 struct nt_score_total {
     int64_t n_rows, n_errors, n_tokens;
     double logprob, seconds;
-    struct nt_row_score *rows; // [n_rows] in input order on world rank 0 (free), NULL elsewhere
+    struct nt_row_score *rows;     // [n_rows] in input order on world rank 0 (free), NULL elsewhere
+    struct nt_score_error *errors; // [n_errors] in input order, likewise
 };
 
 NT_MUST nt_status nt_score_run(struct nt_session *s, const char *input, struct nt_score_total *total);

@@ -1,6 +1,7 @@
 #include "score_rows.h"
 
 #include "fileio.h"
+#include "hdf5file.h"
 #include "json.h"
 #include "lines.h"
 #include "reader.h"
@@ -21,20 +22,32 @@ struct nt_score_rows {
     int64_t next;   /* row the next line is */
 };
 
-static bool ends_with(const char *s, const char *end) {
-    const size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
+static size_t blanks(const char *text, size_t len) {
+    size_t n = 0;
+    while (n < len && (text[n] == ' ' || text[n] == '\t')) n++;
+    return n;
 }
 
-static enum kind kind_of(const char *path) {
-    if (ends_with(path, ".h5") || ends_with(path, ".hdf5")) return KIND_CORPUS;
-    if (ends_with(path, ".jsonl") || ends_with(path, ".jsonl.gz") || ends_with(path, ".jsonl.zst") ||
-        ends_with(path, ".json"))
-        return KIND_JSONL;
-    return KIND_TEXT;
+/* By content, as generate does: HDF5 by its signature, rows when the first line that is not blank begins with '{'. */
+static nt_status find_kind(struct nt_score_rows *r) {
+    r->kind = KIND_CORPUS;
+    if (nt_h5_is_file(r->path)) return NT_OK;
+    struct nt_lines *lines;
+    struct nt_line line;
+    NT_TRY(nt_lines_open(&lines, r->path, 0, NULL));
+    r->kind = KIND_TEXT;
+    nt_status st;
+    do {
+        st = nt_lines_next(lines, &line);
+    } while (st == NT_OK && line.data && !line.too_long && blanks(line.data, line.len) == line.len);
+    if (st == NT_OK && line.data && !line.too_long && line.data[blanks(line.data, line.len)] == '{')
+        r->kind = KIND_JSONL;
+    nt_lines_close(lines);
+    return st;
 }
 
 static nt_status open_input(struct nt_score_rows *r) {
+    NT_TRY(find_kind(r));
     if (r->kind == KIND_JSONL) return nt_lines_open(&r->lines, r->path, 0, NULL);
     if (r->kind == KIND_TEXT) return NT_OK;
     uint8_t digest[32];
@@ -45,7 +58,7 @@ static nt_status open_input(struct nt_score_rows *r) {
 nt_status nt_score_rows_open(struct nt_score_rows **out, const struct nt_session *s, const char *path) {
     struct nt_score_rows *r = calloc(1, sizeof *r);
     if (!r) return NT_FAIL(NT_E_NOMEM, "no memory to read %s", path);
-    *r = (struct nt_score_rows){.session = s, .path = path, .kind = kind_of(path)};
+    *r = (struct nt_score_rows){.session = s, .path = path};
     const nt_status st = open_input(r);
     if (st != NT_OK)
         nt_score_rows_close(r);
@@ -101,6 +114,13 @@ static nt_status last_message(struct nt_score_rows *r, const struct nt_message *
     return out->error ? NT_OK : encode(r, m[n - 1].content, m[n - 1].len, 0, out);
 }
 
+static bool is_role(const char *role) {
+    static const char *const roles[] = {"system", "user", "assistant", "tool"};
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        if (strcmp(role, roles[i]) == 0) return true;
+    return false;
+}
+
 static nt_status messages_row(struct nt_score_rows *r, const struct nt_json *list, struct nt_score_row *out) {
     const size_t n = nt_json_len(list);
     if (n > MAX_MESSAGES) {
@@ -113,8 +133,8 @@ static nt_status messages_row(struct nt_score_rows *r, const struct nt_json *lis
     for (size_t i = 0; i < n && !out->error; i++) {
         m[i].role = nt_json_str(nt_json_get(nt_json_at(list, i), "role"), NULL);
         m[i].content = nt_json_str(nt_json_get(nt_json_at(list, i), "content"), &m[i].len);
-        if (!m[i].role || !m[i].content)
-            out->error = copy("each message needs a string \"role\" and a string \"content\"");
+        if (!m[i].role || !m[i].content || !is_role(m[i].role))
+            out->error = copy("each message needs a role (system, user, assistant, tool) and a string \"content\"");
     }
     if (!out->error) st = last_message(r, m, (int64_t)n, out);
     free(m);
@@ -144,10 +164,10 @@ static nt_status jsonl_row(struct nt_score_rows *r, int64_t row, struct nt_score
         NT_TRY(nt_lines_next(r->lines, &line));
         *end = !line.data;
         if (*end) return NT_OK;
-        bool blank = !line.too_long;
-        for (size_t i = 0; i < line.len && blank; i++) blank = line.data[i] == ' ' || line.data[i] == '\t';
+        const bool blank = !line.too_long && blanks(line.data, line.len) == line.len;
         if (!blank && r->next++ == row) break;
     }
+    out->line = line.number;
     if (line.too_long) {
         out->error = copy("the line is longer than 64 MiB");
         return NT_OK;
@@ -168,7 +188,14 @@ static nt_status text_row(struct nt_score_rows *r, int64_t row, struct nt_score_
     char *text;
     size_t len;
     NT_TRY(nt_file_read(r->path, MAX_TEXT, &text, &len));
-    const nt_status st = whole_text(r, text, len, out);
+    nt_status st = NT_OK;
+    if (len >= 4 && (memcmp(text, "\x1f\x8b", 2) == 0 || memcmp(text, "\x28\xb5\x2f\xfd", 4) == 0))
+        st = NT_FAIL(NT_E_UNSUPPORTED, "%s is packed plain text; unpack it, or store it as rows {\"text\": ...}",
+                     r->path);
+    else if (memchr(text, 0, len))
+        st = NT_FAIL(NT_E_DATA, "%s is neither text nor an HDF5 corpus: it holds NUL bytes", r->path);
+    else
+        st = whole_text(r, text, len, out);
     free(text);
     return st;
 }
@@ -183,11 +210,9 @@ static nt_status corpus_row(struct nt_score_rows *r, int64_t row, struct nt_scor
         out->error = copy(req.error);
     else if (req.kind == NT_REQUEST_CHAT)
         st = last_message(r, req.messages, req.n_messages, out);
-    else if (req.prompt)
-        st = whole_text(r, req.prompt, req.prompt_len, out);
     else {
-        nt_ids_append(&out->ids, req.prompt_ids, req.n_prompt_ids);
-        out->first = 1;
+        const struct nt_engine_config ec = nt_session_engine_config(r->session);
+        st = nt_prompt_ids(&ec, &req, &out->ids, &out->error);
     }
     nt_request_release(&req);
     return st;

@@ -12,6 +12,7 @@ struct nt_score_rows;
 struct nt_score_row {
     struct nt_ids ids;
     int32_t first; /* ids[first] is the first token whose log-probability counts, >= 1 */
+    int64_t line;  /* 1-based, 0: the input has no lines */
     char *error;   /* malloc'd, or NULL */
 };
 
