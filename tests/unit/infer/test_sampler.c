@@ -279,13 +279,59 @@ static void rows_do_not_see_each_other(void **state) {
     drop(&s);
 }
 
+/* The last two columns are padding rows of the head: they count in the sum, but are never chosen nor listed. */
+static void padding_counts_but_never_comes(void **state) {
+    static const float padded[] = {0.0f, 1.0f, 3.0f, 2.0f, 1.0f, 9.0f, 8.0f};
+    struct nt_sampler s;
+    make(&s, *state, N_RAMP);
+    s.n_local = s.n_vocab = N_RAMP - 2;
+    struct nt_sampling p = defaults();
+    p.top_logprobs = 7;
+    for (int sampled = 0; sampled < 3; sampled++) {
+        p.temperature = sampled ? 1 : 0;
+        p.top_k = sampled == 2 ? 6 : 0;
+        float *copy = take((size_t)s.ld, sizeof *copy);
+        memcpy(copy, padded, sizeof padded);
+        struct nt_sample_out out;
+        assert_int_equal(nt_sampler_run(&s, copy, &(struct nt_sample_in){.params = &p, .seed = 3}, &out, 1), NT_OK);
+        free(copy);
+        assert_false(out.failed);
+        assert_in_range(out.token, 0, N_RAMP - 3);
+        assert_int_equal(out.n_top, N_RAMP - 2);
+        for (int i = 0; i < out.n_top; i++) assert_in_range(out.top_id[i], 0, N_RAMP - 3);
+        assert_true(fabs((double)out.logprob - log(softmax(padded, N_RAMP, out.token))) < 1e-5);
+    }
+    drop(&s);
+}
+
+static void rows_that_broke_down_are_marked(void **state) {
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    struct nt_sampler s;
+    make(&s, *state, N_RAMP);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        for (int kind = 0; kind < 4; kind++) {
+            struct nt_sampling p = defaults();
+            p.temperature = kind == 0 ? 0 : 1;
+            p.top_p = kind == 2 ? 0.5f : 1;
+            p.top_logprobs = kind == 3 ? 2 : -1;
+            float row[N_RAMP];
+            memcpy(row, ramp, sizeof row);
+            for (int v = i == 2 ? 0 : 3; v < N_RAMP; v++) row[v] = bad[i]; /* -inf: nothing is left to choose */
+            assert_true(one(&s, row, &(struct nt_sample_in){.params = &p}).failed);
+            assert_false(one(&s, ramp, &(struct nt_sample_in){.params = &p}).failed);
+        }
+    }
+    drop(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_takes_the_lowest_of_equals), cmocka_unit_test(logprobs_are_of_the_raw_logits),
         cmocka_unit_test(draws_follow_the_softmax),          cmocka_unit_test(temperature_divides),
         cmocka_unit_test(truncations_keep_what_they_say),    cmocka_unit_test(penalties_follow_their_formulas),
         cmocka_unit_test(masked_tokens_never_come),          cmocka_unit_test(long_tails_are_followed),
-        cmocka_unit_test(rows_do_not_see_each_other),
+        cmocka_unit_test(rows_do_not_see_each_other),        cmocka_unit_test(padding_counts_but_never_comes),
+        cmocka_unit_test(rows_that_broke_down_are_marked),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }
