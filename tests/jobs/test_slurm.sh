@@ -71,6 +71,11 @@ same_results() { # OUT
 say "success"
 job=$(submit whole) && ended "$job" "COMPLETED 0:0" whole
 [ -e whole/COMPLETE ] && [ "$(wc -l <whole/results.jsonl)" = "$ROWS" ] || fail "not $ROWS rows in whole/results.jsonl"
+
+say "a finished job submitted again, its journal gone: nothing is done anew"
+rm -r whole/journal
+job=$(submit whole) && ended "$job" "COMPLETED 0:0" whole
+grep -q 'complete already' "whole-$job.log" || fail "a finished job ran again"
 grep -q ' restart 0 on n\[1-2\], 2 ranks' "whole-$job.log" || { cat "whole-$job.log"; fail "not two ranks on two nodes"; }
 
 say "tensor parallel across the nodes: the bits of the same job on one node"
@@ -133,7 +138,6 @@ for n in 1 2; do rm "$BOX/tmp/n$n" && mv "$BOX/tmp/n$n.away" "$BOX/tmp/n$n"; don
 say "job $job: $got"
 case $got in FAILED*) ;; *) cat "fail-$job.log"; fail "a job whose ranks never ran ended as $got" ;; esac
 grep -q 'the ranks were not launched' "fail-$job.log" || echo "note: this Slurm tells a failed launch by srun's exit status"
-[ ! -e fail/COMPLETE ] || fail "the stale marker is still there"
 
 say "a rank that fails: its exit code is the job's"
 printf '#!/bin/sh\nexit 65\n' >bad-program && chmod +x bad-program
