@@ -88,4 +88,48 @@ static inline void nt_topk_finish(struct nt_topk_scratch *s, int32_t n, const fl
     }
 }
 
+/* What an instruction set brings. */
+struct nt_topk_body {
+    void (*heap)(const float *x, int32_t n, float *value, int32_t *index, int32_t k);
+    int32_t (*maxima)(const float *x, int32_t n, float *maxima); /* of the row's groups; -1: a NaN, or too many */
+    int32_t (*collect)(const float *x, int32_t n, float threshold, struct nt_topk_scratch *s); /* -1: too many */
+};
+
+/* False: this row is one for the heap. */
+static inline bool nt_topk_select(const struct nt_topk_body *b, const float *x, int32_t n, float *value, int32_t *index,
+                                  int32_t k, struct nt_topk_scratch *s) {
+    const int32_t n_max = b->maxima(x, n, s->maxima);
+    if (n_max < 0 || k > NT_TOPK_CAND) return false;
+    float threshold = -INFINITY;
+    if (k < n_max) {
+        for (int32_t i = 0; i < n_max; i++) s->key[i] = nt_topk_key(s->maxima[i]);
+        threshold = nt_topk_unkey(nt_topk_kth(s->key, n_max, k));
+    }
+    const int32_t count = b->collect(x, n, threshold, s);
+    if (count < 0) return false;
+    nt_topk_finish(s, count, x, value, index, k);
+    return true;
+}
+
+struct nt_topk_run {
+    const struct nt_logit_topk_args *args;
+    const struct nt_backend *be;
+    const struct nt_topk_body *body;
+};
+
+static inline void nt_topk_thread(void *arg, int thread, int n_threads) {
+    const struct nt_topk_run *run = arg;
+    const struct nt_logit_topk_args *a = run->args;
+    int64_t begin, end;
+    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
+    for (int64_t r = begin; r < end; r++) {
+        const float *x = a->logits + r * a->ld;
+        float *value = a->value + r * a->k;
+        int32_t *index = a->index + r * a->k;
+        void *scratch = nt_cpu_scratch(run->be, thread);
+        if (a->k < NT_TOPK_SELECT_K || !nt_topk_select(run->body, x, a->n_vocab, value, index, a->k, scratch))
+            run->body->heap(x, a->n_vocab, value, index, a->k);
+    }
+}
+
 #endif

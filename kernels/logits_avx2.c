@@ -129,43 +129,12 @@ static int32_t collect(const float *x, int32_t n, float threshold, struct nt_top
     return count;
 }
 
-static bool topk_select(const float *x, int32_t n, float *value, int32_t *index, int32_t k, struct nt_topk_scratch *s) {
-    const int32_t n_max = group_maxima(x, n, s->maxima);
-    if (n_max < 0 || k > NT_TOPK_CAND) return false;
-    float threshold = -INFINITY;
-    if (k < n_max) {
-        for (int32_t i = 0; i < n_max; i++) s->key[i] = nt_topk_key(s->maxima[i]);
-        threshold = nt_topk_unkey(nt_topk_kth(s->key, n_max, k));
-    }
-    const int32_t count = collect(x, n, threshold, s);
-    if (count < 0) return false;
-    nt_topk_finish(s, count, x, value, index, k);
-    return true;
-}
-
-struct topk_run {
-    const struct nt_logit_topk_args *args;
-    const struct nt_backend *be;
-};
-
-static void topk_thread(void *arg, int thread, int n_threads) {
-    const struct topk_run *run = arg;
-    const struct nt_logit_topk_args *a = run->args;
-    int64_t begin, end;
-    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
-    for (int64_t r = begin; r < end; r++) {
-        const float *x = a->logits + r * a->ld;
-        float *value = a->value + r * a->k;
-        int32_t *index = a->index + r * a->k;
-        if (a->k < NT_TOPK_SELECT_K || !topk_select(x, a->n_vocab, value, index, a->k, nt_cpu_scratch(run->be, thread)))
-            topk_heap(x, a->n_vocab, value, index, a->k);
-    }
-}
+static const struct nt_topk_body topk_body = {topk_heap, group_maxima, collect};
 
 nt_status nt_logit_topk_avx2(struct nt_backend *be, const struct nt_logit_topk_args *args) {
     NT_CHECK(args->k >= 1 && args->k <= args->n_vocab);
-    struct topk_run run = {args, be};
-    nt_rows_run(be, topk_thread, &run, args->n_row, args->n_vocab);
+    struct nt_topk_run run = {args, be, &topk_body};
+    nt_rows_run(be, nt_topk_thread, &run, args->n_row, args->n_vocab);
     return NT_OK;
 }
 
