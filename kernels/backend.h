@@ -1,8 +1,12 @@
-/* A backend: the op table and what its bodies need (threads, scratch).
+/* A backend: the op table, what its bodies need (threads, scratch), and the memory its tensors live in.
  *
  * Chosen once per job; there is no fallback in the middle of a forward. Ops of one backend are called from one thread
- * at a time. Scratch (e.g. per-thread tiles) is owned by the backend and sized at open, so ops never allocate.
- * Lifetime: from open to close; the pool must outlive it. Open fails only for want of memory. */
+ * at a time, and run in the order of the calls together with uploads, downloads and zeroing. Scratch (e.g. per-thread
+ * tiles) is owned by the backend and sized at open, so ops never allocate.
+ * Memory: a CPU backend works in host memory, where upload and download are copies that may be skipped by using one
+ * buffer for both (nt_backend_is_host). A CUDA backend has its own: take, give, upload and download go through it.
+ * Lifetime: from open to close; the pool must outlive it. Open of the CPU backend fails only for want of memory, that
+ * of CUDA with NT_E_UNSUPPORTED and the reason when no usable driver, device or kernel image is there. */
 #ifndef NT_BACKEND_H
 #define NT_BACKEND_H
 
@@ -10,8 +14,26 @@
 #include "ops.h"
 #include "pool.h"
 
+struct nt_cuda; /* the CUDA backend's own state (cuda_backend.h) */
+
+/* One row per kind of memory. Sizes in bytes; pointers 256-byte aligned; taken memory is zeroed. */
+struct nt_memory {
+    nt_status (*take)(struct nt_backend *be, size_t bytes, const char *what, void **out);
+    void (*give)(struct nt_backend *be, void *memory, size_t bytes);
+    size_t (*available)(const struct nt_backend *be); /* free bytes of the device or of the host */
+    /* Ordered with the ops. `from` of an upload may be reused at once; a download has arrived when it returns. */
+    nt_status (*upload)(struct nt_backend *be, void *to, const void *from, size_t bytes);
+    nt_status (*download)(struct nt_backend *be, void *to, const void *from, size_t bytes);
+    nt_status (*zero)(struct nt_backend *be, void *to, size_t bytes);
+    nt_status (*wait)(struct nt_backend *be); /* until all that was called has run; reports its errors */
+};
+
 struct nt_backend {
-    const char *name; /* "cpu" */
+    const char *name; /* "cpu", "cuda" */
+    const struct nt_memory *memory;
+    enum nt_weight_format weight_format; /* what gemm reads */
+    enum nt_kv_format kv_format;         /* of the cache; a CUDA backend may be told ROWS_INT8 before the layout */
+    struct nt_cuda *cuda;                /* NULL: a CPU backend */
     enum nt_isa isa;
     struct nt_ops ops;
     enum nt_isa body_isa[NT_OP_COUNT]; /* the level each body was written for */
@@ -21,6 +43,13 @@ struct nt_backend {
 };
 
 NT_MUST nt_status nt_backend_open_cpu(struct nt_backend *be, enum nt_isa isa, struct nt_pool *pool);
+/* device: index among the visible ones. The pool is for host work beside the device (packing of weights). */
+NT_MUST nt_status nt_backend_open_cuda(struct nt_backend *be, int32_t device, struct nt_pool *pool);
 void nt_backend_close(struct nt_backend *be);
+
+/* True when host code may read and write the backend's memory. */
+static inline bool nt_backend_is_host(const struct nt_backend *be) {
+    return be->cuda == NULL;
+}
 
 #endif

@@ -41,7 +41,8 @@ static inline int32_t nt_attn_first(const struct nt_attention_args *a, int32_t p
 /* K of this page and KV head; V is NT_KV_PAGE * d_pad elements further. */
 static inline const nt_bf16 *nt_attn_page(const struct nt_attention_args *a, const struct nt_attn_item *it,
                                           int32_t page) {
-    return a->kv->base + it->seq->pages[page] * a->kv->page_stride + it->kv_head * nt_kv_head_elems(a->kv->d_head);
+    return a->kv->base + it->seq->pages[page] * a->kv->page_stride +
+           it->kv_head * nt_kv_head_elems(NT_KV_PAIRED, a->kv->d_head);
 }
 
 /* Row state of one item. */

@@ -1,4 +1,5 @@
 #include "cpu_bodies.h"
+#include "sysmem.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +15,9 @@ static const struct nt_ops bodies[] = {
                            .logit_stats = nt_logit_stats_portable,
                            .logit_topk = nt_logit_topk_portable,
                            .logit_gumbel = nt_logit_gumbel_portable,
+                           .logit_edit = nt_logit_edit_portable,
+                           .logit_pick = nt_logit_pick_portable,
+                           .gather = nt_gather_portable,
                            },
     [NT_ISA_AVX2] =
         {
@@ -52,8 +56,61 @@ static void take_bodies(struct nt_backend *be, enum nt_isa isa) {
 #undef NT_OP
 }
 
+/* ---- host memory ---- */
+
+static nt_status host_take(struct nt_backend *be, size_t bytes, const char *what, void **out) {
+    (void)be;
+    const size_t size = (bytes + 255) / 256 * 256;
+    *out = aligned_alloc(256, size > 0 ? size : 256);
+    if (!*out) return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of %s", bytes, what);
+    memset(*out, 0, size);
+    return NT_OK;
+}
+
+static void host_give(struct nt_backend *be, void *memory, size_t bytes) {
+    (void)be;
+    (void)bytes;
+    free(memory);
+}
+
+static size_t host_available(const struct nt_backend *be) {
+    (void)be;
+    return nt_memory_available();
+}
+
+static nt_status host_copy(struct nt_backend *be, void *to, const void *from, size_t bytes) {
+    (void)be;
+    if (to != from && bytes > 0) memcpy(to, from, bytes);
+    return NT_OK;
+}
+
+static nt_status host_zero(struct nt_backend *be, void *to, size_t bytes) {
+    (void)be;
+    memset(to, 0, bytes);
+    return NT_OK;
+}
+
+static nt_status host_wait(struct nt_backend *be) {
+    (void)be;
+    return NT_OK;
+}
+
+static const struct nt_memory host_memory = {.take = host_take,
+                                             .give = host_give,
+                                             .available = host_available,
+                                             .upload = host_copy,
+                                             .download = host_copy,
+                                             .zero = host_zero,
+                                             .wait = host_wait};
+
 nt_status nt_backend_open_cpu(struct nt_backend *be, enum nt_isa isa, struct nt_pool *pool) {
-    *be = (struct nt_backend){.name = "cpu", .isa = isa, .pool = pool, .scratch_per_thread = NT_CPU_SCRATCH_BYTES};
+    *be = (struct nt_backend){.name = "cpu",
+                              .memory = &host_memory,
+                              .weight_format = NT_WEIGHT_BF16,
+                              .kv_format = NT_KV_PAIRED,
+                              .isa = isa,
+                              .pool = pool,
+                              .scratch_per_thread = NT_CPU_SCRATCH_BYTES};
     const size_t bytes = (size_t)nt_pool_size(pool) * be->scratch_per_thread;
     be->scratch = aligned_alloc(NT_CPU_SCRATCH_BYTES, bytes);
     if (!be->scratch) return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of kernel scratch; use fewer threads", bytes);

@@ -1,4 +1,4 @@
-/* The specification of the embedding gather, in portable C. */
+/* The specification of the embedding and row gathers, in portable C. */
 #include "cpu_bodies.h"
 
 static void embed_thread(void *arg, int thread, int n_threads) {
@@ -20,5 +20,15 @@ static void embed_thread(void *arg, int thread, int n_threads) {
 nt_status nt_embed_portable(struct nt_backend *be, const struct nt_embed_args *args) {
     struct nt_embed_args a = *args;
     nt_pool_run(be->pool, embed_thread, &a);
+    return NT_OK;
+}
+
+nt_status nt_gather_portable(struct nt_backend *be, const struct nt_gather_args *args) {
+    (void)be;
+    for (int64_t i = 0; i < args->n_rows; i++) { /* in place: a row is read before an earlier one is written */
+        const char *from = (const char *)args->from + args->rows[i] * args->bytes;
+        char *to = (char *)args->to + i * args->bytes;
+        if (from != to) memmove(to, from, (size_t)args->bytes);
+    }
     return NT_OK;
 }

@@ -3,6 +3,7 @@
 #include "cpu_bodies.h"
 #include "cpu_math.h"
 #include "rng.h"
+#include <math.h>
 
 void nt_logit_stats_row(const struct nt_logit_stats_args *a, int64_t r) {
     const float *x = a->logits + r * a->ld;
@@ -123,5 +124,37 @@ static void gumbel_thread(void *arg, int thread, int n_threads) {
 nt_status nt_logit_gumbel_portable(struct nt_backend *be, const struct nt_logit_gumbel_args *args) {
     struct nt_logit_gumbel_args a = *args;
     nt_pool_run(be->pool, gumbel_thread, &a);
+    return NT_OK;
+}
+
+static void edit_thread(void *arg, int thread, int n_threads) {
+    const struct nt_logit_edit_args *a = arg;
+    int64_t begin, end;
+    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
+    for (int32_t i = 0; i < a->n_edit; i++) {
+        const struct nt_logit_edit *e = &a->edits[i];
+        if (e->row < begin || e->row >= end || e->id < 0 || e->id >= a->n_vocab) continue;
+        float *x = a->logits + e->row * a->ld + e->id;
+        const float v = *x + e->bias;
+        *x = (v > 0 ? v / e->divide : v * e->divide) - e->minus;
+    }
+    for (int64_t r = begin; a->scale && r < end; r++) {
+        float *x = a->logits + r * a->ld;
+        for (int32_t v = 0; a->scale[r] != 1.0f && v < a->n_vocab; v++) x[v] *= a->scale[r];
+    }
+}
+
+nt_status nt_logit_edit_portable(struct nt_backend *be, const struct nt_logit_edit_args *args) {
+    struct nt_logit_edit_args a = *args;
+    nt_pool_run(be->pool, edit_thread, &a);
+    return NT_OK;
+}
+
+nt_status nt_logit_pick_portable(struct nt_backend *be, const struct nt_logit_pick_args *args) {
+    (void)be;
+    for (int64_t r = 0; r < args->n_row; r++) {
+        const int32_t v = args->id[r];
+        args->value[r] = v >= 0 && v < args->n_vocab ? args->logits[r * args->ld + v] : -INFINITY;
+    }
     return NT_OK;
 }

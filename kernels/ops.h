@@ -8,6 +8,8 @@
  * different ISAs may differ within the tolerance; one body never differs from itself.
  *  - Portable C bodies (*_cpu.c) are the specification; tuned bodies override their row (cpu_backend.c).
  *  - Inputs that hold NaN or Inf give NaN or Inf at the positions IEEE arithmetic gives them.
+ *  - Every pointer inside an args struct is in the memory of the backend that runs it (backend.h), but for the structs
+ * nt_packed and nt_kv_layer themselves. A body may run later than it returns, in order with the others of its backend.
  * Tolerances are normalized mean squared errors against a double-precision reference on the same bf16 inputs. */
 #ifndef NT_OPS_H
 #define NT_OPS_H
@@ -21,11 +23,13 @@ struct nt_backend;
 
 /* ---- packed weights -------------------------------------------------------------------------------------------- */
 
-/* Panels of NT_PANEL output rows. bf16: [n_pad/NT_PANEL][k_pad/2][NT_PANEL][2], n padded to NT_PANEL and k to 2 with
- * zeros: one (panel, k pair) is two 64-byte lines, read front to back. int8 and int4 groups will be further formats
- * with their own layout behind the same struct (scale then points at [n_pad/NT_PANEL][k/group][NT_PANEL] floats). */
+/* BF16: panels of NT_PANEL output rows for CPUs, [n_pad/NT_PANEL][k_pad/2][NT_PANEL][2], n padded to NT_PANEL and k to
+ * 2 with zeros: one (panel, k pair) is two 64-byte lines, read front to back. BF16_ROWS: row-major for GPUs,
+ * [n_pad][k_pad], n padded to NT_PANEL and k to 8 (16-byte loads) with zeros. A backend says which one it reads. int8
+ * and int4 groups will be further formats with their own layout behind the same struct (scale then points at
+ * [n_pad/NT_PANEL][k/group][NT_PANEL] floats). */
 enum { NT_PANEL = 32 };
-enum nt_weight_format { NT_WEIGHT_BF16, NT_WEIGHT_FORMAT_COUNT };
+enum nt_weight_format { NT_WEIGHT_BF16, NT_WEIGHT_BF16_ROWS, NT_WEIGHT_FORMAT_COUNT };
 
 struct nt_packed {
     enum nt_weight_format format;
@@ -97,24 +101,33 @@ struct nt_gemm_args {
 };
 
 /* The paged KV cache of one layer. A page holds NT_KV_PAGE positions of every local KV head; page p of this layer
- * starts at base + p * page_stride; in it, per KV head h at h * 2 * NT_KV_PAGE * d_pad: K  [d_pad/2][NT_KV_PAGE][2] (d
- * pairs outer: a position is one column) V  [NT_KV_PAGE/2][d_pad][2]   (position pairs outer) d_pad = round_up(d_head,
- * 16). Whoever hands out a page zeroes it first, so unwritten slots are 0, never garbage. Position pos of a sequence
- * lies in pages[pos / NT_KV_PAGE], slot pos % NT_KV_PAGE. */
+ * starts at base + p * page_stride; KV head h of a page at h * nt_kv_head_elems; d_pad = round_up(d_head, 16).
+ *   PAIRED (CPUs)      K [d_pad/2][NT_KV_PAGE][2] (d pairs outer: a position is one column), V [NT_KV_PAGE/2][d_pad][2]
+ *                      (position pairs outer). Whoever hands out a page zeroes it first: unwritten slots are 0.
+ *   ROWS (GPUs)        K [NT_KV_PAGE][d_pad], V [NT_KV_PAGE][d_pad], padding columns written as 0; slots not yet
+ *                      written hold anything and are never used.
+ *   ROWS_INT8 (GPUs)   K and V as ROWS in int8, then two float [NT_KV_PAGE]: the scales of K and of V, one per head and
+ *                      position: scale = max|x| / 127 (1 for an all-zero row), int8 = round-to-nearest-even(x / scale).
+ * Position pos of a sequence lies in pages[pos / NT_KV_PAGE], slot pos % NT_KV_PAGE. */
 enum { NT_KV_PAGE = 64 };
+enum nt_kv_format { NT_KV_PAIRED, NT_KV_ROWS, NT_KV_ROWS_INT8, NT_KV_FORMAT_COUNT };
 struct nt_kv_layer {
     nt_bf16 *base;
-    int64_t page_stride; /* elements */
+    int64_t page_stride; /* in units of nt_bf16 */
     int32_t n_kv, d_head;
+    enum nt_kv_format format;
 };
 static inline int32_t nt_d_pad(int32_t d_head) {
     return (d_head + 15) & ~15;
 }
-static inline int64_t nt_kv_head_elems(int32_t d_head) {
-    return (int64_t)2 * NT_KV_PAGE * nt_d_pad(d_head);
+/* Units of nt_bf16 of one KV head in one page. */
+static inline int64_t nt_kv_head_elems(enum nt_kv_format format, int32_t d_head) {
+    const int64_t both = (int64_t)2 * NT_KV_PAGE * nt_d_pad(d_head);
+    return format == NT_KV_ROWS_INT8 ? both / 2 + 4 * NT_KV_PAGE : both;
 }
 
-/* A sequence's tokens of this step: n_q consecutive tokens from row q_row, at positions pos0 .. pos0 + n_q - 1. */
+/* A sequence's tokens of this step: n_q consecutive tokens from row q_row, at positions pos0 .. pos0 + n_q - 1. A
+ * sequence with n_q 0 is skipped (the unused places of a captured step). */
 struct nt_attn_seq {
     int32_t q_row, n_q, pos0;
     const int32_t *pages; // [ceil((pos0 + n_q) / NT_KV_PAGE)] page numbers
@@ -133,6 +146,7 @@ struct nt_rope_kv_args {
     const float *q_norm, *k_norm;   // [d_head] or NULL
     float eps;
     int32_t n_seq, n_tok, n_head;
+    int32_t max_q; /* no n_q is larger; a bound for launches, CPUs ignore it */
 };
 
 /* out[t, h, :] = sum over visible positions p of softmax_p(scale * q[t, h] . k[p, h / (n_head/n_kv)]) * v[p].
@@ -152,6 +166,7 @@ struct nt_attention_args {
     float scale;
     int32_t window; /* 0: all */
     int32_t n_seq, n_tok, n_head;
+    int32_t max_q, max_pos; /* no n_q and no pos0 + n_q is larger; bounds for launches, CPUs ignore them */
 };
 
 /* Per row r: max[r], argmax[r] (lowest index among equals), sum_exp[r] = sum exp(x - max) in f32 with a fixed order.
@@ -186,6 +201,41 @@ struct nt_logit_gumbel_args {
     float *value;                  // [n_row]
     int32_t *index;                // [n_row], in the shard
     int32_t n_row, n_vocab, first;
+};
+
+/* Rows: to[i, :] = from[rows[i], :], bytes each, a multiple of 4. rows ascending; `to` may be `from` where rows[i] >= i
+ * on CPUs only. Exact. */
+struct nt_gather_args {
+    const void *from;    // [*, bytes]
+    void *to;            // [n_rows, bytes]
+    const int32_t *rows; // [n_rows]
+    int64_t bytes;
+    int32_t n_rows;
+};
+
+/* In place, for each edit: v = x[row, id] + bias; v = v > 0 ? v / divide : v * divide; x[row, id] = v - minus. No two
+ * edits of one call name the same element; id is an index in the shard and is skipped outside [0, n_vocab). Then, with
+ * scale, x[r, :] *= scale[r] for rows whose scale is not 1. (Logit bias and the penalties of the sampler; minus =
+ * infinity masks.) Exact in f32. */
+struct nt_logit_edit {
+    int32_t row, id;
+    float bias, divide, minus;
+};
+struct nt_logit_edit_args {
+    float *logits; // [n_row, n_vocab]
+    int64_t ld;
+    const struct nt_logit_edit *edits; // [n_edit]
+    const float *scale;                // [n_row] or NULL
+    int32_t n_row, n_vocab, n_edit;
+};
+
+/* value[r] = logits[r, id[r]], or -infinity when id[r] is outside [0, n_vocab). Exact. */
+struct nt_logit_pick_args {
+    const float *logits; // [n_row, n_vocab]
+    int64_t ld;
+    const int32_t *id; // [n_row]
+    float *value;      // [n_row]
+    int32_t n_row, n_vocab;
 };
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */

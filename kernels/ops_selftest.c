@@ -122,7 +122,7 @@ struct paged {
 };
 
 static int64_t cache_elems(void) {
-    return PAGES * KV_HEADS * nt_kv_head_elems(D_HEAD);
+    return PAGES * KV_HEADS * nt_kv_head_elems(NT_KV_PAIRED, D_HEAD);
 }
 
 static struct paged *make_paged(struct selftest *t) {
@@ -132,7 +132,7 @@ static struct paged *make_paged(struct selftest *t) {
           .kv_of_head = { 0, 0,          1, 1}
     };
     p->kv = (struct nt_kv_layer){.base = halves(t, cache_elems(), 1),
-                                 .page_stride = KV_HEADS * nt_kv_head_elems(D_HEAD),
+                                 .page_stride = KV_HEADS * nt_kv_head_elems(NT_KV_PAIRED, D_HEAD),
                                  .n_kv = KV_HEADS,
                                  .d_head = D_HEAD};
     p->seqs[0] = (struct nt_attn_seq){.q_row = 0, .n_q = PROMPT, .pos0 = 0, .pages = p->pages[0]};
@@ -237,6 +237,49 @@ static nt_status test_logit_gumbel(struct selftest *t) {
     return NT_OK;
 }
 
+static nt_status test_logit_edit(struct selftest *t) {
+    static const struct nt_logit_edit edits[] = {
+        {0, 5,     0.5f, 1.25f, 0.75f   },
+        {0, 6,     0,    1,     INFINITY},
+        {2, 1002,  -1,   2,     0       },
+        {1, VOCAB, 1,    1,     0       }
+    };
+    static const float scale[ROWS] = {2, 1, 0.7f};
+    float *logits = floats(t, ROWS * VOCAB, 3);
+    const struct nt_logit_edit_args a = {.logits = logits,
+                                         .ld = VOCAB,
+                                         .edits = edits,
+                                         .scale = scale,
+                                         .n_row = ROWS,
+                                         .n_vocab = VOCAB,
+                                         .n_edit = sizeof edits / sizeof edits[0]};
+    NT_TRY(t->ops.logit_edit(t->be, &a));
+    logits[6] = logits[6] == -INFINITY ? 99 : 0; /* masked: the comparison wants finite values */
+    keep_f32(t, logits, ROWS * VOCAB);
+    return NT_OK;
+}
+
+static nt_status test_logit_pick(struct selftest *t) {
+    static const int32_t id[ROWS] = {0, 17, VOCAB - 1};
+    float value[ROWS];
+    const struct nt_logit_pick_args a = {
+        .logits = floats(t, ROWS * VOCAB, 3), .ld = VOCAB, .id = id, .value = value, .n_row = ROWS, .n_vocab = VOCAB};
+    NT_TRY(t->ops.logit_pick(t->be, &a));
+    keep_f32(t, value, ROWS);
+    return NT_OK;
+}
+
+static nt_status test_gather(struct selftest *t) {
+    static const int32_t rows[ROWS] = {1, 4, 6};
+    enum { WIDE = 33 };
+    float to[ROWS * WIDE];
+    const struct nt_gather_args a = {
+        .from = floats(t, 7 * WIDE, 1), .to = to, .rows = rows, .bytes = WIDE * sizeof *to, .n_rows = ROWS};
+    NT_TRY(t->ops.gather(t->be, &a));
+    keep_f32(t, to, ROWS * WIDE);
+    return NT_OK;
+}
+
 /* limit: normalized mean squared difference of the two bodies, each within the tolerance of ops.h; 0: the same bits. */
 static const struct {
     nt_status (*run)(struct selftest *t);
@@ -250,6 +293,9 @@ static const struct {
     [NT_OP_logit_stats] = {test_logit_stats,  1e-11},
     [NT_OP_logit_topk] = {test_logit_topk,   0    },
     [NT_OP_logit_gumbel] = {test_logit_gumbel, 0    },
+    [NT_OP_logit_edit] = {test_logit_edit,   0    },
+    [NT_OP_logit_pick] = {test_logit_pick,   0    },
+    [NT_OP_gather] = {test_gather,       0    },
 };
 _Static_assert(sizeof tests / sizeof tests[0] == NT_OP_COUNT, "one test per op");
 

@@ -44,7 +44,7 @@ static void rotate_head(const float *x, const float *norm, float eps, struct ang
 
 static void write_kv(const struct nt_rope_kv_args *a, const float *qkv, int32_t slot, struct angles an, nt_bf16 *page) {
     const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d);
-    for (int32_t h = 0; h < a->kv->n_kv; h++, page += nt_kv_head_elems(d)) {
+    for (int32_t h = 0; h < a->kv->n_kv; h++, page += nt_kv_head_elems(NT_KV_PAIRED, d)) {
         nt_bf16 k[NT_ROPE_MAX_D];
         rotate_head(qkv + (a->n_head + h) * d, a->k_norm, a->eps, an, d, k);
         for (int32_t pair = 0; pair < d / 2; pair++)

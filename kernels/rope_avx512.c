@@ -57,7 +57,7 @@ static void write_v(const float *v, int32_t d, int32_t odd, nt_bf16 *to) {
 
 static void write_kv(const struct nt_rope_kv_args *a, const float *qkv, int32_t slot, struct angles an, nt_bf16 *page) {
     const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d);
-    for (int32_t h = 0; h < a->kv->n_kv; h++, page += nt_kv_head_elems(d)) {
+    for (int32_t h = 0; h < a->kv->n_kv; h++, page += nt_kv_head_elems(NT_KV_PAIRED, d)) {
         nt_bf16 k[NT_ROPE_MAX_D] __attribute__((aligned(64)));
         rotate_head(qkv + (a->n_head + h) * d, a->k_norm, a->eps, an, d, k);
         for (int32_t pair = 0; pair < d / 2; pair++)

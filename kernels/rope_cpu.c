@@ -57,7 +57,7 @@ static void rotate_head(const float *x, const float *norm, float eps, const floa
 static void write_kv(const struct nt_rope_kv_args *a, const float *qkv, int32_t pos, const float *cos, const float *sin,
                      nt_bf16 *page) {
     const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d), slot = pos % NT_KV_PAGE;
-    for (int32_t h = 0; h < a->kv->n_kv; h++, page += nt_kv_head_elems(d)) {
+    for (int32_t h = 0; h < a->kv->n_kv; h++, page += nt_kv_head_elems(NT_KV_PAIRED, d)) {
         nt_bf16 k[NT_ROPE_MAX_D];
         rotate_head(qkv + (a->n_head + h) * d, a->k_norm, a->eps, cos, sin, d, k);
         for (int32_t i = 0; i < d; i++) page[(i / 2) * 2 * NT_KV_PAGE + 2 * slot + i % 2] = k[i];

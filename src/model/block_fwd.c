@@ -2,7 +2,7 @@
 #include <string.h>
 
 static struct nt_kv_layer kv_layer(const struct nt_model *m, const struct nt_kv_pool *kv, int32_t layer) {
-    const int64_t stride = m->shard.n_kv * nt_kv_head_elems(m->spec.d_head);
+    const int64_t stride = m->shard.n_kv * nt_kv_head_elems(m->backend->kv_format, m->spec.d_head);
     return (struct nt_kv_layer){.base = kv->base + layer * stride * kv->n_page,
                                 .page_stride = stride,
                                 .n_kv = m->shard.n_kv,

@@ -142,7 +142,7 @@ double nt_model_flops(const struct nt_model *m, double n_ctx, bool head) {
 /* ---- cache ----------------------------------------------------------------------------------------------------- */
 
 static int64_t page_elems(const struct nt_model *m) { /* of one layer */
-    return m->shard.n_kv * nt_kv_head_elems(m->spec.d_head);
+    return m->shard.n_kv * nt_kv_head_elems(m->backend->kv_format, m->spec.d_head);
 }
 
 size_t nt_model_kv_page_bytes(const struct nt_model *m) {
