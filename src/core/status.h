@@ -95,7 +95,7 @@ void nt_error_mark_heard(void); /* until the next NT_FAIL */
 /* hook must not return; without one nt_bug traps. */
 typedef void nt_bug_hook(const char *file, int line, const char *text);
 void nt_bug_set_hook(nt_bug_hook *hook);
-_Noreturn void nt_bug_at(const char *file, int line, const char *fmt, ...) NT_PRINTF(3, 4);
+void nt_bug_at(const char *file, int line, const char *fmt, ...) NT_PRINTF(3, 4) __attribute__((noreturn));
 #define nt_bug(...) nt_bug_at(__FILE__, __LINE__, __VA_ARGS__)
 #define NT_CHECK(cond)                                                                                                 \
     do {                                                                                                               \
