@@ -1,0 +1,88 @@
+/* The CUDA backend's own state: context, streams, kernel images, the facts of its device, workspace and staging.
+ *
+ * Reached through be->cuda. The types of cuda.h are named by their tags (CUstream is struct CUstream_st *), so a file
+ * that only launches kernels needs no CUDA header, and everything compiles where there is none.
+ * Streams: every op body launches on `stream` and nowhere else; copies of `copy` run beside it and are ordered with
+ * events by whoever uses it. Nothing here uses the default stream, and nothing but memory->wait and memory->download
+ * waits for the device.
+ * Workspace: one block of device memory that each op may use as it likes between its own launches; the next op
+ * overwrites it. Sized at open, so that ops never allocate.
+ * Lifetime: nt_backend_open_cuda to nt_backend_close. Threading: one thread at a time, and the thread that opened it
+ * (the driver's current context is a property of a thread; another one calls nt_cuda_enter first).
+ * Errors: NT_E_UNSUPPORTED with a sentence when there is no driver, device or image; NT_E_SYSTEM with the driver's own
+ * name and text of an error for a call that failed; an error of a kernel shows at the next wait or download. */
+#ifndef NT_CUDA_BACKEND_H
+#define NT_CUDA_BACKEND_H
+
+#include "backend.h"
+#include "cuda_launch.h"
+
+struct CUctx_st;
+struct CUstream_st;
+struct CUmod_st;
+struct CUfunc_st;
+struct nt_gpu_driver; /* the driver's function table (gpu_api.h) */
+struct nt_cublaslt;   /* gemm_cublaslt.h; NULL: the library is absent */
+struct nt_cuda_staging;
+
+enum { NT_CUDA_NAME = 128, NT_CUDA_MAX_IMAGES = 32 };
+#define NT_CUDA_WORKSPACE_BYTES ((size_t)64 << 20)
+
+struct nt_cuda_facts {
+    char name[NT_CUDA_NAME];
+    char bus[16];               /* "0000:17:00.0" */
+    int32_t cc;                 /* compute capability, 10 * major + minor: 80, 90 */
+    int32_t n_sm;               /* multiprocessors */
+    int32_t driver;             /* highest CUDA version of the driver, 1000 * major + 10 * minor */
+    int32_t max_shared;         /* bytes a block may be given when asked for (227 KiB on sm_90, 163 KiB on sm_80) */
+    int32_t max_shared_sm;      /* bytes of one multiprocessor */
+    int32_t clock_khz, mem_khz; /* 0: unknown */
+    int32_t bus_bits;
+    size_t memory, l2; /* bytes */
+    bool overridden;   /* the driver library was named by the environment: an emulator, whose times mean nothing */
+    bool jit;          /* kernels came from PTX: no image for this architecture */
+};
+
+struct nt_cuda {
+    const struct nt_gpu_driver *driver;
+    int device; /* CUdevice */
+    struct CUctx_st *context;
+    struct CUstream_st *stream, *copy;
+    struct CUmod_st *modules[NT_CUDA_MAX_IMAGES];
+    struct CUfunc_st *functions[NT_CUDA_KERNEL_COUNT]; /* NULL: an optional kernel this device cannot run */
+    struct nt_cuda_facts facts;
+    void *workspace; /* device memory, NT_CUDA_WORKSPACE_BYTES */
+    struct nt_cuda_staging *staging;
+    struct nt_cublaslt *blas;
+    size_t taken; /* bytes given out by memory->take, workspace included */
+    bool capturing;
+};
+
+/* Makes the context current in the calling thread. */
+NT_MUST nt_status nt_cuda_enter(struct nt_backend *be);
+/* The first `bytes` of the workspace; NT_E_UNSUPPORTED naming `what` when it is smaller. */
+NT_MUST nt_status nt_cuda_workspace(struct nt_backend *be, size_t bytes, const char *what, void **out);
+
+/* ---- devices (cuda_device.c) ---- */
+
+/* The visible devices, without opening one. NT_E_UNSUPPORTED with the reason when there is no usable driver. */
+NT_MUST nt_status nt_cuda_device_count(int32_t *count);
+NT_MUST nt_status nt_cuda_device_facts(int32_t device, struct nt_cuda_facts *out);
+/* The device of the rank with number local_rank of the local_size ranks on this node: the only visible one where the
+ * launcher gave each rank its own, local_rank otherwise; more ranks than devices is an error that says what to change.
+ */
+NT_MUST nt_status nt_cuda_pick_device(int32_t local_rank, int32_t local_size, int32_t *out);
+
+/* ---- graphs (cuda_graph.c) ---- */
+
+/* Everything called between begin and end is recorded, not run. Step inputs must lie in device buffers that are
+ * uploaded before the launch, outside the graph: memory->upload and wait fail between begin and end. A failed capture
+ * is ended too. */
+struct nt_cuda_graph;
+NT_MUST nt_status nt_cuda_capture_begin(struct nt_backend *be);
+NT_MUST nt_status nt_cuda_capture_end(struct nt_backend *be, struct nt_cuda_graph **out);
+NT_MUST nt_status nt_cuda_graph_launch(struct nt_backend *be, const struct nt_cuda_graph *graph);
+int32_t nt_cuda_graph_nodes(const struct nt_cuda_graph *graph); /* launches, copies and fills in it */
+void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph);
+
+#endif

@@ -1,0 +1,21 @@
+#include "cuda_bodies.h"
+
+/* A row is entered when the body lands. */
+static const struct nt_ops bodies = {
+    /* .embed = nt_embed_cuda, */
+    /* .rmsnorm = nt_rmsnorm_cuda, */
+    /* .gemm = nt_gemm_cuda, */
+    /* .rope_kv = nt_rope_kv_cuda, */
+    /* .attention = nt_attention_cuda, */
+    /* .logit_stats = nt_logit_stats_cuda, */
+    /* .logit_topk = nt_logit_topk_cuda, */
+    /* .logit_gumbel = nt_logit_gumbel_cuda, */
+    /* .logit_edit = nt_logit_edit_cuda, */
+    /* .logit_pick = nt_logit_pick_cuda, */
+    /* .gather = nt_gather_cuda, */
+    .embed = NULL,
+};
+
+const struct nt_ops *nt_cuda_bodies(void) {
+    return &bodies;
+}
