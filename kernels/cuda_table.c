@@ -2,8 +2,8 @@
 
 /* A row is entered when the body lands. */
 static const struct nt_ops bodies = {
-    /* .embed = nt_embed_cuda, */
-    /* .rmsnorm = nt_rmsnorm_cuda, */
+    .embed = nt_embed_cuda,
+    .rmsnorm = nt_rmsnorm_cuda,
     /* .gemm = nt_gemm_cuda, */
     /* .rope_kv = nt_rope_kv_cuda, */
     /* .attention = nt_attention_cuda, */
@@ -12,8 +12,7 @@ static const struct nt_ops bodies = {
     /* .logit_gumbel = nt_logit_gumbel_cuda, */
     /* .logit_edit = nt_logit_edit_cuda, */
     /* .logit_pick = nt_logit_pick_cuda, */
-    /* .gather = nt_gather_cuda, */
-    .embed = NULL,
+    .gather = nt_gather_cuda,
 };
 
 const struct nt_ops *nt_cuda_bodies(void) {

@@ -1,0 +1,19 @@
+/* What norm.cu and norm_cuda.c agree on: which kernel takes which width.
+ *
+ * The choice, the threads and with them the order of a row's sum depend on d_model alone. The kernels take
+ * struct nt_rmsnorm_args (ops.h) by value. No state; errors are the launcher's. */
+#ifndef NT_NORM_CUDA_H
+#define NT_NORM_CUDA_H
+
+#include "ops.h"
+
+enum {
+    NT_NORM_WARP_ROWS = 4,   /* rows of a block of nt_k_rmsnorm_warp */
+    NT_NORM_WARP_QUADS = 8,  /* float4 a lane holds */
+    NT_NORM_BLOCK_QUADS = 4, /* float4 a thread of nt_k_rmsnorm_block holds */
+    NT_NORM_ANY_THREADS = 256,
+    NT_NORM_WARP_MAX = 32 * 4 * NT_NORM_WARP_QUADS,     /* widest row of a warp: 1024 */
+    NT_NORM_BLOCK_MAX = 1024 * 4 * NT_NORM_BLOCK_QUADS, /* of a block: 16384 */
+};
+
+#endif
