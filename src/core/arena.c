@@ -79,6 +79,15 @@ nt_status nt_arena_bind_to(struct nt_arena *a, void *memory, size_t bytes) {
     return NT_OK;
 }
 
+void nt_arena_bind_device(struct nt_arena *a, void *memory, size_t bytes) {
+    NT_CHECK(a->base == NULL && memory != NULL && bytes >= a->used && (uintptr_t)memory % ALIGN == 0);
+    a->base = memory;
+    a->size = a->used;
+    a->map_size = 0;
+    a->used = 0;
+    a->on_device = true;
+}
+
 void *nt_arena_take(struct nt_arena *a, size_t count, size_t elem) {
     if (count == 0) return NULL;
     size_t bytes = 0, step = 0, end = 0;
@@ -93,12 +102,12 @@ void *nt_arena_take(struct nt_arena *a, size_t count, size_t elem) {
                at, a->size);
     a->used = end;
     if (a->base == NULL) return NULL;
-    ASAN_UNPOISON_MEMORY_REGION(a->base + at, bytes);
+    if (!a->on_device) ASAN_UNPOISON_MEMORY_REGION(a->base + at, bytes);
     return a->base + at;
 }
 
 void nt_arena_reset(struct nt_arena *a) {
-    if (a->base != NULL) {
+    if (a->base != NULL && !a->on_device) {
         ASAN_UNPOISON_MEMORY_REGION(a->base, a->used);
 #ifndef __OPTIMIZE__
         memset(a->base, 0xFF, a->used); /* floats become NaN: a use after reset shows */
@@ -109,7 +118,7 @@ void nt_arena_reset(struct nt_arena *a) {
 }
 
 void nt_arena_release(struct nt_arena *a) {
-    if (a->base != NULL) ASAN_UNPOISON_MEMORY_REGION(a->base, a->map_size > 0 ? a->map_size : a->size);
+    if (a->base != NULL && !a->on_device) ASAN_UNPOISON_MEMORY_REGION(a->base, a->map_size > 0 ? a->map_size : a->size);
     if (a->base != NULL && a->map_size > 0) (void)munmap(a->base, a->map_size);
     const char *name = a->name;
     *a = (struct nt_arena){.name = name};

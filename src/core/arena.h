@@ -9,6 +9,7 @@
 #define NT_ARENA_H
 
 #include "status.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 struct nt_arena {
@@ -16,6 +17,7 @@ struct nt_arena {
     uint8_t *base; /* NULL while counting */
     size_t used, size;
     size_t map_size; /* bytes mapped by bind (0: memory is foreign) */
+    bool on_device;  /* the host may not touch the memory */
 };
 
 void nt_arena_init(struct nt_arena *a, const char *name); /* starts counting */
@@ -23,6 +25,8 @@ void nt_arena_init(struct nt_arena *a, const char *name); /* starts counting */
 NT_MUST nt_status nt_arena_bind(struct nt_arena *a);
 /* As bind, on foreign memory (e.g. a shared window) of at least the counted size, 64-byte aligned. */
 NT_MUST nt_status nt_arena_bind_to(struct nt_arena *a, void *memory, size_t bytes);
+/* As bind_to, on memory the host cannot touch: only addresses are handed out. */
+void nt_arena_bind_device(struct nt_arena *a, void *memory, size_t bytes);
 /* count * elem bytes, checked for overflow; NULL while counting and for count == 0; nt_bug when bound and full. */
 void *nt_arena_take(struct nt_arena *a, size_t count, size_t elem);
 void nt_arena_reset(struct nt_arena *a);   /* back to 0, memory kept */

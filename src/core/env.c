@@ -48,3 +48,24 @@ bool nt_env_launched_by_mpi(void) {
     /* OMPI: mpirun or srun of Open MPI; PMIX_RANK / PMI_RANK: srun --mpi=pmix|pmi2. A bare sbatch script has none. */
     return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK");
 }
+
+static const char *path(const char *name) {
+    const char *text = getenv(name);
+    return text && *text ? text : NULL;
+}
+
+const char *nt_env_cuda_driver(void) {
+    return path("NOCTURNE_CUDA_DRIVER");
+}
+
+const char *nt_env_cublaslt(void) {
+    return path("NOCTURNE_CUBLASLT");
+}
+
+const char *nt_env_nccl(void) {
+    return path("NOCTURNE_NCCL");
+}
+
+const char *nt_env_cuda_visible_devices(void) {
+    return getenv("CUDA_VISIBLE_DEVICES");
+}

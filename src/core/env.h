@@ -1,4 +1,5 @@
-/* The only getenv of the program: launcher facts (Slurm, Open MPI) and NT_DEBUG.
+/* The only getenv of the program: launcher facts (Slurm, Open MPI), NT_DEBUG, and the libraries a test puts in place
+ * of the CUDA ones.
  *
  * Settings never come from the environment; these are facts of the launch that no file can know. A variable that is
  * absent, empty or nonsense counts as absent: no errors.
@@ -17,5 +18,12 @@ int nt_env_local_rank(void);             /* SLURM_LOCALID or OMPI_COMM_WORLD_LOC
 const char *nt_env_debug(void);          /* NT_DEBUG or "" */
 int nt_env_slurm_step_tasks(void); /* SLURM_STEP_NUM_TASKS: tasks of the srun that started this process, 0: none */
 bool nt_env_launched_by_mpi(void); /* started by mpirun or srun --mpi */
+
+/* For tests: paths that replace libcuda.so.1, libcublasLt and libnccl (an emulator). NULL: none, the usual case. */
+const char *nt_env_cuda_driver(void); /* NOCTURNE_CUDA_DRIVER */
+const char *nt_env_cublaslt(void);    /* NOCTURNE_CUBLASLT */
+const char *nt_env_nccl(void);        /* NOCTURNE_NCCL */
+/* CUDA_VISIBLE_DEVICES or NULL; for messages alone, the driver acts on it. */
+const char *nt_env_cuda_visible_devices(void);
 
 #endif

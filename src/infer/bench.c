@@ -9,7 +9,7 @@
 struct bench {
     struct nt_session *session;
     const struct nt_bench_test *test;
-    struct nt_arena arena;
+    struct nt_job_memory memory;
     struct nt_pages pages;
     int32_t step_tokens, per_seq;    /* pages of one sequence */
     int32_t *ids, *out_rows, *table; // [step_tokens], [n_seq], [n_seq, per_seq]
@@ -19,14 +19,16 @@ struct bench {
 
 static nt_status layout(struct bench *b) {
     const struct nt_bench_test *t = b->test;
-    struct nt_arena *a = &b->arena;
-    NT_TRY(nt_pages_layout(&b->pages, a, b->session->model, t->n_seq * b->per_seq));
-    nt_model_layout(b->session->model, a, b->step_tokens, t->n_seq);
+    struct nt_arena *a = &b->memory.host;
+    const int32_t n_page = t->n_seq * b->per_seq;
+    const struct nt_step_limits max = {.tok = b->step_tokens, .out = t->n_seq, .seq = t->n_seq, .pages = n_page};
+    NT_TRY(nt_pages_layout(&b->pages, &b->memory, b->session->model, n_page));
+    NT_TRY(nt_model_layout(b->session->model, &b->memory, &max));
     b->ids = NT_TAKE(a, int32_t, b->step_tokens);
     b->out_rows = NT_TAKE(a, int32_t, t->n_seq);
     b->table = NT_TAKE(a, int32_t, (int64_t)t->n_seq * b->per_seq);
     b->seqs = NT_TAKE(a, struct nt_attn_seq, t->n_seq);
-    b->logits = NT_TAKE(a, float, (int64_t)t->n_seq *nt_model_logit_ld(b->session->model));
+    b->logits = NT_TAKE(&b->memory.device, float, (int64_t)t->n_seq *nt_model_logit_ld(b->session->model));
     return NT_OK;
 }
 
@@ -85,9 +87,12 @@ static nt_status one_rep(struct bench *b, double *seconds) {
     const int32_t n = t->n_seq * b->per_seq;
     if (!nt_pages_take(&b->pages, n, b->table)) nt_bug("the benchmark planned too few pages");
     const double start = nt_now();
+    struct nt_backend *be = &b->session->backend;
     if (t->n_prompt > 0) NT_TRY(prefill(b));
+    NT_TRY(be->memory->wait(be));
     const double prompted = nt_now();
     for (int32_t i = 0; i < t->n_gen; i++) NT_TRY(decode(b, i));
+    NT_TRY(be->memory->wait(be));
     *seconds = t->timed_prompt ? prompted - start : nt_now() - prompted;
     nt_pages_give(&b->pages, b->table, n);
     return NT_OK;
@@ -120,11 +125,11 @@ nt_status nt_bench_model(struct nt_session *s, const struct nt_bench_test *test,
         return NT_FAIL(NT_E_USAGE, "bench: %d + %d tokens exceed the model's longest sequence of %d", test->n_prompt,
                        test->n_gen, s->max_len);
     b.per_seq = nt_pages_for(test->n_prompt + test->n_gen);
-    nt_arena_init(&b.arena, "bench");
+    nt_job_memory_init(&b.memory, &s->backend);
     nt_status st = layout(&b);
-    if (st == NT_OK) st = nt_arena_bind(&b.arena);
+    if (st == NT_OK) st = nt_job_memory_bind(&b.memory);
     if (st == NT_OK) st = layout(&b);
     if (st == NT_OK) st = measure(&b, reps, out);
-    nt_arena_release(&b.arena);
+    nt_job_memory_release(&b.memory);
     return st;
 }

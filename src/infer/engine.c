@@ -23,7 +23,7 @@ struct row_list {
 
 struct nt_engine {
     struct nt_engine_config c;
-    struct nt_arena arena;
+    struct nt_job_memory memory;
     struct nt_pages pages;
     struct nt_sampler sampler;
     struct nt_seq **running;                // [max_seqs]
@@ -45,11 +45,13 @@ struct nt_engine {
 /* ---- construction ---- */
 
 static nt_status layout(struct nt_engine *e, int32_t n_page) {
-    struct nt_arena *a = &e->arena;
+    struct nt_arena *a = &e->memory.host;
     const size_t seqs = (size_t)e->c.max_seqs;
-    NT_TRY(nt_pages_layout(&e->pages, a, e->c.model, n_page));
-    nt_model_layout(e->c.model, a, e->c.max_tokens_per_step, e->c.max_seqs);
-    nt_sampler_layout(&e->sampler, a, e->c.model, e->c.backend, e->c.world->tp, nt_tokenizer_n_vocab(e->c.tok),
+    const struct nt_step_limits max = {
+        .tok = e->c.max_tokens_per_step, .out = e->c.max_seqs, .seq = e->c.max_seqs, .pages = n_page};
+    NT_TRY(nt_pages_layout(&e->pages, &e->memory, e->c.model, n_page));
+    NT_TRY(nt_model_layout(e->c.model, &e->memory, &max));
+    nt_sampler_layout(&e->sampler, &e->memory, e->c.model, e->c.world->tp, nt_tokenizer_n_vocab(e->c.tok),
                       e->c.max_seqs);
     e->running = NT_TAKE(a, struct nt_seq *, seqs);
     e->page_numbers = NT_TAKE(a, int32_t, nt_pages_for(e->c.max_len));
@@ -59,7 +61,7 @@ static nt_status layout(struct nt_engine *e, int32_t n_page) {
     e->out = NT_TAKE(a, struct nt_sample_out, seqs);
     e->out_rows = NT_TAKE(a, int32_t, seqs);
     e->ids = NT_TAKE(a, int32_t, e->c.max_tokens_per_step);
-    e->logits = NT_TAKE(a, float, seqs *(size_t)nt_model_logit_ld(e->c.model));
+    e->logits = NT_TAKE(&e->memory.device, float, seqs *(size_t)nt_model_logit_ld(e->c.model));
     return NT_OK;
 }
 
@@ -67,13 +69,34 @@ static double mib(size_t bytes) {
     return (double)bytes / 1048576.0;
 }
 
+/* Both kinds of memory must hold what was counted; on a CPU they are one. */
+static nt_status check_memory(const struct nt_engine *e, size_t device_free, size_t host_free) {
+    const bool host = nt_backend_is_host(e->c.backend);
+    const size_t device = host ? nt_job_memory_bytes(&e->memory) : e->memory.device.used;
+    if (device > device_free)
+        return NT_FAIL(NT_E_NOMEM,
+                       "the job needs %.0f MiB but %.0f MiB are free on this %s per rank; lower "
+                       "generate.max_num_seqs, model.max_len or generate.kv_memory_gib",
+                       mib(device), mib(device_free), host ? "node" : "device");
+    if (e->memory.host.used > host_free)
+        return NT_FAIL(NT_E_NOMEM,
+                       "the job needs %.0f MiB of host memory but %.0f MiB are free on this node per rank; lower "
+                       "generate.max_num_seqs",
+                       mib(e->memory.host.used), mib(host_free));
+    return NT_OK;
+}
+
 /* Chooses the number of pages and checks the plan against the memory that is free. */
 static nt_status plan(struct nt_engine *e, int32_t *n_page) {
     const size_t page = nt_model_kv_page_bytes(e->c.model);
-    const size_t available = nt_memory_available() / (size_t)e->c.world->node_size;
+    const bool host = nt_backend_is_host(e->c.backend);
+    const size_t host_free = nt_memory_available() / (size_t)e->c.world->node_size;
+    const size_t available = host ? host_free : e->c.backend->memory->available(e->c.backend);
     const int64_t per_seq = nt_pages_for(e->c.max_len);
     int64_t pages = per_seq * e->c.max_seqs;
-    const int64_t affordable = (int64_t)((e->c.kv_bytes ? e->c.kv_bytes : available / 2) / page);
+    /* other jobs share a node's memory, a device is this rank's own */
+    const size_t default_kv = host ? available / 2 : available / 10 * 9;
+    const int64_t affordable = (int64_t)((e->c.kv_bytes ? e->c.kv_bytes : default_kv) / page);
     if (pages > affordable) pages = affordable;
     if (pages < per_seq)
         return NT_FAIL(NT_E_NOMEM,
@@ -83,19 +106,15 @@ static nt_status plan(struct nt_engine *e, int32_t *n_page) {
     NT_TRY(layout(e, (int32_t)pages)); /* counts */
     e->stats.weight_bytes = nt_model_weight_bytes(e->c.model);
     e->stats.kv_bytes = (size_t)pages * page;
-    e->stats.activation_bytes = e->arena.used - e->stats.kv_bytes;
+    e->stats.activation_bytes = nt_job_memory_bytes(&e->memory) - e->stats.kv_bytes;
     e->stats.n_pages = (int32_t)pages;
     e->stats.max_seqs = e->c.max_seqs;
     nt_info("plan",
             "weights %.0f MiB (loaded), kv cache up to %.0f MiB (%d pages of %d tokens), activations %.0f MiB; %.0f "
-            "MiB free per rank",
+            "MiB free %s",
             mib(e->stats.weight_bytes), mib(e->stats.kv_bytes), (int)pages, NT_KV_PAGE, mib(e->stats.activation_bytes),
-            mib(available));
-    if (e->arena.used > available)
-        return NT_FAIL(NT_E_NOMEM,
-                       "the job needs %.0f MiB but %.0f MiB are free on this node per rank; lower "
-                       "generate.max_num_seqs, model.max_len or generate.kv_memory_gib",
-                       mib(e->arena.used), mib(available));
+            mib(available), host ? "per rank" : "on the device");
+    NT_TRY(check_memory(e, available, host_free));
     *n_page = (int32_t)pages;
     return NT_OK;
 }
@@ -117,16 +136,15 @@ nt_status nt_engine_new(struct nt_engine **out, const struct nt_engine_config *c
     e->finished.tail = &e->finished.head;
     e->waiting.tail = &e->waiting.head;
     if (e->c.max_tokens_per_step < e->c.max_seqs) e->c.max_tokens_per_step = e->c.max_seqs;
-    nt_arena_init(&e->arena, "job");
+    nt_job_memory_init(&e->memory, c->backend);
     int32_t n_page = 0;
     nt_status st;
     NT_TRY_GOTO(st, fail, nt_comm_agree(c->world->world, plan(e, &n_page)));
     int64_t least = -n_page; /* ranks of a group must admit the same sequences */
     NT_TRY_GOTO(st, fail, nt_comm_allreduce_max_i64(c->world->tp, &least, 1));
-    nt_arena_release(&e->arena);
-    nt_arena_init(&e->arena, "job");
+    nt_job_memory_release(&e->memory);
     NT_TRY_GOTO(st, fail, layout(e, (int32_t)-least));
-    NT_TRY_GOTO(st, fail, nt_arena_bind(&e->arena));
+    NT_TRY_GOTO(st, fail, nt_job_memory_bind(&e->memory));
     NT_TRY_GOTO(st, fail, layout(e, (int32_t)-least));
     collect_stops(e);
     *out = e;
@@ -158,7 +176,7 @@ void nt_engine_free(struct nt_engine *e) {
     }
     struct nt_result r;
     while (nt_engine_pop(e, &r)) nt_result_release(&r);
-    nt_arena_release(&e->arena);
+    nt_job_memory_release(&e->memory);
     free(e);
 }
 

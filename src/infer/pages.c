@@ -1,9 +1,9 @@
 #include "pages.h"
 
-nt_status nt_pages_layout(struct nt_pages *p, struct nt_arena *a, const struct nt_model *m, int32_t n_page) {
+nt_status nt_pages_layout(struct nt_pages *p, struct nt_job_memory *mem, const struct nt_model *m, int32_t n_page) {
     p->model = m;
-    NT_TRY(nt_kv_pool_take(a, m, n_page, &p->pool));
-    p->free_list = NT_TAKE(a, int32_t, n_page);
+    NT_TRY(nt_kv_pool_take(mem, m, n_page, &p->pool));
+    p->free_list = NT_TAKE(&mem->host, int32_t, n_page);
     p->n_free = 0;
     if (!p->free_list) return NT_OK;
     for (int32_t i = n_page - 1; i >= 0; i--) p->free_list[p->n_free++] = i;

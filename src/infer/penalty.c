@@ -38,16 +38,8 @@ void nt_penalty_see(struct nt_penalty *p, int32_t id, int32_t times) {
     p->count[s] += times;
 }
 
-void nt_penalty_apply(const struct nt_penalty *p, const struct nt_sampling *s, float *logits, int32_t first,
-                      int32_t n_vocab) {
-    for (int32_t i = 0; i < p->cap; i++) {
-        const int32_t v = p->id[i] - first;
-        if (p->id[i] < 0 || v < 0 || v >= n_vocab) continue;
-        float x = logits[v];
-        x = x > 0 ? x / s->repetition_penalty : x * s->repetition_penalty;
-        if (p->count[i] > 0) x -= s->presence_penalty + s->frequency_penalty * (float)p->count[i];
-        logits[v] = x;
-    }
+float nt_penalty_minus(const struct nt_penalty *p, const struct nt_sampling *s, int32_t i) {
+    return p->count[i] > 0 ? s->presence_penalty + s->frequency_penalty * (float)p->count[i] : 0;
 }
 
 void nt_penalty_release(struct nt_penalty *p) {

@@ -16,9 +16,8 @@ struct nt_penalty {
 
 bool nt_penalty_needed(const struct nt_sampling *s);
 void nt_penalty_see(struct nt_penalty *p, int32_t id, int32_t times); /* times 0: prompt, 1: one more in the answer */
-/* Applies to this shard's logits: tokens first .. first + n_vocab - 1. */
-void nt_penalty_apply(const struct nt_penalty *p, const struct nt_sampling *s, float *logits, int32_t first,
-                      int32_t n_vocab);
+/* What presence and frequency take off the logit of slot i. */
+float nt_penalty_minus(const struct nt_penalty *p, const struct nt_sampling *s, int32_t i);
 void nt_penalty_release(struct nt_penalty *p);
 
 #endif

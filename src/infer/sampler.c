@@ -7,30 +7,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-void nt_sampler_layout(struct nt_sampler *s, struct nt_arena *a, const struct nt_model *m, struct nt_backend *be,
-                       struct nt_comm *tp, int32_t n_vocab, int32_t max_rows) {
+void nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m, struct nt_comm *tp,
+                       int32_t n_vocab, int32_t max_rows) {
     const int32_t model_vocab = nt_model_spec(m)->n_vocab, count = nt_model_vocab_count(m);
-    const size_t rows = (size_t)max_rows, pairs = rows * NT_SAMPLER_K;
     *s = (struct nt_sampler){
-        .be = be, .tp = tp, .ld = nt_model_logit_ld(m), .max_rows = max_rows, .first = nt_model_vocab_first(m)};
+        .tp = tp, .ld = nt_model_logit_ld(m), .max_rows = max_rows, .first = nt_model_vocab_first(m)};
     s->n_vocab = n_vocab < model_vocab ? n_vocab : model_vocab;
     s->n_model_vocab = model_vocab;
     const int32_t left = s->n_vocab - s->first;
     s->n_local = left < 0 ? 0 : left < count ? left : count;
     s->n_head_rows = count;
-    s->raw = NT_TAKE(a, float, rows *(size_t)s->ld);
+    nt_sampler_take(s, mem);
+}
+
+void nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
+    const size_t rows = (size_t)s->max_rows, pairs = rows * NT_SAMPLER_K;
+    struct nt_arena *a = &mem->host;
+    s->be = mem->be;
+    s->raw = NT_TAKE(&mem->device, float, rows *(size_t)s->ld);
     s->max = NT_TAKE(a, float, rows);
     s->sum = NT_TAKE(a, float, rows);
-    s->inv_temp = NT_TAKE(a, float, rows);
-    s->value = NT_TAKE(a, float, rows);
     s->argmax = NT_TAKE(a, int32_t, rows);
-    s->seed = NT_TAKE(a, uint64_t, rows);
-    s->stream = NT_TAKE(a, uint64_t, rows);
     s->mine = NT_TAKE(a, struct nt_pair, pairs);
-    s->all = NT_TAKE(a, struct nt_pair, pairs * (size_t)nt_comm_size(tp));
+    s->all = NT_TAKE(a, struct nt_pair, pairs * (size_t)nt_comm_size(s->tp));
     s->merged = NT_TAKE(a, struct nt_pair, pairs);
-    s->cand_value = NT_TAKE(a, float, pairs);
-    s->cand_index = NT_TAKE(a, int32_t, pairs);
+    s->stats = nt_job_take_both(mem, 3 * rows * sizeof(float));
+    s->best = nt_job_take_both(mem, pairs * (sizeof(float) + sizeof(int32_t)));
+    s->noise = nt_job_take_both(mem, rows * (2 * sizeof(uint64_t) + sizeof(float)));
+    s->drawn = nt_job_take_both(mem, 2 * rows * sizeof(float));
+    s->picks = nt_job_take_both(mem, 2 * rows * sizeof(float));
+    s->rows = nt_job_take_both(mem, rows * sizeof(int32_t));
+    s->edits = nt_job_take_both(mem, NT_SAMPLER_EDITS * sizeof(struct nt_logit_edit));
+    s->scale = nt_job_take_both(mem, rows * sizeof(float));
 }
 
 /* ---- pieces that look at the whole vocabulary ---- */
@@ -60,21 +68,24 @@ static void combine(struct nt_sampler *s, const struct nt_pair *part, int64_t st
 
 /* Maximum, its id and sum of exponentials of every row over the first n_local columns of all shards. */
 static nt_status global_stats(struct nt_sampler *s, const float *logits, int32_t n, int32_t n_local) {
+    const float *max = s->stats.host, *sum = max + s->max_rows;
+    const int32_t *argmax = (const int32_t *)(sum + s->max_rows);
     if (n_local > 0) {
+        float *at = s->stats.device;
         const struct nt_logit_stats_args args = {.logits = logits,
                                                  .ld = s->ld,
-                                                 .max = s->max,
-                                                 .sum_exp = s->sum,
-                                                 .argmax = s->argmax,
+                                                 .max = at,
+                                                 .sum_exp = at + s->max_rows,
+                                                 .argmax = (int32_t *)(at + 2 * s->max_rows),
                                                  .n_row = n,
                                                  .n_vocab = n_local};
         NT_TRY(s->be->ops.logit_stats(s->be, &args));
+        NT_TRY(nt_both_pull(s->be, &s->stats, 0, 3 * (size_t)s->max_rows * sizeof(float)));
     }
     for (int32_t r = 0; r < n; r++) {
-        const bool none = n_local == 0 || s->max[r] == -INFINITY; /* the sum of nothing is nothing */
-        s->mine[2 * r] =
-            none ? (struct nt_pair){-INFINITY, INT32_MAX} : (struct nt_pair){s->max[r], s->first + s->argmax[r]};
-        s->mine[2 * r + 1] = (struct nt_pair){none ? 0 : s->sum[r], 0};
+        const bool none = n_local == 0 || max[r] == -INFINITY; /* the sum of nothing is nothing */
+        s->mine[2 * r] = none ? (struct nt_pair){-INFINITY, INT32_MAX} : (struct nt_pair){max[r], s->first + argmax[r]};
+        s->mine[2 * r + 1] = (struct nt_pair){none ? 0 : sum[r], 0};
     }
     NT_TRY(nt_comm_allgather(s->tp, s->mine, s->all, (size_t)(2 * n) * sizeof *s->mine));
     for (int32_t r = 0; r < n; r++) combine(s, s->all + 2 * r, 2 * (int64_t)n, r);
@@ -100,21 +111,25 @@ static void merge_lists(const struct nt_pair *all, int32_t size, int32_t n, int3
  * max_rows * NT_SAMPLER_K. */
 static nt_status global_topk(struct nt_sampler *s, const float *logits, int32_t n, int32_t k) {
     const int32_t have = k < s->n_local ? k : s->n_local;
+    const int64_t found = (int64_t)n * have;
+    const float *value = s->best.host;
+    const int32_t *index = (const int32_t *)(value + found);
     if (have > 0) {
+        float *at = s->best.device;
         const struct nt_logit_topk_args args = {.logits = logits,
                                                 .ld = s->ld,
-                                                .value = s->cand_value,
-                                                .index = s->cand_index,
+                                                .value = at,
+                                                .index = (int32_t *)(at + found),
                                                 .n_row = n,
                                                 .n_vocab = s->n_local,
                                                 .k = have};
         NT_TRY(s->be->ops.logit_topk(s->be, &args));
+        NT_TRY(nt_both_pull(s->be, &s->best, 0, (size_t)found * (sizeof *value + sizeof *index)));
     }
-    for (int32_t r = 0; r < n; r++)
+    for (int64_t r = 0; r < n; r++)
         for (int32_t i = 0; i < k; i++)
-            s->mine[(int64_t)r * k + i] = i < have ? (struct nt_pair){s->cand_value[(int64_t)r * have + i],
-                                                                      s->first + s->cand_index[(int64_t)r * have + i]}
-                                                   : (struct nt_pair){-INFINITY, INT32_MAX};
+            s->mine[r * k + i] = i < have ? (struct nt_pair){value[r * have + i], s->first + index[r * have + i]}
+                                          : (struct nt_pair){-INFINITY, INT32_MAX};
     NT_TRY(nt_comm_allgather(s->tp, s->mine, s->all, (size_t)n * (size_t)k * sizeof *s->mine));
     for (int32_t r = 0; r < n; r++) merge_lists(s->all, nt_comm_size(s->tp), n, r, k, s->merged + (int64_t)r * k);
     return NT_OK;
@@ -132,24 +147,88 @@ static bool wants_logprobs(const struct nt_sampling *p) {
     return p->top_logprobs >= 0;
 }
 
-/* Bias, penalties, masks and temperature, in place on this shard. True when the row was changed. */
-static bool shape_row(const struct nt_sampler *s, const struct nt_sample_in *in, float *row) {
-    const struct nt_sampling *p = in->params;
-    const bool scaled = is_sampled(p) && p->temperature != 1.0f;
-    for (int32_t i = 0; i < p->n_bias; i++) {
-        const int32_t v = p->bias[i].id - s->first;
-        if (v >= 0 && v < s->n_local) row[v] += p->bias[i].bias;
+static bool is_scaled(const struct nt_sampling *p) {
+    return is_sampled(p) && p->temperature != 1.0f;
+}
+static bool is_shaped(const struct nt_sample_in *in) {
+    return is_scaled(in->params) || in->params->n_bias > 0 || in->penalty || in->n_masked > 0;
+}
+
+/* ---- shaping: edits of single logits, collected over the rows ---- */
+
+static nt_status apply_edits(struct nt_sampler *s, float *logits, int32_t n, const float *scale) {
+    const struct nt_logit_edit_args args = {.logits = logits,
+                                            .ld = s->ld,
+                                            .edits = s->edits.device,
+                                            .scale = scale,
+                                            .n_row = n,
+                                            .n_vocab = s->n_local,
+                                            .n_edit = s->n_edit};
+    if ((s->n_edit == 0 && !scale) || s->n_local == 0) return NT_OK;
+    NT_TRY(nt_both_push(s->be, &s->edits, 0, (size_t)s->n_edit * sizeof *args.edits));
+    s->n_edit = 0;
+    return s->be->ops.logit_edit(s->be, &args);
+}
+
+/* id counts in the whole vocabulary. */
+static nt_status add_edit(struct nt_sampler *s, float *logits, int32_t n, struct nt_logit_edit edit) {
+    edit.id -= s->first;
+    if (edit.id < 0 || edit.id >= s->n_local) return NT_OK;
+    if (s->n_edit == NT_SAMPLER_EDITS) NT_TRY(apply_edits(s, logits, n, NULL));
+    ((struct nt_logit_edit *)s->edits.host)[s->n_edit++] = edit;
+    return NT_OK;
+}
+
+static nt_status add_bias(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t r, int32_t n) {
+    const struct nt_sampling *p = in[r].params;
+    for (int32_t i = 0; i < p->n_bias; i++)
+        NT_TRY(add_edit(s, logits, n,
+                        (struct nt_logit_edit){.row = r, .id = p->bias[i].id, .bias = p->bias[i].bias, .divide = 1}));
+    return NT_OK;
+}
+
+static nt_status add_penalty(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t r, int32_t n) {
+    const struct nt_penalty *seen = in[r].penalty;
+    for (int32_t i = 0; seen && i < seen->cap; i++) {
+        if (seen->id[i] < 0) continue;
+        NT_TRY(add_edit(s, logits, n,
+                        (struct nt_logit_edit){.row = r,
+                                               .id = seen->id[i],
+                                               .divide = in[r].params->repetition_penalty,
+                                               .minus = nt_penalty_minus(seen, in[r].params, i)}));
     }
-    if (in->penalty) nt_penalty_apply(in->penalty, p, row, s->first, s->n_local);
-    for (int32_t i = 0; i < in->n_masked; i++) {
-        const int32_t v = in->masked[i] - s->first;
-        if (v >= 0 && v < s->n_local) row[v] = -INFINITY;
+    return NT_OK;
+}
+
+static nt_status add_mask(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t r, int32_t n) {
+    const int32_t *masked = in[r].masked;
+    for (int32_t i = 0; i < in[r].n_masked; i++) {
+        bool again = false;
+        for (int32_t j = 0; j < i; j++) again |= masked[j] == masked[i];
+        if (again) continue;
+        NT_TRY(
+            add_edit(s, logits, n, (struct nt_logit_edit){.row = r, .id = masked[i], .divide = 1, .minus = INFINITY}));
     }
-    if (scaled) {
-        const float inv = 1.0f / p->temperature;
-        for (int32_t v = 0; v < s->n_local; v++) row[v] *= inv;
+    return NT_OK;
+}
+
+/* Bias, then penalties, then masks, then temperature, in place on this shard. */
+static nt_status shape_rows(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n) {
+    static nt_status (*const passes[])(struct nt_sampler *, float *, const struct nt_sample_in *, int32_t,
+                                       int32_t) = {add_bias, add_penalty, add_mask};
+    enum { N_PASS = sizeof passes / sizeof passes[0] };
+    float *scale = s->scale.host;
+    bool scaled = false;
+    for (int32_t r = 0; r < n; r++) {
+        scaled |= is_scaled(in[r].params);
+        scale[r] = is_scaled(in[r].params) ? 1.0f / in[r].params->temperature : 1.0f;
     }
-    return scaled || p->n_bias || in->penalty || in->n_masked;
+    NT_TRY(nt_both_push(s->be, &s->scale, 0, scaled ? (size_t)n * sizeof *scale : 0));
+    for (int pass = 0; pass < N_PASS; pass++) {
+        for (int32_t r = 0; r < n; r++) NT_TRY(passes[pass](s, logits, in, r, n));
+        NT_TRY(apply_edits(s, logits, n, pass == N_PASS - 1 && scaled ? s->scale.device : NULL));
+    }
+    return NT_OK;
 }
 
 static float gumbel(uint64_t seed, uint64_t stream, int32_t id) {
@@ -203,33 +282,40 @@ static int32_t draw(const struct nt_sample_in *in, const struct nt_pair *best, i
     return win.id;
 }
 
+/* Room for the whole vocabulary as candidates of one row. */
+static nt_status widen(struct nt_sampler *s, struct nt_sampler *wide, void **host, void **device) {
+    const size_t n = (size_t)s->n_vocab, size = (size_t)nt_comm_size(s->tp), pair = sizeof(struct nt_pair);
+    *host = malloc(n * pair * (3 + size));
+    if (!*host) return NT_FAIL(NT_E_NOMEM, "no memory for %d sampling candidates", s->n_vocab);
+    wide->mine = *host;
+    wide->merged = wide->mine + n;
+    wide->best.host = wide->merged + n;
+    wide->all = wide->merged + 2 * n;
+    wide->best.device = wide->best.host;
+    if (nt_backend_is_host(s->be)) return NT_OK;
+    NT_TRY(s->be->memory->take(s->be, n * pair, "sampling candidates", device));
+    wide->best.device = *device;
+    return NT_OK;
+}
+
 /* A row whose kept set is larger than the batched candidates: ever longer lists, at last the whole vocabulary. */
 static nt_status draw_long(struct nt_sampler *s, const float *row, const struct nt_sample_in *in, float total,
                            int32_t *token) {
     const int32_t cap = s->max_rows * NT_SAMPLER_K;
     struct nt_sampler wide = *s;
-    void *memory = NULL;
-    for (int32_t k = 8 * NT_SAMPLER_K;; k *= 8) {
+    void *host = NULL, *device = NULL;
+    nt_status st = NT_OK;
+    int32_t keep = 0;
+    for (int32_t k = 8 * NT_SAMPLER_K; st == NT_OK && keep == 0; k *= 8) {
         if (k > s->n_vocab) k = s->n_vocab;
-        if (k > cap && !memory) {
-            const size_t n = (size_t)s->n_vocab, size = (size_t)nt_comm_size(s->tp);
-            const size_t pair = sizeof(struct nt_pair);
-            memory = malloc(n * (pair * (2 + size) + sizeof(float) + sizeof(int32_t)));
-            if (!memory) return NT_FAIL(NT_E_NOMEM, "no memory for %d sampling candidates", s->n_vocab);
-            wide.mine = memory;
-            wide.merged = wide.mine + n;
-            wide.all = wide.merged + n;
-            wide.cand_value = (float *)(wide.all + n * size);
-            wide.cand_index = (int32_t *)(wide.cand_value + n);
-        }
-        const nt_status st = global_topk(&wide, row, 1, k);
-        const int32_t keep = st == NT_OK ? keep_count(in->params, wide.merged, k, k == s->n_vocab, total) : 1;
-        if (keep > 0) {
-            *token = st == NT_OK ? draw(in, wide.merged, keep) : 0;
-            free(memory);
-            return st;
-        }
+        if (k > cap && !host) st = widen(s, &wide, &host, &device);
+        if (st == NT_OK) st = global_topk(&wide, row, 1, k);
+        if (st == NT_OK) keep = keep_count(in->params, wide.merged, k, k == s->n_vocab, total);
     }
+    if (st == NT_OK) *token = draw(in, wide.merged, keep);
+    if (device) s->be->memory->give(s->be, device, (size_t)s->n_vocab * sizeof(struct nt_pair));
+    free(host);
+    return st;
 }
 
 /* ---- the passes ---- */
@@ -256,30 +342,39 @@ static nt_status top_logprobs(struct nt_sampler *s, const float *logits, const s
 static nt_status gumbel_pass(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in,
                              struct nt_sample_out *out, int32_t n) {
     const int32_t size = nt_comm_size(s->tp);
+    const size_t rows = (size_t)s->max_rows;
+    uint64_t *seed = s->noise.host, *stream = seed + rows;
+    float *inv_temp = (float *)(stream + rows);
     for (int32_t r = 0; r < n; r++) {
-        s->inv_temp[r] = is_sampled(in[r].params) && !is_truncated(in[r].params, s->n_vocab) ? 1.0f : 0.0f;
-        s->seed[r] = in[r].seed;
-        s->stream[r] = in[r].stream;
+        inv_temp[r] = is_sampled(in[r].params) && !is_truncated(in[r].params, s->n_vocab) ? 1.0f : 0.0f;
+        seed[r] = in[r].seed;
+        stream[r] = in[r].stream;
     }
     if (s->n_local > 0) {
+        const uint64_t *at = s->noise.device;
+        float *drawn = s->drawn.device;
+        NT_TRY(nt_both_push(s->be, &s->noise, 0, rows * (2 * sizeof *seed + sizeof *inv_temp)));
         const struct nt_logit_gumbel_args args = {.logits = logits,
                                                   .ld = s->ld,
-                                                  .inv_temp = s->inv_temp,
-                                                  .seed = s->seed,
-                                                  .stream = s->stream,
-                                                  .value = s->value,
-                                                  .index = s->cand_index,
+                                                  .inv_temp = (const float *)(at + 2 * rows),
+                                                  .seed = at,
+                                                  .stream = at + rows,
+                                                  .value = drawn,
+                                                  .index = (int32_t *)(drawn + rows),
                                                   .n_row = n,
                                                   .n_vocab = s->n_local,
                                                   .first = s->first};
         NT_TRY(s->be->ops.logit_gumbel(s->be, &args));
+        NT_TRY(nt_both_pull(s->be, &s->drawn, 0, 2 * rows * sizeof(float)));
     }
+    const float *value = s->drawn.host;
+    const int32_t *index = (const int32_t *)(value + rows);
     for (int32_t r = 0; r < n; r++)
-        s->mine[r] = s->n_local && s->inv_temp[r] > 0 ? (struct nt_pair){s->value[r], s->first + s->cand_index[r]}
-                                                      : (struct nt_pair){-INFINITY, INT32_MAX};
+        s->mine[r] = s->n_local && inv_temp[r] > 0 ? (struct nt_pair){value[r], s->first + index[r]}
+                                                   : (struct nt_pair){-INFINITY, INT32_MAX};
     NT_TRY(nt_comm_allgather(s->tp, s->mine, s->all, (size_t)n * sizeof *s->mine));
     for (int32_t r = 0; r < n; r++) {
-        if (s->inv_temp[r] == 0) continue;
+        if (inv_temp[r] == 0) continue;
         struct nt_pair best = s->all[r];
         for (int32_t k = 1; k < size; k++)
             if (better(s->all[(int64_t)k * n + r], best)) best = s->all[(int64_t)k * n + r];
@@ -304,14 +399,22 @@ static nt_status truncated_pass(struct nt_sampler *s, const float *logits, const
 }
 
 /* Raw logits of the chosen tokens live on the shard that owns them. */
-static nt_status chosen_logprobs(struct nt_sampler *s, const float *logits, const bool *changed, const float *lse,
-                                 struct nt_sample_out *out, int32_t n) {
+static nt_status chosen_logprobs(struct nt_sampler *s, const float *logits, const float *lse, struct nt_sample_out *out,
+                                 int32_t n) {
     const int32_t size = nt_comm_size(s->tp);
-    for (int32_t r = 0; r < n; r++) {
-        const int32_t v = out[r].token - s->first;
-        const float *row = (changed[r] ? s->raw : logits) + r * s->ld;
-        s->mine[r] = (struct nt_pair){v >= 0 && v < s->n_local ? row[v] : -INFINITY, 0};
-    }
+    int32_t *id = s->picks.host;
+    const float *value = (const float *)(id + s->max_rows);
+    for (int32_t r = 0; r < n; r++) id[r] = out[r].token - s->first;
+    NT_TRY(nt_both_push(s->be, &s->picks, 0, (size_t)n * sizeof *id));
+    const struct nt_logit_pick_args args = {.logits = logits,
+                                            .ld = s->ld,
+                                            .id = s->picks.device,
+                                            .value = (float *)s->picks.device + s->max_rows,
+                                            .n_row = n,
+                                            .n_vocab = s->n_local};
+    NT_TRY(s->be->ops.logit_pick(s->be, &args));
+    NT_TRY(nt_both_pull(s->be, &s->picks, (size_t)s->max_rows * sizeof *id, (size_t)n * sizeof *value));
+    for (int32_t r = 0; r < n; r++) s->mine[r] = (struct nt_pair){value[r], 0};
     NT_TRY(nt_comm_allgather(s->tp, s->mine, s->all, (size_t)n * sizeof *s->mine));
     for (int32_t r = 0; r < n; r++) {
         float raw = -INFINITY;
@@ -321,16 +424,26 @@ static nt_status chosen_logprobs(struct nt_sampler *s, const float *logits, cons
     return NT_OK;
 }
 
+/* Rows as the model made them, for their log-probabilities. */
+static nt_status keep_raw(struct nt_sampler *s, const float *logits, int32_t n) {
+    int32_t *rows = s->rows.host;
+    for (int32_t r = 0; r < n; r++) rows[r] = r;
+    NT_TRY(nt_both_push(s->be, &s->rows, 0, (size_t)n * sizeof *rows));
+    const struct nt_gather_args args = {
+        .from = logits, .to = s->raw, .rows = s->rows.device, .bytes = s->ld * (int64_t)sizeof(float), .n_rows = n};
+    return s->be->ops.gather(s->be, &args);
+}
+
 nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, struct nt_sample_out *out,
                          int32_t n) {
     NT_CHECK(n <= s->max_rows);
-    bool logprobs = false, sampled = false, truncated = false, reshaped = false;
-    bool changed[n > 0 ? n : 1];
+    bool logprobs = false, sampled = false, truncated = false, shaped = false;
     float lse[n > 0 ? n : 1];
     for (int32_t r = 0; r < n; r++) {
         logprobs |= wants_logprobs(in[r].params);
         sampled |= is_sampled(in[r].params) && !is_truncated(in[r].params, s->n_vocab);
         truncated |= is_truncated(in[r].params, s->n_vocab);
+        shaped |= is_shaped(&in[r]);
         out[r].n_top = 0;
         out[r].failed = false;
     }
@@ -340,18 +453,14 @@ nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sa
         for (int32_t r = 0; r < n; r++) lse[r] = s->max[r] + logf(s->sum[r]);
         NT_TRY(top_logprobs(s, logits, in, out, n));
     }
-    for (int32_t r = 0; r < n; r++) {
-        float *row = logits + r * s->ld;
-        if (wants_logprobs(in[r].params)) memcpy(s->raw + r * s->ld, row, (size_t)s->n_local * sizeof *row);
-        changed[r] = shape_row(s, &in[r], row);
-        reshaped |= changed[r];
-    }
-    if (!logprobs || reshaped || s->n_vocab < s->n_model_vocab) NT_TRY(global_stats(s, logits, n, s->n_local));
+    if (logprobs && shaped) NT_TRY(keep_raw(s, logits, n));
+    if (shaped) NT_TRY(shape_rows(s, logits, in, n));
+    if (!logprobs || shaped || s->n_vocab < s->n_model_vocab) NT_TRY(global_stats(s, logits, n, s->n_local));
     for (int32_t r = 0; r < n; r++) {
         out[r].token = s->argmax[r];
         out[r].failed |= !isfinite(s->sum[r]);
     }
     if (truncated) NT_TRY(truncated_pass(s, logits, in, out, n));
     if (sampled) NT_TRY(gumbel_pass(s, logits, in, out, n));
-    return logprobs ? chosen_logprobs(s, logits, changed, lse, out, n) : NT_OK;
+    return logprobs ? chosen_logprobs(s, shaped ? s->raw : logits, lse, out, n) : NT_OK;
 }

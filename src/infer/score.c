@@ -31,36 +31,38 @@ struct score {
     struct nt_score_rows *rows;
     struct nt_ticket *ticket;
     struct nt_watchdog *watchdog;
-    struct nt_arena arena;
+    struct nt_job_memory memory;
     struct nt_pages pages;
     struct text *open; // [MAX_OPEN]
     int32_t n_open, window;
     bool exhausted;
-    int32_t *ids, *out_rows;   // [STEP_TOKENS]
-    int32_t *target;           // [STEP_TOKENS] the token each logit row should predict
-    struct text **owner;       // [STEP_TOKENS]
-    struct nt_attn_seq *batch; // [MAX_OPEN]
-    float *logits, *max, *sum, *chosen;
-    struct nt_row_score *done;     // [n_done], grown
-    struct nt_score_error *errors; // [n_errors], grown
+    int32_t *ids, *out_rows;          // [STEP_TOKENS]
+    int32_t *target;                  // [STEP_TOKENS] the token each logit row should predict
+    struct text **owner;              // [STEP_TOKENS]
+    struct nt_attn_seq *batch;        // [MAX_OPEN]
+    float *logits;                    // [STEP_TOKENS, ld]
+    struct nt_both stats, ids_wanted; // [3, STEP_TOKENS] max, sum and chosen logit; [STEP_TOKENS] of this shard
+    struct nt_row_score *done;        // [n_done], grown
+    struct nt_score_error *errors;    // [n_errors], grown
     int64_t n_done, cap_done, n_errors, cap_errors, n_tokens;
     struct nt_progress progress;
 };
 
 static nt_status layout(struct score *s) {
-    struct nt_arena *a = &s->arena;
-    NT_TRY(nt_pages_layout(&s->pages, a, s->session->model, 2 * nt_pages_for(s->window) + MAX_OPEN));
-    nt_model_layout(s->session->model, a, STEP_TOKENS, STEP_TOKENS);
+    struct nt_arena *a = &s->memory.host;
+    const int32_t n_page = 2 * nt_pages_for(s->window) + MAX_OPEN;
+    const struct nt_step_limits max = {.tok = STEP_TOKENS, .out = STEP_TOKENS, .seq = MAX_OPEN, .pages = n_page};
+    NT_TRY(nt_pages_layout(&s->pages, &s->memory, s->session->model, n_page));
+    NT_TRY(nt_model_layout(s->session->model, &s->memory, &max));
     s->open = NT_TAKE(a, struct text, MAX_OPEN);
     s->batch = NT_TAKE(a, struct nt_attn_seq, MAX_OPEN);
     s->ids = NT_TAKE(a, int32_t, STEP_TOKENS);
     s->out_rows = NT_TAKE(a, int32_t, STEP_TOKENS);
     s->target = NT_TAKE(a, int32_t, STEP_TOKENS);
     s->owner = NT_TAKE(a, struct text *, STEP_TOKENS);
-    s->max = NT_TAKE(a, float, STEP_TOKENS);
-    s->sum = NT_TAKE(a, float, STEP_TOKENS);
-    s->chosen = NT_TAKE(a, float, STEP_TOKENS);
-    s->logits = NT_TAKE(a, float, (int64_t)STEP_TOKENS *nt_model_logit_ld(s->session->model));
+    s->stats = nt_job_take_both(&s->memory, 3 * STEP_TOKENS * sizeof(float));
+    s->ids_wanted = nt_job_take_both(&s->memory, STEP_TOKENS * sizeof(int32_t));
+    s->logits = NT_TAKE(&s->memory.device, float, (int64_t)STEP_TOKENS *nt_model_logit_ld(s->session->model));
     return NT_OK;
 }
 
@@ -162,25 +164,45 @@ static void break_down(struct text *t) {
     NT_CHECK(t->row.error);
 }
 
+struct part {
+    float max, sum, chosen;
+};
+
+/* This shard's maximum, sum of exponentials and target logit of each row. */
+static nt_status shard_parts(struct score *s, int32_t n, struct part *mine) {
+    struct nt_backend *be = &s->session->backend;
+    const struct nt_model *m = s->session->model;
+    const int64_t ld = nt_model_logit_ld(m);
+    const int32_t first = nt_model_vocab_first(m), count = nt_model_vocab_count(m);
+    float *at = s->stats.device;
+    const float *got = s->stats.host;
+    int32_t *wanted = s->ids_wanted.host;
+    for (int32_t r = 0; r < n; r++) wanted[r] = s->target[r] - first;
+    NT_TRY(nt_both_push(be, &s->ids_wanted, 0, (size_t)n * sizeof *wanted));
+    const struct nt_logit_stats_args stats = {
+        .logits = s->logits, .ld = ld, .max = at, .sum_exp = at + STEP_TOKENS, .n_row = n, .n_vocab = count};
+    NT_TRY(be->ops.logit_stats(be, &stats));
+    const struct nt_logit_pick_args pick = {.logits = s->logits,
+                                            .ld = ld,
+                                            .id = s->ids_wanted.device,
+                                            .value = at + 2 * STEP_TOKENS,
+                                            .n_row = n,
+                                            .n_vocab = count};
+    NT_TRY(be->ops.logit_pick(be, &pick));
+    NT_TRY(nt_both_pull(be, &s->stats, 0, 3 * STEP_TOKENS * sizeof(float)));
+    for (int32_t r = 0; r < n; r++) mine[r] = (struct part){got[r], got[STEP_TOKENS + r], got[2 * STEP_TOKENS + r]};
+    return NT_OK;
+}
+
 /* log-probability of each target from this shard's rows and all shards' sums. */
 static nt_status add_logprobs(struct score *s, int32_t n) {
-    struct nt_model *m = s->session->model;
     struct nt_comm *tp = s->session->world->tp;
-    const int64_t ld = nt_model_logit_ld(m);
-    const int32_t first = nt_model_vocab_first(m), count = nt_model_vocab_count(m), size = nt_comm_size(tp);
-    const struct nt_logit_stats_args args = {
-        .logits = s->logits, .ld = ld, .max = s->max, .sum_exp = s->sum, .n_row = n, .n_vocab = count};
-    NT_TRY(s->session->backend.ops.logit_stats(&s->session->backend, &args));
-    struct part {
-        float max, sum, chosen;
-    } *mine = malloc((size_t)n * sizeof *mine * (size_t)(size + 1));
+    const int32_t size = nt_comm_size(tp);
+    struct part *mine = malloc((size_t)n * sizeof *mine * (size_t)(size + 1));
     if (!mine) return NT_FAIL(NT_E_NOMEM, "no memory for %d scores", n);
     struct part *all = mine + n;
-    for (int32_t r = 0; r < n; r++) {
-        const int32_t v = s->target[r] - first;
-        mine[r] = (struct part){s->max[r], s->sum[r], v >= 0 && v < count ? s->logits[r * ld + v] : -INFINITY};
-    }
-    const nt_status st = nt_comm_allgather(tp, mine, all, (size_t)n * sizeof *mine);
+    nt_status st = shard_parts(s, n, mine);
+    if (st == NT_OK) st = nt_comm_allgather(tp, mine, all, (size_t)n * sizeof *mine);
     for (int32_t r = 0; r < n && st == NT_OK; r++) {
         struct part t = all[r];
         for (int32_t k = 1; k < size; k++) {
@@ -305,18 +327,18 @@ static nt_status gather(struct score *s, struct nt_score_total *total) {
 static nt_status check_plan(const struct score *s) {
     const size_t available = nt_memory_available() / (size_t)s->session->world->node_size;
     nt_info("plan", "scoring needs %.0f MiB besides the weights; %.0f MiB free per rank",
-            (double)s->arena.used / 1048576.0, (double)available / 1048576.0);
-    if (s->arena.used <= available) return NT_OK;
+            (double)nt_job_memory_bytes(&s->memory) / 1048576.0, (double)available / 1048576.0);
+    if (nt_job_memory_bytes(&s->memory) <= available) return NT_OK;
     return NT_FAIL(NT_E_NOMEM, "scoring needs %.0f MiB but %.0f MiB are free on this node per rank; lower score.window",
-                   (double)s->arena.used / 1048576.0, (double)available / 1048576.0);
+                   (double)nt_job_memory_bytes(&s->memory) / 1048576.0, (double)available / 1048576.0);
 }
 
 static nt_status open_score(struct score *s, const char *input) {
     struct nt_world *w = s->session->world;
-    nt_arena_init(&s->arena, "score");
+    nt_job_memory_init(&s->memory, &s->session->backend);
     nt_status st = layout(s);
     if (st == NT_OK) st = check_plan(s);
-    if (st == NT_OK) st = nt_arena_bind(&s->arena);
+    if (st == NT_OK) st = nt_job_memory_bind(&s->memory);
     if (st == NT_OK) st = layout(s);
     if (st == NT_OK) st = nt_score_rows_open(&s->rows, s->session, input);
     NT_TRY(nt_comm_agree(w->world, st));
@@ -330,7 +352,7 @@ static void close_score(struct score *s) {
     if (s->ticket) nt_ticket_close(s->ticket);
     nt_score_rows_close(s->rows);
     for (int32_t i = 0; i < s->n_open; i++) close_text(&s->open[i]);
-    nt_arena_release(&s->arena);
+    nt_job_memory_release(&s->memory);
     free(s->done);
     free(s->errors);
 }

@@ -6,11 +6,12 @@ static struct nt_kv_layer kv_layer(const struct nt_model *m, const struct nt_kv_
     return (struct nt_kv_layer){.base = kv->base + layer * stride * kv->n_page,
                                 .page_stride = stride,
                                 .n_kv = m->shard.n_kv,
-                                .d_head = m->spec.d_head};
+                                .d_head = m->spec.d_head,
+                                .format = m->backend->kv_format};
 }
 
 static nt_status norm(struct nt_model *m, struct nt_step *s, const float *w, int32_t n_tok) {
-    const struct nt_rmsnorm_args args = {.x = m->acts.x,
+    const struct nt_rmsnorm_args args = {.x = s->x,
                                          .delta = s->pending ? m->acts.delta : NULL,
                                          .w = w,
                                          .y = m->acts.h,
@@ -33,22 +34,27 @@ static nt_status product(struct nt_model *m, const nt_bf16 *x, const struct nt_p
 static nt_status branch_out(struct nt_model *m, struct nt_step *s, const nt_bf16 *h, const struct nt_packed *w,
                             const float *bias, int32_t n_tok) {
     const int64_t d_model = m->spec.d_model;
-    if (m->shard.size == 1) return product(m, h, w, bias, m->acts.x, d_model, n_tok, NT_GEMM_ADD_F32);
+    if (m->shard.size == 1) return product(m, h, w, bias, s->x, d_model, n_tok, NT_GEMM_ADD_F32);
     NT_TRY(product(m, h, w, bias, m->acts.delta, d_model, n_tok, NT_GEMM_STORE_F32));
     s->pending = true;
-    return nt_comm_allreduce_f32(m->world->tp, m->acts.delta, n_tok * d_model);
+    return nt_model_allreduce(m, m->acts.delta, n_tok * d_model);
 }
 
 /* After the last layer's attention only rows with wanted logits matter: they move to the front. Row results do not
  * depend on their neighbours, so nothing else changes. */
-static void keep_out_rows(struct nt_model *m, const struct nt_batch *b) {
-    const int64_t d_model = m->spec.d_model, n_heads = (int64_t)m->shard.n_head * m->spec.d_head;
-    for (int32_t i = 0; i < b->n_out; i++) {
-        const int64_t t = b->out_rows[i];
-        if (t == i) continue;
-        memcpy(m->acts.x + i * d_model, m->acts.x + t * d_model, (size_t)d_model * sizeof(float));
-        memcpy(m->acts.heads + i * n_heads, m->acts.heads + t * n_heads, (size_t)n_heads * sizeof(nt_bf16));
-    }
+static nt_status keep_out_rows(struct nt_model *m, struct nt_step *s) {
+    const struct nt_acts *a = &m->acts;
+    struct nt_gather_args rows = {.from = a->x,
+                                  .to = a->x_out,
+                                  .rows = s->batch.out_rows,
+                                  .bytes = m->spec.d_model * (int64_t)sizeof(float),
+                                  .n_rows = s->batch.n_out};
+    NT_TRY(m->backend->ops.gather(m->backend, &rows));
+    rows.from = a->heads;
+    rows.to = a->heads_out;
+    rows.bytes = (int64_t)m->shard.n_head * m->spec.d_head * (int64_t)sizeof(nt_bf16);
+    s->x = a->x_out;
+    return m->backend->ops.gather(m->backend, &rows);
 }
 
 nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s) {
@@ -56,7 +62,7 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
     const struct nt_shard *shard = &m->shard;
     const struct nt_layer *l = &m->weights.layers[layer];
     const struct nt_acts *a = &m->acts;
-    const struct nt_batch *b = s->batch;
+    const struct nt_batch *b = &s->batch;
     const struct nt_ops *ops = &m->backend->ops;
     const struct nt_kv_layer kv = kv_layer(m, s->kv, layer);
 
@@ -73,7 +79,8 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
                                                               .eps = spec->norm_eps,
                                                               .n_seq = b->n_seq,
                                                               .n_tok = b->n_tok,
-                                                              .n_head = shard->n_head}));
+                                                              .n_head = shard->n_head,
+                                                              .max_q = s->max_q}));
     const bool last = layer == spec->n_layer - 1;
     const int32_t n_tok = last ? b->n_out : b->n_tok;
     if (n_tok == 0) return NT_OK; /* a chunk without logits: the cache is all that was wanted */
@@ -81,16 +88,18 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
         ops->attention(m->backend, &(struct nt_attention_args){.q = a->q,
                                                                .kv = &kv,
                                                                .seqs = b->seqs,
-                                                               .kv_of_head = shard->kv_of_head,
+                                                               .kv_of_head = m->inputs.kv_of_head.device,
                                                                .out = a->heads,
                                                                .ldo = l->o.k,
                                                                .scale = spec->attn_scale,
                                                                .window = spec->layer_window[layer] ? spec->window : 0,
                                                                .n_seq = b->n_seq,
                                                                .n_tok = b->n_tok,
-                                                               .n_head = shard->n_head}));
-    if (last) keep_out_rows(m, b);
-    NT_TRY(branch_out(m, s, a->heads, &l->o, l->o_bias, n_tok));
+                                                               .n_head = shard->n_head,
+                                                               .max_q = s->max_q,
+                                                               .max_pos = s->max_pos}));
+    if (last) NT_TRY(keep_out_rows(m, s));
+    NT_TRY(branch_out(m, s, last ? a->heads_out : a->heads, &l->o, l->o_bias, n_tok));
 
     NT_TRY(norm(m, s, l->mlp_norm, n_tok));
     NT_TRY(product(m, a->h, &l->gate_up, l->gate_up_bias, a->mlp, shard->ff_pad, n_tok,

@@ -39,20 +39,40 @@ static nt_status same_source(const struct nt_model *m, const struct nt_tensor_so
     return nt_comm_agree(m->world->world, st);
 }
 
+static void layout_weights(struct nt_model *m) {
+    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, m->backend->weight_format);
+}
+
 /* Ranks of other model copies on this node have the same weights: one copy for all. */
 static nt_status bind_weights(struct nt_model *m, bool *leader) {
     nt_arena_init(&m->weight_arena, "weights");
-    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard);
+    layout_weights(m);
     *leader = true;
-    if (m->world->dp_size == 1) {
+    if (m->world->dp_size == 1 || !nt_backend_is_host(m->backend)) {
         NT_TRY(nt_arena_bind(&m->weight_arena)); /* private, so it may have huge pages */
     } else {
         NT_TRY(nt_shared_open(m->world, m->weight_arena.used, &m->shared));
         NT_TRY(nt_arena_bind_to(&m->weight_arena, m->shared.base, m->shared.bytes));
         *leader = m->shared.leader;
     }
-    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard);
+    layout_weights(m);
     return NT_OK;
+}
+
+/* Weights packed in host memory move to the device, and the host's copy goes. */
+static nt_status weights_to_device(struct nt_model *m) {
+    struct nt_backend *be = m->backend;
+    struct nt_arena packed = m->weight_arena;
+    nt_arena_init(&m->weight_arena, "weights");
+    layout_weights(m);
+    nt_status st = nt_arena_bind_backend(&m->weight_arena, be);
+    if (st == NT_OK) {
+        layout_weights(m);
+        st = be->memory->upload(be, m->weight_arena.base, packed.base, packed.size);
+    }
+    if (st == NT_OK) st = be->memory->wait(be);
+    nt_arena_release(&packed);
+    return st;
 }
 
 static nt_status load(struct nt_model *m, const struct nt_tensor_source *src, const struct nt_binding *bind) {
@@ -62,7 +82,9 @@ static nt_status load(struct nt_model *m, const struct nt_tensor_source *src, co
     if (leader) st = nt_weights_load(&m->weights, src, bind, &m->spec, &m->shard, m->world, m->backend->pool);
     NT_TRY(nt_comm_agree(m->world->world, st));
     if (m->shared.base) NT_TRY(nt_shared_ready(m->world, &m->shared));
-    return NT_OK;
+    if (m->weights.rope_freqs) memcpy(m->rope_freqs, m->weights.rope_freqs, (size_t)m->spec.d_head / 2 * sizeof(float));
+    if (nt_backend_is_host(m->backend)) return NT_OK;
+    return nt_comm_agree(m->world->world, weights_to_device(m));
 }
 
 static nt_status open_all(struct nt_model *m, const char *path, struct nt_tensor_source **src,
@@ -102,7 +124,7 @@ nt_status nt_model_open(struct nt_model **out, const char *path, struct nt_world
 
 void nt_model_close(struct nt_model *m) {
     if (!m) return;
-    nt_arena_release(&m->weight_arena);
+    nt_arena_give(&m->weight_arena, m->backend);
     if (m->shared.base) nt_shared_close(m->world, &m->shared);
     free(m);
 }
@@ -149,18 +171,20 @@ size_t nt_model_kv_page_bytes(const struct nt_model *m) {
     return (size_t)(m->spec.n_layer * page_elems(m)) * sizeof(nt_bf16);
 }
 
-nt_status nt_kv_pool_take(struct nt_arena *a, const struct nt_model *m, int32_t n_page, struct nt_kv_pool *pool) {
+nt_status nt_kv_pool_take(struct nt_job_memory *mem, const struct nt_model *m, int32_t n_page,
+                          struct nt_kv_pool *pool) {
     size_t bytes = 0;
     if (n_page < 1 || __builtin_mul_overflow(nt_model_kv_page_bytes(m), (size_t)n_page, &bytes))
         return NT_FAIL(NT_E_CONFIG, "%d pages of KV cache, expected at least 1 and a size that fits the address space",
                        n_page);
-    pool->base = nt_arena_take(a, bytes, 1);
+    pool->base = nt_arena_take(&mem->device, bytes, 1);
     pool->n_page = n_page;
     return NT_OK;
 }
 
 void nt_kv_page_zero(const struct nt_model *m, const struct nt_kv_pool *pool, int32_t page) {
     NT_CHECK(page >= 0 && page < pool->n_page);
+    if (m->backend->kv_format != NT_KV_PAIRED) return;
     const int64_t n = page_elems(m);
     for (int64_t layer = 0; layer < m->spec.n_layer; layer++)
         memset(pool->base + (layer * pool->n_page + page) * n, 0, (size_t)n * sizeof(nt_bf16));
@@ -169,58 +193,78 @@ void nt_kv_page_zero(const struct nt_model *m, const struct nt_kv_pool *pool, in
 /* ---- forward --------------------------------------------------------------------------------------------------- */
 
 struct rope_fill {
-    const struct nt_model *m;
+    struct nt_model *m;
+    float *cos, *sin;
     double inv_freq[NT_MAX_D_HEAD / 2];
     double scale;
 };
 
 static void rope_thread(void *arg, int thread, int n_threads) {
     const struct rope_fill *f = arg;
-    const struct nt_acts *a = &f->m->acts;
     int64_t begin = 0, end = 0;
-    nt_split(a->max_len, 1, thread, n_threads, &begin, &end);
-    nt_rope_fill(f->inv_freq, f->scale, f->m->spec.d_head / 2, (int32_t)begin, (int32_t)end, a->cos, a->sin);
+    nt_split(f->m->acts.max_len, 1, thread, n_threads, &begin, &end);
+    nt_rope_fill(f->inv_freq, f->scale, f->m->spec.d_head / 2, (int32_t)begin, (int32_t)end, f->cos, f->sin);
+}
+
+static nt_status fill_rope(struct nt_model *m) {
+    struct nt_backend *be = m->backend;
+    const size_t bytes = (size_t)m->acts.max_len * (size_t)(m->spec.d_head / 2) * sizeof(float);
+    struct rope_fill fill = {.m = m, .cos = m->acts.cos, .sin = m->acts.sin};
+    fill.scale = nt_rope_inv_freq(&m->spec, m->weights.rope_freqs ? m->rope_freqs : NULL, fill.inv_freq);
+    float *staging = NULL;
+    if (!nt_backend_is_host(be)) {
+        staging = malloc(2 * bytes);
+        if (!staging) return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of rotary tables", 2 * bytes);
+        fill.cos = staging;
+        fill.sin = staging + bytes / sizeof(float);
+    }
+    nt_pool_run(be->pool, rope_thread, &fill);
+    nt_status st = NT_OK;
+    if (staging) st = be->memory->upload(be, m->acts.cos, fill.cos, bytes);
+    if (staging && st == NT_OK) st = be->memory->upload(be, m->acts.sin, fill.sin, bytes);
+    free(staging);
+    return st;
 }
 
 void nt_model_limit_len(struct nt_model *m, int32_t max_len) {
     if (max_len > 0 && max_len < m->spec.max_len) m->max_len = max_len;
 }
 
-void nt_model_layout(struct nt_model *m, struct nt_arena *a, int32_t max_tok, int32_t max_out) {
+nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const struct nt_step_limits *max) {
     const struct nt_spec *spec = &m->spec;
     const struct nt_shard *s = &m->shard;
-    const size_t n = (size_t)max_tok, d = (size_t)spec->d_model, d_head = (size_t)spec->d_head;
+    struct nt_arena *a = &mem->device;
+    const size_t n = (size_t)max->tok, n_out = (size_t)max->out, d = (size_t)spec->d_model;
+    const size_t d_head = (size_t)spec->d_head, heads = (size_t)s->n_head * d_head;
+    const bool in_place = nt_backend_is_host(m->backend);
     struct nt_acts *t = &m->acts;
-    *t = (struct nt_acts){.max_tok = max_tok, .max_out = max_out, .max_len = m->max_len};
+    *t = (struct nt_acts){.max = *max, .max_len = m->max_len};
     t->x = NT_TAKE(a, float, n *d);
     if (s->size > 1) t->delta = NT_TAKE(a, float, n *d);
     t->h = NT_TAKE(a, nt_bf16, n * d);
-    t->qkv = NT_TAKE(a, float, n *(size_t)(s->n_head + 2 * s->n_kv) * d_head);
+    t->qkv = NT_TAKE(a, float, n *(heads + 2 * (size_t)s->n_kv * d_head));
     t->q = NT_TAKE(a, nt_bf16, n * (size_t)s->n_head * (size_t)nt_d_pad(spec->d_head));
-    t->heads = NT_TAKE(a, nt_bf16, n * (size_t)s->n_head * d_head);
+    t->heads = NT_TAKE(a, nt_bf16, n * heads);
     t->mlp = NT_TAKE(a, nt_bf16, n * (size_t)s->ff_pad);
+    t->x_out = in_place ? t->x : NT_TAKE(a, float, n_out *d);
+    t->heads_out = in_place ? t->heads : NT_TAKE(a, nt_bf16, n_out * heads);
     t->cos = NT_TAKE(a, float, (size_t)t->max_len *(d_head / 2));
     t->sin = NT_TAKE(a, float, (size_t)t->max_len *(d_head / 2));
-    if (!t->sin) return; /* counting */
-    struct rope_fill fill = {.m = m};
-    fill.scale = nt_rope_inv_freq(spec, m->weights.rope_freqs, fill.inv_freq);
-    nt_pool_run(m->backend->pool, rope_thread, &fill);
+    NT_TRY(nt_inputs_layout(m, mem));
+    return t->sin ? fill_rope(m) : NT_OK; /* NULL: counting */
 }
 
-static void check_batch(const struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv) {
-    NT_CHECK(m->acts.x && b->n_tok > 0 && b->n_tok <= m->acts.max_tok && b->n_out >= 0 && b->n_out <= m->acts.max_out);
-    int32_t row = 0;
-    for (int32_t i = 0; i < b->n_seq; i++) {
-        const struct nt_attn_seq *q = &b->seqs[i];
-        NT_CHECK(q->q_row == row && q->n_q > 0 && q->pos0 >= 0 && q->n_q <= m->acts.max_len - q->pos0);
-        for (int32_t p = 0; p <= (q->pos0 + q->n_q - 1) / NT_KV_PAGE; p++)
-            NT_CHECK(q->pages[p] >= 0 && q->pages[p] < kv->n_page);
-        row += q->n_q;
-    }
-    NT_CHECK(row == b->n_tok);
-    for (int32_t t = 0; t < b->n_tok; t++) NT_CHECK(b->ids[t] >= 0 && b->ids[t] < m->spec.n_vocab);
-    for (int32_t i = 0; i < b->n_out; i++)
-        NT_CHECK(b->out_rows[i] >= (i ? b->out_rows[i - 1] + 1 : 0) && b->out_rows[i] < b->n_tok);
+nt_status nt_model_allreduce(struct nt_model *m, float *buf, int64_t n) {
+    struct nt_backend *be = m->backend;
+    if (nt_backend_is_host(be)) return nt_comm_allreduce_f32(m->world->tp, buf, n);
+    const size_t bytes = (size_t)n * sizeof *buf;
+    float *staging = malloc(bytes);
+    if (!staging) return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of an all-reduce", bytes);
+    nt_status st = be->memory->download(be, staging, buf, bytes);
+    if (st == NT_OK) st = nt_comm_allreduce_f32(m->world->tp, staging, n);
+    if (st == NT_OK) st = be->memory->upload(be, buf, staging, bytes);
+    free(staging);
+    return st;
 }
 
 static nt_status embed(struct nt_model *m, const struct nt_batch *b) {
@@ -234,17 +278,17 @@ static nt_status embed(struct nt_model *m, const struct nt_batch *b) {
                                        .n_rows = m->shard.n_vocab};
     NT_TRY(m->backend->ops.embed(m->backend, &args));
     if (m->shard.size == 1) return NT_OK;
-    return nt_comm_allreduce_f32(m->world->tp, m->acts.x, (int64_t)b->n_tok * m->spec.d_model);
+    return nt_model_allreduce(m, m->acts.x, (int64_t)b->n_tok * m->spec.d_model);
 }
 
-/* The rows with wanted logits are x[0 .. n_out) by now. */
+/* The rows with wanted logits are s->x[0 .. n_out) by now. */
 static nt_status head(struct nt_model *m, const struct nt_step *s, float *logits) {
-    const struct nt_rmsnorm_args norm = {.x = m->acts.x,
+    const struct nt_rmsnorm_args norm = {.x = s->x,
                                          .delta = s->pending ? m->acts.delta : NULL,
                                          .w = m->weights.final_norm,
                                          .y = m->acts.h,
                                          .eps = m->spec.norm_eps,
-                                         .n_rows = s->batch->n_out,
+                                         .n_rows = s->batch.n_out,
                                          .d_model = m->spec.d_model,
                                          .ldy = m->spec.d_model};
     NT_TRY(m->backend->ops.rmsnorm(m->backend, &norm));
@@ -253,16 +297,15 @@ static nt_status head(struct nt_model *m, const struct nt_step *s, float *logits
                                       .w = &m->weights.head,
                                       .y = logits,
                                       .ldy = nt_model_logit_ld(m),
-                                      .n_tok = s->batch->n_out,
+                                      .n_tok = s->batch.n_out,
                                       .out = NT_GEMM_STORE_F32};
     return m->backend->ops.gemm(m->backend, &gemm);
 }
 
 nt_status nt_model_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv, float *logits) {
-    check_batch(m, b, kv);
-    struct nt_step step = {.batch = b, .kv = kv};
-    NT_TRY(embed(m, b));
+    struct nt_step step = {.kv = kv, .x = m->acts.x};
+    NT_TRY(nt_inputs_fill(m, b, &step));
+    NT_TRY(embed(m, &step.batch));
     for (int32_t layer = 0; layer < m->spec.n_layer; layer++) NT_TRY(nt_block_forward(m, layer, &step));
-    if (b->n_out > 0) NT_TRY(head(m, &step, logits));
-    return NT_OK;
+    return b->n_out > 0 ? head(m, &step, logits) : NT_OK;
 }

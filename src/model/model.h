@@ -16,6 +16,7 @@
 #include "arena.h"
 #include "backend.h"
 #include "comm.h"
+#include "job_memory.h"
 #include "spec.h"
 
 struct nt_model;
@@ -40,26 +41,33 @@ struct nt_kv_pool {
     nt_bf16 *base;
     int32_t n_page;
 };
-NT_MUST nt_status nt_kv_pool_take(struct nt_arena *a, const struct nt_model *m, int32_t n_page,
+NT_MUST nt_status nt_kv_pool_take(struct nt_job_memory *mem, const struct nt_model *m, int32_t n_page,
                                   struct nt_kv_pool *pool); /* layout: counts or binds */
-void nt_kv_page_zero(const struct nt_model *m, const struct nt_kv_pool *pool,
-                     int32_t page); /* before a page is handed out */
+/* Before a page is handed out; nothing on a device, whose kernels never read what was not written. */
+void nt_kv_page_zero(const struct nt_model *m, const struct nt_kv_pool *pool, int32_t page);
 
 /* Longest position + 1 that forward will see; default: the model's own limit. Larger values are ignored. Before layout.
  */
 void nt_model_limit_len(struct nt_model *m, int32_t max_len);
 
-/* Activations for at most max_tok tokens and max_out logit rows per forward; a layout function (arena.h). Call before
- * forward. */
-void nt_model_layout(struct nt_model *m, struct nt_arena *a, int32_t max_tok, int32_t max_out);
+/* The largest forward: tokens, rows of logits, sequences, and pages of all its sequences together. */
+struct nt_step_limits {
+    int32_t tok, out, seq;
+    int64_t pages;
+};
+/* Activations and step inputs; a layout function (job_memory.h). Call before forward. Fails (when bound) with the
+ * errors of the backend's copies. */
+NT_MUST nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const struct nt_step_limits *max);
 
+/* All in host memory. */
 struct nt_batch {
     const int32_t *ids;             // [n_tok]
     const struct nt_attn_seq *seqs; // [n_seq], token rows in order, covering 0..n_tok-1
     const int32_t *out_rows;        // [n_out] rows whose logits are wanted, ascending
     int32_t n_tok, n_seq, n_out;
 };
-/* logits [n_out, ld >= vocab_count]; ld = nt_model_logit_ld. Scaled/capped as the model says. */
+/* logits [n_out, ld >= vocab_count] in the backend's memory; ld = nt_model_logit_ld. Scaled/capped as the model says.
+ */
 int64_t nt_model_logit_ld(const struct nt_model *m);
 NT_MUST nt_status nt_model_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv,
                                    float *logits);

@@ -12,17 +12,27 @@
 #include "shard.h"
 #include "weights.h"
 
-/* Activations of one forward. */
+/* Activations of one forward, in the backend's memory. */
 struct nt_acts {
-    float *x;         // [max_tok, d_model] residual stream
-    float *delta;     // [max_tok, d_model] branch output before and after the all-reduce; NULL when tp = 1
-    nt_bf16 *h;       // [max_tok, d_model] normalized
-    float *qkv;       // [max_tok, (s.n_head + 2 s.n_kv) d_head]
-    nt_bf16 *q;       // [max_tok, s.n_head, d_pad]
-    nt_bf16 *heads;   // [max_tok, s.n_head d_head] attention output
-    nt_bf16 *mlp;     // [max_tok, s.ff_pad]
-    float *cos, *sin; // [max_len, d_head/2]
-    int32_t max_tok, max_out, max_len;
+    float *x;           // [max.tok, d_model] residual stream
+    float *delta;       // [max.tok, d_model] branch output before and after the all-reduce; NULL when tp = 1
+    nt_bf16 *h;         // [max.tok, d_model] normalized
+    float *qkv;         // [max.tok, (s.n_head + 2 s.n_kv) d_head]
+    nt_bf16 *q;         // [max.tok, s.n_head, d_pad]
+    nt_bf16 *heads;     // [max.tok, s.n_head d_head] attention output
+    nt_bf16 *mlp;       // [max.tok, s.ff_pad]
+    float *x_out;       // [max.out, d_model] the rows of x whose logits are wanted; x itself on a CPU
+    nt_bf16 *heads_out; // [max.out, s.n_head d_head] the same of heads
+    float *cos, *sin;   // [max_len, d_head/2]
+    int32_t max_len;
+    struct nt_step_limits max;
+};
+
+/* Where the ops find a batch: the caller's arrays on a CPU, one uploaded block on a device. */
+struct nt_inputs {
+    struct nt_both block; /* ids, sequences, output rows, pages: at the offsets */
+    size_t seqs_at, out_rows_at, pages_at;
+    struct nt_both kv_of_head; // [s.n_head] int32_t
 };
 
 struct nt_model {
@@ -33,18 +43,27 @@ struct nt_model {
     struct nt_arena weight_arena;
     struct nt_shared shared; /* memory of weight_arena when ranks share it */
     struct nt_weights weights;
+    float rope_freqs[NT_MAX_D_HEAD / 2]; /* host copy of weights.rope_freqs */
     struct nt_acts acts;
+    struct nt_inputs inputs;
     int32_t max_len; /* rows of the rotary tables */
     uint8_t digest[32];
 };
 
 /* One forward in flight. */
 struct nt_step {
-    const struct nt_batch *batch;
+    struct nt_batch batch; /* in the backend's memory */
+    int32_t max_q, max_pos;
     const struct nt_kv_pool *kv;
+    float *x;     /* acts.x, and acts.x_out from the last layer's attention on */
     bool pending; /* delta holds a branch output not yet in x */
 };
 
 NT_MUST nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s);
+/* buf [n] in the backend's memory, summed over the tensor-parallel ranks in place. */
+NT_MUST nt_status nt_model_allreduce(struct nt_model *m, float *buf, int64_t n);
+/* Layout and filling of the step inputs (model_inputs.c). */
+NT_MUST nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem);
+NT_MUST nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt_step *s);
 
 #endif

@@ -36,7 +36,7 @@ struct run {
     struct nt_world *world;
     struct nt_backend *backend;
     struct nt_model *model;
-    struct nt_arena job;
+    struct nt_job_memory job;
     struct nt_kv_pool kv;
     float *shard; // [MAX_OUT, ld]
 };
@@ -67,21 +67,21 @@ static nt_status golden_read(const char *folder, struct golden *g) {
 
 static nt_status run_layout(struct run *r) {
     NT_TRY(nt_kv_pool_take(&r->job, r->model, 32, &r->kv));
-    r->shard = NT_TAKE(&r->job, float, (size_t)MAX_OUT *(size_t)nt_model_logit_ld(r->model));
-    nt_model_layout(r->model, &r->job, 1024, MAX_OUT);
-    return NT_OK;
+    r->shard = NT_TAKE(&r->job.device, float, (size_t)MAX_OUT *(size_t)nt_model_logit_ld(r->model));
+    const struct nt_step_limits max = {.tok = 1024, .out = MAX_OUT, .seq = MAX_PROMPTS, .pages = 32};
+    return nt_model_layout(r->model, &r->job, &max);
 }
 
 static nt_status run_open(struct run *r, const char *path) {
     NT_TRY(nt_model_open(&r->model, path, r->world, r->backend));
-    nt_arena_init(&r->job, "job");
+    nt_job_memory_init(&r->job, r->backend);
     NT_TRY(run_layout(r));
-    NT_TRY(nt_arena_bind(&r->job));
+    NT_TRY(nt_job_memory_bind(&r->job));
     return run_layout(r);
 }
 
 static void run_close(struct run *r) {
-    nt_arena_release(&r->job);
+    nt_job_memory_release(&r->job);
     nt_model_close(r->model);
     r->model = NULL;
 }

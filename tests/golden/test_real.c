@@ -83,22 +83,23 @@ static struct score combine(const struct part *parts, int32_t n, size_t stride) 
     return (struct score){.logprob = target - best->max - log(sum), .best = best->best};
 }
 
-static nt_status layout(struct nt_arena *job, struct nt_model *m, struct nt_kv_pool *kv, float **logits) {
+static nt_status layout(struct nt_job_memory *job, struct nt_model *m, struct nt_kv_pool *kv, float **logits) {
     NT_TRY(nt_kv_pool_take(job, m, MAX_PAGES, kv));
-    *logits = NT_TAKE(job, float, (size_t)CHUNK *(size_t)nt_model_logit_ld(m));
-    nt_model_layout(m, job, CHUNK, CHUNK);
-    return NT_OK;
+    *logits = NT_TAKE(&job->device, float, (size_t)CHUNK *(size_t)nt_model_logit_ld(m));
+    const struct nt_step_limits max = {.tok = CHUNK, .out = CHUNK, .seq = 1, .pages = MAX_PAGES};
+    return nt_model_layout(m, job, &max);
 }
 
 /* scores[t] of ids[t + 1] after ids[0 .. t], in chunks as the engine feeds them. */
-static nt_status score(struct nt_world *w, struct nt_model *m, const struct reference *ref, struct score *scores) {
-    struct nt_arena job;
+static nt_status score(struct nt_world *w, struct nt_backend *be, struct nt_model *m, const struct reference *ref,
+                       struct score *scores) {
+    struct nt_job_memory job;
     struct nt_kv_pool kv;
     float *logits = NULL;
-    nt_arena_init(&job, "job");
+    nt_job_memory_init(&job, be);
     nt_model_limit_len(m, MAX_TOK);
     NT_TRY(layout(&job, m, &kv, &logits));
-    NT_TRY(nt_arena_bind(&job));
+    NT_TRY(nt_job_memory_bind(&job));
     NT_TRY(layout(&job, m, &kv, &logits));
     int32_t pages[MAX_PAGES], rows[CHUNK];
     for (int32_t i = 0; i < MAX_PAGES; i++) {
@@ -121,7 +122,7 @@ static nt_status score(struct nt_world *w, struct nt_model *m, const struct refe
         for (int32_t i = 0; i < n; i++) scores[at + i] = combine(all + i, w->tp_size, CHUNK);
     }
     free(all);
-    nt_arena_release(&job);
+    nt_job_memory_release(&job);
     return NT_OK;
 }
 
@@ -172,7 +173,7 @@ static nt_status test_model(struct nt_world *w, struct nt_backend *be, const str
     struct score *scores = calloc((size_t)ref->n_tok, sizeof *scores);
     NT_CHECK(scores);
     const double start = nt_now();
-    NT_TRY(score(w, m, ref, scores));
+    NT_TRY(score(w, be, m, ref, scores));
     printf("rank %d of %d: %d tokens in %.2f s\n", w->tp_rank, w->tp_size, ref->n_tok, nt_now() - start);
     *bad = judge_likelihood(ref, scores) + judge_best(ref, scores);
     free(scores);

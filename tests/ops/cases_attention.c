@@ -24,7 +24,8 @@ struct problem {
 static int64_t cache_at(const struct problem *p, const struct nt_attn_seq *seq, int32_t pos, int32_t h, bool v,
                         int32_t i) {
     const int32_t d_pad = nt_d_pad(p->kv.d_head), slot = pos % NT_KV_PAGE;
-    const int64_t at = seq->pages[pos / NT_KV_PAGE] * p->kv.page_stride + h * nt_kv_head_elems(NT_KV_PAIRED, p->kv.d_head);
+    const int64_t at =
+        seq->pages[pos / NT_KV_PAGE] * p->kv.page_stride + h * nt_kv_head_elems(NT_KV_PAIRED, p->kv.d_head);
     return v ? at + NT_KV_PAGE * d_pad + (slot / 2) * 2 * d_pad + 2 * i + slot % 2
              : at + (i / 2) * 2 * NT_KV_PAGE + 2 * slot + i % 2;
 }
@@ -56,7 +57,8 @@ static void make_seqs(struct problem *p, uint64_t *seed, const struct shape *sh)
         p->pages[i] = p->pages[j];
         p->pages[j] = page;
     }
-    p->kv = (struct nt_kv_layer){NULL, sh->n_kv * nt_kv_head_elems(NT_KV_PAIRED, sh->d) + 64, sh->n_kv, sh->d};
+    p->kv = (struct nt_kv_layer){NULL, sh->n_kv * nt_kv_head_elems(NT_KV_PAIRED, sh->d) + 64, sh->n_kv, sh->d,
+                                 NT_KV_PAIRED};
     p->cache = op_alloc((size_t)(n_pages * p->kv.page_stride) * sizeof *p->cache);
     p->kv.base = p->cache;
     for (int32_t s = 0; s < sh->n_seq; s++) {

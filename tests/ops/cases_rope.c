@@ -45,7 +45,8 @@ static void make(struct problem *p, uint64_t seed, struct shape sh, int32_t n_se
     make_seqs(p, &seed, n_seq);
     const int32_t half = sh.d / 2, n_tok = p->args.n_tok;
     const int64_t n_qkv = (int64_t)n_tok * (sh.n_head + 2 * sh.n_kv) * sh.d;
-    p->kv = (struct nt_kv_layer){NULL, sh.n_kv * nt_kv_head_elems(NT_KV_PAIRED, sh.d) + 32, sh.n_kv, sh.d};
+    p->kv =
+        (struct nt_kv_layer){NULL, sh.n_kv * nt_kv_head_elems(NT_KV_PAIRED, sh.d) + 32, sh.n_kv, sh.d, NT_KV_PAIRED};
     p->cache_bytes = (size_t)(N_PAGES * p->kv.page_stride) * sizeof(nt_bf16);
     p->q_bytes = (size_t)n_tok * (size_t)(sh.n_head * nt_d_pad(sh.d)) * sizeof(nt_bf16);
     p->qkv = op_alloc((size_t)n_qkv * sizeof(float));
@@ -113,7 +114,8 @@ static void rotate(const struct problem *p, const float *x, const float *norm, i
 static int64_t cache_at(const struct problem *p, const struct nt_attn_seq *seq, int32_t pos, int32_t h, bool v,
                         int32_t i) {
     const int32_t d_pad = nt_d_pad(p->kv.d_head), slot = pos % NT_KV_PAGE;
-    const int64_t at = seq->pages[pos / NT_KV_PAGE] * p->kv.page_stride + h * nt_kv_head_elems(NT_KV_PAIRED, p->kv.d_head);
+    const int64_t at =
+        seq->pages[pos / NT_KV_PAGE] * p->kv.page_stride + h * nt_kv_head_elems(NT_KV_PAIRED, p->kv.d_head);
     return v ? at + NT_KV_PAGE * d_pad + (slot / 2) * 2 * d_pad + 2 * i + slot % 2
              : at + (i / 2) * 2 * NT_KV_PAGE + 2 * slot + i % 2;
 }

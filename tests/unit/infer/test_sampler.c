@@ -17,6 +17,7 @@ struct fixture {
     struct nt_world world;
     struct nt_pool *pool;
     struct nt_backend be;
+    struct nt_job_memory memory;
 };
 
 static int open_fixture(void **state) {
@@ -44,35 +45,23 @@ static void *take(size_t n, size_t size) {
     return p;
 }
 
+/* A sampler and its memory: one at a time. */
 static void make(struct nt_sampler *s, struct fixture *f, int32_t n_vocab) {
-    const size_t rows = MAX_ROWS, pairs = rows * NT_SAMPLER_K;
-    *s = (struct nt_sampler){.be = &f->be,
-                             .tp = f->world.tp,
+    *s = (struct nt_sampler){.tp = f->world.tp,
                              .ld = (n_vocab + 15) / 16 * 16,
                              .max_rows = MAX_ROWS,
                              .n_local = n_vocab,
                              .n_head_rows = n_vocab,
                              .n_model_vocab = n_vocab,
                              .n_vocab = n_vocab};
-    s->raw = take(rows * (size_t)s->ld, sizeof(float));
-    s->max = take(rows, sizeof(float));
-    s->sum = take(rows, sizeof(float));
-    s->inv_temp = take(rows, sizeof(float));
-    s->value = take(rows, sizeof(float));
-    s->argmax = take(rows, sizeof(int32_t));
-    s->seed = take(rows, sizeof(uint64_t));
-    s->stream = take(rows, sizeof(uint64_t));
-    s->mine = take(pairs, sizeof(struct nt_pair));
-    s->all = take(pairs, sizeof(struct nt_pair));
-    s->merged = take(pairs, sizeof(struct nt_pair));
-    s->cand_value = take(pairs, sizeof(float));
-    s->cand_index = take(pairs, sizeof(int32_t));
+    nt_job_memory_init(&f->memory, &f->be);
+    nt_sampler_take(s, &f->memory);
+    assert_int_equal(nt_job_memory_bind(&f->memory), NT_OK);
+    nt_sampler_take(s, &f->memory);
 }
 
-static void drop(struct nt_sampler *s) {
-    void *const all[] = {s->raw,    s->max,  s->sum, s->inv_temp, s->value,      s->argmax,    s->seed,
-                         s->stream, s->mine, s->all, s->merged,   s->cand_value, s->cand_index};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+static void drop(struct fixture *f) {
+    nt_job_memory_release(&f->memory);
 }
 
 static struct nt_sampling defaults(void) {
@@ -103,7 +92,7 @@ static void greedy_takes_the_lowest_of_equals(void **state) {
     struct nt_sampling p = defaults();
     p.temperature = 0;
     assert_int_equal(one(&s, ramp, &(struct nt_sample_in){.params = &p}).token, 2);
-    drop(&s);
+    drop(*state);
 }
 
 static void logprobs_are_of_the_raw_logits(void **state) {
@@ -124,7 +113,7 @@ static void logprobs_are_of_the_raw_logits(void **state) {
         assert_int_equal(out.top_id[i], expected[i]);
         assert_true(fabs((double)out.top_lp[i] - log(softmax(ramp, N_RAMP, expected[i]))) < 1e-5);
     }
-    drop(&s);
+    drop(*state);
 }
 
 /* 20,000 draws against the softmax: every frequency within five standard deviations. Seeds are fixed, so is the
@@ -141,7 +130,7 @@ static void check_distribution(struct fixture *f, struct nt_sampling p, const do
         assert_true(fabs(count[i] - DRAWS * expected[i]) <= 5 * sigma);
         if (expected[i] == 0) assert_int_equal(count[i], 0);
     }
-    drop(&s);
+    drop(f);
 }
 
 static void draws_follow_the_softmax(void **state) {
@@ -191,9 +180,10 @@ static void truncations_keep_what_they_say(void **state) {
 static void penalties_follow_their_formulas(void **state) {
     struct nt_penalty seen = {0};
     struct nt_sampling p = defaults();
-    float x[N_RAMP];
-    (void)state;
-    memcpy(x, ramp, sizeof x);
+    struct nt_sampler s;
+    make(&s, *state, N_RAMP);
+    p.temperature = 0;
+    p.top_logprobs = 0;
     p.repetition_penalty = 2;
     p.presence_penalty = 0.5f;
     p.frequency_penalty = 0.25f;
@@ -201,11 +191,17 @@ static void penalties_follow_their_formulas(void **state) {
     nt_penalty_see(&seen, 5, 1);
     nt_penalty_see(&seen, 5, 1);
     nt_penalty_see(&seen, 100, 1); /* another shard's token */
-    nt_penalty_apply(&seen, &p, x, 0, N_RAMP);
+    _Alignas(64) float x[16] = {0};
+    struct nt_sample_out out;
+    memcpy(x, ramp, sizeof ramp);
+    assert_int_equal(nt_sampler_run(&s, x, &(struct nt_sample_in){.params = &p, .penalty = &seen}, &out, 1), NT_OK);
     assert_true(x[2] == 1.5f);
     assert_true(x[5] == -2.0f - 0.5f - 0.5f);
     assert_true(x[0] == ramp[0] && x[4] == ramp[4]);
+    assert_int_equal(out.token, 4);
+    assert_true(fabs((double)out.logprob - log(softmax(ramp, N_RAMP, 4))) < 1e-5); /* of the raw logits */
     nt_penalty_release(&seen);
+    drop(*state);
 }
 
 static void masked_tokens_never_come(void **state) {
@@ -215,7 +211,7 @@ static void masked_tokens_never_come(void **state) {
     const int32_t masked[] = {2, 4};
     p.temperature = 0;
     assert_int_equal(one(&s, ramp, &(struct nt_sample_in){.params = &p, .masked = masked, .n_masked = 2}).token, 3);
-    drop(&s);
+    drop(*state);
 }
 
 /* A flat distribution over 5,000 tokens with top-p 0.9 keeps 4,500: far beyond the batched candidates. */
@@ -239,7 +235,7 @@ static void long_tails_are_followed(void **state) {
     while (mass < 0.9 * sum) mass += exp((double)flat[keep++]);
     assert_in_range(largest, keep * 9 / 10, keep);
     free(flat);
-    drop(&s);
+    drop(*state);
 }
 
 static void rows_do_not_see_each_other(void **state) {
@@ -276,7 +272,7 @@ static void rows_do_not_see_each_other(void **state) {
     }
     free(logits);
     free(copy);
-    drop(&s);
+    drop(*state);
 }
 
 /* The last two columns are padding rows of the head: they count in the sum, but are never chosen nor listed. */
@@ -301,7 +297,7 @@ static void padding_counts_but_never_comes(void **state) {
         for (int i = 0; i < out.n_top; i++) assert_in_range(out.top_id[i], 0, N_RAMP - 3);
         assert_true(fabs((double)out.logprob - log(softmax(padded, N_RAMP, out.token))) < 1e-5);
     }
-    drop(&s);
+    drop(*state);
 }
 
 static void rows_that_broke_down_are_marked(void **state) {
@@ -321,7 +317,7 @@ static void rows_that_broke_down_are_marked(void **state) {
             assert_false(one(&s, ramp, &(struct nt_sample_in){.params = &p}).failed);
         }
     }
-    drop(&s);
+    drop(*state);
 }
 
 int main(void) {

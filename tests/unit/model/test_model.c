@@ -59,29 +59,30 @@ static void test_facts(void **state) {
 
 struct setup {
     struct nt_model *m;
-    struct nt_arena job;
+    struct nt_job_memory job;
     struct nt_kv_pool kv;
     float *logits;
 };
 
 static void layout(struct setup *s, int32_t n_page, int32_t max_tok, int32_t max_out) {
     assert_int_equal(nt_kv_pool_take(&s->job, s->m, n_page, &s->kv), NT_OK);
-    s->logits = NT_TAKE(&s->job, float, (size_t)max_out *(size_t)nt_model_logit_ld(s->m));
-    nt_model_layout(s->m, &s->job, max_tok, max_out);
+    s->logits = NT_TAKE(&s->job.device, float, (size_t)max_out *(size_t)nt_model_logit_ld(s->m));
+    const struct nt_step_limits max = {.tok = max_tok, .out = max_out, .seq = 1, .pages = n_page};
+    assert_int_equal(nt_model_layout(s->m, &s->job, &max), NT_OK);
 }
 
 static void setup(struct setup *s, const char *name, int32_t n_page, int32_t max_tok, int32_t max_out) {
     s->m = open_case(name);
-    nt_arena_init(&s->job, "job");
+    nt_job_memory_init(&s->job, &backend);
     layout(s, n_page, max_tok, max_out);
-    const size_t counted = s->job.used;
-    assert_int_equal(nt_arena_bind(&s->job), NT_OK);
+    const size_t counted = nt_job_memory_bytes(&s->job);
+    assert_int_equal(nt_job_memory_bind(&s->job), NT_OK);
     layout(s, n_page, max_tok, max_out);
-    assert_int_equal(s->job.used, counted);
+    assert_int_equal(nt_job_memory_bytes(&s->job), counted);
 }
 
 static void teardown(struct setup *s) {
-    nt_arena_release(&s->job);
+    nt_job_memory_release(&s->job);
     nt_model_close(s->m);
 }
 
@@ -101,8 +102,8 @@ static void test_page_zero(void **state) {
     }
     assert_int_equal(zeros, page);
     struct nt_kv_pool none;
-    struct nt_arena a;
-    nt_arena_init(&a, "kv");
+    struct nt_job_memory a;
+    nt_job_memory_init(&a, &backend);
     assert_int_equal(nt_kv_pool_take(&a, s.m, 0, &none), NT_E_CONFIG);
     teardown(&s);
 }
@@ -140,14 +141,15 @@ static void test_forward_without_logits(void **state) {
 static void test_limit_len(void **state) {
     (void)state;
     struct nt_model *m = open_case("llama3"); /* 512 positions, d_head 10 */
-    struct nt_arena all, few;
-    nt_arena_init(&all, "all");
-    nt_model_layout(m, &all, 16, 1);
+    struct nt_job_memory all, few;
+    const struct nt_step_limits max = {.tok = 16, .out = 1, .seq = 1, .pages = 1};
+    nt_job_memory_init(&all, &backend);
+    assert_int_equal(nt_model_layout(m, &all, &max), NT_OK);
     nt_model_limit_len(m, 100000); /* ignored */
     nt_model_limit_len(m, 64);
-    nt_arena_init(&few, "few");
-    nt_model_layout(m, &few, 16, 1);
-    assert_true(all.used - few.used >= 2 * (512 - 64) * 5 * sizeof(float));
+    nt_job_memory_init(&few, &backend);
+    assert_int_equal(nt_model_layout(m, &few, &max), NT_OK);
+    assert_true(nt_job_memory_bytes(&all) - nt_job_memory_bytes(&few) >= 2 * (512 - 64) * 5 * sizeof(float));
     nt_model_close(m);
 }
 
