@@ -34,7 +34,7 @@ else()
   endif()
 endif()
 
-set(NT_NVCC_FLAGS -std=c++17 -O3 -lineinfo --Werror=all-warnings -I${CMAKE_SOURCE_DIR}/kernels)
+set(NT_NVCC_FLAGS -std=c++17 -O3 -lineinfo --Werror=all-warnings -I${CMAKE_SOURCE_DIR}/kernels -I${CMAKE_SOURCE_DIR}/src/core)
 set(NT_CUDA_DIR ${CMAKE_BINARY_DIR}/cuda)
 
 # Compiles one .cu; appends the files to NT_CUDA_FILES and the name to NT_CUDA_IMAGES of the caller.

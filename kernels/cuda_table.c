@@ -5,13 +5,13 @@ static const struct nt_ops bodies = {
     .embed = nt_embed_cuda,
     .rmsnorm = nt_rmsnorm_cuda,
     /* .gemm = nt_gemm_cuda, */
-    /* .rope_kv = nt_rope_kv_cuda, */
+    .rope_kv = nt_rope_kv_cuda,
     /* .attention = nt_attention_cuda, */
-    /* .logit_stats = nt_logit_stats_cuda, */
+    .logit_stats = nt_logit_stats_cuda,
     /* .logit_topk = nt_logit_topk_cuda, */
-    /* .logit_gumbel = nt_logit_gumbel_cuda, */
-    /* .logit_edit = nt_logit_edit_cuda, */
-    /* .logit_pick = nt_logit_pick_cuda, */
+    .logit_gumbel = nt_logit_gumbel_cuda,
+    .logit_edit = nt_logit_edit_cuda,
+    .logit_pick = nt_logit_pick_cuda,
     .gather = nt_gather_cuda,
 };
 

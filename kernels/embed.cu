@@ -1,4 +1,4 @@
-/* Gathers of rows: nt_k_embed (table rows to f32) and nt_k_gather (copies).
+/* Gathers of rows: nt_embed (table rows to f32) and nt_gather (copies).
  *
  * Embed: x[t, :] = table[ids[t] - first, :] * scale, zero where the row is another rank's. One block per token, four
  * elements per thread and turn: 8-byte loads of bf16 and 16-byte stores of f32, both whole sectors; widths that are no
@@ -11,7 +11,7 @@
 #include "embed_cuda.h"
 #include "cuda_common.cuh"
 
-extern "C" __global__ void __launch_bounds__(NT_EMBED_THREADS) nt_k_embed(const struct nt_embed_args a) {
+extern "C" __global__ void __launch_bounds__(NT_EMBED_THREADS) nt_embed(const struct nt_embed_args a) {
     const int64_t t = blockIdx.x;
     const int64_t row = (int64_t)a.ids[t] - a.first;
     const bool mine = row >= 0 && row < a.n_rows;
@@ -32,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(NT_EMBED_THREADS) nt_k_embed(const 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(NT_GATHER_THREADS) nt_k_gather(const struct nt_gather_args a) {
+extern "C" __global__ void __launch_bounds__(NT_GATHER_THREADS) nt_gather(const struct nt_gather_args a) {
     const int64_t begin = (int64_t)blockIdx.y * NT_GATHER_PIECE;
     const int64_t end = begin + NT_GATHER_PIECE < a.bytes ? begin + NT_GATHER_PIECE : a.bytes;
     const char *from = (const char *)a.from + a.rows[blockIdx.x] * a.bytes;

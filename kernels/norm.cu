@@ -1,8 +1,8 @@
 /* Residual add + RMS norm: x[t] += delta[t]; y[r] = bf16(x[t] * rsqrt(mean(x[t]^2) + eps) * w), t = rows ? rows[r] : r.
  *
- * nt_k_rmsnorm_warp: one warp per row, d_model <= 1024; nt_k_rmsnorm_block: one block per row, up to 16384. Both hold
+ * nt_rmsnorm_warp: one warp per row, d_model <= 1024; nt_rmsnorm_block: one block per row, up to 16384. Both hold
  * the row in registers between the sum and the scaling, so x is read once; both need d_model % 4 == 0.
- * nt_k_rmsnorm_any: every other width, element by element, the row read again from L1.
+ * nt_rmsnorm_any: every other width, element by element, the row read again from L1.
  * Order of the sum: thread i adds the squares of quads i, i + threads, ... in ascending order, then the butterflies of
  * cuda_common.cuh. It depends on d_model alone.
  * Roofline: bandwidth, 14 bytes per element with delta (x and delta read, x and y written), 6 without (w stays in
@@ -62,17 +62,17 @@ NT_DEVICE void norm_row(const struct nt_rmsnorm_args *a, int64_t r, int32_t thre
 }
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_NORM_WARP_ROWS)
-    nt_k_rmsnorm_warp(const struct nt_rmsnorm_args a) {
+    nt_rmsnorm_warp(const struct nt_rmsnorm_args a) {
     const int64_t r = (int64_t)blockIdx.x * NT_NORM_WARP_ROWS + nt_warp();
     if (r < a.n_rows) norm_row<NT_NORM_WARP_QUADS>(&a, r, nt_lane(), NT_WARP, NULL);
 }
 
-extern "C" __global__ void __launch_bounds__(1024) nt_k_rmsnorm_block(const struct nt_rmsnorm_args a) {
+extern "C" __global__ void __launch_bounds__(1024) nt_rmsnorm_block(const struct nt_rmsnorm_args a) {
     __shared__ float scratch[NT_MAX_WARPS];
     norm_row<NT_NORM_BLOCK_QUADS>(&a, blockIdx.x, (int32_t)threadIdx.x, (int32_t)blockDim.x, scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(NT_NORM_ANY_THREADS) nt_k_rmsnorm_any(const struct nt_rmsnorm_args a) {
+extern "C" __global__ void __launch_bounds__(NT_NORM_ANY_THREADS) nt_rmsnorm_any(const struct nt_rmsnorm_args a) {
     __shared__ float scratch[NT_MAX_WARPS];
     const int64_t r = blockIdx.x, t = a.rows ? a.rows[r] : r;
     float *x = a.x + t * a.d_model;

@@ -8,9 +8,9 @@
 #include "ops.h"
 
 enum {
-    NT_NORM_WARP_ROWS = 4,   /* rows of a block of nt_k_rmsnorm_warp */
+    NT_NORM_WARP_ROWS = 4,   /* rows of a block of nt_rmsnorm_warp */
     NT_NORM_WARP_QUADS = 8,  /* float4 a lane holds */
-    NT_NORM_BLOCK_QUADS = 4, /* float4 a thread of nt_k_rmsnorm_block holds */
+    NT_NORM_BLOCK_QUADS = 4, /* float4 a thread of nt_rmsnorm_block holds */
     NT_NORM_ANY_THREADS = 256,
     NT_NORM_WARP_MAX = 32 * 4 * NT_NORM_WARP_QUADS,     /* widest row of a warp: 1024 */
     NT_NORM_BLOCK_MAX = 1024 * 4 * NT_NORM_BLOCK_QUADS, /* of a block: 16384 */
