@@ -22,7 +22,7 @@ struct CUstream_st;
 struct CUmod_st;
 struct CUfunc_st;
 struct nt_gpu_driver; /* the driver's function table (gpu_api.h) */
-struct nt_cublaslt;   /* gemm_cublaslt.h; NULL: the library is absent */
+struct nt_cublaslt;   /* gemm_cublaslt.h; NULL: not enabled */
 struct nt_cuda_staging;
 
 enum { NT_CUDA_NAME = 128, NT_CUDA_MAX_IMAGES = 32 };
@@ -31,6 +31,7 @@ enum { NT_CUDA_NAME = 128, NT_CUDA_MAX_IMAGES = 32 };
 struct nt_cuda_facts {
     char name[NT_CUDA_NAME];
     char bus[16];               /* "0000:17:00.0" */
+    unsigned char uuid[16];     /* of the device: two ranks with the same one share it */
     int32_t cc;                 /* compute capability, 10 * major + minor: 80, 90 */
     int32_t n_sm;               /* multiprocessors */
     int32_t driver;             /* highest CUDA version of the driver, 1000 * major + 10 * minor */
@@ -43,13 +44,20 @@ struct nt_cuda_facts {
     bool jit;          /* kernels came from PTX: no image for this architecture */
 };
 
+/* A kernel of the loaded images; function NULL: an optional one that this device cannot run. */
+struct nt_cuda_function {
+    struct CUfunc_st *function;
+    int32_t max_threads, static_shared, max_dynamic_shared;
+    size_t args_bytes; /* 0: the driver does not say */
+};
+
 struct nt_cuda {
     const struct nt_gpu_driver *driver;
     int device; /* CUdevice */
     struct CUctx_st *context;
     struct CUstream_st *stream, *copy;
     struct CUmod_st *modules[NT_CUDA_MAX_IMAGES];
-    struct CUfunc_st *functions[NT_CUDA_KERNEL_COUNT]; /* NULL: an optional kernel this device cannot run */
+    struct nt_cuda_function functions[NT_CUDA_KERNEL_COUNT];
     struct nt_cuda_facts facts;
     void *workspace; /* device memory, NT_CUDA_WORKSPACE_BYTES */
     struct nt_cuda_staging *staging;
@@ -58,6 +66,8 @@ struct nt_cuda {
     bool capturing;
 };
 
+/* Called by nt_backend_close. */
+void nt_cuda_close(struct nt_backend *be);
 /* Makes the context current in the calling thread. */
 NT_MUST nt_status nt_cuda_enter(struct nt_backend *be);
 /* The first `bytes` of the workspace; NT_E_UNSUPPORTED naming `what` when it is smaller. */
@@ -72,6 +82,8 @@ NT_MUST nt_status nt_cuda_device_facts(int32_t device, struct nt_cuda_facts *out
  * launcher gave each rank its own, local_rank otherwise; more ranks than devices is an error that says what to change.
  */
 NT_MUST nt_status nt_cuda_pick_device(int32_t local_rank, int32_t local_size, int32_t *out);
+/* The uuids of the devices of one node's ranks, in their order: NT_E_CONFIG naming two ranks that share a device. */
+NT_MUST nt_status nt_cuda_check_shared(const unsigned char (*uuids)[16], int32_t local_size);
 
 /* ---- graphs (cuda_graph.c) ---- */
 

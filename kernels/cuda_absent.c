@@ -1,0 +1,130 @@
+/* The CUDA backend of a build without nvcc: opening says so, and the rest is never reached. */
+#include "cuda_backend.h"
+#include "cuda_staged.h"
+#include "gemm_cublaslt.h"
+#include "gpu_api.h"
+
+static nt_status absent(void) {
+    struct nt_gpu_driver *driver = NULL;
+    return nt_gpu_driver_open(&driver);
+}
+
+nt_status nt_backend_open_cuda(struct nt_backend *be, int32_t device, struct nt_pool *pool) {
+    (void)device;
+    (void)pool;
+    *be = (struct nt_backend){0};
+    return absent();
+}
+
+void nt_cuda_close(struct nt_backend *be) {
+    (void)be;
+}
+
+nt_status nt_cuda_enter(struct nt_backend *be) {
+    (void)be;
+    return absent();
+}
+
+nt_status nt_cuda_workspace(struct nt_backend *be, size_t bytes, const char *what, void **out) {
+    (void)be;
+    (void)bytes;
+    (void)what;
+    *out = NULL;
+    return absent();
+}
+
+nt_status nt_cuda_device_count(int32_t *count) {
+    *count = 0;
+    return absent();
+}
+
+nt_status nt_cuda_device_facts(int32_t device, struct nt_cuda_facts *out) {
+    (void)device;
+    *out = (struct nt_cuda_facts){0};
+    return absent();
+}
+
+nt_status nt_cuda_pick_device(int32_t local_rank, int32_t local_size, int32_t *out) {
+    (void)local_rank;
+    (void)local_size;
+    *out = 0;
+    return absent();
+}
+
+nt_status nt_cuda_check_shared(const unsigned char (*uuids)[16], int32_t local_size) {
+    (void)uuids;
+    (void)local_size;
+    return absent();
+}
+
+nt_status nt_cuda_capture_begin(struct nt_backend *be) {
+    (void)be;
+    return absent();
+}
+
+nt_status nt_cuda_capture_end(struct nt_backend *be, struct nt_cuda_graph **out) {
+    (void)be;
+    *out = NULL;
+    return absent();
+}
+
+nt_status nt_cuda_graph_launch(struct nt_backend *be, const struct nt_cuda_graph *graph) {
+    (void)be;
+    (void)graph;
+    return absent();
+}
+
+int32_t nt_cuda_graph_nodes(const struct nt_cuda_graph *graph) {
+    (void)graph;
+    return 0;
+}
+
+void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph) {
+    (void)be;
+    (void)graph;
+}
+
+nt_status nt_cuda_launch(struct nt_backend *be, enum nt_cuda_kernel kernel, const int64_t grid[3], int32_t threads,
+                         size_t dynamic_shared, const void *args, size_t args_bytes) {
+    (void)be;
+    (void)kernel;
+    (void)grid;
+    (void)threads;
+    (void)dynamic_shared;
+    (void)args;
+    (void)args_bytes;
+    return absent();
+}
+
+bool nt_cuda_has(const struct nt_backend *be, enum nt_cuda_kernel kernel) {
+    (void)be;
+    (void)kernel;
+    return false;
+}
+
+nt_status nt_cuda_kernel_facts(struct nt_backend *be, enum nt_cuda_kernel kernel, int32_t threads,
+                               size_t dynamic_shared, struct nt_cuda_kernel_facts *out) {
+    (void)be;
+    (void)kernel;
+    (void)threads;
+    (void)dynamic_shared;
+    *out = (struct nt_cuda_kernel_facts){0};
+    return absent();
+}
+
+nt_status nt_cublaslt_enable(struct nt_backend *be, int32_t min_rows) {
+    (void)be;
+    (void)min_rows;
+    return absent();
+}
+
+size_t nt_cublaslt_version(const struct nt_backend *be) {
+    (void)be;
+    return 0;
+}
+
+nt_status nt_cuda_staged_ops(struct nt_backend *cuda, struct nt_backend *out) {
+    (void)cuda;
+    *out = (struct nt_backend){0};
+    return absent();
+}

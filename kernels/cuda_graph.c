@@ -1,0 +1,59 @@
+#include "cuda_parts.h"
+#include <stdlib.h>
+
+struct nt_cuda_graph {
+    CUgraphExec exec;
+    int32_t n_nodes;
+};
+
+nt_status nt_cuda_capture_begin(struct nt_backend *be) {
+    struct nt_cuda *cuda = be->cuda;
+    NT_CHECK(!cuda->capturing);
+    /* Thread local: other threads of the process (MPI progress, a watchdog) may call the driver meanwhile. */
+    NT_TRY(NT_CU(cuda->driver, cuStreamBeginCapture(cuda->stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)));
+    cuda->capturing = true;
+    return NT_OK;
+}
+
+static nt_status instantiate(const struct nt_gpu_driver *d, CUgraph recorded, struct nt_cuda_graph *graph) {
+    size_t n = 0;
+    NT_TRY(NT_CU(d, cuGraphGetNodes(recorded, NULL, &n)));
+    graph->n_nodes = (int32_t)n;
+    NT_TRY(NT_CU(d, cuGraphInstantiate(&graph->exec, recorded, 0)));
+    return NT_OK;
+}
+
+nt_status nt_cuda_capture_end(struct nt_backend *be, struct nt_cuda_graph **out) {
+    struct nt_cuda *cuda = be->cuda;
+    const struct nt_gpu_driver *d = cuda->driver;
+    NT_CHECK(cuda->capturing);
+    *out = NULL;
+    cuda->capturing = false;
+    CUgraph recorded = NULL;
+    NT_TRY(NT_CU(d, cuStreamEndCapture(cuda->stream, &recorded)));
+    struct nt_cuda_graph *graph = calloc(1, sizeof *graph);
+    const nt_status st = graph ? instantiate(d, recorded, graph) : NT_FAIL(NT_E_NOMEM, "no memory for a CUDA graph");
+    (void)d->cuGraphDestroy(recorded); /* the executable graph does not need it */
+    if (st != NT_OK) {
+        free(graph);
+        return nt_trail_at(st, __FILE__, __LINE__);
+    }
+    *out = graph;
+    return NT_OK;
+}
+
+nt_status nt_cuda_graph_launch(struct nt_backend *be, const struct nt_cuda_graph *graph) {
+    NT_CHECK(!be->cuda->capturing);
+    NT_TRY(NT_CU(be->cuda->driver, cuGraphLaunch(graph->exec, be->cuda->stream)));
+    return NT_OK;
+}
+
+int32_t nt_cuda_graph_nodes(const struct nt_cuda_graph *graph) {
+    return graph->n_nodes;
+}
+
+void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph) {
+    if (!graph) return;
+    (void)be->cuda->driver->cuGraphExecDestroy(graph->exec);
+    free(graph);
+}

@@ -1,0 +1,195 @@
+#include "cuda_parts.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* Uploads go through a ring of pinned memory cut into segments: small ones fill a segment together, and a segment is
+ * used again when the event recorded behind its last copy has passed. So an upload waits for the device only when the
+ * whole ring is under way. Downloads alternate between two pinned halves. */
+enum { N_SEGMENTS = 16, SEGMENT = 1 << 20, HALF = 2 << 20, UPLOAD_ALIGN = 64 };
+
+struct nt_cuda_staging {
+    char *up;   /* [N_SEGMENTS][SEGMENT] */
+    char *down; /* [2][HALF] */
+    CUevent left[N_SEGMENTS], arrived[2];
+    bool under_way[N_SEGMENTS]; /* left was recorded and not waited for */
+    int segment;                /* being filled */
+    size_t used;                /* bytes of it */
+};
+
+static CUdeviceptr device_address(const void *p) {
+    return (CUdeviceptr)(uintptr_t)p;
+}
+
+/* ---- staging ---- */
+
+static nt_status open_staging(struct nt_cuda *cuda) {
+    const struct nt_gpu_driver *d = cuda->driver;
+    struct nt_cuda_staging *s = cuda->staging = calloc(1, sizeof *s);
+    if (!s) return NT_FAIL(NT_E_NOMEM, "no memory for the staging of the CUDA backend");
+    void *p = NULL;
+    NT_TRY(NT_CU(d, cuMemHostAlloc(&p, (size_t)N_SEGMENTS * SEGMENT, 0)));
+    s->up = p;
+    NT_TRY(NT_CU(d, cuMemHostAlloc(&p, (size_t)2 * HALF, 0)));
+    s->down = p;
+    for (int i = 0; i < N_SEGMENTS; i++) NT_TRY(NT_CU(d, cuEventCreate(&s->left[i], CU_EVENT_DISABLE_TIMING)));
+    for (int i = 0; i < 2; i++) NT_TRY(NT_CU(d, cuEventCreate(&s->arrived[i], CU_EVENT_DISABLE_TIMING)));
+    return NT_OK;
+}
+
+static void close_staging(struct nt_cuda *cuda) {
+    const struct nt_gpu_driver *d = cuda->driver;
+    struct nt_cuda_staging *s = cuda->staging;
+    if (!s) return;
+    for (int i = 0; i < N_SEGMENTS; i++)
+        if (s->left[i]) (void)d->cuEventDestroy(s->left[i]);
+    for (int i = 0; i < 2; i++)
+        if (s->arrived[i]) (void)d->cuEventDestroy(s->arrived[i]);
+    if (s->up) (void)d->cuMemFreeHost(s->up);
+    if (s->down) (void)d->cuMemFreeHost(s->down);
+    free(s);
+    cuda->staging = NULL;
+}
+
+/* Room for up to `bytes` in the ring: the pointer, and how many fit at once. */
+static nt_status ring_room(struct nt_cuda *cuda, size_t bytes, char **out, size_t *room) {
+    const struct nt_gpu_driver *d = cuda->driver;
+    struct nt_cuda_staging *s = cuda->staging;
+    if (s->used > 0 && SEGMENT - s->used < bytes) { /* a fresh segment keeps a copy in one piece */
+        NT_TRY(NT_CU(d, cuEventRecord(s->left[s->segment], cuda->stream)));
+        s->under_way[s->segment] = true;
+        s->segment = (s->segment + 1) % N_SEGMENTS;
+        s->used = 0;
+        if (s->under_way[s->segment]) NT_TRY(NT_CU(d, cuEventSynchronize(s->left[s->segment])));
+        s->under_way[s->segment] = false;
+    }
+    *out = s->up + (size_t)s->segment * SEGMENT + s->used;
+    *room = SEGMENT - s->used < bytes ? SEGMENT - s->used : bytes;
+    s->used += (*room + UPLOAD_ALIGN - 1) / UPLOAD_ALIGN * UPLOAD_ALIGN;
+    return NT_OK;
+}
+
+/* ---- the table ---- */
+
+static nt_status cuda_zero(struct nt_backend *be, void *to, size_t bytes) {
+    if (bytes == 0) return NT_OK;
+    NT_TRY(NT_CU(be->cuda->driver, cuMemsetD8Async(device_address(to), 0, bytes, be->cuda->stream)));
+    return NT_OK;
+}
+
+static void cuda_give(struct nt_backend *be, void *memory, size_t bytes) {
+    if (!memory) return;
+    (void)be->cuda->driver->cuMemFree(device_address(memory));
+    be->cuda->taken -= bytes;
+}
+
+/* Exactly `bytes`, so that a kernel that reads past them can be found. */
+static nt_status cuda_take(struct nt_backend *be, size_t bytes, const char *what, void **out) {
+    struct nt_cuda *cuda = be->cuda;
+    *out = NULL;
+    if (cuda->capturing) return NT_FAIL(NT_E_INTERNAL, "memory for %s was asked for inside a captured step", what);
+    CUdeviceptr p = 0;
+    const CUresult result = cuda->driver->cuMemAlloc(&p, bytes > 0 ? bytes : 1);
+    if (result == CUDA_ERROR_OUT_OF_MEMORY) {
+        return NT_FAIL(NT_E_NOMEM, "no device memory for %zu bytes of %s: %zu of %zu bytes of %s are free", bytes, what,
+                       be->memory->available(be), cuda->facts.memory, cuda->facts.name);
+    }
+    if (result != CUDA_SUCCESS) return nt_gpu_fail(cuda->driver, result, "cuMemAlloc", __FILE__, __LINE__);
+    *out = (void *)(uintptr_t)p;
+    cuda->taken += bytes;
+    const nt_status st = cuda_zero(be, *out, bytes);
+    if (st == NT_OK) return NT_OK;
+    cuda_give(be, *out, bytes);
+    *out = NULL;
+    return nt_trail_at(st, __FILE__, __LINE__);
+}
+
+static size_t cuda_available(const struct nt_backend *be) {
+    size_t available = 0, total = 0;
+    return be->cuda->driver->cuMemGetInfo(&available, &total) == CUDA_SUCCESS ? available : 0;
+}
+
+static nt_status cuda_upload(struct nt_backend *be, void *to, const void *from, size_t bytes) {
+    struct nt_cuda *cuda = be->cuda;
+    if (cuda->capturing) return NT_FAIL(NT_E_INTERNAL, "an upload inside a captured step");
+    for (size_t done = 0; done < bytes;) {
+        char *staged = NULL;
+        size_t n = 0;
+        NT_TRY(ring_room(cuda, bytes - done, &staged, &n));
+        memcpy(staged, (const char *)from + done, n);
+        NT_TRY(NT_CU(cuda->driver, cuMemcpyHtoDAsync(device_address(to) + done, staged, n, cuda->stream)));
+        done += n;
+    }
+    return NT_OK;
+}
+
+static nt_status start_download(struct nt_cuda *cuda, int half, const void *from, size_t bytes) {
+    struct nt_cuda_staging *s = cuda->staging;
+    char *to = s->down + (size_t)half * HALF;
+    NT_TRY(NT_CU(cuda->driver, cuMemcpyDtoHAsync(to, device_address(from), bytes, cuda->stream)));
+    NT_TRY(NT_CU(cuda->driver, cuEventRecord(s->arrived[half], cuda->stream)));
+    return NT_OK;
+}
+
+static size_t piece(size_t bytes, size_t at) {
+    return bytes - at < HALF ? bytes - at : HALF;
+}
+
+static nt_status cuda_download(struct nt_backend *be, void *to, const void *from, size_t bytes) {
+    struct nt_cuda *cuda = be->cuda;
+    struct nt_cuda_staging *s = cuda->staging;
+    if (cuda->capturing) return NT_FAIL(NT_E_INTERNAL, "a download inside a captured step");
+    if (bytes == 0) return NT_OK;
+    if (be->watch) NT_TRY(be->watch(be->watch_arg));
+    NT_TRY(start_download(cuda, 0, from, piece(bytes, 0)));
+    int half = 0;
+    for (size_t at = 0; at < bytes; at += HALF, half ^= 1) {
+        const size_t next = at + HALF;
+        if (next < bytes) NT_TRY(start_download(cuda, half ^ 1, (const char *)from + next, piece(bytes, next)));
+        NT_TRY(NT_CU(cuda->driver, cuEventSynchronize(s->arrived[half])));
+        memcpy((char *)to + at, s->down + (size_t)half * HALF, piece(bytes, at));
+    }
+    return NT_OK;
+}
+
+static nt_status cuda_wait(struct nt_backend *be) {
+    if (be->cuda->capturing) return NT_FAIL(NT_E_INTERNAL, "a wait inside a captured step");
+    if (be->watch) NT_TRY(be->watch(be->watch_arg));
+    NT_TRY(NT_CU(be->cuda->driver, cuStreamSynchronize(be->cuda->stream)));
+    return NT_OK;
+}
+
+static nt_status cuda_query(struct nt_backend *be, bool *done) {
+    const struct nt_gpu_driver *d = be->cuda->driver;
+    const CUresult result = d->cuStreamQuery(be->cuda->stream);
+    *done = result == CUDA_SUCCESS;
+    if (result == CUDA_SUCCESS || result == CUDA_ERROR_NOT_READY) return NT_OK;
+    return nt_gpu_fail(d, result, "cuStreamQuery", __FILE__, __LINE__);
+}
+
+static const struct nt_memory cuda_memory = {.take = cuda_take,
+                                             .give = cuda_give,
+                                             .available = cuda_available,
+                                             .upload = cuda_upload,
+                                             .download = cuda_download,
+                                             .zero = cuda_zero,
+                                             .wait = cuda_wait,
+                                             .query = cuda_query};
+
+const struct nt_memory *nt_cuda_memory(void) {
+    return &cuda_memory;
+}
+
+nt_status nt_cuda_open_memory(struct nt_cuda *cuda) {
+    NT_TRY(open_staging(cuda));
+    CUdeviceptr p = 0;
+    NT_TRY(NT_CU(cuda->driver, cuMemAlloc(&p, NT_CUDA_WORKSPACE_BYTES)));
+    cuda->workspace = (void *)(uintptr_t)p;
+    cuda->taken += NT_CUDA_WORKSPACE_BYTES;
+    return NT_OK;
+}
+
+void nt_cuda_close_memory(struct nt_cuda *cuda) {
+    close_staging(cuda);
+    if (cuda->workspace) (void)cuda->driver->cuMemFree(device_address(cuda->workspace));
+    cuda->workspace = NULL;
+}
