@@ -1,0 +1,344 @@
+#include "cuda_staged.h"
+
+#include "cuda_backend.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ITEMS = 64 };
+
+/* The operands of one call on the device. */
+struct stage {
+    struct nt_backend *cuda;
+    nt_status st; /* of the first operand that failed; later ones are skipped */
+    int n;
+    struct {
+        void *host, *device; /* host: where an output goes, or NULL */
+        size_t bytes;
+    } items[MAX_ITEMS];
+};
+
+static struct stage begin(struct nt_backend *be) {
+    return (struct stage){.cuda = be->watch_arg, .st = NT_OK};
+}
+
+static nt_status put(struct stage *s, const void *from, void *back, size_t bytes, void **out) {
+    NT_CHECK(s->n < MAX_ITEMS);
+    NT_TRY(s->cuda->memory->take(s->cuda, bytes, "an operand", out));
+    s->items[s->n].host = back;
+    s->items[s->n].device = *out;
+    s->items[s->n].bytes = bytes;
+    s->n++;
+    NT_TRY(s->cuda->memory->upload(s->cuda, *out, from, bytes));
+    return NT_OK;
+}
+
+/* An input; NULL stays NULL. */
+static void *in(struct stage *s, const void *host, size_t bytes) {
+    void *device = NULL;
+    if (host && s->st == NT_OK) s->st = put(s, host, NULL, bytes, &device);
+    return device;
+}
+
+/* An output, or an operand that is changed in place. */
+static void *inout(struct stage *s, void *host, size_t bytes) {
+    void *device = NULL;
+    if (host && s->st == NT_OK) s->st = put(s, host, host, bytes, &device);
+    return device;
+}
+
+static nt_status bring_back(struct stage *s) {
+    NT_TRY(s->cuda->memory->wait(s->cuda));
+    for (int i = 0; i < s->n; i++) {
+        if (!s->items[i].host) continue;
+        NT_TRY(s->cuda->memory->download(s->cuda, s->items[i].host, s->items[i].device, s->items[i].bytes));
+    }
+    return NT_OK;
+}
+
+static nt_status end(struct stage *s, nt_status st) {
+    if (st == NT_OK) st = bring_back(s);
+    for (int i = s->n - 1; i >= 0; i--) s->cuda->memory->give(s->cuda, s->items[i].device, s->items[i].bytes);
+    return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
+}
+
+/* The body of `op` on staged args, if all operands arrived. */
+#define RUN(s, op, args) end((s), (s)->st == NT_OK ? (s)->cuda->ops.op((s)->cuda, (args)) : (s)->st)
+
+/* Bytes of rows of `width` elements, ld apart: nothing behind the last. */
+static size_t matrix(int64_t rows, int64_t ld, int64_t width, size_t element) {
+    return rows > 0 ? (size_t)((rows - 1) * ld + width) * element : 0;
+}
+
+static size_t vector(int64_t count, size_t element) {
+    return (size_t)count * element;
+}
+
+static int64_t rows_used(const int32_t *rows, int32_t n) {
+    int64_t used = 0;
+    for (int32_t i = 0; i < n; i++)
+        if (rows[i] >= used) used = rows[i] + 1;
+    return used;
+}
+
+/* ---- embed, rmsnorm, gather ---- */
+
+static nt_status staged_embed(struct nt_backend *be, const struct nt_embed_args *args) {
+    struct stage s = begin(be);
+    struct nt_embed_args a = *args;
+    a.ids = in(&s, args->ids, vector(args->n_tok, sizeof *args->ids));
+    a.table = in(&s, args->table, matrix(args->n_rows, args->d_model, args->d_model, sizeof *args->table));
+    a.x = inout(&s, args->x, matrix(args->n_tok, args->d_model, args->d_model, sizeof *args->x));
+    return RUN(&s, embed, &a);
+}
+
+static nt_status staged_rmsnorm(struct nt_backend *be, const struct nt_rmsnorm_args *args) {
+    struct stage s = begin(be);
+    struct nt_rmsnorm_args a = *args;
+    const int64_t n_tok = args->rows ? rows_used(args->rows, args->n_rows) : args->n_rows;
+    const size_t x_bytes = matrix(n_tok, args->d_model, args->d_model, sizeof *args->x);
+    a.x = inout(&s, args->x, x_bytes);
+    a.delta = in(&s, args->delta, x_bytes);
+    a.w = in(&s, args->w, vector(args->d_model, sizeof *args->w));
+    a.y = inout(&s, args->y, matrix(args->n_rows, args->ldy, args->d_model, sizeof *args->y));
+    a.rows = in(&s, args->rows, vector(args->n_rows, sizeof *args->rows));
+    return RUN(&s, rmsnorm, &a);
+}
+
+static nt_status staged_gather(struct nt_backend *be, const struct nt_gather_args *args) {
+    struct stage s = begin(be);
+    struct nt_gather_args a = *args;
+    a.from = in(&s, args->from, (size_t)(rows_used(args->rows, args->n_rows) * args->bytes));
+    a.to = inout(&s, args->to, (size_t)(args->n_rows * args->bytes));
+    a.rows = in(&s, args->rows, vector(args->n_rows, sizeof *args->rows));
+    return RUN(&s, gather, &a);
+}
+
+/* ---- gemm ---- */
+
+/* Panels to rows; *out is to be freed. */
+static nt_status repack(const struct nt_packed *from, struct nt_packed *to, void **out) {
+    NT_CHECK(from->format == NT_WEIGHT_BF16);
+    *to = *from;
+    to->format = NT_WEIGHT_BF16_ROWS;
+    nt_bf16 *rows = *out = calloc(1, nt_packed_bytes(to->format, to->n, to->k));
+    nt_bf16 *values = calloc((size_t)from->k, sizeof *values);
+    if (!rows || !values) {
+        free(values);
+        return NT_FAIL(NT_E_NOMEM, "no memory to repack weights of %d x %d", from->n, from->k);
+    }
+    const int64_t pairs = (from->k + 1) / 2;
+    for (int32_t r = 0; r < from->n; r++) {
+        const nt_bf16 *lane = (const nt_bf16 *)from->data + (r / NT_PANEL * pairs * NT_PANEL + r % NT_PANEL) * 2;
+        for (int64_t i = 0; i < from->k; i++) values[i] = lane[i / 2 * NT_PANEL * 2 + i % 2];
+        nt_pack_row(to, rows, r, values);
+    }
+    free(values);
+    return NT_OK;
+}
+
+static nt_status staged_gemm(struct nt_backend *be, const struct nt_gemm_args *args) {
+    struct stage s = begin(be);
+    struct nt_gemm_args a = *args;
+    struct nt_packed w;
+    void *rows = NULL;
+    s.st = repack(args->w, &w, &rows);
+    w.data = in(&s, rows, s.st == NT_OK ? nt_packed_bytes(w.format, w.n, w.k) : 0);
+    free(rows); /* an upload does not need its source any more */
+    a.w = &w;
+    a.x = in(&s, args->x, matrix(args->n_tok, args->ldx, args->w->k, sizeof *args->x));
+    a.bias = in(&s, args->bias, vector(args->w->n, sizeof *args->bias));
+    const bool gated = args->out == NT_GEMM_SWIGLU_BF16 || args->out == NT_GEMM_GEGLU_BF16;
+    const bool f32 = args->out == NT_GEMM_STORE_F32 || args->out == NT_GEMM_ADD_F32;
+    a.y = inout(
+        &s, args->y,
+        matrix(args->n_tok, args->ldy, gated ? args->w->n / 2 : args->w->n, f32 ? sizeof(float) : sizeof(nt_bf16)));
+    return RUN(&s, gemm, &a);
+}
+
+/* ---- rope_kv, attention ---- */
+
+/* One head of one page between the layouts, in place of nothing: both have 2 * NT_KV_PAGE * d_pad elements. */
+static void head_to_rows(const nt_bf16 *paired, nt_bf16 *rows, int32_t d_pad, bool back) {
+    const int64_t half = (int64_t)NT_KV_PAGE * d_pad; /* K, then V */
+    for (int64_t p = 0; p < NT_KV_PAGE; p++) {
+        for (int64_t d = 0; d < d_pad; d++) {
+            const int64_t k = (d / 2 * NT_KV_PAGE + p) * 2 + d % 2, v = half + (p / 2 * d_pad + d) * 2 + p % 2;
+            const int64_t row = p * d_pad + d;
+            if (back) {
+                rows[k] = paired[row];
+                rows[v] = paired[half + row];
+            } else {
+                rows[row] = paired[k];
+                rows[half + row] = paired[v];
+            }
+        }
+    }
+}
+
+/* The cache between PAIRED and ROWS; what lies between the heads of a page and the next page is copied. */
+static void convert_pages(const struct nt_kv_layer *kv, const nt_bf16 *from, nt_bf16 *to, int64_t elems, bool back) {
+    const int64_t head = nt_kv_head_elems(NT_KV_PAIRED, kv->d_head);
+    if (elems > 0) memcpy(to, from, (size_t)elems * sizeof *to);
+    for (int64_t page = 0; page + kv->n_kv * head <= elems; page += kv->page_stride)
+        for (int32_t h = 0; h < kv->n_kv; h++)
+            head_to_rows(from + page + h * head, to + page + h * head, nt_d_pad(kv->d_head), back);
+}
+
+static int32_t n_pages(const struct nt_attn_seq *seq) {
+    return seq->n_q > 0 ? (seq->pos0 + seq->n_q + NT_KV_PAGE - 1) / NT_KV_PAGE : 0;
+}
+
+/* The operands that rope_kv and attention share. */
+struct cache {
+    struct nt_kv_layer layer;
+    nt_bf16 *rows; /* host copy in the layout of the device */
+    int64_t elems; /* up to the end of the last page that is used */
+    int64_t max_pos;
+    nt_bf16 *device;
+    const struct nt_attn_seq *seqs;
+};
+
+static void stage_cache(struct stage *s, const struct nt_kv_layer *kv, const struct nt_attn_seq *seqs, int32_t n_seq,
+                        struct cache *out) {
+    *out = (struct cache){.layer = *kv};
+    int64_t last = -1, n_page = 0;
+    for (int32_t i = 0; i < n_seq; i++) {
+        n_page += n_pages(&seqs[i]);
+        for (int32_t p = 0; p < n_pages(&seqs[i]); p++)
+            if (seqs[i].pages[p] > last) last = seqs[i].pages[p];
+        if (seqs[i].n_q > 0 && seqs[i].pos0 + seqs[i].n_q > out->max_pos) out->max_pos = seqs[i].pos0 + seqs[i].n_q;
+    }
+    const int64_t page = kv->n_kv * nt_kv_head_elems(NT_KV_PAIRED, kv->d_head);
+    out->elems = last < 0 ? 0 : last * kv->page_stride + page;
+    out->rows = malloc((size_t)out->elems * sizeof *out->rows + 1);
+    struct nt_attn_seq *moved = malloc((size_t)(n_seq + 1) * sizeof *moved);
+    int32_t *pages = malloc((size_t)(n_page + 1) * sizeof *pages);
+    if (!out->rows || !moved || !pages) {
+        s->st = NT_FAIL(NT_E_NOMEM, "no memory to stage %lld cache pages", (long long)last + 1);
+        free(moved);
+        free(pages);
+        return;
+    }
+    convert_pages(kv, kv->base, out->rows, out->elems, false);
+    out->device = in(s, out->rows, (size_t)out->elems * sizeof *out->rows);
+    out->layer.base = out->device;
+    out->layer.format = NT_KV_ROWS;
+    n_page = 0;
+    for (int32_t i = 0; i < n_seq; i++) {
+        for (int32_t p = 0; p < n_pages(&seqs[i]); p++) pages[n_page++] = seqs[i].pages[p];
+    }
+    const int32_t *table = in(s, pages, (size_t)n_page * sizeof *pages);
+    n_page = 0;
+    for (int32_t i = 0; i < n_seq; i++) {
+        moved[i] = seqs[i];
+        moved[i].pages = table + n_page;
+        n_page += n_pages(&seqs[i]);
+    }
+    out->seqs = in(s, moved, (size_t)n_seq * sizeof *moved);
+    free(moved);
+    free(pages);
+}
+
+static nt_status staged_rope_kv(struct nt_backend *be, const struct nt_rope_kv_args *args) {
+    struct stage s = begin(be);
+    struct nt_rope_kv_args a = *args;
+    const int32_t d = args->kv->d_head, d_pad = nt_d_pad(d);
+    const int64_t width = (int64_t)(args->n_head + 2 * args->kv->n_kv) * d;
+    struct cache cache;
+    stage_cache(&s, args->kv, args->seqs, args->n_seq, &cache);
+    a.kv = &cache.layer;
+    a.seqs = cache.seqs;
+    a.qkv = in(&s, args->qkv, matrix(args->n_tok, width, width, sizeof *args->qkv));
+    a.q = inout(&s, args->q, vector((int64_t)args->n_tok * args->n_head * d_pad, sizeof *args->q));
+    a.cos = in(&s, args->cos, vector(cache.max_pos * (d / 2), sizeof *args->cos));
+    a.sin = in(&s, args->sin, vector(cache.max_pos * (d / 2), sizeof *args->sin));
+    a.q_norm = in(&s, args->q_norm, vector(d, sizeof *args->q_norm));
+    a.k_norm = in(&s, args->k_norm, vector(d, sizeof *args->k_norm));
+    nt_status st = s.st == NT_OK ? s.cuda->ops.rope_kv(s.cuda, &a) : s.st;
+    if (st == NT_OK && cache.elems > 0) {
+        st = s.cuda->memory->download(s.cuda, cache.rows, cache.device, (size_t)cache.elems * sizeof *cache.rows);
+    }
+    if (st == NT_OK) convert_pages(args->kv, cache.rows, args->kv->base, cache.elems, true);
+    free(cache.rows);
+    return end(&s, st);
+}
+
+static nt_status staged_attention(struct nt_backend *be, const struct nt_attention_args *args) {
+    struct stage s = begin(be);
+    struct nt_attention_args a = *args;
+    const int32_t d = args->kv->d_head;
+    struct cache cache;
+    stage_cache(&s, args->kv, args->seqs, args->n_seq, &cache);
+    free(cache.rows);
+    a.kv = &cache.layer;
+    a.seqs = cache.seqs;
+    a.q = in(&s, args->q, vector((int64_t)args->n_tok * args->n_head * nt_d_pad(d), sizeof *args->q));
+    a.kv_of_head = in(&s, args->kv_of_head, vector(args->n_head, sizeof *args->kv_of_head));
+    a.out = inout(&s, args->out, matrix(args->n_tok, args->ldo, (int64_t)args->n_head * d, sizeof *args->out));
+    return RUN(&s, attention, &a);
+}
+
+/* ---- logits ---- */
+
+static nt_status staged_logit_stats(struct nt_backend *be, const struct nt_logit_stats_args *args) {
+    struct stage s = begin(be);
+    struct nt_logit_stats_args a = *args;
+    a.logits = in(&s, args->logits, matrix(args->n_row, args->ld, args->n_vocab, sizeof *args->logits));
+    a.max = inout(&s, args->max, vector(args->n_row, sizeof *args->max));
+    a.sum_exp = inout(&s, args->sum_exp, vector(args->n_row, sizeof *args->sum_exp));
+    a.argmax = inout(&s, args->argmax, vector(args->n_row, sizeof *args->argmax));
+    return RUN(&s, logit_stats, &a);
+}
+
+static nt_status staged_logit_topk(struct nt_backend *be, const struct nt_logit_topk_args *args) {
+    struct stage s = begin(be);
+    struct nt_logit_topk_args a = *args;
+    const int64_t count = (int64_t)args->n_row * args->k;
+    a.logits = in(&s, args->logits, matrix(args->n_row, args->ld, args->n_vocab, sizeof *args->logits));
+    a.value = inout(&s, args->value, vector(count, sizeof *args->value));
+    a.index = inout(&s, args->index, vector(count, sizeof *args->index));
+    return RUN(&s, logit_topk, &a);
+}
+
+static nt_status staged_logit_gumbel(struct nt_backend *be, const struct nt_logit_gumbel_args *args) {
+    struct stage s = begin(be);
+    struct nt_logit_gumbel_args a = *args;
+    a.logits = in(&s, args->logits, matrix(args->n_row, args->ld, args->n_vocab, sizeof *args->logits));
+    a.inv_temp = in(&s, args->inv_temp, vector(args->n_row, sizeof *args->inv_temp));
+    a.seed = in(&s, args->seed, vector(args->n_row, sizeof *args->seed));
+    a.stream = in(&s, args->stream, vector(args->n_row, sizeof *args->stream));
+    a.value = inout(&s, args->value, vector(args->n_row, sizeof *args->value));
+    a.index = inout(&s, args->index, vector(args->n_row, sizeof *args->index));
+    return RUN(&s, logit_gumbel, &a);
+}
+
+static nt_status staged_logit_edit(struct nt_backend *be, const struct nt_logit_edit_args *args) {
+    struct stage s = begin(be);
+    struct nt_logit_edit_args a = *args;
+    a.logits = inout(&s, args->logits, matrix(args->n_row, args->ld, args->n_vocab, sizeof *args->logits));
+    a.edits = in(&s, args->edits, vector(args->n_edit, sizeof *args->edits));
+    a.scale = in(&s, args->scale, vector(args->n_row, sizeof *args->scale));
+    return RUN(&s, logit_edit, &a);
+}
+
+static nt_status staged_logit_pick(struct nt_backend *be, const struct nt_logit_pick_args *args) {
+    struct stage s = begin(be);
+    struct nt_logit_pick_args a = *args;
+    a.logits = in(&s, args->logits, matrix(args->n_row, args->ld, args->n_vocab, sizeof *args->logits));
+    a.id = in(&s, args->id, vector(args->n_row, sizeof *args->id));
+    a.value = inout(&s, args->value, vector(args->n_row, sizeof *args->value));
+    return RUN(&s, logit_pick, &a);
+}
+
+nt_status nt_cuda_staged_ops(struct nt_backend *cuda, struct nt_backend *out) {
+    NT_CHECK(cuda->cuda && cuda->kv_format == NT_KV_ROWS && cuda->weight_format == NT_WEIGHT_BF16_ROWS);
+    NT_TRY(nt_backend_open_cpu(out, NT_ISA_PORTABLE, cuda->pool));
+    out->name = "cuda";
+    (void)snprintf(out->level, sizeof out->level, "%s", cuda->level);
+    out->watch_arg = cuda; /* with no watch it is free to say where the ops go */
+#define NT_OP(op, doc) out->ops.op = staged_##op;
+#include "ops.def"
+#undef NT_OP
+    return NT_OK;
+}
