@@ -1,0 +1,255 @@
+/* Shared-memory checker: races and reads of uninitialised bytes, by vector clocks.
+ *
+ * Agents are the 32 warps of a block and, as number 32, the async proxy (TMA). clk[a] is agent a's clock, vc[a][b] how
+ * much of b's past a has seen. Every byte pair has a cell: who wrote last and when, and for each agent when it read
+ * last. A barrier joins the pasts of its warps and ticks their clocks; __syncwarp ticks the own clock; an mbarrier
+ * carries the past of who arrives to who waits. Shuffles order nothing. An access races with an earlier one whose
+ * clock value the accessing agent has not seen; within a warp, with one by another lane since the last tick.
+ * The clocks of a block start above all of the previous block, so cells are never cleared: clk < base means untouched.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver.h"
+#include "emu.h"
+
+enum { N_AGENT = 33, ASYNC = 32, MANY = 255, MAX_MBARRIER = 64 };
+
+struct cell {
+    uint32_t w_clk;
+    uint8_t w_agent, w_lane, w_atomic, w_half; // w_half: which of the two bytes are initialised
+    uint32_t r_clk[N_AGENT];
+    uint8_t r_lane[N_AGENT];
+};
+
+struct mbarrier {
+    uint32_t address;
+    uint32_t past[N_AGENT];
+};
+
+struct race { // of one resident block; reused by later blocks
+    uint32_t base, clk[N_AGENT], vc[N_AGENT][N_AGENT];
+    bool proxy_ordered; // the interpreter tells when async copies are issued
+    int32_t n_mbarrier;
+    struct mbarrier mbarrier[MAX_MBARRIER];
+    size_t n_cell;
+    struct cell *cell;
+    struct race *next;
+};
+
+static struct race *idle;
+
+/* ---- one block's life ---- */
+
+static struct race *get_race(size_t n_cell) {
+    struct race *r = idle;
+    if (r != NULL) idle = r->next;
+    if (r == NULL) r = calloc(1, sizeof *r);
+    if (r == NULL || r->n_cell >= n_cell) return r;
+    free(r->cell);
+    r->cell = calloc(n_cell, sizeof *r->cell);
+    r->n_cell = r->cell == NULL ? 0 : n_cell;
+    return r;
+}
+
+void emu_check_block_begin(struct emu_block *block) {
+    if (block->shared_bytes > 0) memset(block->shared, 0xFF, block->shared_bytes);
+    block->check = NULL;
+    if (!emu_options()->check || block->shared_bytes == 0) return;
+    struct race *r = get_race(block->shared_bytes / 2 + 1);
+    if (r == NULL) return;
+    uint32_t base = r->base;
+    for (int i = 0; i < N_AGENT; i++)
+        if (r->clk[i] >= base) base = r->clk[i] + 1;
+    if (base > UINT32_MAX / 2) { // once in very many blocks
+        memset(r->cell, 0, r->n_cell * sizeof *r->cell);
+        base = 1;
+    }
+    r->base = base;
+    for (int i = 0; i < N_AGENT; i++) r->clk[i] = base;
+    memset(r->vc, 0, sizeof r->vc);
+    r->n_mbarrier = 0;
+    r->proxy_ordered = false;
+    block->check = r;
+}
+
+void emu_check_block_end(struct emu_block *block) {
+    struct race *r = block->check;
+    if (r == NULL) return;
+    r->next = idle;
+    idle = r;
+    block->check = NULL;
+}
+
+/* ---- ordering ---- */
+
+static void raise_to(uint32_t to[N_AGENT], const uint32_t from[N_AGENT]) {
+    for (int i = 0; i < N_AGENT; i++)
+        if (from[i] > to[i]) to[i] = from[i];
+}
+
+void emu_check_barrier(struct emu_block *block, uint32_t warps) {
+    struct race *r = block->check;
+    uint32_t all[N_AGENT] = {0};
+    if (r == NULL) return;
+    for (int w = 0; w < 32; w++)
+        if (warps >> w & 1) {
+            r->vc[w][w] = r->clk[w];
+            raise_to(all, r->vc[w]);
+        }
+    for (int w = 0; w < 32; w++)
+        if (warps >> w & 1) {
+            memcpy(r->vc[w], all, sizeof all);
+            r->clk[w]++;
+        }
+}
+
+void emu_check_syncwarp(const struct emu_thread *thread) {
+    emu_check_barrier(thread->block, 1u << thread->warp);
+}
+
+static struct mbarrier *find_mbarrier(struct race *r, uint32_t address) {
+    for (int32_t i = 0; i < r->n_mbarrier; i++)
+        if (r->mbarrier[i].address == address) return &r->mbarrier[i];
+    if (r->n_mbarrier == MAX_MBARRIER) return NULL;
+    struct mbarrier *m = &r->mbarrier[r->n_mbarrier++];
+    *m = (struct mbarrier){.address = address};
+    return m;
+}
+
+static const struct emu_block *block_of(const struct emu_where *where) {
+    return where->block != NULL ? where->block : where->thread->block;
+}
+
+/* Which agent acts on the memory of this block; accesses from other blocks of the cluster count as the proxy's. */
+static int agent_of(const struct emu_where *where, const struct emu_block *block) {
+    return where->thread != NULL && where->thread->block == block ? where->thread->warp : ASYNC;
+}
+
+void emu_check_release(const struct emu_where *where, uint32_t address) {
+    const struct emu_block *block = block_of(where);
+    struct race *r = block->check;
+    struct mbarrier *m = r == NULL ? NULL : find_mbarrier(r, address);
+    if (m == NULL) return;
+    const int a = agent_of(where, block);
+    r->vc[a][a] = r->clk[a];
+    raise_to(m->past, r->vc[a]);
+    r->clk[a]++;
+}
+
+void emu_check_acquire(const struct emu_where *where, uint32_t address) {
+    const struct emu_block *block = block_of(where);
+    struct race *r = block->check;
+    struct mbarrier *m = r == NULL ? NULL : find_mbarrier(r, address);
+    if (m != NULL) raise_to(r->vc[agent_of(where, block)], m->past);
+}
+
+void emu_check_async_issue(const struct emu_where *where) {
+    const struct emu_block *block = block_of(where);
+    struct race *r = block->check;
+    if (r == NULL) return;
+    const int a = agent_of(where, block);
+    r->vc[a][a] = r->clk[a];
+    raise_to(r->vc[ASYNC], r->vc[a]);
+    r->proxy_ordered = true;
+}
+
+/* ---- accesses ---- */
+
+/* Whether agent a, lane, has not seen what agent b, its lane, did at clock `then`. */
+static bool unseen(const struct race *r, int a, int lane, int b, int b_lane, uint32_t then) {
+    if (a == b) return a != ASYNC && b_lane != lane && then >= r->clk[a];
+    return r->vc[a][b] < then;
+}
+
+struct trouble {
+    const char *what; // NULL: none
+    int agent, lane;
+};
+
+static struct trouble check_read(const struct race *r, struct cell *c, int a, int lane, uint8_t bytes) {
+    if (c->w_clk < r->base || (bytes & ~c->w_half) != 0) return (struct trouble){"reads uninitialised", 0, 0};
+    if (unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
+        return (struct trouble){"RACE: reads what may not have been written yet in", c->w_agent, c->w_lane};
+    return (struct trouble){0};
+}
+
+static struct trouble check_write(const struct race *r, const struct cell *c, int a, int lane, bool atomic) {
+    const bool both_atomic = atomic && c->w_atomic;
+    const bool check_reads = a != ASYNC || r->proxy_ordered;
+    if (c->w_clk >= r->base && !both_atomic && check_reads && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
+        return (struct trouble){"RACE: overwrites what another thread may still be writing in", c->w_agent, c->w_lane};
+    for (int b = 0; b < N_AGENT && check_reads; b++)
+        if (c->r_clk[b] >= r->base && unseen(r, a, lane, b, c->r_lane[b], c->r_clk[b]))
+            return (struct trouble){"RACE: overwrites what may still be read in", b, c->r_lane[b]};
+    return (struct trouble){0};
+}
+
+static void note_read(const struct race *r, struct cell *c, int a, int lane) {
+    const bool again = c->r_clk[a] == r->clk[a] && c->r_lane[a] != lane;
+    c->r_lane[a] = (uint8_t)(again ? MANY : lane);
+    c->r_clk[a] = r->clk[a];
+}
+
+static void note_write(const struct race *r, struct cell *c, int a, int lane, bool atomic, uint8_t bytes) {
+    c->w_half = (uint8_t)(c->w_clk < r->base ? bytes : c->w_half | bytes);
+    c->w_clk = r->clk[a];
+    c->w_agent = (uint8_t)a;
+    c->w_lane = (uint8_t)lane;
+    c->w_atomic = atomic;
+}
+
+static void tell(const struct emu_where *where, struct trouble t, uint32_t address, size_t size) {
+    if (t.agent == ASYNC)
+        emu_report(where, "%s shared memory at byte %u (%zu bytes): other party: an async copy", t.what, address, size);
+    else if (t.what[0] != 'R')
+        emu_report(where, "%s shared memory at byte %u (%zu bytes)", t.what, address, size);
+    else if (t.lane == MANY)
+        emu_report(where, "%s shared memory at byte %u (%zu bytes): other party: several lanes of warp %d", t.what,
+                   address, size, t.agent);
+    else
+        emu_report(where, "%s shared memory at byte %u (%zu bytes): other party: thread %d (warp %d lane %d)", t.what,
+                   address, size, t.agent * 32 + t.lane, t.agent, t.lane);
+}
+
+static bool in_bounds(const struct emu_where *where, const struct emu_block *block, uint32_t address, size_t size) {
+    if (address <= block->shared_bytes && size <= block->shared_bytes - address) {
+        if (size == 0 || address % (size > 16 ? 16 : size) == 0) return true;
+        emu_report(where, "misaligned access of %zu bytes at shared byte %u", size, address);
+        return false;
+    }
+    emu_report(where, "access of %zu bytes at shared byte %u: the block has %zu bytes of shared memory", size, address,
+               block->shared_bytes);
+    return false;
+}
+
+bool emu_check_shared(const struct emu_where *where, enum emu_access access, uint32_t address, size_t size) {
+    const struct emu_block *block = block_of(where);
+    if (!in_bounds(where, block, address, size)) return false;
+    struct race *r = block->check;
+    if (r == NULL || r->cell == NULL) return true;
+    const int a = agent_of(where, block);
+    const int lane = where->thread != NULL ? where->thread->lane : 0;
+    const bool reads = access == EMU_READ || access == EMU_ASYNC_READ;
+    const uint64_t end = (uint64_t)address + size;
+    for (uint32_t pair = address / 2; pair * 2 < end; pair++) {
+        struct cell *c = &r->cell[pair];
+        const uint8_t low = pair * 2 < address ? 2 : 3, high = pair * 2 + 2 > end ? 1 : 3, bytes = low & high;
+        struct trouble t = {0};
+        if (reads)
+            t = check_read(r, c, a, lane, bytes);
+        else
+            t = check_write(r, c, a, lane, access == EMU_ATOMIC);
+        if (access == EMU_ATOMIC && t.what == NULL && (c->w_clk < r->base || (bytes & ~c->w_half) != 0))
+            t.what = "reads (atomically) uninitialised";
+        if (reads)
+            note_read(r, c, a, lane);
+        else
+            note_write(r, c, a, lane, access == EMU_ATOMIC, bytes);
+        if (t.what != NULL) {
+            tell(where, t, address, size);
+            break; // one report per access
+        }
+    }
+    return true;
+}

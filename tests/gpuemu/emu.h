@@ -1,0 +1,162 @@
+/* The line between the two halves of libcuda_emu.so: the interpreter (ptx*, exec*, fiber, warp, tensor, hopper) and
+ * the driver (driver, memory, stream, check, limits, count, report, options).
+ *
+ * The interpreter owns modules, kernels and everything that lives for one launch (blocks, warps, threads, shared
+ * memory). The driver owns memory, streams and all checks. Lifetime: a module until emu_module_free; emu_block and
+ * emu_thread only inside emu_run. Threading: one thread at a time, under the driver's lock.
+ * Errors: whatever is wrong with a program under test goes to emu_report; emu_run then returns false.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- options (options.c): from NT_EMU ---- */
+
+enum emu_timing { EMU_EARLY, EMU_LATE, EMU_RANDOM };
+enum emu_order { EMU_FORWARD, EMU_BACKWARD, EMU_SHUFFLED };
+
+struct emu_options { // as listed in options.c
+    int32_t devices, cc, driver, peer;
+    uint64_t memory, seed;
+    int32_t order;           // enum emu_order of threads and blocks
+    int32_t copies, streams; // enum emu_timing of cp.async and TMA, and of stream work
+    int32_t idle_ms, check, uninit, leaks, stream0, hostguard;
+    int32_t ulp, shuffle; // error of approximate functions; order of sums inside mma
+    int32_t exitcode, trace;
+    char *count, *regs; // files; NULL: none
+};
+const struct emu_options *emu_options(void);
+
+/* ---- modules (interpreter) ---- */
+
+struct emu_module;
+
+struct emu_kernel {
+    const char *name;
+    struct emu_module *module;
+    int32_t n_param, param_bytes;
+    const int32_t *param_offset, *param_size;   // [n_param]
+    int64_t shared_bytes;                       // static
+    int64_t local_bytes;                        // depot, per thread
+    int32_t maxntid[3], reqntid[3], cluster[3]; // 0: not given
+    void *count;                                // count.c's, NULL at first
+    void *limits;                               // limits.c's: registers from the table and the like
+    int64_t max_dynamic_shared;                 // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, -1: not set
+};
+
+/* Parses PTX text. NULL with a sentence in `error` when it cannot be run; target is the number in ".target sm_NN".
+ * Module variables are placed with emu_alloc_global. */
+struct emu_module *emu_module_load(const char *text, int32_t device, int32_t *target, char *error, size_t n_error);
+void emu_module_free(struct emu_module *module);
+struct emu_kernel *emu_module_kernel(struct emu_module *module, const char *name);
+bool emu_module_global(struct emu_module *module, const char *name, uint64_t *address, size_t *size);
+
+/* ---- running (interpreter) ---- */
+
+struct emu_launch {
+    struct emu_kernel *kernel;
+    uint32_t grid[3], block[3], cluster[3];
+    uint32_t dynamic_shared;
+    const uint8_t *params; // [kernel->param_bytes]
+    int32_t device;
+    uint64_t number; // of this launch in the process
+};
+
+/* Runs a whole grid; false when something was reported. */
+bool emu_run(const struct emu_launch *launch);
+
+struct emu_block {
+    const struct emu_launch *launch;
+    uint32_t index[3];
+    uint32_t linear; // block number in the grid
+    int32_t n_thread, n_warp;
+    uint8_t *shared; // static, then dynamic
+    size_t shared_bytes;
+    void *check; // check.c's
+};
+
+struct emu_thread {
+    struct emu_block *block;
+    uint32_t index[3];
+    int32_t linear, warp, lane;
+};
+
+struct emu_instr {
+    const char *text;         // as in the PTX, for reports
+    int32_t opcode_class;     // enum emu_class
+    int32_t ptx_line, number; // line in the PTX text; index in the kernel
+    const char *file;         // of .loc, NULL without -lineinfo
+    int32_t line;
+};
+
+enum emu_class {
+    EMU_CLASS_ALU,
+    EMU_CLASS_FLOAT,
+    EMU_CLASS_SPECIAL,
+    EMU_CLASS_BRANCH,
+    EMU_CLASS_GLOBAL,
+    EMU_CLASS_SHARED,
+    EMU_CLASS_LOCAL,
+    EMU_CLASS_CONST,
+    EMU_CLASS_ATOMIC,
+    EMU_CLASS_COPY,
+    EMU_CLASS_TENSOR,
+    EMU_CLASS_BARRIER,
+    EMU_CLASS_WARP,
+    EMU_CLASS_OTHER,
+    EMU_N_CLASS
+};
+
+struct emu_where {
+    const struct emu_thread *thread; // NULL: no thread in particular
+    const struct emu_block *block;
+    const struct emu_instr *instr;
+};
+
+/* ---- what the driver half offers the interpreter ---- */
+
+enum emu_access { EMU_READ, EMU_WRITE, EMU_ATOMIC, EMU_ASYNC_READ, EMU_ASYNC_WRITE };
+
+/* One sentence on what the program under test did wrong (report.c). where may be NULL. */
+void emu_report(const struct emu_where *where, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int64_t emu_report_total(void); // grows with each report, also with those not printed
+
+/* Before each access to global memory: bounds, lifetime, alignment, initialised, conflicts between blocks. When false
+ * the access must not be made (it was reported). Also for the async copies' global side. */
+bool emu_check_global(const struct emu_where *where, enum emu_access access, uint64_t address, size_t size);
+/* Before each access to shared memory of `block`; address from the start of its shared memory. thread NULL in where:
+ * the async proxy (TMA) acts. An async copy is a write when it lands, by the thread that issued it. */
+bool emu_check_shared(const struct emu_where *where, enum emu_access access, uint32_t address, size_t size);
+void emu_check_block_begin(struct emu_block *block);
+void emu_check_block_end(struct emu_block *block);
+/* A barrier joins these warps (bit mask) of the block; __syncwarp: only one bit. */
+void emu_check_barrier(struct emu_block *block, uint32_t warps);
+void emu_check_syncwarp(const struct emu_thread *thread);
+/* mbarrier at a shared address: arrive releases, a wait that succeeds acquires; TMA completion releases as well. */
+void emu_check_release(const struct emu_where *where, uint32_t address);
+/* When an async copy is issued: what the issuing warp has seen is what the copy may overwrite later. */
+void emu_check_async_issue(const struct emu_where *where);
+void emu_check_acquire(const struct emu_where *where, uint32_t address);
+
+/* One warp-level memory instruction: the addresses of the lanes in `mask` (count.c). size: bytes per lane. */
+void emu_count_access(const struct emu_where *where, bool shared, bool write, uint32_t mask, const uint64_t address[32],
+                      int32_t size);
+/* n executions of an instruction by lanes. */
+void emu_count_instr(const struct emu_where *where, int64_t n);
+
+/* Memory of module variables; 0 when there is no more. */
+uint64_t emu_alloc_global(int32_t device, size_t size);
+void emu_free_now(uint64_t base);
+
+/* TMA descriptors: what cuTensorMapEncodeTiled wrote. false: not one of ours. */
+struct emu_tensor_map {
+    uint64_t address;
+    int32_t rank, element_bytes;
+    uint64_t dim[5], stride[5]; // elements; bytes (stride[0] = element_bytes)
+    uint32_t box[5], element_stride[5];
+    int32_t swizzle;    // bytes: 0, 32, 64, 128
+    int32_t interleave; // 0
+    bool nan_fill;
+};
+bool emu_tensor_map_decode(const void *map, struct emu_tensor_map *out);
