@@ -15,6 +15,8 @@ else()
   if(NT_NVCC)
     get_filename_component(nvcc_real ${NT_NVCC} REALPATH)
     get_filename_component(nvcc_home ${nvcc_real}/../.. ABSOLUTE)
+    find_file(NT_CUDA_STUB libcuda.so HINTS ${nvcc_home}/lib64/stubs ${nvcc_home}/lib/stubs # for a test
+              ${nvcc_home}/targets/x86_64-linux/lib/stubs NO_DEFAULT_PATH)
     find_path(NT_CUDA_INCLUDE cuda.h HINTS ${nvcc_home}/include ${nvcc_home}/targets/x86_64-linux/include)
   endif()
   if(NT_NVCC AND NT_CUDA_INCLUDE)

@@ -9,11 +9,15 @@ static nt_status absent(void) {
     return nt_gpu_driver_open(&driver);
 }
 
-nt_status nt_backend_open_cuda(struct nt_backend *be, int32_t device, struct nt_pool *pool) {
+nt_status nt_cuda_open_partly(struct nt_backend *be, int32_t device, struct nt_pool *pool) {
     (void)device;
     (void)pool;
     *be = (struct nt_backend){0};
     return absent();
+}
+
+nt_status nt_backend_open_cuda(struct nt_backend *be, int32_t device, struct nt_pool *pool) {
+    return nt_cuda_open_partly(be, device, pool);
 }
 
 void nt_cuda_close(struct nt_backend *be) {

@@ -7,14 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static nt_status take_bodies(struct nt_backend *be) {
-    const struct nt_ops *bodies = nt_cuda_bodies();
+static nt_status check_bodies(const struct nt_ops *bodies) {
 #define NT_OP(name, doc)                                                                                               \
     if (!bodies->name) return NT_FAIL(NT_E_UNSUPPORTED, "op %s has no CUDA body", #name);
 #include "ops.def"
 #undef NT_OP
-    be->ops = *bodies;
-    snprintf(be->level, sizeof be->level, "sm_%d", be->cuda->facts.cc);
     return NT_OK;
 }
 
@@ -50,7 +47,8 @@ static nt_status open_parts(struct nt_backend *be, int32_t device) {
     NT_TRY(open_context(cuda, device));
     NT_TRY(nt_cuda_load_kernels(cuda));
     NT_TRY(nt_cuda_open_memory(cuda));
-    NT_TRY(take_bodies(be));
+    be->ops = *nt_cuda_bodies();
+    snprintf(be->level, sizeof be->level, "sm_%d", cuda->facts.cc);
     if (cuda->facts.jit && !driver->overridden) {
         nt_warn("cuda", "no machine code for compute capability %d.%d in this build: the driver compiles the kernels",
                 cuda->facts.cc / 10, cuda->facts.cc % 10);
@@ -58,7 +56,15 @@ static nt_status open_parts(struct nt_backend *be, int32_t device) {
     return NT_OK;
 }
 
-nt_status nt_backend_open_cuda(struct nt_backend *be, int32_t device, struct nt_pool *pool) {
+static nt_status close_after(struct nt_backend *be, nt_status st) {
+    struct nt_error error;
+    nt_error_take(&error); /* closing must not replace the sentence */
+    nt_backend_close(be);
+    nt_error_give(&error);
+    return st;
+}
+
+nt_status nt_cuda_open_partly(struct nt_backend *be, int32_t device, struct nt_pool *pool) {
     *be = (struct nt_backend){.name = "cuda",
                               .memory = nt_cuda_memory(),
                               .weight_format = NT_WEIGHT_BF16_ROWS,
@@ -67,14 +73,13 @@ nt_status nt_backend_open_cuda(struct nt_backend *be, int32_t device, struct nt_
     be->cuda = calloc(1, sizeof *be->cuda);
     if (!be->cuda) return NT_FAIL(NT_E_NOMEM, "no memory for the CUDA backend's state");
     const nt_status st = open_parts(be, device);
-    if (st != NT_OK) {
-        struct nt_error error;
-        nt_error_take(&error); /* closing must not replace the sentence */
-        nt_backend_close(be);
-        nt_error_give(&error);
-        return nt_trail_at(st, __FILE__, __LINE__);
-    }
-    return NT_OK;
+    return st == NT_OK ? NT_OK : nt_trail_at(close_after(be, st), __FILE__, __LINE__);
+}
+
+nt_status nt_backend_open_cuda(struct nt_backend *be, int32_t device, struct nt_pool *pool) {
+    NT_TRY(nt_cuda_open_partly(be, device, pool));
+    const nt_status st = check_bodies(&be->ops);
+    return st == NT_OK ? NT_OK : nt_trail_at(close_after(be, st), __FILE__, __LINE__);
 }
 
 void nt_cuda_close(struct nt_backend *be) {

@@ -66,6 +66,8 @@ struct nt_cuda {
     bool capturing;
 };
 
+/* As nt_backend_open_cuda, but an op without a body stays NULL: for tests of single ops. */
+NT_MUST nt_status nt_cuda_open_partly(struct nt_backend *be, int32_t device, struct nt_pool *pool);
 /* Called by nt_backend_close. */
 void nt_cuda_close(struct nt_backend *be);
 /* Makes the context current in the calling thread. */

@@ -11,7 +11,7 @@ static const struct {
     const char *image, *name, *symbol;
     int32_t max_dynamic_shared;
 } rows[NT_CUDA_KERNEL_COUNT + 1] = {
-    /* one more: there may be none */
+/* one more: there may be none */
 #define NT_CUDA_KERNEL(image, name, max_dynamic_shared) {#image, #name, "nt_" #name, (max_dynamic_shared)},
 #include "cuda_kernels.def"
 #undef NT_CUDA_KERNEL

@@ -137,14 +137,18 @@ static nt_status repack(const struct nt_packed *from, struct nt_packed *to, void
     return NT_OK;
 }
 
+static void stage_weights(struct stage *s, const struct nt_packed *from, struct nt_packed *to) {
+    void *rows = NULL;
+    s->st = repack(from, to, &rows);
+    to->data = in(s, rows, s->st == NT_OK ? nt_packed_bytes(to->format, to->n, to->k) : 0);
+    free(rows); /* an upload does not need its source any more */
+}
+
 static nt_status staged_gemm(struct nt_backend *be, const struct nt_gemm_args *args) {
     struct stage s = begin(be);
     struct nt_gemm_args a = *args;
     struct nt_packed w;
-    void *rows = NULL;
-    s.st = repack(args->w, &w, &rows);
-    w.data = in(&s, rows, s.st == NT_OK ? nt_packed_bytes(w.format, w.n, w.k) : 0);
-    free(rows); /* an upload does not need its source any more */
+    stage_weights(&s, args->w, &w);
     a.w = &w;
     a.x = in(&s, args->x, matrix(args->n_tok, args->ldx, args->w->k, sizeof *args->x));
     a.bias = in(&s, args->bias, vector(args->w->n, sizeof *args->bias));
@@ -329,6 +333,35 @@ static nt_status staged_logit_pick(struct nt_backend *be, const struct nt_logit_
     a.id = in(&s, args->id, vector(args->n_row, sizeof *args->id));
     a.value = inout(&s, args->value, vector(args->n_row, sizeof *args->value));
     return RUN(&s, logit_pick, &a);
+}
+
+static nt_status staged_logit_sample(struct nt_backend *be, const struct nt_logit_sample_args *args) {
+    struct stage s = begin(be);
+    struct nt_logit_sample_args a = *args;
+    a.logits = in(&s, args->logits, matrix(args->n_row, args->ld, args->n_vocab, sizeof *args->logits));
+    a.inv_temp = in(&s, args->inv_temp, vector(args->n_row, sizeof *args->inv_temp));
+    a.top_p = in(&s, args->top_p, vector(args->n_row, sizeof *args->top_p));
+    a.min_p = in(&s, args->min_p, vector(args->n_row, sizeof *args->min_p));
+    a.top_k = in(&s, args->top_k, vector(args->n_row, sizeof *args->top_k));
+    a.seed = in(&s, args->seed, vector(args->n_row, sizeof *args->seed));
+    a.stream = in(&s, args->stream, vector(args->n_row, sizeof *args->stream));
+    a.index = inout(&s, args->index, vector(args->n_row, sizeof *args->index));
+    return RUN(&s, logit_sample, &a);
+}
+
+static nt_status staged_head_argmax(struct nt_backend *be, const struct nt_head_argmax_args *args) {
+    struct stage s = begin(be);
+    struct nt_head_argmax_args a = *args;
+    struct nt_packed w;
+    stage_weights(&s, args->w, &w);
+    a.w = &w;
+    a.x = in(&s, args->x, matrix(args->n_row, args->ldx, args->w->k, sizeof *args->x));
+    a.inv_temp = in(&s, args->inv_temp, vector(args->n_row, sizeof *args->inv_temp));
+    a.seed = in(&s, args->seed, vector(args->n_row, sizeof *args->seed));
+    a.stream = in(&s, args->stream, vector(args->n_row, sizeof *args->stream));
+    a.value = inout(&s, args->value, vector(args->n_row, sizeof *args->value));
+    a.index = inout(&s, args->index, vector(args->n_row, sizeof *args->index));
+    return RUN(&s, head_argmax, &a);
 }
 
 nt_status nt_cuda_staged_ops(struct nt_backend *cuda, struct nt_backend *out) {

@@ -71,9 +71,6 @@ struct nt_blaslt_result {
        struct nt_blaslt_result results[], int *found))                                                                 \
     X(int, cublasLtMatmulAlgoConfigGetAttribute,                                                                       \
       (const struct nt_blaslt_algo *algo, int attr, void *value, size_t bytes, size_t *written))                       \
-    X(int, cublasLtMatmulAlgoCheck,                                                                                    \
-      (void *handle, void *desc, void *a, void *b, void *c, void *d, const struct nt_blaslt_algo *algo,                \
-       struct nt_blaslt_result *result))                                                                               \
     X(int, cublasLtMatmul,                                                                                             \
       (void *handle, void *desc, const void *alpha, const void *a, void *a_layout, const void *b, void *b_layout,      \
        const void *beta, const void *c, void *c_layout, void *d, void *d_layout, const struct nt_blaslt_algo *algo,    \
@@ -120,14 +117,10 @@ struct nt_nccl_config {
     X(const char *, ncclGetLastError, (void *comm))                                                                    \
     X(int, ncclAllReduce,                                                                                              \
       (const void *from, void *to, size_t count, int type, int op, void *comm, struct CUstream_st *stream))            \
-    X(int, ncclReduceScatter,                                                                                          \
-      (const void *from, void *to, size_t to_count, int type, int op, void *comm, struct CUstream_st *stream))         \
     X(int, ncclAllGather,                                                                                              \
       (const void *from, void *to, size_t from_count, int type, void *comm, struct CUstream_st *stream))               \
     X(int, ncclBroadcast,                                                                                              \
       (const void *from, void *to, size_t count, int type, int root, void *comm, struct CUstream_st *stream))          \
-    X(int, ncclSend, (const void *from, size_t count, int type, int peer, void *comm, struct CUstream_st *stream))     \
-    X(int, ncclRecv, (void *to, size_t count, int type, int peer, void *comm, struct CUstream_st *stream))             \
     X(int, ncclGroupStart, (void))                                                                                     \
     X(int, ncclGroupEnd, (void))
 

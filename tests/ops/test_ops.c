@@ -1,6 +1,9 @@
-/* test_ops check|perf|list [op]: see test_ops.h. */
+/* test_ops check|perf|list [op] [--device cuda]: see test_ops.h. The device is the first visible one, or that of the
+ * driver NOCTURNE_CUDA_DRIVER names. */
 #include "test_ops.h"
 #include "clock.h"
+#include "cuda_backend.h"
+#include "cuda_staged.h"
 #include "peak.h"
 #include <math.h>
 #include <stdarg.h>
@@ -38,7 +41,7 @@ void op_fail(struct op_env *env, const char *fmt, ...) {
     if (++env->n_failed > MAX_LINES) return;
     va_list args;
     va_start(args, fmt);
-    printf("FAIL %s/%s %s: ", nt_op_name(env->op), env->name, nt_isa_name(env->isa));
+    printf("FAIL %s/%s %s: ", nt_op_name(env->op), env->name, env->be[0].level);
     vprintf(fmt, args);
     printf("\n");
     va_end(args);
@@ -162,7 +165,11 @@ void op_measure(struct op_env *env, const char *what, double flops, double bytes
     const double gflops = flops / best * 1e-9, gb = bytes / best * 1e-9;
     const double of_peak = fmax(gflops / env->gflops, gb / env->read_gb_s);
     printf("%-12s %-9s %-36s %10.1f us %8.1f GB/s %8.1f GFLOP/s %6.1f %% of peak\n", nt_op_name(env->op),
-           nt_isa_name(env->isa), what, best * 1e6, gb, gflops, 100 * of_peak);
+           env->be[0].level, what, best * 1e6, gb, gflops, 100 * of_peak);
+}
+
+bool op_too_large(const struct op_env *env, double work) {
+    return env->emulated && work > 2e6;
 }
 
 struct totals {
@@ -170,8 +177,7 @@ struct totals {
     int64_t n_checked;
 };
 
-static bool has_body(enum nt_isa isa, enum nt_op op) {
-    const struct nt_ops *ops = nt_cpu_bodies(isa);
+static bool has_body(const struct nt_ops *ops, enum nt_op op) {
     switch (op) {
 #define NT_OP(name, doc)                                                                                               \
     case NT_OP_##name:                                                                                                 \
@@ -195,10 +201,21 @@ static void run_case(struct op_env *env, const struct op_case *c, bool perf, str
     c->check(env);
     if (env->n_checked == 0) op_fail(env, "compared nothing");
     printf("%-4s %-12s %-28s %-9s %lld comparisons\n", env->n_failed ? "FAIL" : "ok", nt_op_name(c->op), c->name,
-           nt_isa_name(env->isa), (long long)env->n_checked);
+           env->be[0].level, (long long)env->n_checked);
     totals->n_run++;
     totals->n_failed += env->n_failed > 0;
     totals->n_checked += env->n_checked;
+}
+
+static void run_cases(struct op_env *env, const struct nt_ops *bodies, const char *only, bool perf,
+                      struct totals *totals) {
+    for (int f = 0; f < N_FILES; f++) {
+        for (int i = 0; i < all_cases[f]->count; i++) {
+            const struct op_case *c = &all_cases[f]->cases[i];
+            if (only && strcmp(only, nt_op_name(c->op)) != 0) continue;
+            if (has_body(bodies, c->op)) run_case(env, c, perf, totals);
+        }
+    }
 }
 
 static void run_level(enum nt_isa isa, const char *only, bool perf, struct nt_pool *pools[OP_BACKENDS],
@@ -208,14 +225,31 @@ static void run_level(enum nt_isa isa, const char *only, bool perf, struct nt_po
     double read_gb_s[2] = {0};
     if (perf) NT_CHECK(nt_peak_read(pools[OP_BACKENDS - 1], read_gb_s) == NT_OK);
     env.read_gb_s = read_gb_s[1];
-    for (int f = 0; f < N_FILES; f++) {
-        for (int i = 0; i < all_cases[f]->count; i++) {
-            const struct op_case *c = &all_cases[f]->cases[i];
-            if (only && strcmp(only, nt_op_name(c->op)) != 0) continue;
-            if (has_body(isa, c->op)) run_case(&env, c, perf, totals);
-        }
-    }
+    run_cases(&env, nt_cpu_bodies(isa), only, perf, totals);
     for (int i = 0; i < OP_BACKENDS; i++) nt_backend_close(&env.be[i]);
+}
+
+/* Every failure of a device is one of the test: it was asked for. */
+static int run_cuda(const char *only) {
+    struct nt_pool *pool;
+    struct nt_backend cuda;
+    struct op_env env = {.isa = NT_ISA_PORTABLE, .cuda = true};
+    struct totals totals = {0};
+    NT_CHECK(nt_pool_new(&pool, 1, false, 0, 1) == NT_OK);
+    if (nt_cuda_open_partly(&cuda, 0, pool) != NT_OK) {
+        printf("FAIL no CUDA device: %s\n", nt_error_last()->text);
+        nt_pool_free(pool);
+        return 1;
+    }
+    env.emulated = cuda.cuda->facts.overridden;
+    for (int i = 0; i < OP_BACKENDS; i++) NT_CHECK(nt_cuda_staged_ops(&cuda, &env.be[i]) == NT_OK);
+    run_cases(&env, &cuda.ops, only, false, &totals);
+    for (int i = 0; i < OP_BACKENDS; i++) nt_backend_close(&env.be[i]);
+    printf("%d cases run on %s, %lld comparisons, %d failed\n", totals.n_run, cuda.cuda->facts.name,
+           (long long)totals.n_checked, totals.n_failed);
+    nt_backend_close(&cuda);
+    nt_pool_free(pool);
+    return totals.n_failed > 0 || totals.n_run == 0;
 }
 
 static int run(const char *only, bool perf) {
@@ -247,7 +281,7 @@ static int list(void) {
                 n += all_cases[f]->cases[i].op == (enum nt_op)op && all_cases[f]->cases[i].check != NULL;
         printf("%-14s %2d cases, bodies:", nt_op_name((enum nt_op)op), n);
         for (int isa = 0; isa < N_LEVELS; isa++)
-            if (has_body((enum nt_isa)isa, (enum nt_op)op)) printf(" %s", nt_isa_name((enum nt_isa)isa));
+            if (has_body(nt_cpu_bodies((enum nt_isa)isa), (enum nt_op)op)) printf(" %s", nt_isa_name((enum nt_isa)isa));
         printf("%s\n", n ? "" : "  <- no case");
         missing += n == 0;
     }
@@ -255,11 +289,21 @@ static int list(void) {
 }
 
 int main(int argc, char **argv) {
-    const char *mode = argc > 1 ? argv[1] : "";
-    const char *only = argc > 2 ? argv[2] : NULL;
-    if (strcmp(mode, "check") == 0) return run(only, false);
-    if (strcmp(mode, "perf") == 0) return run(only, true);
-    if (strcmp(mode, "list") == 0) return list();
-    fprintf(stderr, "usage: test_ops check|perf|list [op]\n");
+    const char *words[2] = {"", NULL}; /* mode, op */
+    bool cuda = false, wrong = false;
+    for (int i = 1, n = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--device") == 0 && i + 1 < argc && strcmp(argv[i + 1], "cuda") == 0) {
+            cuda = true;
+            i++;
+        } else if (n < 2) {
+            words[n++] = argv[i];
+        } else {
+            wrong = true;
+        }
+    }
+    if (!wrong && strcmp(words[0], "check") == 0) return cuda ? run_cuda(words[1]) : run(words[1], false);
+    if (!wrong && strcmp(words[0], "perf") == 0 && !cuda) return run(words[1], true);
+    if (!wrong && strcmp(words[0], "list") == 0) return list();
+    fprintf(stderr, "usage: test_ops check|perf|list [op]   test_ops check [op] --device cuda\n");
     return 2;
 }

@@ -1,4 +1,4 @@
-/* The op test: every body of every instruction set against a double-precision reference.
+/* The op test: every body of every instruction set and of CUDA against a double-precision reference.
  *
  * A cases_<op>.c file exports one struct op_cases; test_ops.c lists them. A case checks one op: it draws its inputs
  * from op_random (deterministic), runs the op on both backends of the environment (one and two threads) and compares
@@ -14,8 +14,10 @@
 enum { OP_BACKENDS = 2 };
 
 struct op_env {
-    struct nt_backend be[OP_BACKENDS]; /* same level, 1 and 2 threads */
+    struct nt_backend be[OP_BACKENDS]; /* same level, 1 and 2 threads; CUDA: both stage to one device (cuda_staged.h) */
     enum nt_isa isa;
+    bool cuda;
+    bool emulated; /* the CUDA device is an interpreter: cases leave out what op_too_large says */
     enum nt_op op;
     const char *name; /* of the case */
     int n_failed;     /* failures of this case so far */
@@ -54,6 +56,9 @@ void op_random_f32(uint64_t *state, float *to, int64_t count, float scale);
 void op_random_bf16(uint64_t *state, nt_bf16 *to, int64_t count, float scale);
 /* Zeroed, 64-byte aligned; ends the test when there is no memory. */
 void *op_alloc(size_t bytes);
+
+/* Whether a call of so many multiply-adds, or elements touched, would take the emulator too long. Never on hardware. */
+bool op_too_large(const struct op_env *env, double work);
 
 /* Times run(ctx) (best of several, at least 20 ms in all) on the 2-thread backend and prints us, GB/s, GFLOP/s and the
  * larger of the two shares of the measured peaks. flops, bytes: of one run. run returns the op's status. */

@@ -1,0 +1,208 @@
+/* Opening the CUDA backend: every way it can fail has its own sentence, and the choice of a device. */
+#include "cuda_backend.h"
+#include "gpu_api.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+struct answer {
+    nt_status st;
+    int32_t value;
+    char text[NT_ERROR_TEXT];
+};
+
+/* A driver is loaded once per process and reads its environment then: each try has a process of its own. */
+static void in_child(const char *driver, const char *emu, struct answer (*run)(int32_t arg), int32_t arg,
+                     struct answer *out) {
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        (void)(driver ? setenv("NOCTURNE_CUDA_DRIVER", driver, 1) : unsetenv("NOCTURNE_CUDA_DRIVER"));
+        (void)(emu ? setenv("NT_EMU", emu, 1) : unsetenv("NT_EMU"));
+        const struct answer answer = run(arg);
+        _exit(write(ends[1], &answer, sizeof answer) == sizeof answer ? 0 : 1);
+    }
+    close(ends[1]);
+    assert_int_equal(read(ends[0], out, sizeof *out), sizeof *out);
+    close(ends[0]);
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+static struct answer answer_of(nt_status st, int32_t value) {
+    struct answer a = {.st = st, .value = value};
+    if (st != NT_OK) (void)snprintf(a.text, sizeof a.text, "%s", nt_error_last()->text);
+    return a;
+}
+
+static struct answer open_backend(int32_t device) {
+    struct nt_backend be;
+    const nt_status st = nt_backend_open_cuda(&be, device, NULL);
+    const struct answer a = answer_of(st, st == NT_OK ? be.cuda->facts.cc : 0);
+    if (st == NT_OK)
+        nt_backend_close(&be);
+    else if (be.cuda)
+        return (struct answer){.st = NT_E_INTERNAL, .text = "the state of a failed open was not released"};
+    return a;
+}
+
+static void expect(const char *driver, const char *emu, int32_t device, nt_status st, const char *says) {
+    struct answer a;
+    in_child(driver, emu, open_backend, device, &a);
+    if (a.st != st || !strstr(a.text, says)) fail_msg("%d \"%s\", expected \"%s\"", a.st, a.text, says);
+}
+
+#ifndef NT_HAVE_CUDA
+
+static void test_absent(void **state) {
+    (void)state;
+    expect(NULL, NULL, 0, NT_E_UNSUPPORTED, "this build has no CUDA backend: nvcc was not found");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_absent)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+#else
+
+static void test_no_driver(void **state) {
+    (void)state;
+    expect("/nonexistent/libcuda.so", NULL, 0, NT_E_UNSUPPORTED,
+           "NOCTURNE_CUDA_DRIVER names a library that does not open: /nonexistent/libcuda.so");
+    struct answer a;
+    in_child(NULL, NULL, open_backend, 0, &a); /* a machine with a GPU opens it */
+    if (a.st == NT_OK) return;
+    assert_int_equal(a.st, NT_E_UNSUPPORTED);
+    assert_true(a.text[0] != '\0');
+}
+
+static void test_no_driver_library(void **state) {
+    (void)state;
+    expect("libm.so.6", NULL, 0, NT_E_UNSUPPORTED, "libm.so.6 is no CUDA driver: it lacks cuInit");
+}
+
+static void test_stub(void **state) {
+    (void)state;
+#ifdef NT_CUDA_STUB
+    expect(NT_CUDA_STUB, NULL, 0, NT_E_UNSUPPORTED, "is the stub library of the CUDA toolkit, not a driver");
+#else
+    skip();
+#endif
+}
+
+#ifdef NT_CUDA_EMU
+
+static void test_too_old(void **state) {
+    (void)state;
+    expect(NT_CUDA_EMU, "driver=11080", 0, NT_E_UNSUPPORTED, "is too old: it supports CUDA 11.8, and 12.0 is needed");
+}
+
+static void test_no_device(void **state) {
+    (void)state;
+    expect(NT_CUDA_EMU, "devices=0", 0, NT_E_UNSUPPORTED, "sees no device");
+    expect(NT_CUDA_EMU, "devices=2", 2, NT_E_UNSUPPORTED, "there is no CUDA device 2: the driver sees 2");
+    expect(NT_CUDA_EMU, "devices=2", -1, NT_E_UNSUPPORTED, "there is no CUDA device -1");
+}
+
+static void test_opens(void **state) {
+    (void)state;
+    static const char *const options[] = {"cc=80", "cc=90", "cc=80,driver=12000", "devices=2,cc=90,leaks=1"};
+    static const int32_t cc[] = {80, 90, 80, 90};
+    for (int i = 0; i < 4; i++) {
+        struct answer a;
+        in_child(NT_CUDA_EMU, options[i], open_backend, i == 3, &a);
+        if (a.st != NT_OK) fail_msg("%s: %s", options[i], a.text);
+        assert_int_equal(a.value, cc[i]);
+    }
+}
+
+/* arg: 100 * local_size + local_rank */
+static struct answer pick(int32_t arg) {
+    int32_t device = -1;
+    const nt_status st = nt_cuda_pick_device(arg % 100, arg / 100, &device);
+    return answer_of(st, device);
+}
+
+static void test_pick(void **state) {
+    (void)state;
+    static const struct {
+        const char *emu;
+        int32_t arg, device; /* device -1: an error */
+    } rows[] = {
+        {"devices=1", 100, 0 },
+        {"devices=1", 403, 0 },
+        {"devices=4", 403, 3 },
+        {"devices=4", 201, 1 },
+        {"devices=2", 403, -1},
+        {"devices=3", 400, -1}
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct answer a;
+        in_child(NT_CUDA_EMU, rows[i].emu, pick, rows[i].arg, &a);
+        assert_int_equal(a.st, rows[i].device < 0 ? NT_E_CONFIG : NT_OK);
+        if (rows[i].device >= 0) {
+            assert_int_equal(a.value, rows[i].device);
+            continue;
+        }
+        assert_non_null(strstr(a.text, "4 ranks on this node and "));
+        assert_non_null(strstr(a.text, "a rank needs a device of its own"));
+    }
+}
+
+static struct answer facts(int32_t device) {
+    struct nt_cuda_facts f[2];
+    unsigned char uuids[2][16];
+    for (int i = 0; i < 2; i++) {
+        const nt_status st = nt_cuda_device_facts(device + i, &f[i]);
+        if (st != NT_OK) return answer_of(st, 0);
+        memcpy(uuids[i], f[i].uuid, sizeof uuids[i]);
+    }
+    const bool sane = f[0].name[0] && f[0].n_sm > 0 && f[0].max_shared >= 48 << 10 && f[0].memory > 0 &&
+                      f[0].overridden && f[0].driver >= NT_GPU_DRIVER_NEEDED;
+    return answer_of(nt_cuda_check_shared((const unsigned char(*)[16])uuids, 2), sane);
+}
+
+static void test_facts(void **state) {
+    (void)state;
+    struct answer a;
+    in_child(NT_CUDA_EMU, "devices=2", facts, 0, &a);
+    assert_int_equal(a.st, NT_OK); /* two devices differ */
+    assert_true(a.value);
+}
+#endif
+
+static void test_shared(void **state) {
+    (void)state;
+    const unsigned char uuids[3][16] = {
+        {1, 2},
+        {1, 3},
+        {1, 2}
+    };
+    assert_int_equal(nt_cuda_check_shared(uuids, 2), NT_OK);
+    assert_int_equal(nt_cuda_check_shared(uuids, 3), NT_E_CONFIG);
+    assert_non_null(strstr(nt_error_last()->text, "the ranks 0 and 2 of this node have the same CUDA device"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_driver), cmocka_unit_test(test_no_driver_library),
+        cmocka_unit_test(test_stub),      cmocka_unit_test(test_shared),
+#ifdef NT_CUDA_EMU
+        cmocka_unit_test(test_too_old),   cmocka_unit_test(test_no_device),
+        cmocka_unit_test(test_opens),     cmocka_unit_test(test_pick),
+        cmocka_unit_test(test_facts),
+#endif
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+#endif

@@ -1,0 +1,250 @@
+/* The CUDA backend at work: memory, launches, graphs. Runs on the emulator, which reports what the driver would let
+ * pass; each of its reports fails the call that ran the work. */
+#include "cuda_backend.h"
+#include "cuda_bodies.h"
+#include "cuda_images.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#if !defined NT_HAVE_CUDA || !defined NT_CUDA_EMU
+
+int main(void) {
+    return 0; /* nothing to run on */
+}
+
+#else
+
+static struct nt_backend be;
+
+static int open_be(void **state) {
+    (void)state;
+    setenv("NOCTURNE_CUDA_DRIVER", NT_CUDA_EMU, 1);
+    setenv("NT_EMU", "cc=80,leaks=1,stream0=0", 1);
+    if (nt_backend_open_cuda(&be, 0, NULL) == NT_OK) return 0;
+    (void)fprintf(stderr, "%s\n", nt_error_last()->text);
+    return 1;
+}
+
+static int close_be(void **state) {
+    (void)state;
+    nt_backend_close(&be);
+    return 0;
+}
+
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        if ((call) != NT_OK) fail_msg("%s", nt_error_last()->text);                                                    \
+    } while (0)
+
+static void fill(unsigned char *p, size_t n, uint32_t seed) {
+    for (size_t i = 0; i < n; i++) p[i] = (unsigned char)((i * 2654435761u + seed) >> 13);
+}
+
+/* Sizes around the segments and halves of the staging, and more than the ring in flight at once. */
+static void test_copies(void **state) {
+    (void)state;
+    static const size_t sizes[] = {
+        1, 63, 4096, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (2 << 20) - 1, (2 << 20) + 64, (5 << 20) + 12345, 20 << 20};
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        const size_t n = sizes[s];
+        unsigned char *host = malloc(n), *want = malloc(n);
+        void *device = NULL;
+        OK(be.memory->take(&be, n, "a test", &device));
+        assert_int_equal((uintptr_t)device % 256, 0);
+        OK(be.memory->download(&be, host, device, n));
+        memset(want, 0, n);
+        assert_memory_equal(host, want, n); /* taken memory is zeroed */
+        fill(want, n, (uint32_t)s);
+        memcpy(host, want, n);
+        OK(be.memory->upload(&be, device, host, n));
+        memset(host, 0xee, n); /* the source may be used again at once */
+        OK(be.memory->download(&be, host, device, n));
+        assert_memory_equal(host, want, n);
+        OK(be.memory->zero(&be, (char *)device + n / 2, n - n / 2));
+        memset(want + n / 2, 0, n - n / 2);
+        OK(be.memory->download(&be, host, device, n));
+        assert_memory_equal(host, want, n);
+        be.memory->give(&be, device, n);
+        free(host);
+        free(want);
+    }
+}
+
+static void test_small_uploads(void **state) {
+    (void)state;
+    enum { N = 3000, EACH = 1000 };
+    void *device = NULL;
+    OK(be.memory->take(&be, (size_t)N * EACH, "a test", &device));
+    unsigned char *want = malloc((size_t)N * EACH), *got = malloc((size_t)N * EACH), piece[EACH];
+    for (uint32_t i = 0; i < N; i++) {
+        fill(piece, EACH, i * 7);
+        memcpy(want + (size_t)i * EACH, piece, EACH);
+        OK(be.memory->upload(&be, (char *)device + (size_t)i * EACH, piece, EACH));
+    }
+    bool done = false;
+    OK(be.memory->wait(&be));
+    OK(be.memory->query(&be, &done));
+    assert_true(done);
+    OK(be.memory->download(&be, got, device, (size_t)N * EACH));
+    assert_memory_equal(got, want, (size_t)N * EACH);
+    be.memory->give(&be, device, (size_t)N * EACH);
+    free(want);
+    free(got);
+}
+
+static void test_memory_limits(void **state) {
+    (void)state;
+    const size_t before = be.cuda->taken, available = be.memory->available(&be);
+    void *device = &be;
+    assert_true(available > 0);
+    assert_int_equal(be.memory->take(&be, (size_t)1 << 44, "far too much", &device), NT_E_NOMEM);
+    assert_null(device);
+    assert_non_null(strstr(nt_error_last()->text, "far too much"));
+    assert_int_equal(be.cuda->taken, before);
+    assert_int_equal(nt_cuda_workspace(&be, NT_CUDA_WORKSPACE_BYTES, "a test", &device), NT_OK);
+    assert_int_equal(nt_cuda_workspace(&be, NT_CUDA_WORKSPACE_BYTES + 1, "a test", &device), NT_E_UNSUPPORTED);
+}
+
+enum { ROWS = 7, WIDTH = 20 };
+
+struct rows {
+    int32_t *chosen; /* device [ROWS] */
+    uint32_t *from;  /* device [10 * ROWS, WIDTH] */
+    uint32_t *to;    /* device [ROWS, WIDTH] */
+};
+
+static void take_rows(struct rows *r) {
+    void *p[3];
+    OK(be.memory->take(&be, ROWS * sizeof *r->chosen, "rows", &p[0]));
+    OK(be.memory->take(&be, 10 * ROWS * WIDTH * sizeof *r->from, "from", &p[1]));
+    OK(be.memory->take(&be, ROWS * WIDTH * sizeof *r->to, "to", &p[2]));
+    *r = (struct rows){p[0], p[1], p[2]};
+    uint32_t from[10 * ROWS * WIDTH];
+    for (uint32_t i = 0; i < 10 * ROWS * WIDTH; i++) from[i] = i * 3 + 1;
+    OK(be.memory->upload(&be, r->from, from, sizeof from));
+}
+
+static void give_rows(const struct rows *r) {
+    be.memory->give(&be, r->chosen, ROWS * sizeof *r->chosen);
+    be.memory->give(&be, r->from, 10 * ROWS * WIDTH * sizeof *r->from);
+    be.memory->give(&be, r->to, ROWS * WIDTH * sizeof *r->to);
+}
+
+static void choose(const struct rows *r, int32_t step) {
+    int32_t chosen[ROWS];
+    for (int32_t i = 0; i < ROWS; i++) chosen[i] = i * 10 + step;
+    OK(be.memory->upload(&be, r->chosen, chosen, sizeof chosen));
+}
+
+static nt_status gather(const struct rows *r) {
+    const struct nt_gather_args a = {
+        .from = r->from, .to = r->to, .rows = r->chosen, .bytes = WIDTH * sizeof *r->from, .n_rows = ROWS};
+    return be.ops.gather(&be, &a);
+}
+
+static void expect_rows(const struct rows *r, int32_t step) {
+    uint32_t to[ROWS * WIDTH];
+    OK(be.memory->download(&be, to, r->to, sizeof to));
+    for (int32_t i = 0; i < ROWS * WIDTH; i++) {
+        const int32_t row = i / WIDTH * 10 + step;
+        assert_int_equal(to[i], (uint32_t)(row * WIDTH + i % WIDTH) * 3 + 1);
+    }
+}
+
+static void test_launch(void **state) {
+    (void)state;
+    struct rows r;
+    take_rows(&r);
+    choose(&r, 4);
+    OK(gather(&r));
+    expect_rows(&r, 4);
+    give_rows(&r);
+}
+
+/* A captured step runs on what lies in its fixed buffers when it is launched. */
+static void test_graph(void **state) {
+    (void)state;
+    struct rows r;
+    take_rows(&r);
+    struct nt_cuda_graph *graph = NULL;
+    void *device = NULL;
+    choose(&r, 1);
+    OK(nt_cuda_capture_begin(&be));
+    assert_int_equal(be.memory->upload(&be, r.to, &r, 8), NT_E_INTERNAL);
+    assert_int_equal(be.memory->download(&be, &device, r.to, 8), NT_E_INTERNAL);
+    assert_int_equal(be.memory->wait(&be), NT_E_INTERNAL);
+    assert_int_equal(be.memory->take(&be, 8, "a test", &device), NT_E_INTERNAL);
+    OK(be.memory->zero(&be, r.to, 4));
+    OK(gather(&r));
+    OK(nt_cuda_capture_end(&be, &graph));
+    assert_true(nt_cuda_graph_nodes(graph) >= 2);
+    uint32_t to[ROWS * WIDTH], zeros[ROWS * WIDTH] = {0};
+    OK(be.memory->download(&be, to, r.to, sizeof to));
+    assert_memory_equal(to, zeros, sizeof to); /* recorded, not run */
+    for (int32_t step = 0; step < 5; step++) {
+        choose(&r, step);
+        OK(nt_cuda_graph_launch(&be, graph));
+        expect_rows(&r, step);
+    }
+    for (int32_t step = 5; step < 8; step++) { /* queued behind each other */
+        choose(&r, step);
+        OK(nt_cuda_graph_launch(&be, graph));
+    }
+    expect_rows(&r, 7);
+    nt_cuda_graph_free(&be, graph);
+    nt_cuda_graph_free(&be, NULL);
+    give_rows(&r);
+}
+
+static void test_launch_checks(void **state) {
+    (void)state;
+    char args[8192] = {0};
+    const enum nt_cuda_kernel kernel = NT_CUDA_gather;
+    const int64_t wide[3] = {1, 70000, 1}, negative[3] = {-1, 1, 1}, none[3] = {0, 1, 1}, one[3] = {1, 1, 1};
+    const size_t bytes = be.cuda->functions[kernel].args_bytes > 0 ? be.cuda->functions[kernel].args_bytes : 64;
+    assert_int_equal(nt_cuda_launch(&be, kernel, none, 32, 0, args, bytes), NT_OK);
+    assert_int_equal(nt_cuda_launch(&be, kernel, wide, 32, 0, args, bytes), NT_E_UNSUPPORTED);
+    assert_int_equal(nt_cuda_launch(&be, kernel, negative, 32, 0, args, bytes), NT_E_UNSUPPORTED);
+    assert_int_equal(nt_cuda_launch(&be, kernel, one, 0, 0, args, bytes), NT_E_INTERNAL);
+    assert_int_equal(nt_cuda_launch(&be, kernel, one, 2048, 0, args, bytes), NT_E_INTERNAL);
+    assert_int_equal(nt_cuda_launch(&be, kernel, one, 32, 1 << 20, args, bytes), NT_E_UNSUPPORTED);
+    assert_non_null(strstr(nt_error_last()->text, "dynamic shared memory"));
+    assert_int_equal(nt_cuda_launch(&be, kernel, one, 32, 0, args, sizeof args), NT_E_INTERNAL);
+    assert_non_null(strstr(nt_error_last()->text, nt_cuda_kernel_name(kernel)));
+}
+
+static void test_kernels(void **state) {
+    (void)state;
+    int n_images = 0;
+    const struct nt_cuda_image *images = nt_cuda_images(&n_images);
+    assert_true(n_images > 0 && NT_CUDA_KERNEL_COUNT > 0);
+    for (int i = 0; i < n_images; i++) {
+        assert_true(images[i].fatbin_end > images[i].fatbin);
+        assert_int_equal(*images[i].ptx_end, 0);
+        assert_non_null(strstr((const char *)images[i].ptx, ".version"));
+    }
+    for (int k = 0; k < NT_CUDA_KERNEL_COUNT; k++) {
+        struct nt_cuda_kernel_facts f;
+        OK(nt_cuda_kernel_facts(&be, (enum nt_cuda_kernel)k, 32, 0, &f));
+        if (!nt_cuda_has(&be, (enum nt_cuda_kernel)k)) {
+            assert_non_null(strstr(nt_cuda_kernel_image((enum nt_cuda_kernel)k), "_sm90")); /* only these may lack */
+            continue;
+        }
+        assert_true(f.max_threads >= 32 && f.max_threads <= 1024 && f.blocks_per_sm > 0);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_copies),  cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
+        cmocka_unit_test(test_launch),  cmocka_unit_test(test_graph),         cmocka_unit_test(test_launch_checks),
+        cmocka_unit_test(test_kernels),
+    };
+    return cmocka_run_group_tests(tests, open_be, close_be);
+}
+
+#endif
