@@ -1,6 +1,7 @@
 #include "gemm_bench.h"
 #include "arena.h"
 #include "clock.h"
+#include "ops_cost.h"
 #include "peak.h"
 
 /* Output rows of the head are written in f32, gate/up gated, the rest added to the residual: the epilogues of a model.
@@ -63,7 +64,10 @@ static nt_status sweep(struct nt_backend *be, struct bench *b, struct nt_gemm_ar
 
 static nt_status run_row(struct nt_backend *be, struct bench *b, int s, int32_t n_tok, struct nt_gemm_bench_row *row) {
     const struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = shapes[s].n, .k = shapes[s].k};
-    const double flops = 2.0 * w.n * w.k * n_tok, bytes = (double)nt_packed_bytes(w.format, w.n, w.k);
+    struct nt_gemm_args args = {
+        .x = b->x, .ldx = w.k, .w = &w, .y = b->y, .ldy = w.n, .n_tok = n_tok, .out = shapes[s].out};
+    const struct nt_cost cost = nt_op_cost_gemm(&args);
+    const double flops = cost.flops, bytes = cost.stored_bytes;
     const int n_threads = nt_pool_size(be->pool);
     const double fit = (double)pool_bytes / bytes, wanted = sweep_flops * n_threads / flops;
     const int64_t calls = (int64_t)(wanted < fit ? wanted : fit) + 1;
@@ -72,9 +76,8 @@ static nt_status run_row(struct nt_backend *be, struct bench *b, int s, int32_t 
     for (int i = 0; i < SWEEPS; i++) {
         const double peak = nt_peak_gflops(be->pool, be->isa, NT_PEAK_BF16, true);
         if (peak > b->peak) b->peak = peak;
-        struct nt_gemm_args args = {.x = b->x, .ldx = w.k, .w = &w, .y = b->y, .ldy = w.n, .n_tok = n_tok};
-        args.out = shapes[s].out;
         double seconds = 0;
+        args.w = &w; /* the sweep leaves its own */
         NT_TRY(sweep(be, b, &args, calls, &seconds));
         if (seconds / (double)calls < best) best = seconds / (double)calls;
     }

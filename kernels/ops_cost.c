@@ -133,30 +133,30 @@ struct nt_cost nt_op_cost_attention(const struct nt_attention_args *a) {
     return c.decode;
 }
 
-/* A pass over logits: compare, subtract, exponential, sum. */
+/* A pass over logits: compare, subtract, exponential, sum. Two kernels: chunks of rows, then their joining. */
 struct nt_cost nt_op_cost_logit_stats(const struct nt_logit_stats_args *a) {
     const double n = (double)a->n_row * a->n_vocab;
     return (struct nt_cost){.flops = n * (a->sum_exp ? 4 : 1),
                             .read_bytes = n * F32,
                             .write_bytes = (double)a->n_row * (F32 + (a->sum_exp ? F32 : 0) + (a->argmax ? I32 : 0)),
-                            .launches = 1};
+                            .launches = 2};
 }
 
-/* One comparison per logit; the k kept ones cost less than the pass. */
+/* One comparison per logit; the k kept ones cost less than the pass. Two kernels: maxima of groups, then the k. */
 struct nt_cost nt_op_cost_logit_topk(const struct nt_logit_topk_args *a) {
     const double n = (double)a->n_row * a->n_vocab;
     return (struct nt_cost){
-        .flops = n, .read_bytes = n * F32, .write_bytes = (double)a->n_row * a->k * (F32 + I32), .launches = 1};
+        .flops = n, .read_bytes = n * F32, .write_bytes = (double)a->n_row * a->k * (F32 + I32), .launches = 2};
 }
 
 /* Scale, two logarithms, sum, compare; the random word (a quarter of a Philox block per logit, 10 rounds of 2 products
- * on 4 words) counts as 10. */
+ * on 4 words) counts as 10. Two kernels as for the statistics. */
 struct nt_cost nt_op_cost_logit_gumbel(const struct nt_logit_gumbel_args *a) {
     const double n = (double)a->n_row * a->n_vocab;
     return (struct nt_cost){.flops = 15 * n,
                             .read_bytes = n * F32 + (double)a->n_row * (F32 + 2 * 8),
                             .write_bytes = (double)a->n_row * (F32 + I32),
-                            .launches = 1};
+                            .launches = 2};
 }
 
 /* Each edit: itself and its logit, read and written. The scale is a pass over all rows (those of scale 1 too). */
