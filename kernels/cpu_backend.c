@@ -1,5 +1,7 @@
 #include "cpu_bodies.h"
+#include "cuda_backend.h"
 #include "sysmem.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +20,8 @@ static const struct nt_ops bodies[] = {
                            .logit_edit = nt_logit_edit_portable,
                            .logit_pick = nt_logit_pick_portable,
                            .gather = nt_gather_portable,
+                           .logit_sample = nt_logit_sample_portable,
+                           .head_argmax = nt_head_argmax_portable,
                            },
     [NT_ISA_AVX2] =
         {
@@ -95,13 +99,20 @@ static nt_status host_wait(struct nt_backend *be) {
     return NT_OK;
 }
 
+static nt_status host_query(struct nt_backend *be, bool *done) {
+    (void)be;
+    *done = true;
+    return NT_OK;
+}
+
 static const struct nt_memory host_memory = {.take = host_take,
                                              .give = host_give,
                                              .available = host_available,
                                              .upload = host_copy,
                                              .download = host_copy,
                                              .zero = host_zero,
-                                             .wait = host_wait};
+                                             .wait = host_wait,
+                                             .query = host_query};
 
 nt_status nt_backend_open_cpu(struct nt_backend *be, enum nt_isa isa, struct nt_pool *pool) {
     *be = (struct nt_backend){.name = "cpu",
@@ -111,6 +122,7 @@ nt_status nt_backend_open_cpu(struct nt_backend *be, enum nt_isa isa, struct nt_
                               .isa = isa,
                               .pool = pool,
                               .scratch_per_thread = NT_CPU_SCRATCH_BYTES};
+    snprintf(be->level, sizeof be->level, "%s", nt_isa_name(isa));
     const size_t bytes = (size_t)nt_pool_size(pool) * be->scratch_per_thread;
     be->scratch = aligned_alloc(NT_CPU_SCRATCH_BYTES, bytes);
     if (!be->scratch) return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of kernel scratch; use fewer threads", bytes);
@@ -120,6 +132,7 @@ nt_status nt_backend_open_cpu(struct nt_backend *be, enum nt_isa isa, struct nt_
 }
 
 void nt_backend_close(struct nt_backend *be) {
+    if (be->cuda) nt_cuda_close(be);
     free(be->scratch);
     *be = (struct nt_backend){0};
 }

@@ -104,6 +104,19 @@ NT_DEVICE float nt_block_sum(float v, float *scratch) {
     return nt_warp_sum(nt_lane() < (int32_t)(blockDim.x / NT_WARP) ? scratch[nt_lane()] : 0.0f);
 }
 
+NT_DEVICE uint64_t nt_warp_sum_u64(uint64_t v) {
+#pragma unroll
+    for (int d = NT_WARP / 2; d; d /= 2) v += __shfl_xor_sync(NT_ALL_LANES, v, d);
+    return v;
+}
+/* As nt_block_sum. Integers: any order. scratch [NT_MAX_WARPS]. */
+NT_DEVICE uint64_t nt_block_sum_u64(uint64_t v, uint64_t *scratch) {
+    v = nt_warp_sum_u64(v);
+    if (nt_lane() == 0) scratch[nt_warp()] = v;
+    __syncthreads();
+    return nt_warp_sum_u64(nt_lane() < (int32_t)(blockDim.x / NT_WARP) ? scratch[nt_lane()] : 0);
+}
+
 /* A logit and its index. The order is that of cpu_logits.h: NaN above every number, -0 equal to +0, then the lower
  * index. Index INT32_MAX with -inf is worse than every real pair. */
 struct nt_best {

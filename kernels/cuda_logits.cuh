@@ -25,6 +25,10 @@ NT_DEVICE uint32_t nt_logit_key(float x) {
 NT_DEVICE uint64_t nt_logit_word(float x, int32_t index) {
     return (uint64_t)nt_logit_key(x) << 32 | (uint32_t)~index;
 }
+NT_DEVICE float nt_word_logit(uint64_t word) {
+    const uint32_t key = (uint32_t)(word >> 32);
+    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+}
 NT_DEVICE int32_t nt_word_index(uint64_t word) {
     return (int32_t)~(uint32_t)word;
 }
@@ -37,6 +41,11 @@ NT_DEVICE float nt_quiet(float nan) {
 /* exp(x - max) in (0, 1], as the CPU bodies; 0 for x far below. */
 NT_DEVICE float nt_exp_below(float x, float max) {
     return nt_dev_exp2_neg(__fmul_rn(__fsub_rn(x, max), NT_LOG2E));
+}
+
+/* The mass of logit_sample: 2^40 exp(y - best), rounded down. */
+NT_DEVICE uint64_t nt_mass_below(float y, float best) {
+    return (uint64_t)__fmul_rn(nt_exp_below(y, best), 1099511627776.0f);
 }
 
 #endif

@@ -1,44 +1,56 @@
 /* Selection and sorting of the best words of a row by one block, in shared memory (words: cuda_logits.cuh).
  *
- * nt_select_kth finds the k-th largest by its digits of 8 bits from the top: count the digit in a histogram, keep the
- * bin that holds rank k, until the bin holds nothing too many. Counting is by integer atomics, so the result does not
- * depend on the order of the threads. Words are read again in each pass, by a function of the source.
+ * nt_select_kth finds the word at a rank, or at a sum of masses, by its digits of 8 bits from the top: add the weights of
+ * each digit in a histogram, keep the bin where the sum from the top reaches the target. Weights are integers, added by
+ * atomics, so the result does not depend on the order of the threads. Words are read again in each pass.
  * nt_sort_words: bitonic, descending. Callers: all threads of the block; the structs lie in shared memory. */
 #ifndef NT_CUDA_SELECT_CUH
 #define NT_CUDA_SELECT_CUH
 
 #include "cuda_logits.cuh"
 
-/* Where words come from: keys of group maxima, or a row of logits. */
+/* Where words come from: keys of group maxima, or a row of logits, each times scale. */
 struct nt_word_source {
     const uint32_t *keys; /* NULL: row */
     const float *row;
+    float scale, best; /* best: of the scaled row, for masses */
     int32_t count;
 };
 NT_DEVICE uint64_t nt_word_at(const struct nt_word_source *s, int32_t i) {
-    return s->keys ? (uint64_t)s->keys[i] << 32 : nt_logit_word(s->row[i], i);
+    return s->keys ? (uint64_t)s->keys[i] << 32 : nt_logit_word(__fmul_rn(s->row[i], s->scale), i);
 }
 
-struct nt_select {
-    uint32_t bin[256];
-    uint32_t digit, above, inside;
-};
+typedef unsigned long long nt_mass; /* what atomicAdd takes; 64 bits */
 
-/* Warp 0: the bin with rank `need`, counted from the top. */
-NT_DEVICE void nt_select_bin(struct nt_select *s, uint32_t need) {
-    uint32_t sum = 0;
+/* What the words of a bin weigh: uint32_t, their number, or nt_mass. */
+template <typename W> struct nt_select {
+    W bin[256];
+    W above, inside;
+    uint32_t digit;
+};
+NT_DEVICE void nt_add_weight(uint32_t *bin, const struct nt_word_source *source, uint64_t word) {
+    atomicAdd(bin, 1u);
+}
+NT_DEVICE void nt_add_weight(nt_mass *bin, const struct nt_word_source *source, uint64_t word) {
+    atomicAdd(bin, (nt_mass)nt_mass_below(nt_word_logit(word), source->best));
+}
+
+/* Warp 0: the bin in which the weights, summed from the top, reach `need`; inside is 0 when they never do. */
+template <typename W> NT_DEVICE void nt_select_bin(struct nt_select<W> *s, W need) {
+    W sum = 0;
     const int32_t top = 255 - 8 * nt_lane();
     for (int j = 0; j < 8; j++) sum += s->bin[top - j];
-    uint32_t upto = sum;
+    W upto = sum;
 #pragma unroll
     for (int d = 1; d < NT_WARP; d *= 2) {
-        const uint32_t other = __shfl_up_sync(NT_ALL_LANES, upto, d);
+        const W other = __shfl_up_sync(NT_ALL_LANES, upto, d);
         if (nt_lane() >= d) upto += other;
     }
-    uint32_t above = upto - sum;
-    if (above >= need || upto < need) return; /* one lane goes on */
+    if (nt_lane() == NT_WARP - 1 && upto < need) s->inside = 0;
+    W above = upto - sum;
+    if (above >= need || upto < need) return; /* at most one lane goes on */
     for (int j = 0; j < 8; j++) {
-        const uint32_t inside = s->bin[top - j];
+        const W inside = s->bin[top - j];
         if (above + inside >= need) {
             s->digit = (uint32_t)(top - j);
             s->above = above;
@@ -49,9 +61,11 @@ NT_DEVICE void nt_select_bin(struct nt_select *s, uint32_t need) {
     }
 }
 
-/* A word T such that k words of the source lie in [T, high], or more when equal keys of maxima end the digits. There
- * are at least k words up to high. */
-NT_DEVICE uint64_t nt_select_kth(struct nt_select *s, const struct nt_word_source *source, uint64_t high, uint32_t k) {
+/* The largest T such that the words of the source in [max(T, low), high] weigh at least `need`; 0: they never do. By
+ * number: a T such that exactly `need` words lie there (with keys of maxima: or more, of equal ones). */
+template <typename W>
+NT_DEVICE uint64_t nt_select_kth(struct nt_select<W> *s, const struct nt_word_source *source, uint64_t low,
+                                 uint64_t high, W need) {
     uint64_t prefix = 0, mask = 0;
     const int last = source->keys ? 32 : 0;
     for (int shift = 56; shift >= last; shift -= 8) {
@@ -59,15 +73,17 @@ NT_DEVICE uint64_t nt_select_kth(struct nt_select *s, const struct nt_word_sourc
         __syncthreads();
         for (int32_t i = (int32_t)threadIdx.x; i < source->count; i += (int32_t)blockDim.x) {
             const uint64_t word = nt_word_at(source, i);
-            if (word <= high && (word & mask) == prefix) atomicAdd(&s->bin[word >> shift & 255], 1u);
+            if (word >= low && word <= high && (word & mask) == prefix)
+                nt_add_weight(&s->bin[word >> shift & 255], source, word);
         }
         __syncthreads();
-        if (nt_warp() == 0) nt_select_bin(s, k);
+        if (nt_warp() == 0) nt_select_bin(s, need);
         __syncthreads();
+        if (s->inside == 0) break;
         prefix |= (uint64_t)s->digit << shift;
         mask |= (uint64_t)255 << shift;
-        k -= s->above;
-        if (s->inside == k) break;
+        need -= s->above;
+        if (sizeof(W) == sizeof(uint32_t) && s->inside == need) break; /* the whole bin: lower digits do not matter */
     }
     __syncthreads(); /* the struct may be used again */
     return prefix;
@@ -82,6 +98,34 @@ NT_DEVICE void nt_append_word(uint64_t *words, int32_t capacity, uint32_t *count
     base = __shfl_sync(NT_ALL_LANES, base, 0);
     const uint32_t at = base + (uint32_t)__popc(lanes & ((1u << nt_lane()) - 1));
     if (have && at < (uint32_t)capacity) words[at] = word;
+}
+
+/* All logits (times scale) whose key reaches the threshold, found by the maxima of their groups of 32. Whole block; at
+ * most capacity are kept, *count may pass it. */
+NT_DEVICE void nt_collect_words(const struct nt_word_source *row, const uint32_t *group, uint32_t threshold,
+                                uint64_t *words, int32_t capacity, uint32_t *count) {
+    const int32_t n = row->count, n_group = (n + NT_WARP - 1) / NT_WARP;
+    for (int32_t g0 = nt_warp() * NT_WARP; g0 < n_group; g0 += (int32_t)blockDim.x) {
+        const bool reaches = g0 + nt_lane() < n_group && group[g0 + nt_lane()] >= threshold;
+        for (uint32_t left = __ballot_sync(NT_ALL_LANES, reaches); left; left &= left - 1) {
+            const int32_t v = (g0 + __ffs((int)left) - 1) * NT_WARP + nt_lane();
+            const uint64_t word = v < n ? nt_word_at(row, v) : 0;
+            nt_append_word(words, capacity, count, v < n && word >> 32 >= threshold, word);
+        }
+    }
+}
+
+/* The keys of the maxima of 32 neighbours of a chunk: quad q of a thread holds logits 4 (thread + q threads) .. + 3 of
+ * it, 8 threads' quads are a group. Leaves them in shared memory; the caller puts a barrier after. */
+template <int QUADS> NT_DEVICE void nt_group_maxima(const float4 x[QUADS], uint32_t *group) {
+#pragma unroll
+    for (int q = 0; q < QUADS; q++) {
+        uint32_t key = max(max(nt_logit_key(x[q].x), nt_logit_key(x[q].y)),
+                           max(nt_logit_key(x[q].z), nt_logit_key(x[q].w)));
+#pragma unroll
+        for (int d = 1; d < 8; d *= 2) key = max(key, __shfl_xor_sync(NT_ALL_LANES, key, d));
+        if (threadIdx.x % 8 == 0) group[(threadIdx.x + q * blockDim.x) / 8] = key;
+    }
 }
 
 /* words [size], size a power of two: largest first. */

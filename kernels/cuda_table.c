@@ -13,6 +13,7 @@ static const struct nt_ops bodies = {
     .logit_edit = nt_logit_edit_cuda,
     .logit_pick = nt_logit_pick_cuda,
     .gather = nt_gather_cuda,
+    .logit_sample = nt_logit_sample_cuda,
 };
 
 const struct nt_ops *nt_cuda_bodies(void) {

@@ -13,7 +13,7 @@ static float gelu_tanh(float x) {
 }
 
 /* acc[n] += x[k] w[n, k] over one panel, k pairs ascending. */
-static void panel_product(const nt_bf16 *x, const nt_bf16 *w, int32_t k, float acc[NT_PANEL]) {
+void nt_panel_product(const nt_bf16 *x, const nt_bf16 *w, int32_t k, float acc[NT_PANEL]) {
     for (int32_t n = 0; n < NT_PANEL; n++) acc[n] = 0;
     for (int32_t p = 0; p < k / 2; p++, w += NT_PANEL * 2) {
         const float x0 = nt_bf16_to_f32(x[2 * p]), x1 = nt_bf16_to_f32(x[2 * p + 1]);
@@ -61,7 +61,7 @@ static void gemm_thread(void *arg, int thread, int n_threads) {
         const nt_bf16 *w = (const nt_bf16 *)a->w->data + panel * NT_PANEL * k;
         for (int32_t tok = 0; tok < a->n_tok; tok++) {
             float acc[NT_PANEL];
-            panel_product(a->x + tok * a->ldx, w, k, acc);
+            nt_panel_product(a->x + tok * a->ldx, w, k, acc);
             store_panel(a, acc, tok, (int32_t)panel * NT_PANEL);
         }
     }

@@ -203,6 +203,43 @@ struct nt_logit_gumbel_args {
     int32_t n_row, n_vocab, first;
 };
 
+/* Per row one token, drawn after truncation without sorting the row. y[v] = logits[r, v] * inv_temp[r] in f32 (inv_temp
+ * 0: the token is the argmax, nothing is drawn). Better: larger y, then lower v; m = y of the best. e(v) = floor(2^40 *
+ * exp(y[v] - m)), exp as cpu_math: integers, so that sums do not depend on an order.
+ *   K = the top_k[r] best; all when top_k[r] <= 0 or >= n_vocab
+ *   S = sum of e over K; where K is all: sum over blocks b of NT_SAMPLE_BLOCK logits of floor(S_b * e(b) / 2^40), S_b
+ *       the block's sum relative to its own best and e(b) the e of that best (so the row is read once)
+ *   P = the shortest prefix of K, best first, with sum of e >= max(1, floor(top_p[r] * S)), the product in f64; K when
+ *       there is none or top_p[r] >= 1
+ *   M = the members of P with y >= m + log(min_p[r]), and > -infinity; min_p[r] <= 0: no such limit; the best always
+ * index[r] = argmax over M of y[v] + g(v), g as logit_gumbel with first 0; -1 when m is not finite. Exact: the same
+ * bits on every backend. (Gumbel-max as in Kool et al. 2019; selection by threshold as in FlashInfer 2025.) */
+enum { NT_SAMPLE_BLOCK = 4096 };
+struct nt_logit_sample_args {
+    const float *logits; // [n_row, n_vocab], the whole vocabulary
+    int64_t ld;
+    const float *inv_temp, *top_p, *min_p; // [n_row]
+    const int32_t *top_k;                  // [n_row]
+    const uint64_t *seed, *stream;         // [n_row]
+    int32_t *index;                        // [n_row]
+    int32_t n_row, n_vocab;
+};
+
+/* The vocabulary head fused with the choice of a token: acc[r, v] as gemm, never stored; per row the best v of acc
+ * (inv_temp NULL or inv_temp[r] 0), or of acc * inv_temp[r] + g(first + v) as logit_gumbel. Only v < n_vocab <= w->n
+ * (padding rows) take part. NaN and ties as logit_stats. value tolerance 1e-6; the index may differ from a reference
+ * where two values do not differ by more. */
+struct nt_head_argmax_args {
+    const nt_bf16 *x; // [n_row, k]
+    int64_t ldx;
+    const struct nt_packed *w;     // [n_vocab local, k]
+    const float *inv_temp;         // [n_row] or NULL
+    const uint64_t *seed, *stream; // [n_row], read where inv_temp is not 0
+    float *value;                  // [n_row]
+    int32_t *index;                // [n_row], in the shard
+    int32_t n_row, n_vocab, first;
+};
+
 /* Rows: to[i, :] = from[rows[i], :], bytes each, a multiple of 4. rows ascending; `to` may be `from` where rows[i] >= i
  * on CPUs only. Exact. */
 struct nt_gather_args {

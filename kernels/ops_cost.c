@@ -12,7 +12,9 @@
     X(logit_gumbel, PASS)                                                                                              \
     X(logit_edit, PASS)                                                                                                \
     X(logit_pick, PASS)                                                                                                \
-    X(gather, PASS)
+    X(gather, PASS)                                                                                                    \
+    X(logit_sample, PASS)                                                                                              \
+    X(head_argmax, PRODUCT)
 
 #define COUNT(name, kind) +1
 enum { N_ROWS = 0 COST_ROWS(COUNT) };
@@ -178,4 +180,23 @@ struct nt_cost nt_op_cost_gather(const struct nt_gather_args *a) {
     const double bytes = (double)a->n_rows * (double)a->bytes;
     return (struct nt_cost){
         .read_bytes = bytes + (double)a->n_rows * I32, .write_bytes = bytes, .launches = a->n_rows > 0};
+}
+
+/* Scale, exponential, sum, and the maxima of groups; draws touch the few kept logits only. */
+struct nt_cost nt_op_cost_logit_sample(const struct nt_logit_sample_args *a) {
+    const double n = (double)a->n_row * a->n_vocab;
+    return (struct nt_cost){.flops = 5 * n,
+                            .read_bytes = n * F32 + (double)a->n_row * (4 * F32 + 2 * 8),
+                            .write_bytes = (double)a->n_row * I32,
+                            .launches = 2};
+}
+
+/* The product of gemm, 15 more per logit for a draw; pairs out. */
+struct nt_cost nt_op_cost_head_argmax(const struct nt_head_argmax_args *a) {
+    const double n_row = a->n_row, stored = nt_packed_cost_bytes(a->w);
+    return (struct nt_cost){.flops = n_row * a->w->n * (2.0 * a->w->k + (a->inv_temp ? 15 : 1)),
+                            .read_bytes = stored + n_row * a->w->k * BF16,
+                            .write_bytes = n_row * (F32 + I32),
+                            .stored_bytes = stored,
+                            .launches = 2};
 }

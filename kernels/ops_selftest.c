@@ -280,6 +280,65 @@ static nt_status test_gather(struct selftest *t) {
     return NT_OK;
 }
 
+/* Greedy; top-k with top-p; min-p; top-p of the whole row; a plain draw. */
+static nt_status test_logit_sample(struct selftest *t) {
+    enum { RULES = 5 };
+    static const float inv_temp[RULES] = {0, 1, 0.5f, 1.5f, 1}, top_p[RULES] = {1, 0.9f, 1, 0.8f, 1};
+    static const float min_p[RULES] = {0, 0, 0.2f, 0, 0};
+    static const int32_t top_k[RULES] = {0, 40, 0, 0, 0};
+    static const uint64_t seed[RULES] = {1, 2, 3, 4, 5}, stream[RULES] = {6, 7, 8, 9, 10};
+    int32_t index[RULES];
+    const struct nt_logit_sample_args a = {.logits = floats(t, RULES * VOCAB, 6),
+                                           .ld = VOCAB,
+                                           .inv_temp = inv_temp,
+                                           .top_p = top_p,
+                                           .min_p = min_p,
+                                           .top_k = top_k,
+                                           .seed = seed,
+                                           .stream = stream,
+                                           .index = index,
+                                           .n_row = RULES,
+                                           .n_vocab = VOCAB};
+    NT_TRY(t->ops.logit_sample(t->be, &a));
+    keep_i32(t, index, RULES);
+    return NT_OK;
+}
+
+/* Whole multiples of 1/64: the sums are exact in any order, so the values and the choice are the same bits. */
+static nt_status test_head_argmax(struct selftest *t) {
+    enum { K = 64, N = 100 };
+    static const float inv_temp[ROWS] = {0, 1, 0.5f};
+    static const uint64_t seed[ROWS] = {1, 2, 3}, stream[ROWS] = {4, 5, 6};
+    struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = N, .k = K};
+    const size_t bytes = nt_packed_bytes(w.format, N, K);
+    void *data = NT_TAKE(&t->arena, char, bytes);
+    memset(data, 0, bytes);
+    w.data = data;
+    float value[ROWS];
+    int32_t index[ROWS];
+    nt_bf16 *x = halves(t, ROWS * K, 8), row[K];
+    for (int32_t i = 0; i < ROWS * K; i++) x[i] = nt_f32_to_bf16(rintf(nt_bf16_to_f32(x[i])));
+    for (int32_t n = 0; n < N; n++) {
+        for (int32_t i = 0; i < K; i++) row[i] = nt_f32_to_bf16(rintf(8 * random_float(t)) / 64);
+        nt_pack_row(&w, data, n, row);
+    }
+    const struct nt_head_argmax_args a = {.x = x,
+                                          .ldx = K,
+                                          .w = &w,
+                                          .inv_temp = inv_temp,
+                                          .seed = seed,
+                                          .stream = stream,
+                                          .value = value,
+                                          .index = index,
+                                          .n_row = ROWS,
+                                          .n_vocab = N - 3,
+                                          .first = 5};
+    NT_TRY(t->ops.head_argmax(t->be, &a));
+    keep_f32(t, value, ROWS);
+    keep_i32(t, index, ROWS);
+    return NT_OK;
+}
+
 /* limit: normalized mean squared difference of the two bodies, each within the tolerance of ops.h; 0: the same bits. */
 static const struct {
     nt_status (*run)(struct selftest *t);
@@ -296,6 +355,8 @@ static const struct {
     [NT_OP_logit_edit] = {test_logit_edit,   0    },
     [NT_OP_logit_pick] = {test_logit_pick,   0    },
     [NT_OP_gather] = {test_gather,       0    },
+    [NT_OP_logit_sample] = {test_logit_sample, 0    },
+    [NT_OP_head_argmax] = {test_head_argmax,  0    },
 };
 _Static_assert(sizeof tests / sizeof tests[0] == NT_OP_COUNT, "one test per op");
 

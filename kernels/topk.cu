@@ -20,32 +20,11 @@ extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_topk_groups(co
 #pragma unroll
     for (int q = 0; q < NT_LOGIT_QUADS; q++)
         x[q] = nt_load_logits4(row, begin + 4 * ((int32_t)threadIdx.x + q * NT_LOGIT_THREADS), a.op.n_vocab);
-#pragma unroll
-    for (int q = 0; q < NT_LOGIT_QUADS; q++) {
-        uint32_t key = max(max(nt_logit_key(x[q].x), nt_logit_key(x[q].y)),
-                           max(nt_logit_key(x[q].z), nt_logit_key(x[q].w)));
-#pragma unroll
-        for (int d = 1; d < 8; d *= 2) key = max(key, __shfl_xor_sync(NT_ALL_LANES, key, d));
-        if (threadIdx.x % 8 == 0) group[(threadIdx.x + q * NT_LOGIT_THREADS) / 8] = key;
-    }
+    nt_group_maxima<NT_LOGIT_QUADS>(x, group);
     __syncthreads();
     if (threadIdx.x < NT_TOPK_CHUNK_GROUPS)
         a.group[((int64_t)blockIdx.y * a.n_chunk + blockIdx.x) * NT_TOPK_CHUNK_GROUPS + threadIdx.x] =
             group[threadIdx.x];
-}
-
-/* All logits whose key reaches the threshold, found by their groups' maxima. */
-NT_DEVICE void collect(const float *row, int32_t n, const uint32_t *group, uint32_t threshold, uint64_t *words,
-                       uint32_t *count) {
-    const int32_t n_group = (n + NT_TOPK_GROUP - 1) / NT_TOPK_GROUP;
-    for (int32_t g0 = nt_warp() * NT_WARP; g0 < n_group; g0 += (int32_t)blockDim.x) {
-        const bool reaches = g0 + nt_lane() < n_group && group[g0 + nt_lane()] >= threshold;
-        for (uint32_t left = __ballot_sync(NT_ALL_LANES, reaches); left; left &= left - 1) {
-            const int32_t v = (g0 + __ffs((int)left) - 1) * NT_TOPK_GROUP + nt_lane();
-            const float x = v < n ? row[v] : 0;
-            nt_append_word(words, NT_TOPK_SORTED, count, v < n && nt_logit_key(x) >= threshold, nt_logit_word(x, v));
-        }
-    }
 }
 
 NT_DEVICE void write_best(const struct nt_logit_topk_args *a, int64_t r, const uint64_t *words, int32_t from,
@@ -60,18 +39,19 @@ NT_DEVICE void write_best(const struct nt_logit_topk_args *a, int64_t r, const u
 
 extern "C" __global__ void __launch_bounds__(NT_TOPK_THREADS) nt_topk_select(const struct nt_logit_topk_cuda a) {
     __shared__ uint64_t words[NT_TOPK_SORTED];
-    __shared__ struct nt_select select;
+    __shared__ struct nt_select<uint32_t> select;
     __shared__ uint32_t count;
     const int64_t r = blockIdx.x;
     const float *row = a.op.logits + r * a.op.ld;
     const uint32_t *group = a.group + r * a.n_chunk * NT_TOPK_CHUNK_GROUPS;
     const int32_t n = a.op.n_vocab, k = a.op.k, n_group = (n + NT_TOPK_GROUP - 1) / NT_TOPK_GROUP;
-    const struct nt_word_source maxima = {group, NULL, n_group}, all = {NULL, row, n};
+    const struct nt_word_source maxima = {group, NULL, 1, 0, n_group}, all = {NULL, row, 1, 0, n};
     uint32_t threshold = 0;
-    if (k <= n_group) threshold = (uint32_t)(nt_select_kth(&select, &maxima, ~0ull, (uint32_t)k) >> 32);
+    if (k <= n_group) threshold = (uint32_t)(nt_select_kth(&select, &maxima, 0, ~0ull, (uint32_t)k) >> 32);
     if (threadIdx.x == 0) count = 0;
     __syncthreads();
-    if (k <= n_group || n <= NT_TOPK_SORTED) collect(row, n, group, threshold, words, &count);
+    if (k <= n_group || n <= NT_TOPK_SORTED)
+        nt_collect_words(&all, group, threshold, words, NT_TOPK_SORTED, &count);
     __syncthreads();
     const int32_t found = (int32_t)count;
     if (found >= k && found <= NT_TOPK_SORTED) {
@@ -82,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(NT_TOPK_THREADS) nt_topk_select(con
     uint64_t high = ~0ull;
     for (int32_t done = 0; done < k; done += NT_TOPK_SORTED) {
         const int32_t take = k - done < NT_TOPK_SORTED ? k - done : NT_TOPK_SORTED;
-        const uint64_t low = nt_select_kth(&select, &all, high, (uint32_t)take);
+        const uint64_t low = nt_select_kth(&select, &all, 0, high, (uint32_t)take);
         if (threadIdx.x == 0) count = 0;
         __syncthreads();
         for (int32_t v0 = 0; v0 < n; v0 += (int32_t)blockDim.x) { /* whole warps to the end */
