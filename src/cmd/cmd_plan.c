@@ -99,6 +99,11 @@ static double percent(double part, double whole) {
     return whole > 0 ? 100 * part / whole : 0;
 }
 
+/* Decimals that a rate is worth. */
+static int places(double rate) {
+    return rate >= 100 ? 0 : rate >= 1 ? 1 : 4;
+}
+
 static void print_head(const struct report *r) {
     const struct nt_spec *s = &r->spec;
     const struct nt_gpu *g = r->gpu;
@@ -126,8 +131,8 @@ static void print_options(const struct report *r) {
             printf(" does not fit | | | | | | | | |\n");
             continue;
         }
-        printf(" %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %.0f | %lld |\n", p->seqs, p->ideal, p->overlapped,
-               p->practical, percent(gemm_s(s), s->ideal_s),
+        printf(" %.0f | %.*f | %.*f | %.*f | %.0f | %.0f | %.0f | %.0f | %lld |\n", p->seqs, places(p->ideal), p->ideal,
+               places(p->overlapped), p->overlapped, places(p->practical), p->practical, percent(gemm_s(s), s->ideal_s),
                percent(s->row[NT_PLAN_PREFILL_ATTENTION].ideal_s, s->ideal_s),
                percent(s->row[NT_PLAN_DECODE_ATTENTION].ideal_s, s->ideal_s),
                percent(s->row[NT_PLAN_ALLREDUCE].ideal_s, s->ideal_s), (long long)p->decode.total.launches);
@@ -180,7 +185,10 @@ static void print_report(const struct report *r) {
     if (r->best < 0) return;
     const struct option *o = &r->option[r->best];
     const struct nt_plan_job job = job_of(r, o);
-    printf("\nbest      tp %d, %s: %.0f answer tokens/s per GPU ideal, %.0f practical; prefill alone %.0f prompt "
+    printf("\nbest      tp %d, %s: %.*f answer tokens/s per GPU ideal, %.*f practical; prefill alone %.0f prompt "
+           "tokens/s ideal\n",
+           o->tp, o->precision->doc, places(o->plan.ideal), o->plan.ideal, places(o->plan.practical), o->plan.practical,
+           nt_plan_prefill_rate(&job, &o->plan)); prefill alone %.0f prompt "
            "tokens/s ideal\n",
            o->tp, o->precision->doc, o->plan.ideal, o->plan.practical, nt_plan_prefill_rate(&job, &o->plan));
     print_memory(r, o);

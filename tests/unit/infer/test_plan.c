@@ -134,6 +134,8 @@ static void test_launches(void **state) {
         const int64_t layers = 32 * (2 + 4 + 1 + 2), ends = 1 + 2 + 2, sampling = 2 + 2;
         assert_int_equal(p.decode.total.launches, layers + ends + sampling + (tp > 1 ? 2 * 32 + 1 : 0));
         assert_int_equal(p.decode.row[NT_PLAN_ALLREDUCE].cost.launches, tp > 1 ? 65 : 0);
+        /* every sum of 32 rows of d_model, two bytes each as the plan was asked for */
+        assert_true(p.decode.row[NT_PLAN_ALLREDUCE].cost.read_bytes == (tp > 1 ? 65 * 32 * 4096 * 2.0 : 0));
         assert_int_equal(p.decode.row[NT_OP_gemm].cost.launches, 4 * 32 + 1);
         assert_int_equal(p.decode.row[NT_PLAN_PREFILL_ATTENTION].cost.launches, 0);
         assert_int_equal(p.prefill.row[NT_PLAN_DECODE_ATTENTION].cost.launches, 0);
