@@ -188,9 +188,7 @@ static void print_report(const struct report *r) {
     printf("\nbest      tp %d, %s: %.*f answer tokens/s per GPU ideal, %.*f practical; prefill alone %.0f prompt "
            "tokens/s ideal\n",
            o->tp, o->precision->doc, places(o->plan.ideal), o->plan.ideal, places(o->plan.practical), o->plan.practical,
-           nt_plan_prefill_rate(&job, &o->plan)); prefill alone %.0f prompt "
-           "tokens/s ideal\n",
-           o->tp, o->precision->doc, o->plan.ideal, o->plan.practical, nt_plan_prefill_rate(&job, &o->plan));
+           nt_plan_prefill_rate(&job, &o->plan));
     print_memory(r, o);
     print_step("Steady step", &o->plan.mixed);
     print_step("Decode step", &o->plan.decode);
