@@ -33,6 +33,7 @@ enum {
 };
 enum { LT_EPILOGUE_DEFAULT = 1, LT_EPILOGUE_BIAS = 4 };
 enum { LT_PREF_MAX_WORKSPACE = 1, LT_PREF_LAST = 12 };
+enum { LT_ALGO_ID, LT_ALGO_TILE, LT_ALGO_SPLITK, LT_ALGO_REDUCTION, LT_ALGO_STAGES = 6 };
 
 struct lt_layout {
     uint32_t type;

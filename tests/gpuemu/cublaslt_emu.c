@@ -29,6 +29,8 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, const struct lt_desc *desc, con
                                    const struct lt_layout *b, const struct lt_layout *c, const struct lt_layout *d,
                                    const struct lt_preference *preference, int n_wanted, struct lt_heuristic *found,
                                    int *n_found);
+int cublasLtMatmulAlgoConfigGetAttribute(const struct lt_algo *algo, int which, void *value, size_t size,
+                                         size_t *written);
 int cublasLtMatmul(void *handle, const struct lt_desc *desc, const void *alpha, const void *a,
                    const struct lt_layout *a_layout, const void *b, const struct lt_layout *b_layout, const void *beta,
                    const void *c, const struct lt_layout *c_layout, void *d, const struct lt_layout *d_layout,
@@ -304,6 +306,19 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, const struct lt_desc *desc, con
     found->algo.data[0] = 1;
     found->waves = 1;
     *n_found = 1;
+    return LT_SUCCESS;
+}
+
+/* There is one algorithm: number 1, one split, no reduction scheme, no stages. */
+int cublasLtMatmulAlgoConfigGetAttribute(const struct lt_algo *algo, int which, void *value, size_t size,
+                                         size_t *written) {
+    const int32_t answer = which == LT_ALGO_ID || which == LT_ALGO_SPLITK ? 1 : 0;
+    if (algo == NULL || algo->data[0] != 1 || value == NULL || size != sizeof answer) return LT_INVALID_VALUE;
+    if (which != LT_ALGO_ID && which != LT_ALGO_TILE && which != LT_ALGO_SPLITK && which != LT_ALGO_REDUCTION &&
+        which != LT_ALGO_STAGES)
+        return LT_NOT_SUPPORTED;
+    memcpy(value, &answer, sizeof answer);
+    if (written != NULL) *written = sizeof answer;
     return LT_SUCCESS;
 }
 

@@ -193,6 +193,16 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute which, int
     return emu_leave(result);
 }
 
+CUresult cuFuncGetParamInfo(CUfunction function, size_t i, size_t *offset, size_t *size) {
+    CUresult result = emu_enter(true);
+    if (result != CUDA_SUCCESS) return result;
+    const struct emu_kernel *kernel = (const struct emu_kernel *)function;
+    if (kernel == NULL || offset == NULL || i >= (size_t)kernel->n_param) return emu_leave(CUDA_ERROR_INVALID_VALUE);
+    *offset = (size_t)kernel->param_offset[i];
+    if (size != NULL) *size = (size_t)kernel->param_size[i];
+    return emu_leave(CUDA_SUCCESS);
+}
+
 CUresult cuFuncSetCacheConfig(CUfunction function, CUfunc_cache config) {
     (void)config; // a hint
     return function == NULL ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;

@@ -317,6 +317,7 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
     if (address == 0) return emu_leave(CUDA_SUCCESS);
     result = emu_capture_forbids();
     if (result == CUDA_SUCCESS) result = freeable(address, EMU_MEM_DEVICE, "cuMemFree");
+    if (result == CUDA_SUCCESS && emu_options()->freesync) result = emu_drain_device(emu_current_device());
     if (result == CUDA_SUCCESS) emu_free_now(address);
     return emu_leave(result);
 }
@@ -398,6 +399,7 @@ CUresult cuMemFreeHost(void *host) {
     CUresult result = emu_enter(true);
     if (result != CUDA_SUCCESS) return result;
     result = freeable((uint64_t)(uintptr_t)host, EMU_MEM_HOST, "cuMemFreeHost");
+    if (result == CUDA_SUCCESS && emu_options()->freesync) result = emu_drain_device(emu_current_device());
     if (result != CUDA_SUCCESS) return emu_leave(result);
     struct emu_alloc *a = emu_find_alloc((uint64_t)(uintptr_t)host);
     if (a->registered) return emu_leave(CUDA_ERROR_INVALID_VALUE);

@@ -22,6 +22,11 @@ enum { NC_ALL_REDUCE, NC_ALL_GATHER, NC_BROADCAST }; // ours
 struct nc_unique_id {
     char bytes[128];
 };
+struct nc_config { // the first fields of ncclConfig_t, the same in every 2.x
+    size_t size;
+    unsigned int magic, version;
+    int blocking; // 0: ncclCommInitRankConfig returns NC_IN_PROGRESS; ncclCommGetAsyncError says when all are there
+};
 struct ncclComm;
 struct CUstream_st;
 
@@ -29,6 +34,8 @@ struct CUstream_st;
 int ncclGetVersion(int *version);
 int ncclGetUniqueId(struct nc_unique_id *id);
 int ncclCommInitRank(struct ncclComm **comm, int size, struct nc_unique_id id, int rank);
+int ncclCommInitRankConfig(struct ncclComm **comm, int size, struct nc_unique_id id, int rank,
+                           const struct nc_config *config);
 int ncclCommGetAsyncError(struct ncclComm *comm, int *error);
 int ncclCommDestroy(struct ncclComm *comm);
 int ncclCommAbort(struct ncclComm *comm);

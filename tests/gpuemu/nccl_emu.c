@@ -45,7 +45,9 @@ struct segment {
 
 struct ncclComm {
     struct segment *segment;
-    int32_t rank, size, device;
+    int32_t rank, size;
+    bool joined;
+    char name[128];
     uint64_t round, seq;
     _Atomic int32_t refs, aborted, error;
     double checked_ms;
@@ -281,13 +283,26 @@ static void drop(void *arg) {
     free(c);
 }
 
+/* NC_SUCCESS when all ranks are there, NC_IN_PROGRESS before. */
+static int join_state(struct ncclComm *comm) {
+    if (comm->joined || comm->error != NC_SUCCESS) return comm->error;
+    if (comm->segment->n_joined < comm->size) {
+        look_for_dead(comm);
+        return comm->error != NC_SUCCESS ? comm->error : NC_IN_PROGRESS;
+    }
+    shm_unlink(comm->name); // all have it mapped; the second to say so gets ENOENT
+    if (comm->size > 1) emu_run_when_idle();
+    comm->joined = true;
+    return NC_SUCCESS;
+}
+
 static int enqueue(struct ncclComm *comm, struct call call, const void *send, void *receive,
                    struct CUstream_st *stream) {
     const size_t unit = type_size(call.type);
     if (comm == NULL || unit == 0 || call.root < 0 || call.root >= comm->size) return NC_INVALID_ARGUMENT;
     if (call.op != NC_SUM && call.op != NC_MAX && call.op != NC_MIN) return NC_INVALID_ARGUMENT;
     if (call.kind == NC_ALL_REDUCE && (call.type == NC_INT64 || call.type == NC_UINT64)) return NC_INVALID_ARGUMENT;
-    if (comm->error != NC_SUCCESS) return comm->error;
+    if (join_state(comm) != NC_SUCCESS) return comm->error != NC_SUCCESS ? comm->error : NC_INVALID_USAGE;
     struct collective *c = malloc(sizeof *c);
     if (c == NULL) return NC_SYSTEM_ERROR;
     *c =
@@ -341,7 +356,8 @@ static struct segment *map_segment(const char *name) {
     return p == MAP_FAILED ? NULL : p;
 }
 
-int ncclCommInitRank(struct ncclComm **out, int size, struct nc_unique_id id, int rank) {
+int ncclCommInitRankConfig(struct ncclComm **out, int size, struct nc_unique_id id, int rank,
+                           const struct nc_config *config) {
     if (out == NULL || size < 1 || size > MAX_RANKS || rank < 0 || rank >= size) return NC_INVALID_ARGUMENT;
     if (memchr(id.bytes, 0, sizeof id.bytes) == NULL || strncmp(id.bytes, "/nt-emu-nccl-", 13) != 0)
         return NC_INVALID_ARGUMENT;
@@ -352,21 +368,25 @@ int ncclCommInitRank(struct ncclComm **out, int size, struct nc_unique_id id, in
         return NC_SYSTEM_ERROR;
     }
     *comm = (struct ncclComm){.segment = segment, .rank = rank, .size = size, .refs = 1};
+    memcpy(comm->name, id.bytes, sizeof comm->name);
     segment->slot[rank].pid = getpid();
     segment->n_joined++;
-    while (segment->n_joined < size && comm->error == NC_SUCCESS) { // as the real call: returns when all are there
-        usleep(200);
-        look_for_dead(comm);
-    }
-    shm_unlink(id.bytes); // all have it mapped; the second to say so gets ENOENT
-    if (size > 1) emu_run_when_idle();
     *out = comm;
-    return comm->error;
+    int state = join_state(comm);
+    while (state == NC_IN_PROGRESS && (config == NULL || config->blocking != 0)) {
+        usleep(200);
+        state = join_state(comm);
+    }
+    return state;
+}
+
+int ncclCommInitRank(struct ncclComm **out, int size, struct nc_unique_id id, int rank) {
+    return ncclCommInitRankConfig(out, size, id, rank, NULL);
 }
 
 int ncclCommGetAsyncError(struct ncclComm *comm, int *error) {
     if (comm == NULL || error == NULL) return NC_INVALID_ARGUMENT;
-    *error = comm->error;
+    *error = join_state(comm);
     return NC_SUCCESS;
 }
 

@@ -33,6 +33,7 @@ static const struct {
     ROW(uninit, NUMBER, 0, 1, "reads of uninitialised device memory are reported"),
     ROW(leaks, NUMBER, 0, 1, "allocations alive at context release are a report"),
     ROW(stream0, NUMBER, 0, 1, "0: any use of the default stream is a report"),
+    ROW(freesync, NUMBER, 0, 1, "cuMemFree waits for the device, as real drivers do but do not promise"),
     ROW(hostguard, NUMBER, 0, 1, "host code that touches device memory is stopped"),
     ROW(ulp, NUMBER, 0, 4, "error added to approximate functions, in ulp"),
     ROW(shuffle, NUMBER, 0, 1, "order of sums inside mma is shuffled"),
@@ -55,7 +56,7 @@ static struct emu_options options = {
     .idle_ms = 10,
     .check = 1,
     .uninit = 1,
-    .stream0 = 1,
+    .stream0 = 1, .freesync = 1,
     .exitcode = 86,
 };
 

@@ -1,0 +1,151 @@
+// Kernels for test_check.c: each checker's bug, and the same kernel without it. Device code only.
+// The volatile accesses keep nvcc from merging or moving what the bug is about.
+#include <stdint.h>
+
+extern "C" __global__ void fill(float *out, float value, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = value;
+}
+
+extern "C" __global__ void add_one(float *p, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) p[i] += 1.0f;
+}
+
+extern "C" __global__ void copy_from(float *out, const float *in, int n, int offset) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = in[i + offset];
+}
+
+extern "C" __global__ void copy_strided(float *out, const float *in, int stride) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    out[i] = in[i * stride];
+}
+
+extern "C" __global__ void load_vector(float4 *out, const char *in, int offset) {
+    out[threadIdx.x] = *(const float4 *) (in + offset + 16 * threadIdx.x);
+}
+
+// ---- shared memory ----
+
+template <bool fixed> __device__ void reverse(float *out, const float *in) {
+    __shared__ volatile float tile[256];
+    tile[threadIdx.x] = in[threadIdx.x];
+    if (fixed) __syncthreads();
+    out[threadIdx.x] = tile[255 - threadIdx.x];
+}
+extern "C" __global__ void reverse_bad(float *out, const float *in) { reverse<false>(out, in); }
+extern "C" __global__ void reverse_good(float *out, const float *in) { reverse<true>(out, in); }
+
+// The tile is used a second time: the write of round 2 races with the reads of round 1.
+template <bool fixed> __device__ void reuse(float *out, const float *in) {
+    __shared__ volatile float tile[256];
+    float sum = 0;
+    for (int round = 0; round < 2; round++) {
+        tile[threadIdx.x] = in[threadIdx.x] + round;
+        __syncthreads();
+        sum += tile[255 - threadIdx.x];
+        if (fixed) __syncthreads();
+    }
+    out[threadIdx.x] = sum;
+}
+extern "C" __global__ void reuse_bad(float *out, const float *in) { reuse<false>(out, in); }
+extern "C" __global__ void reuse_good(float *out, const float *in) { reuse<true>(out, in); }
+
+// Lanes of one warp exchange through shared memory.
+template <bool fixed> __device__ void lanes(float *out, const float *in) {
+    __shared__ volatile float tile[32];
+    tile[threadIdx.x] = in[threadIdx.x];
+    if (fixed) __syncwarp();
+    out[threadIdx.x] = tile[threadIdx.x ^ 1];
+}
+extern "C" __global__ void lanes_bad(float *out, const float *in) { lanes<false>(out, in); }
+extern "C" __global__ void lanes_good(float *out, const float *in) { lanes<true>(out, in); }
+
+// Only the first half of the tile is written.
+extern "C" __global__ void half_written(float *out, const float *in, int n_read) {
+    __shared__ volatile float tile[256];
+    if (threadIdx.x < 128) tile[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x < n_read) out[threadIdx.x] = tile[threadIdx.x];
+}
+
+extern "C" __global__ void count_up(int *out) {
+    __shared__ int n;
+    if (threadIdx.x == 0) n = 0;
+    __syncthreads();
+    atomicAdd(&n, 1);
+    __syncthreads();
+    if (threadIdx.x == 0) *out = n;
+}
+
+// Two stages by cp.async; `allowed` groups may still be under way when the first stage is read.
+template <int allowed> __device__ void stages(float4 *out, const float4 *in) {
+    __shared__ float4 tile[2][64];
+    for (int s = 0; s < 2; s++) {
+        const uint32_t to = (uint32_t) __cvta_generic_to_shared(&tile[s][threadIdx.x]);
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(in + 64 * s + threadIdx.x) : "memory");
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    }
+    asm volatile("cp.async.wait_group %0;" ::"n"(allowed) : "memory");
+    __syncthreads();
+    out[threadIdx.x] = tile[0][63 - threadIdx.x];
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    __syncthreads();
+    out[64 + threadIdx.x] = tile[1][63 - threadIdx.x];
+}
+extern "C" __global__ void stages_bad(float4 *out, const float4 *in) { stages<2>(out, in); }
+extern "C" __global__ void stages_good(float4 *out, const float4 *in) { stages<1>(out, in); }
+
+extern __shared__ float dynamic[];
+extern "C" __global__ void use_dynamic(float *out, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) dynamic[i] = (float) i;
+    __syncthreads();
+    if (threadIdx.x == 0) *out = dynamic[n - 1];
+}
+
+// ---- conflicts between blocks ----
+
+extern "C" __global__ void all_write_first(float *out, int spread) {
+    if (threadIdx.x == 0) out[blockIdx.x * spread] = (float) blockIdx.x;
+}
+
+extern "C" __global__ void shift_in_place(float *p) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    const float next = p[i + 1];
+    __syncthreads();
+    p[i] = next;
+}
+
+extern "C" __global__ void halves(uint16_t *out) { // neighbours in one word: no conflict
+    if (threadIdx.x == 0) out[blockIdx.x] = (uint16_t) blockIdx.x;
+}
+
+// Partial sums, added by the block that comes last: ordered by fence and atomic.
+extern "C" __global__ void last_block(float *out, volatile float *part, unsigned *ticket) {
+    __shared__ bool last;
+    if (threadIdx.x == 0) {
+        part[blockIdx.x] = (float) blockIdx.x;
+        __threadfence();
+        last = atomicAdd(ticket, 1u) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!last || threadIdx.x != 0) return;
+    __threadfence();
+    float sum = 0;
+    for (unsigned b = 0; b < gridDim.x; b++) sum += part[b];
+    *out = sum;
+}
+
+// ---- counters ----
+
+template <int pad> __device__ void transpose(float *out, const float *in) {
+    __shared__ float tile[32][32 + pad];
+    tile[threadIdx.y][threadIdx.x] = in[threadIdx.y * 32 + threadIdx.x];
+    __syncthreads();
+    out[threadIdx.y * 32 + threadIdx.x] = tile[threadIdx.x][threadIdx.y];
+}
+extern "C" __global__ void transpose_conflicts(float *out, const float *in) { transpose<0>(out, in); }
+extern "C" __global__ void transpose_padded(float *out, const float *in) { transpose<1>(out, in); }
+
+extern "C" __global__ void __launch_bounds__(128) bounded(float *out) { out[threadIdx.x] = 1.0f; }
