@@ -227,7 +227,7 @@ struct nt_logit_sample_args {
 
 /* The vocabulary head fused with the choice of a token: acc[r, v] as gemm, never stored; per row the best v of acc
  * (inv_temp NULL or inv_temp[r] 0), or of acc * inv_temp[r] + g(first + v) as logit_gumbel. Only v < n_vocab <= w->n
- * (padding rows) take part. NaN and ties as logit_stats. value tolerance 1e-6; the index may differ from a reference
+ * (padding rows) take part. NaN and ties as logit_stats. value tolerance 1e-10; the index may differ from a reference
  * where two values do not differ by more. */
 struct nt_head_argmax_args {
     const nt_bf16 *x; // [n_row, k]

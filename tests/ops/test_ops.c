@@ -12,9 +12,10 @@
 
 /* Each cases file, once. */
 extern const struct op_cases embed_cases, norm_cases, gemm_cases, rope_cases, attention_cases, logits_cases, edit_cases,
-    sample_cases;
+    sample_cases, head_cases;
 static const struct op_cases *const all_cases[] = {
-    &embed_cases, &norm_cases, &gemm_cases, &rope_cases, &attention_cases, &logits_cases, &edit_cases, &sample_cases,
+    &embed_cases,  &norm_cases, &gemm_cases,   &rope_cases, &attention_cases,
+    &logits_cases, &edit_cases, &sample_cases, &head_cases,
 };
 enum { N_FILES = sizeof all_cases / sizeof all_cases[0] };
 
@@ -34,6 +35,7 @@ static const struct {
     {NT_OP_attention,    OP_BF16, 1e-4,  2e-2},
     {NT_OP_logit_stats,  OP_F32,  1e-12, 1e-6},
     {NT_OP_logit_gumbel, OP_F32,  1e-12, 1e-5},
+    {NT_OP_head_argmax,  OP_F32,  1e-10, 1e-4},
 };
 
 enum { MAX_LINES = 8, N_LEVELS = NT_ISA_COUNT };
