@@ -277,6 +277,10 @@ static nt_status staged_attention(struct nt_backend *be, const struct nt_attenti
     free(cache.rows);
     a.kv = &cache.layer;
     a.seqs = cache.seqs;
+    a.max_q = 1; /* CPU bodies need no bounds, so tests leave them out */
+    for (int32_t i = 0; i < args->n_seq; i++)
+        if (args->seqs[i].n_q > a.max_q) a.max_q = args->seqs[i].n_q;
+    a.max_pos = (int32_t)(cache.max_pos > a.max_q ? cache.max_pos : a.max_q);
     a.q = in(&s, args->q, vector((int64_t)args->n_tok * args->n_head * nt_d_pad(d), sizeof *args->q));
     a.kv_of_head = in(&s, args->kv_of_head, vector(args->n_head, sizeof *args->kv_of_head));
     a.out = inout(&s, args->out, matrix(args->n_tok, args->ldo, (int64_t)args->n_head * d, sizeof *args->out));

@@ -1,0 +1,151 @@
+#include "attention_cuda.h"
+
+#include "cpu_math.h"
+#include "cuda_bodies.h"
+
+/* The kernels by width of the tile: the first row that d_pad fits. */
+static const struct {
+    int32_t d;
+    enum nt_cuda_kernel prefill[2], decode[2]; /* bf16 cache, int8 cache */
+} widths[] = {
+    {64,
+     {NT_CUDA_attention_d64, NT_CUDA_attention_int8_d64},
+     {NT_CUDA_attention_decode_d64, NT_CUDA_attention_decode_int8_d64}  },
+    {96,
+     {NT_CUDA_attention_d96, NT_CUDA_attention_int8_d96},
+     {NT_CUDA_attention_decode_d96, NT_CUDA_attention_decode_int8_d96}  },
+    {128,
+     {NT_CUDA_attention_d128, NT_CUDA_attention_int8_d128},
+     {NT_CUDA_attention_decode_d128, NT_CUDA_attention_decode_int8_d128}},
+    {256,
+     {NT_CUDA_attention_d256, NT_CUDA_attention_int8_d256},
+     {NT_CUDA_attention_decode_d256, NT_CUDA_attention_decode_int8_d256}},
+};
+enum { N_WIDTHS = sizeof widths / sizeof widths[0], MAX_POS = 1 << 30, MAX_GRID_YZ = 65535 };
+
+static int find_width(int32_t d_pad) {
+    int w = 0;
+    while (w < N_WIDTHS && widths[w].d < d_pad) w++;
+    return w;
+}
+
+static nt_status check(const struct nt_attention_args *a) {
+    const struct nt_kv_layer *kv = a->kv;
+    if (kv->format != NT_KV_ROWS && kv->format != NT_KV_ROWS_INT8)
+        return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA reads a cache in rows of bf16 or int8, not format %d",
+                       (int)kv->format);
+    if (kv->d_head < 2 || kv->d_head % 2 || kv->d_head > NT_ATTN_CUDA_MAX_D)
+        return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA takes an even d_head of 2 to %d, not %d",
+                       NT_ATTN_CUDA_MAX_D, kv->d_head);
+    if (a->n_seq > MAX_GRID_YZ)
+        return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA takes at most %d sequences, not %d", MAX_GRID_YZ, a->n_seq);
+    if (a->max_q < 1 || a->max_pos < a->max_q || a->max_pos > MAX_POS)
+        return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA needs 1 <= max_q <= max_pos <= %d, got %d and %d", MAX_POS,
+                       a->max_q, a->max_pos);
+    /* cp.async and 16-byte loads */
+    NT_CHECK(((uintptr_t)a->q | (uintptr_t)kv->base) % 16 == 0 && kv->page_stride % 8 == 0);
+    NT_CHECK(a->n_head >= 1 && kv->n_kv >= 1 && a->window >= 0);
+    return NT_OK;
+}
+
+static int32_t least(int64_t a, int64_t b) {
+    return (int32_t)(a < b ? a : b);
+}
+
+/* The workspace as `places` accumulators and then their (maximum, sum). */
+static nt_status take_places(struct nt_backend *be, struct nt_attn_launch *l, int64_t places) {
+    void *memory;
+    NT_TRY(nt_cuda_workspace(be, (size_t)(places * (l->d_pad + 2)) * sizeof(float), "attention", &memory));
+    l->state = memory;
+    l->state_ml = l->state + places * l->d_pad;
+    return NT_OK;
+}
+
+static int64_t places_that_fit(const struct nt_attn_launch *l) {
+    return (int64_t)(NT_CUDA_WORKSPACE_BYTES / ((size_t)(l->d_pad + 2) * sizeof(float)));
+}
+
+/* Sequences with more than NT_ATTN_DECODE_Q tokens. Where states are parked, as many tokens a launch as have a place.
+ */
+static nt_status prefill(struct nt_backend *be, const struct nt_attention_args *a, struct nt_attn_launch l, int w) {
+    const bool int8 = a->kv->format == NT_KV_ROWS_INT8;
+    const int32_t d = widths[w].d, rows = nt_attn_prefill_rows(d);
+    const size_t shared = (size_t)NT_ATTN_SHARED(d, rows, NT_ATTN_PREFILL_HALVES(d), int8);
+    const int64_t tiles = (int64_t)a->max_q * a->n_head / rows + a->kv->n_kv; /* each KV head's last one may be part */
+    int32_t step = a->n_tok;
+    l.min_q = NT_ATTN_DECODE_Q + 1;
+    l.max_q = a->max_q;
+    if (a->max_pos > NT_ATTN_SPLIT) {
+        /* A tile begins before tok_end and has at most `rows` tokens more. */
+        step = least(a->n_tok, places_that_fit(&l) / a->n_head - rows);
+        if (step < 1)
+            return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA has no room to park %d tokens of %d heads", rows,
+                           a->n_head);
+        NT_TRY(take_places(be, &l, (int64_t)(step + rows) * a->n_head));
+    }
+    for (int32_t tok = 0; tok < a->n_tok; tok += step) {
+        l.tok_begin = tok;
+        l.tok_end = least((int64_t)tok + step, a->n_tok);
+        NT_TRY(NT_CUDA_LAUNCH(be, widths[w].prefill[int8], tiles, l.n_seq, 1, NT_ATTN_PREFILL_WARPS * 32, shared, &l));
+    }
+    return NT_OK;
+}
+
+/* Sequences with 1 to NT_ATTN_DECODE_Q tokens; as many a launch as the workspace has places for. */
+static nt_status decode(struct nt_backend *be, const struct nt_attention_args *a, struct nt_attn_launch l, int w) {
+    const bool int8 = a->kv->format == NT_KV_ROWS_INT8;
+    const int32_t d = widths[w].d;
+    const size_t shared = (size_t)NT_ATTN_SHARED(d, NT_ATTN_DECODE_ROWS, NT_ATTN_DECODE_HALVES(d), int8);
+    const int64_t tiles = a->n_head / NT_ATTN_DECODE_ROWS + a->kv->n_kv; /* of one token */
+    int32_t step = a->n_seq;
+    l.min_q = 1;
+    l.max_q = least(a->max_q, NT_ATTN_DECODE_Q);
+    /* A window of any length touches one split more than it is long, its start and end being anywhere. */
+    l.n_split =
+        least((a->max_pos + NT_ATTN_SPLIT - 1) / NT_ATTN_SPLIT, ((int64_t)l.span + l.max_q - 1) / NT_ATTN_SPLIT + 2);
+    if (l.n_split > 1) {
+        const int64_t per_seq = (int64_t)l.max_q * a->n_head * l.n_split;
+        step = least(a->n_seq, places_that_fit(&l) / per_seq);
+        if (step < 1)
+            return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA has no room for the %d splits of %d positions",
+                           l.n_split, a->max_pos);
+        NT_TRY(take_places(be, &l, step * per_seq));
+    }
+    for (int32_t seq = 0; seq < a->n_seq; seq += step) {
+        l.seqs = a->seqs + seq;
+        l.n_seq = least(step, a->n_seq - seq);
+        NT_TRY(NT_CUDA_LAUNCH(be, widths[w].decode[int8], tiles * l.max_q, l.n_split, l.n_seq, 32, shared, &l));
+        if (l.n_split == 1) continue;
+        const int64_t warps = NT_ATTN_MERGE_THREADS / 32, n_row = (int64_t)l.n_seq * l.max_q * a->n_head;
+        NT_TRY(NT_CUDA_LAUNCH(be, NT_CUDA_attention_merge, (n_row + warps - 1) / warps, 1, 1, NT_ATTN_MERGE_THREADS, 0,
+                              &l));
+    }
+    return NT_OK;
+}
+
+nt_status nt_attention_cuda(struct nt_backend *be, const struct nt_attention_args *args) {
+    const struct nt_kv_layer *kv = args->kv;
+    if (args->n_seq == 0 || args->n_tok == 0) return NT_OK;
+    NT_TRY(check(args));
+    const struct nt_attn_launch l = {
+        .q = args->q,
+        .cache = (const unsigned char *)kv->base,
+        .seqs = args->seqs,
+        .kv_of_head = args->kv_of_head,
+        .out = args->out,
+        .ldo = args->ldo,
+        .page_bytes = kv->page_stride * (int64_t)sizeof(nt_bf16),
+        .head_bytes = nt_kv_head_elems(kv->format, kv->d_head) * (int64_t)sizeof(nt_bf16),
+        .scale_log2 = args->scale * NT_LOG2E,
+        .span = args->window > 0 && args->window < MAX_POS ? args->window - 1 : MAX_POS,
+        .n_seq = args->n_seq,
+        .n_head = args->n_head,
+        .d_head = kv->d_head,
+        .d_pad = nt_d_pad(kv->d_head),
+        .n_split = 1,
+    };
+    const int w = find_width(l.d_pad);
+    if (args->max_q > NT_ATTN_DECODE_Q) NT_TRY(prefill(be, args, l, w));
+    NT_TRY(decode(be, args, l, w));
+    return NT_OK;
+}

@@ -1,0 +1,673 @@
+/* Attention of one tile of query rows over pages of the cache: what the prefill and the decode kernel share.
+ *
+ * FlashAttention-2 (Dao 2023) over the paged cache: a warp owns MT * 16 rows (token, head of one KV head's group), so
+ * all heads of a group and neighbouring tokens share every K and V read; a block step is one page of 64 keys, K and V
+ * separate stages of a ring of HALVES buffers filled by cp.async. Shared rows are swizzled in 16-byte chunks, so that
+ * cp.async, ldmatrix and the output are free of bank conflicts. Scores and state are f32, products mma m16n8k16 bf16.
+ * Order of sums, the same for every tile shape (that is what makes results independent of chunks and batches):
+ *   score: d in steps of 16, ascending;  s = dot * scale_log2, int8: s = dot * (k_scale * scale_log2)
+ *   page: m' = max(m, s), alpha = 2^(m - m'), p = 2^(s - m');  sum: per lane of a quad (keys 8n + 2t, +1), n ascending,
+ *   then over the quad at the end of a split;  o = alpha o + sum of bf16(p) v, keys in steps of 16, ascending
+ *   int8: bf16(p * v_scale) for bf16(p), 0 where p is 0
+ *   split: every NT_ATTN_SPLIT positions a new (m, sum, o); nt_attn_merge in ascending order;  out = bf16(o * (1 /
+ * sum)) Invisible keys have s = -inf, p = +0, and adding +0 * v is exact unless v is not finite. Slots no row of the
+ * tile sees are zero-filled on the way in; a page whose rows see different keys is searched for NaN and Inf first and,
+ * when one is there, its finite values are added first and the others one by one to the rows that see them. int8: the 4
+ * values of a lane in an 8 x 16 byte ldmatrix stand for d = 4t .. 4t+3 of a k step, so q's pairs are exchanged to match
+ * on the way into shared memory; in V they are 2 keys x 2 columns, so columns of the two output tiles of 16 columns are
+ * the even and the odd ones. int8 to bf16 is exact: (128 + low 7 bits) - (128 or 256). */
+#ifndef NT_ATTENTION_TILE_CUH
+#define NT_ATTENTION_TILE_CUH
+
+#include "attention_cuda.h"
+#include "cuda_common.cuh"
+#include "ptx.cuh"
+
+static_assert(NT_KV_PAGE == 64, "a page is 4 k steps of P V and 8 n tiles of the scores");
+static_assert(NT_ATTN_SPLIT % NT_KV_PAGE == 0, "a page lies in one split");
+
+/* ---- order of sums, shared with nt_attention_merge ---- */
+
+NT_DEVICE float nt_attn_base(float max) {
+    return max == -NT_INF ? 0.0f : max; /* all scores -inf: 2^(-inf - 0), not 2^(-inf + inf) */
+}
+/* Factors that bring the older part (max *m) and the newer part (max m1) to a common maximum, left in *m. */
+NT_DEVICE void nt_attn_merge_factors(float *m, float m1, float *older, float *newer) {
+    const float max = fmaxf(*m, m1), base = nt_attn_base(max);
+    *older = nt_exp2(__fsub_rn(*m, base));
+    *newer = nt_exp2(__fsub_rn(m1, base));
+    *m = max;
+}
+NT_DEVICE float nt_attn_merge(float x, float older, float x1, float newer) {
+    return __fmaf_rn(x, older, __fmul_rn(x1, newer));
+}
+NT_DEVICE float nt_attn_inverse(float sum) {
+    return __frcp_rn(sum);
+}
+
+/* ---- which rows ---- */
+
+struct nt_attn_tile {
+    int32_t kv, head0, group; /* KV head and its query heads */
+    int32_t row0, n_row;      /* rows of the tile among the n_q * group of sequence and KV head */
+    int32_t q_row, n_q, pos0; /* of the sequence */
+    const int32_t *pages;
+};
+
+/* Tile `index` of a sequence: its KV heads in order, each cut into tiles of `rows` rows. tok >= 0: of the rows of that
+ * token alone. False: there is none. Called by whole warps. */
+NT_DEVICE bool nt_attn_find_tile(const struct nt_attn_launch &a, int32_t seq, int32_t tok, int32_t index, int32_t rows,
+                                 struct nt_attn_tile *t) {
+    const struct nt_attn_seq *s = a.seqs + seq;
+    t->n_q = s->n_q;
+    if (t->n_q < a.min_q || t->n_q > a.max_q || tok >= t->n_q) return false;
+    for (int32_t head = 0; head < a.n_head;) {
+        const int32_t kv = a.kv_of_head[head];
+        int32_t group = 0;
+        for (uint32_t same = NT_ALL_LANES; same == NT_ALL_LANES;) {
+            const int32_t h = head + group + nt_lane();
+            same = __ballot_sync(NT_ALL_LANES, h < a.n_head && a.kv_of_head[h < a.n_head ? h : head] == kv);
+            group += __popc(same);
+        }
+        const int32_t n_row = tok < 0 ? t->n_q * group : group, n_tile = (n_row + rows - 1) / rows;
+        if (index < n_tile) {
+            t->kv = kv;
+            t->head0 = head;
+            t->group = group;
+            t->row0 = index * rows + (tok < 0 ? 0 : tok * group);
+            t->n_row = min(rows, n_row - index * rows);
+            t->q_row = s->q_row;
+            t->pos0 = s->pos0;
+            t->pages = s->pages;
+            return true;
+        }
+        index -= n_tile;
+        head += group;
+    }
+    return false;
+}
+
+/* Positions some row of a run of rows sees: the first and last token's bounds. Row r is of the tile. */
+struct nt_attn_bounds {
+    int32_t first_lo, first_hi, last_lo, last_hi; /* first and last visible position, of the first and last token */
+};
+NT_DEVICE struct nt_attn_bounds nt_attn_bounds_of(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
+                                                  int32_t r_lo, int32_t r_hi) {
+    struct nt_attn_bounds b;
+    b.last_lo = t.pos0 + (t.row0 + r_lo) / t.group;
+    b.last_hi = t.pos0 + (t.row0 + r_hi) / t.group;
+    b.first_lo = max(b.last_lo - a.span, 0);
+    b.first_hi = max(b.last_hi - a.span, 0);
+    return b;
+}
+
+/* In shared memory, read where needed: registers are for the accumulators. */
+struct nt_attn_block_info {
+    struct nt_attn_tile tile;
+    struct nt_attn_bounds all, warp[NT_ATTN_PREFILL_WARPS]; /* of the tile's rows, of each warp's */
+};
+static_assert(sizeof(struct nt_attn_block_info) <= NT_ATTN_TILE_BYTES, "fits its place");
+
+/* ---- shared memory ---- */
+
+/* Byte offset of 16-byte chunk `chunk` ^ `bit` of a row. The chunk's low bits are exchanged with the row's, so that 8
+ * rows at one chunk, and 8 neighbouring chunks, lie in 8 different bank groups. A constant (even) chunk and a lane's
+ * bit are taken apart: few addresses differ by more than an immediate, which saves registers. */
+template <int ROW_BYTES> NT_DEVICE uint32_t nt_attn_at(int32_t row, int32_t chunk, int32_t bit) {
+    constexpr int n = ROW_BYTES / 16, mask = n % 8 == 0 ? 7 : n % 4 == 0 ? 3 : 1;
+    constexpr int shift = mask == 7 ? 0 : mask == 3 ? 1 : 2;
+    static_assert(ROW_BYTES % 32 == 0, "the swizzle exchanges pairs of chunks at least");
+    return (uint32_t)(row * ROW_BYTES + (((((row >> shift) & mask) ^ bit) ^ (chunk & mask)) << 4) +
+                      (chunk & ~mask) * 16);
+}
+
+/* K or V of one page and KV head into a ring buffer, rows outside [lo, hi] and columns from d_pad on as zeros. */
+template <int D, bool INT8, int THREADS>
+NT_DEVICE void nt_attn_copy_half(const struct nt_attn_launch &a, const unsigned char *head, bool v, int32_t lo,
+                                 int32_t hi, uint32_t to) {
+    constexpr int row_bytes = INT8 ? D : 2 * D, chunks = row_bytes / 16, all = NT_KV_PAGE * chunks;
+    static_assert(all % THREADS == 0, "every thread copies the same number of chunks");
+    const int32_t bytes = INT8 ? a.d_pad : 2 * a.d_pad;
+    const unsigned char *from = head + (v ? NT_KV_PAGE * bytes : 0);
+#pragma unroll 2
+    for (int i = 0; i < all / THREADS; i++) {
+        const int32_t at = (int32_t)threadIdx.x + i * THREADS, row = at / chunks, chunk = at % chunks;
+        const bool there = row >= lo && row <= hi && chunk * 16 < bytes;
+        nt_cp_async_16_zfill(to + nt_attn_at<row_bytes>(row, chunk, 0), from + (there ? row * bytes + chunk * 16 : 0),
+                             there ? 16 : 0);
+    }
+    if (INT8 && !v && threadIdx.x < NT_ATTN_SCALES / 16) { /* the scales of K and of V come with K */
+        const int32_t at = 16 * (int32_t)threadIdx.x, row = at / 4 % NT_KV_PAGE, left = min(max(hi + 1 - row, 0), 4);
+        const unsigned char *scales = head + 2 * NT_KV_PAGE * bytes;
+        nt_cp_async_16_zfill(to + NT_KV_PAGE * row_bytes + at, scales + (left ? at : 0), 4 * left);
+    }
+}
+
+/* q of the tile's rows into swizzled rows of 2 D bytes; rows past the tile and columns past d_pad are zero. */
+template <int D, bool INT8, int ROWS, int THREADS>
+NT_DEVICE void nt_attn_load_q(const struct nt_attn_launch &a, const struct nt_attn_tile &t, unsigned char *to) {
+    constexpr int pairs = D / 16; /* of chunks: 16 columns */
+#pragma unroll 2
+    for (int at = (int)threadIdx.x; at < ROWS * pairs; at += THREADS) {
+        const int32_t row = at / pairs, pair = at % pairs;
+        uint4 x = make_uint4(0, 0, 0, 0), y = x;
+        if (row < t.n_row && pair * 16 < a.d_pad) {
+            const int32_t r = t.row0 + row, tok = r / t.group, head = t.head0 + r % t.group;
+            const nt_bf16 *q = a.q + ((int64_t)(t.q_row + tok) * a.n_head + head) * a.d_pad + pair * 16;
+            x = nt_load128(q);
+            y = nt_load128(q + 8);
+        }
+        if (INT8) { /* columns 2t, 2t+1, 2t+8, 2t+9 of the step stand for 4t .. 4t+3 */
+            const uint4 w = x, z = y;
+            x = make_uint4(w.x, w.z, z.x, z.z);
+            y = make_uint4(w.y, w.w, z.y, z.w);
+        }
+        nt_store128(to + nt_attn_at<2 * D>(row, 2 * pair, 0), x);
+        nt_store128(to + nt_attn_at<2 * D>(row, 2 * pair, 1), y);
+    }
+}
+
+/* ---- fragments ---- */
+
+/* Two signed bytes, each in its half of the register, to two bf16, exactly. */
+NT_DEVICE uint32_t nt_attn_bytes_to_bf16(uint32_t two) {
+    const uint32_t value = (two & 0x007f007fu) | 0x43004300u, less = (two & 0x00800080u) | 0xc300c300u;
+    return nt_fma_bf16x2(value, 0x3f803f80u, less);
+}
+NT_DEVICE uint32_t nt_attn_pick_bytes(uint32_t four, uint32_t selector) {
+    return nt_attn_bytes_to_bf16(__byte_perm(four, 0, selector));
+}
+
+/* A warp's rows: MT tiles of 16; row i of a thread is row 16 (i / 2) + 8 (i % 2) + lane / 4 of the warp. */
+template <int D, int MT> struct nt_attn_rows {
+    float o[MT][D / 8][4];
+    float max[2 * MT], sum[2 * MT]; /* sum: this lane's share */
+};
+
+template <int D, int MT> NT_DEVICE void nt_attn_reset(struct nt_attn_rows<D, MT> &st) {
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) st.o[m][n][e] = 0;
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        st.max[i] = -NT_INF;
+        st.sum[i] = 0;
+    }
+}
+
+/* s = q k^T for the page, unscaled. q: shared address of the warp's rows. */
+template <int D, int MT, bool INT8> NT_DEVICE void nt_attn_dots(uint32_t q, uint32_t k, float s[MT][8][4]) {
+    const int32_t lane = nt_lane(), r8 = lane & 7, b3 = (lane >> 3) & 1, b4 = lane >> 4;
+    constexpr int tiles = INT8 ? 4 : 2; /* n tiles per ldmatrix of K */
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) s[m][n][e] = 0;
+#pragma unroll(D / 16 / (D * MT >= 256 ? 4 : 1))
+    for (int ks = 0; ks < D / 16; ks++) {
+        uint32_t qa[MT][4];
+#pragma unroll
+        for (int m = 0; m < MT; m++) nt_ldmatrix_x4(qa[m], q + nt_attn_at<2 * D>(16 * m + r8 + 8 * b3, 2 * ks, b4));
+#pragma unroll
+        for (int n = 0; n < 8; n += tiles) {
+            uint32_t b[4];
+            if (INT8)
+                nt_ldmatrix_x4(b, k + nt_attn_at<D>(8 * n + lane, ks, 0));
+            else
+                nt_ldmatrix_x4(b, k + nt_attn_at<2 * D>(8 * n + r8 + 8 * b4, 2 * ks, b3));
+#pragma unroll
+            for (int i = 0; i < tiles; i++) {
+                const uint32_t b0 = INT8 ? nt_attn_pick_bytes(b[i], 0x4140) : b[2 * i % 4];
+                const uint32_t b1 = INT8 ? nt_attn_pick_bytes(b[i], 0x4342) : b[2 * i % 4 + 1];
+#pragma unroll
+                for (int m = 0; m < MT; m++) nt_mma_bf16(s[m][n + i], qa[m], b0, b1);
+            }
+        }
+    }
+}
+
+/* Scores in units of log2: times scale, and times each key's own scale for int8. */
+template <int MT, bool INT8> NT_DEVICE void nt_attn_scale(float s[MT][8][4], float scale_log2, const float *k_scale) {
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        float c[2] = {scale_log2, scale_log2};
+        if (INT8) {
+            const float2 k = *(const float2 *)(k_scale + 8 * n + 2 * (nt_lane() & 3));
+            c[0] = __fmul_rn(k.x, scale_log2);
+            c[1] = __fmul_rn(k.y, scale_log2);
+        }
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) s[m][n][e] = __fmul_rn(s[m][n][e], c[e & 1]);
+    }
+}
+
+/* Last visible position of the thread's rows, -1: no row. Recomputed where it is needed: registers are scarce. */
+template <int MT> NT_DEVICE void nt_attn_last(const struct nt_attn_tile &t, int32_t warp_row, int32_t last[2 * MT]) {
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        const int32_t r = warp_row + 8 * i + nt_lane() / 4;
+        last[i] = r < t.n_row ? t.pos0 + (t.row0 + r) / t.group : -1;
+    }
+}
+
+/* -inf where a row does not see the key. base: position of the page's first slot. */
+template <int MT>
+NT_DEVICE void nt_attn_mask(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t warp_row,
+                            float s[MT][8][4], int32_t base) {
+    int32_t last[2 * MT];
+    nt_attn_last<MT>(t, warp_row, last);
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int32_t back = last[2 * m + e / 2] - base - (8 * n + 2 * (nt_lane() & 3) + (e & 1));
+                if (back < 0 || back > a.span) s[m][n][e] = -NT_INF;
+            }
+}
+
+/* The page's block of the online softmax: s becomes p, the state is brought to the new maximum. */
+template <int D, int MT> NT_DEVICE void nt_attn_softmax(struct nt_attn_rows<D, MT> &st, float s[MT][8][4]) {
+    float alpha[2 * MT];
+    bool moved = false;
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        float max = st.max[i];
+#pragma unroll
+        for (int n = 0; n < 8; n++) max = fmaxf(max, fmaxf(s[i / 2][n][2 * (i & 1)], s[i / 2][n][2 * (i & 1) + 1]));
+        max = fmaxf(max, __shfl_xor_sync(NT_ALL_LANES, max, 1));
+        max = fmaxf(max, __shfl_xor_sync(NT_ALL_LANES, max, 2));
+        const float base = nt_attn_base(max);
+        alpha[i] = nt_exp2(__fsub_rn(st.max[i], base));
+        moved |= max != st.max[i];
+        st.max[i] = max;
+        float sum = 0;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int e = 2 * (i & 1); e < 2 * (i & 1) + 2; e++) {
+                s[i / 2][n][e] = nt_exp2(__fsub_rn(s[i / 2][n][e], base));
+                sum = __fadd_rn(sum, s[i / 2][n][e]);
+            }
+        st.sum[i] = __fmaf_rn(st.sum[i], alpha[i], sum);
+    }
+    if (__any_sync(NT_ALL_LANES, moved)) { /* else every factor is 1 or the row is still zero */
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int n = 0; n < D / 8; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) st.o[m][n][e] = __fmul_rn(st.o[m][n][e], alpha[2 * m + e / 2]);
+    }
+}
+
+/* A fragments of bf16(p) for the 4 k steps. */
+template <int MT, bool INT8>
+NT_DEVICE void nt_attn_probabilities(const float s[MT][8][4], const float *v_scale, uint32_t p[MT][4][4]) {
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        float2 v = make_float2(1.0f, 1.0f);
+        if (INT8) v = *(const float2 *)(v_scale + 8 * n + 2 * (nt_lane() & 3));
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float x = s[m][n][2 * h], y = s[m][n][2 * h + 1];
+                if (INT8) {
+                    x = x == 0.0f ? 0.0f : __fmul_rn(x, v.x);
+                    y = y == 0.0f ? 0.0f : __fmul_rn(y, v.y);
+                }
+                p[m][n / 2][2 * (n & 1) + h] = nt_bf16_pack(x, y);
+            }
+    }
+}
+
+/* Is a NaN or Inf in the page's V (bf16)? */
+template <int D> NT_DEVICE bool nt_attn_not_finite(const unsigned char *v) {
+    uint32_t carry = 0; /* an exponent of all ones carries into the sign's place */
+#pragma unroll 4
+    for (int at = nt_lane(); at < NT_KV_PAGE * D / 8; at += NT_WARP) {
+        const uint4 x = nt_load128(v + 16 * at);
+        carry |= (x.x & 0x7f807f80u) + 0x00800080u;
+        carry |= (x.y & 0x7f807f80u) + 0x00800080u;
+        carry |= (x.z & 0x7f807f80u) + 0x00800080u;
+        carry |= (x.w & 0x7f807f80u) + 0x00800080u;
+    }
+    return __any_sync(NT_ALL_LANES, (carry & 0x80008000u) != 0);
+}
+
+/* A pair of bf16 with NaN and Inf taken as 0. */
+NT_DEVICE uint32_t nt_attn_clean_pair(uint32_t w) {
+    const uint32_t carry = (w & 0x7f807f80u) + 0x00800080u;
+    return w & ~((carry & 0x00008000u ? 0x0000ffffu : 0) | (carry & 0x80000000u ? 0xffff0000u : 0));
+}
+
+/* Shared address of the x4 transposed load that gives V of keys 16 kk .. +15 and columns 16 j .. +15 (int8: .. +31). */
+template <int D, bool INT8> NT_DEVICE uint32_t nt_attn_v_address(uint32_t v, int kk, int j) {
+    const int32_t lane = nt_lane(), row = 16 * kk + (lane & 7) + 8 * ((lane >> 3) & 1);
+    return INT8 ? v + nt_attn_at<D>(row, j, lane >> 4) : v + nt_attn_at<2 * D>(row, 2 * j, lane >> 4);
+}
+
+/* CLEAN: NaN and Inf in V (bf16) count as 0. */
+template <int D, int MT, bool INT8, bool CLEAN>
+NT_DEVICE void nt_attn_add_values(struct nt_attn_rows<D, MT> &st, uint32_t v, const uint32_t p[MT][4][4]) {
+#pragma unroll
+    for (int kk = 0; kk < 4; kk++)
+#pragma unroll
+        for (int j = 0; j < D / 16; j += INT8 ? 2 : 1) {
+            uint32_t b[4];
+            nt_ldmatrix_x4_trans(b, nt_attn_v_address<D, INT8>(v, kk, j));
+            if (CLEAN) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) b[i] = nt_attn_clean_pair(b[i]);
+            }
+            if constexpr (INT8) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) { /* columns 16 (j + i / 2), the even or the odd ones */
+                    const uint32_t pick = i % 2 ? 0x4341 : 0x4240;
+                    const uint32_t b0 = nt_attn_pick_bytes(b[i & 2], pick);
+                    const uint32_t b1 = nt_attn_pick_bytes(b[(i & 2) + 1], pick);
+#pragma unroll
+                    for (int m = 0; m < MT; m++) nt_mma_bf16(st.o[m][2 * j + i], p[m][kk], b0, b1);
+                }
+            } else {
+#pragma unroll
+                for (int m = 0; m < MT; m++) {
+                    nt_mma_bf16(st.o[m][2 * j], p[m][kk], b[0], b[1]);
+                    nt_mma_bf16(st.o[m][2 * j + 1], p[m][kk], b[2], b[3]);
+                }
+            }
+        }
+}
+
+/* Adds what the page's NaN and Inf (bf16, value by value) give the rows that see them: p * v, NaN where p is 0. */
+template <int D, int MT>
+NT_DEVICE void nt_attn_add_not_finite(struct nt_attn_rows<D, MT> &st, const unsigned char *v,
+                                      const uint32_t p[MT][4][4], const int32_t last[2 * MT], int32_t base,
+                                      int32_t span) {
+    uint64_t used[2 * MT]; /* bit k: p of key k is not 0 */
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        used[i] = 0;
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            const uint32_t pair = p[i / 2][n / 2][2 * (n & 1) + (i & 1)];
+            const uint64_t bits = (pair & 0x00007fffu ? 1 : 0) | (pair & 0x7fff0000u ? 2 : 0);
+            used[i] |= bits << (8 * n + 2 * (nt_lane() & 3));
+        }
+        used[i] |= __shfl_xor_sync(NT_ALL_LANES, used[i], 1);
+        used[i] |= __shfl_xor_sync(NT_ALL_LANES, used[i], 2);
+    }
+#pragma unroll 1
+    for (int32_t k = 0; k < NT_KV_PAGE; k++) {
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            const uint32_t w = *(const uint32_t *)(v + nt_attn_at<2 * D>(k, n, 0) + 4 * (nt_lane() & 3));
+            const float x[2] = {nt_bf16_low(w), nt_bf16_high(w)};
+#pragma unroll
+            for (int i = 0; i < 4 * MT; i++) {
+                const int32_t back = last[i / 2] - base - k;
+                if (isfinite(x[i & 1]) || back < 0 || back > span) continue;
+                const float add = used[i / 2] >> k & 1 ? x[i & 1] : nt_dev_to_f32(0x7fc0);
+                st.o[i / 4][n][i & 3] = __fadd_rn(st.o[i / 4][n][i & 3], add);
+            }
+        }
+    }
+}
+
+/* ---- ends of splits ---- */
+
+/* This lane's share of the sums becomes the row's. */
+template <int D, int MT> NT_DEVICE void nt_attn_close_sums(struct nt_attn_rows<D, MT> &st) {
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        st.sum[i] = __fadd_rn(st.sum[i], __shfl_xor_sync(NT_ALL_LANES, st.sum[i], 1));
+        st.sum[i] = __fadd_rn(st.sum[i], __shfl_xor_sync(NT_ALL_LANES, st.sum[i], 2));
+    }
+}
+
+/* Columns a lane holds of row half h = 2 (i & 1):  bf16: o[n][h], o[n][h + 1] are columns 8n + 2t, + 1.
+ * int8: o[2j][h], o[2j + 1][h], o[2j][h + 1], o[2j + 1][h + 1] are columns 16j + 4t .. + 3. */
+template <int D, int MT, bool INT8>
+NT_DEVICE void nt_attn_unpark(struct nt_attn_rows<D, MT> &st, int i, const float *from, float2 old, int32_t d_pad) {
+    const int m = i / 2, h = 2 * (i & 1), t = nt_lane() & 3;
+    float max = old.x, older, newer;
+    nt_attn_merge_factors(&max, st.max[i], &older, &newer);
+    st.max[i] = max;
+    st.sum[i] = nt_attn_merge(old.y, older, st.sum[i], newer);
+#pragma unroll
+    for (int n = 0; n < D / 8; n += 2) {
+        if (8 * n >= d_pad) continue;
+        float x[4];
+        if (INT8) {
+            const float4 f = nt_load_f4(from + 8 * n + 4 * t);
+            x[0] = f.x, x[2] = f.y, x[1] = f.z, x[3] = f.w;
+        } else {
+            const float2 f = *(const float2 *)(from + 8 * n + 2 * t), g = *(const float2 *)(from + 8 * n + 8 + 2 * t);
+            x[0] = f.x, x[1] = f.y, x[2] = g.x, x[3] = g.y;
+        }
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            st.o[m][n + e / 2][h + e % 2] = nt_attn_merge(x[e], older, st.o[m][n + e / 2][h + e % 2], newer);
+    }
+}
+template <int D, int MT, bool INT8>
+NT_DEVICE void nt_attn_park(const struct nt_attn_rows<D, MT> &st, int i, float *to, float *ml, int32_t d_pad) {
+    const int m = i / 2, h = 2 * (i & 1), t = nt_lane() & 3;
+    if (t == 0) *(float2 *)ml = make_float2(st.max[i], st.sum[i]);
+#pragma unroll
+    for (int n = 0; n < D / 8; n += 2) {
+        if (8 * n >= d_pad) continue;
+        const float *x = &st.o[m][n][h], *y = &st.o[m][n + 1][h];
+        if (INT8) {
+            nt_store_f4(to + 8 * n + 4 * t, make_float4(x[0], y[0], x[1], y[1]));
+        } else {
+            *(float2 *)(to + 8 * n + 2 * t) = make_float2(x[0], x[1]);
+            *(float2 *)(to + 8 * n + 8 + 2 * t) = make_float2(y[0], y[1]);
+        }
+    }
+}
+
+/* out = o / sum of the warp's rows: through the warp's own rows of q's shared memory, so that rows leave in 16-byte
+ * pieces. rows: how many of the warp's rows exist; r0: the first one's number in sequence and KV head. */
+template <int D, int MT, bool INT8>
+NT_DEVICE void nt_attn_write_out(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
+                                 const struct nt_attn_rows<D, MT> &st, unsigned char *shared, int32_t r0,
+                                 int32_t rows) {
+    const int32_t lane = nt_lane(), g = lane / 4, q4 = lane & 3;
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        const int m = i / 2, h = 2 * (i & 1), row = 8 * i + g;
+        const float inverse = nt_attn_inverse(st.sum[i]);
+#pragma unroll
+        for (int n = 0; n < D / 8; n += 2) {
+            float x[4];
+#pragma unroll
+            for (int e = 0; e < 4; e++) x[e] = __fmul_rn(st.o[m][n + e / 2][h + e % 2], inverse);
+            if (INT8) { /* rows of a swizzle pair store their two words in opposite order: no bank conflict */
+                const uint32_t w0 = nt_bf16_pack(x[0], x[2]), w1 = nt_bf16_pack(x[1], x[3]);
+                const int32_t odd = D % 64 == 0 ? g & 1 : (g >> 1) & 1, at = 8 * (q4 & 1);
+                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, n, q4 / 2) + at + 4 * odd) = odd ? w1 : w0;
+                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, n, q4 / 2) + at + 4 * (1 - odd)) = odd ? w0 : w1;
+            } else {
+                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, n, 0) + 4 * q4) = nt_bf16_pack(x[0], x[1]);
+                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, n, 1) + 4 * q4) = nt_bf16_pack(x[2], x[3]);
+            }
+        }
+    }
+    __syncwarp();
+    const bool wide = a.d_head % 8 == 0 && a.ldo % 8 == 0 && nt_is_aligned16(a.out);
+    const int32_t piece = wide ? 8 : 1, per_row = a.d_head / piece;
+    for (int32_t at = lane; at < rows * per_row; at += NT_WARP) {
+        const int32_t row = at / per_row, col = at % per_row * piece, r = r0 + row;
+        nt_bf16 *out = a.out + (int64_t)(t.q_row + r / t.group) * a.ldo + (t.head0 + r % t.group) * a.d_head + col;
+        const unsigned char *from = shared + nt_attn_at<2 * D>(row, col / 8, 0) + 2 * (col % 8);
+        if (wide)
+            nt_store128(out, nt_load128(from));
+        else
+            *out = *(const nt_bf16 *)from;
+    }
+}
+
+/* ---- the block ---- */
+
+template <int WARPS> NT_DEVICE void nt_attn_sync(void) {
+    if (WARPS == 1)
+        __syncwarp();
+    else
+        __syncthreads();
+}
+
+/* Page numbers [first, first + 32) are in the lanes; none after `last` is read. */
+struct nt_attn_page_list {
+    int32_t first, last, mine;
+};
+NT_DEVICE int64_t nt_attn_page_number(struct nt_attn_page_list &list, const int32_t *pages, int32_t page) {
+    if (page >= list.first + NT_WARP) {
+        list.first = page;
+        list.mine = pages[min(page + nt_lane(), list.last)];
+    }
+    return __shfl_sync(NT_ALL_LANES, list.mine, page - list.first);
+}
+
+/* The whole tile, or with SPLIT one split of a tile of one token, whose result is left in the workspace when the
+ * sequence has other splits. */
+template <int D, int MT, int WARPS, int HALVES, bool INT8, bool SPLIT>
+NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_attn_tile &found, int32_t seq,
+                             int32_t split, unsigned char *shared) {
+    constexpr int rows_warp = 16 * MT, rows = WARPS * rows_warp, threads = WARPS * NT_WARP;
+    constexpr int row_bytes = INT8 ? D : 2 * D, scales_at = NT_KV_PAGE * row_bytes;
+    constexpr int half_bytes = scales_at + (INT8 ? NT_ATTN_SCALES : 0), ring_at = rows * 2 * D;
+    constexpr int info_at = ring_at + HALVES * half_bytes;
+    static_assert(D % 32 == 0, "V of int8 is loaded 32 columns at a time");
+    static_assert(WARPS <= NT_ATTN_PREFILL_WARPS, "bounds of the warps");
+    static_assert(info_at + NT_ATTN_TILE_BYTES == NT_ATTN_SHARED(D, rows, HALVES, INT8), "host and device agree");
+    struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
+    const struct nt_attn_tile &t = info.tile;
+    const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
+    const int32_t warp_row = nt_warp() * rows_warp, g = nt_lane() / 4;
+    if (threadIdx.x == 0) {
+        info.tile = found;
+        info.all = nt_attn_bounds_of(a, found, 0, found.n_row - 1);
+    }
+    if (nt_lane() == 0) {
+        const int32_t end = min(found.n_row, warp_row + rows_warp);
+        info.warp[nt_warp()] = nt_attn_bounds_of(a, found, warp_row, max(end - 1, warp_row));
+    }
+    nt_attn_sync<WARPS>();
+    const int32_t warp_rows = min(max(t.n_row - warp_row, 0), rows_warp);
+    int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
+    if (SPLIT) {
+        page0 = max(page0, split * NT_ATTN_SPLIT_PAGES);
+        page1 = min(page1, split * NT_ATTN_SPLIT_PAGES + NT_ATTN_SPLIT_PAGES - 1);
+    }
+
+    const uint32_t ring = nt_shared_address(shared + ring_at);
+    const uint32_t q = nt_shared_address(shared) + (uint32_t)(warp_row * 2 * D);
+    struct nt_attn_page_list list = {page0 - NT_WARP, page1, 0};
+    int32_t issued = 0, issue_slot = 0; /* halves: K and V of page page0 + issued / 2 */
+    const auto issue = [&]() {
+        const int32_t page = page0 + issued / 2;
+        if (page <= page1) {
+            const int64_t number = nt_attn_page_number(list, t.pages, page);
+            nt_attn_copy_half<D, INT8, threads>(a, a.cache + number * a.page_bytes + t.kv * a.head_bytes, issued & 1,
+                                                all.first_lo - page * NT_KV_PAGE, all.last_hi - page * NT_KV_PAGE,
+                                                ring + (uint32_t)(issue_slot * half_bytes));
+        }
+        nt_cp_async_commit();
+        issued++;
+        issue_slot = issue_slot + 1 == HALVES ? 0 : issue_slot + 1;
+    };
+    /* The next half has arrived for every thread, and the buffer used before it is free for the half HALVES - 1 ahead.
+     */
+    int32_t use_slot = -1;
+    const auto next = [&]() {
+        nt_cp_async_wait<HALVES - 2>();
+        nt_attn_sync<WARPS>();
+        issue();
+        use_slot = use_slot + 1 == HALVES ? 0 : use_slot + 1;
+        return use_slot * half_bytes;
+    };
+#pragma unroll 1
+    for (int i = 0; i < HALVES - 1; i++) issue();
+    nt_attn_load_q<D, INT8, rows, threads>(a, t, shared);
+
+    struct nt_attn_rows<D, MT> st;
+    nt_attn_reset(st);
+    bool parked = false;
+    const auto place = [&](int i) -> int64_t {
+        const int32_t r = t.row0 + warp_row + 8 * i + g, tok = r / t.group, h = t.head0 + r % t.group;
+        return SPLIT ? ((int64_t)(seq * a.max_q + tok) * a.n_head + h) * a.n_split +
+                           (split - max(t.pos0 - a.span, 0) / NT_ATTN_SPLIT)
+                     : (int64_t)(t.q_row + tok - a.tok_begin) * a.n_head + h;
+    };
+#pragma unroll 1
+    for (int32_t page = page0; page <= page1; page++) {
+        const int32_t base = page * NT_KV_PAGE;
+        const int32_t k = next();
+        const bool sees = warp_rows > 0 && base <= mine.last_hi && base + NT_KV_PAGE > mine.first_lo;
+        const bool full = base + NT_KV_PAGE - 1 <= mine.last_lo && base >= mine.first_hi;
+        uint32_t p[MT][4][4];
+        if (sees) {
+            const float *scales = (const float *)(shared + ring_at + k + scales_at); /* of K, then of V */
+            float s[MT][8][4];
+            nt_attn_dots<D, MT, INT8>(q, ring + (uint32_t)k, s);
+            nt_attn_scale<MT, INT8>(s, a.scale_log2, scales);
+            if (!full) nt_attn_mask<MT>(a, t, warp_row, s, base);
+            nt_attn_softmax<D, MT>(st, s);
+            nt_attn_probabilities<MT, INT8>(s, scales + NT_KV_PAGE, p);
+        }
+        const int32_t v = next();
+        if (sees) {
+            const unsigned char *values = shared + ring_at + v;
+            if (!INT8 && !SPLIT && !full && mine.last_lo != mine.last_hi && nt_attn_not_finite<D>(values)) {
+                int32_t last[2 * MT];
+                nt_attn_last<MT>(t, warp_row, last);
+                nt_attn_add_values<D, MT, false, true>(st, ring + (uint32_t)v, p);
+                nt_attn_add_not_finite<D, MT>(st, values, p, last, base, a.span);
+            } else {
+                nt_attn_add_values<D, MT, INT8, false>(st, ring + (uint32_t)v, p);
+            }
+        }
+        const bool ends = page == page1;
+        if (SPLIT || !(ends || page % NT_ATTN_SPLIT_PAGES == NT_ATTN_SPLIT_PAGES - 1)) continue;
+        nt_attn_close_sums<D, MT>(st);
+        float2 old[2 * MT];
+#pragma unroll
+        for (int i = 0; i < 2 * MT; i++)
+            if (parked && 8 * i + g < warp_rows) old[i] = *(const float2 *)(a.state_ml + place(i) * 2);
+        __syncwarp(); /* a quad has read before one of its lanes writes */
+#pragma unroll
+        for (int i = 0; i < 2 * MT; i++) {
+            if (8 * i + g >= warp_rows) continue;
+            float *to = a.state + place(i) * a.d_pad;
+            if (parked) nt_attn_unpark<D, MT, INT8>(st, i, to, old[i], a.d_pad);
+            if (!ends) nt_attn_park<D, MT, INT8>(st, i, to, a.state_ml + place(i) * 2, a.d_pad);
+        }
+        parked = true;
+        if (!ends) nt_attn_reset(st);
+    }
+    nt_cp_async_wait<0>();
+    if (SPLIT) {
+        nt_attn_close_sums<D, MT>(st);
+        if (max(t.pos0 - a.span, 0) / NT_ATTN_SPLIT != (t.pos0 + t.n_q - 1) / NT_ATTN_SPLIT) {
+#pragma unroll
+            for (int i = 0; i < 2 * MT; i++)
+                if (8 * i + g < warp_rows)
+                    nt_attn_park<D, MT, INT8>(st, i, a.state + place(i) * a.d_pad, a.state_ml + place(i) * 2, a.d_pad);
+            return;
+        }
+    }
+    nt_attn_write_out<D, MT, INT8>(a, t, st, shared + warp_row * 2 * D, t.row0 + warp_row, warp_rows);
+}
+
+#endif
