@@ -196,9 +196,9 @@ static int32_t n_pages(const struct nt_attn_seq *seq) {
 /* The operands that rope_kv and attention share. */
 struct cache {
     struct nt_kv_layer layer;
-    nt_bf16 *rows; /* host copy in the layout of the device */
-    int64_t elems; /* up to the end of the last page that is used */
-    int64_t max_pos;
+    nt_bf16 *rows;          /* host copy in the layout of the device */
+    int64_t elems;          /* up to the end of the last page that is used */
+    int32_t max_q, max_pos; /* CPU bodies need no bounds, so their callers may leave them out */
     nt_bf16 *device;
     const struct nt_attn_seq *seqs;
 };
@@ -211,6 +211,7 @@ static void stage_cache(struct stage *s, const struct nt_kv_layer *kv, const str
         n_page += n_pages(&seqs[i]);
         for (int32_t p = 0; p < n_pages(&seqs[i]); p++)
             if (seqs[i].pages[p] > last) last = seqs[i].pages[p];
+        if (seqs[i].n_q > out->max_q) out->max_q = seqs[i].n_q;
         if (seqs[i].n_q > 0 && seqs[i].pos0 + seqs[i].n_q > out->max_pos) out->max_pos = seqs[i].pos0 + seqs[i].n_q;
     }
     const int64_t page = kv->n_kv * nt_kv_head_elems(NT_KV_PAIRED, kv->d_head);
@@ -253,10 +254,11 @@ static nt_status staged_rope_kv(struct nt_backend *be, const struct nt_rope_kv_a
     stage_cache(&s, args->kv, args->seqs, args->n_seq, &cache);
     a.kv = &cache.layer;
     a.seqs = cache.seqs;
+    a.max_q = cache.max_q;
     a.qkv = in(&s, args->qkv, matrix(args->n_tok, width, width, sizeof *args->qkv));
     a.q = inout(&s, args->q, vector((int64_t)args->n_tok * args->n_head * d_pad, sizeof *args->q));
-    a.cos = in(&s, args->cos, vector(cache.max_pos * (d / 2), sizeof *args->cos));
-    a.sin = in(&s, args->sin, vector(cache.max_pos * (d / 2), sizeof *args->sin));
+    a.cos = in(&s, args->cos, vector((int64_t)cache.max_pos * (d / 2), sizeof *args->cos));
+    a.sin = in(&s, args->sin, vector((int64_t)cache.max_pos * (d / 2), sizeof *args->sin));
     a.q_norm = in(&s, args->q_norm, vector(d, sizeof *args->q_norm));
     a.k_norm = in(&s, args->k_norm, vector(d, sizeof *args->k_norm));
     nt_status st = s.st == NT_OK ? s.cuda->ops.rope_kv(s.cuda, &a) : s.st;
@@ -277,10 +279,8 @@ static nt_status staged_attention(struct nt_backend *be, const struct nt_attenti
     free(cache.rows);
     a.kv = &cache.layer;
     a.seqs = cache.seqs;
-    a.max_q = 1; /* CPU bodies need no bounds, so tests leave them out */
-    for (int32_t i = 0; i < args->n_seq; i++)
-        if (args->seqs[i].n_q > a.max_q) a.max_q = args->seqs[i].n_q;
-    a.max_pos = (int32_t)(cache.max_pos > a.max_q ? cache.max_pos : a.max_q);
+    a.max_q = cache.max_q;
+    a.max_pos = cache.max_pos;
     a.q = in(&s, args->q, vector((int64_t)args->n_tok * args->n_head * nt_d_pad(d), sizeof *args->q));
     a.kv_of_head = in(&s, args->kv_of_head, vector(args->n_head, sizeof *args->kv_of_head));
     a.out = inout(&s, args->out, matrix(args->n_tok, args->ldo, (int64_t)args->n_head * d, sizeof *args->out));
