@@ -14,6 +14,7 @@ static const struct nt_ops bodies = {
     .logit_pick = nt_logit_pick_cuda,
     .gather = nt_gather_cuda,
     .logit_sample = nt_logit_sample_cuda,
+    .head_argmax = nt_head_argmax_cuda,
 };
 
 const struct nt_ops *nt_cuda_bodies(void) {
