@@ -1,5 +1,5 @@
 /* The part of cuBLASLt's public ABI that the stand-in answers: our own declarations, so that NVIDIA's header may be
- * absent. test_cublaslt.c compares every value with the header where it is installed. Numbers from the cuBLAS manual.
+ * absent. test_abi.c compares every value with the header where it is installed. Numbers from the cuBLAS manual.
  */
 #pragma once
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* The part of NCCL's public ABI that the stand-in answers: our own declarations, so that nccl.h may be absent.
- * test_nccl.c compares the values with the header where it is installed. Numbers from NCCL's documentation.
+ * test_abi.c compares the values with the header where it is installed. Numbers from NCCL's documentation.
  * Ownership and threading as NCCL's: a communicator belongs to who initialised it; one thread at a time uses it.
  */
 #pragma once
@@ -30,6 +30,7 @@ struct nc_config { // the first fields of ncclConfig_t, the same in every 2.x
 struct ncclComm;
 struct CUstream_st;
 
+#ifndef EMU_ABI_VALUES_ONLY // test_abi.c has the same functions from nccl.h
 #pragma GCC visibility push(default)
 int ncclGetVersion(int *version);
 int ncclGetUniqueId(struct nc_unique_id *id);
@@ -53,3 +54,4 @@ int ncclAllGather(const void *send, void *receive, size_t count, int type, struc
 int ncclBroadcast(const void *send, void *receive, size_t count, int type, int root, struct ncclComm *comm,
                   struct CUstream_st *stream);
 #pragma GCC visibility pop
+#endif

@@ -145,47 +145,57 @@ static bool all_reached(struct ncclComm *comm, bool taken, uint64_t round) {
 /* ---- reductions ---- */
 
 static double load(const uint8_t *p, int32_t type) {
-    union {
-        int32_t i32;
-        uint32_t u32;
-        float f32;
-        double f64;
-        uint16_t u16;
-    } u;
-    memcpy(&u, p, type_size(type) > sizeof u ? sizeof u : type_size(type));
     switch (type) {
     case NC_INT8:
-        return (int8_t)*p;
+        return *(const int8_t *)p;
     case NC_UINT8:
         return *p;
     case NC_INT32:
-        return u.i32;
+        return *(const int32_t *)p;
     case NC_UINT32:
-        return u.u32;
+        return *(const uint32_t *)p;
     case NC_F32:
-        return (double)u.f32;
+        return (double)*(const float *)p;
     case NC_F64:
-        return u.f64;
+        return *(const double *)p;
     case NC_F16:
-        return (double)half_from_f16(u.u16);
+        return (double)half_from_f16(*(const uint16_t *)p);
     default:
-        return (double)half_from_bf16(u.u16);
+        return (double)half_from_bf16(*(const uint16_t *)p);
     }
 }
 
 static void store(uint8_t *p, int32_t type, double value) {
-    const int32_t i32 = type == NC_INT8 || type == NC_INT32 ? (int32_t)value : 0;
-    const uint32_t u32 = type == NC_UINT8 || type == NC_UINT32 ? (uint32_t)value : 0;
-    const float f32 = (float)value;
-    const uint16_t half = type == NC_F16 ? half_to_f16(f32) : half_to_bf16(f32);
-    const void *source = type == NC_F32 ? (const void *)&f32 : type == NC_F64 ? (const void *)&value : &half;
-    if (type == NC_INT8 || type == NC_INT32) source = &i32;
-    if (type == NC_UINT8 || type == NC_UINT32) source = &u32;
-    memcpy(p, source, type_size(type));
+    switch (type) {
+    case NC_INT8:
+        *(int8_t *)p = (int8_t)value;
+        break;
+    case NC_UINT8:
+        *p = (uint8_t)value;
+        break;
+    case NC_INT32:
+        *(int32_t *)p = (int32_t)value;
+        break;
+    case NC_UINT32:
+        *(uint32_t *)p = (uint32_t)value;
+        break;
+    case NC_F32:
+        *(float *)p = (float)value;
+        break;
+    case NC_F64:
+        *(double *)p = value;
+        break;
+    case NC_F16:
+        *(uint16_t *)p = half_to_f16((float)value);
+        break;
+    default:
+        *(uint16_t *)p = half_to_bf16((float)value);
+        break;
+    }
 }
 
 static double combine(double a, double b, int32_t op) {
-    if (op == NC_SUM) return (double)((float)a + (float)b); // f32 like the real ring
+    if (op == NC_SUM) return a + b; // exact for what fits in 24 bits; rounded once at the end
     return op == NC_MAX ? (a > b ? a : b) : (a < b ? a : b);
 }
 

@@ -16,7 +16,9 @@ static void nothing_works_before_init(void) {
     CHECK(cuDeviceGet(&n, 1) == CUDA_ERROR_INVALID_DEVICE);
 }
 
-static void no_device(void) { CHECK(cuInit(0) == CUDA_ERROR_NO_DEVICE); }
+static void no_device(void) {
+    CHECK(cuInit(0) == CUDA_ERROR_NO_DEVICE);
+}
 
 static int attribute(CUdevice_attribute which) {
     int value = -1;
@@ -51,16 +53,18 @@ static void errors_have_names(void) {
     CHECK(strcmp(text, "CUDA_ERROR_ILLEGAL_ADDRESS") == 0);
     OK(cuGetErrorString(CUDA_ERROR_OUT_OF_MEMORY, &text));
     CHECK(strcmp(text, "out of memory") == 0);
-    CHECK(cuGetErrorName((CUresult) 123456, &text) == CUDA_ERROR_INVALID_VALUE);
+    CHECK(cuGetErrorName((CUresult)123456, &text) == CUDA_ERROR_INVALID_VALUE);
 }
 
-static void unknown_options_end_the_process(void) { cuInit(0); }
+static void unknown_options_end_the_process(void) {
+    cuInit(0);
+}
 
 static void versioned_names(void) {
     void *function = NULL;
     CUdriverProcAddressQueryResult status = CU_GET_PROC_ADDRESS_SUCCESS;
     OK(cuGetProcAddress("cuMemAlloc", &function, 12000, 0, &status));
-    CHECK(function == (void *) cuMemAlloc);
+    CHECK(function == (void *)cuMemAlloc);
     CHECK(cuGetProcAddress("cuNoSuchCall", &function, 12000, 0, &status) == CUDA_ERROR_NOT_FOUND);
     CHECK(status == CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND);
 }
@@ -96,13 +100,13 @@ static void attributes_of_pointers(void) {
     CUdeviceptr base = 0, mapped = 0;
     OK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, p + 99));
     CHECK(type == CU_MEMORYTYPE_DEVICE);
-    OK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, (CUdeviceptr) (uintptr_t) host));
+    OK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, (CUdeviceptr)(uintptr_t)host));
     CHECK(type == CU_MEMORYTYPE_HOST);
     OK(cuPointerGetAttribute(&base, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, p + 50));
     CHECK(base == p);
     CHECK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, p + 100) == CUDA_ERROR_INVALID_VALUE);
     OK(cuMemHostGetDevicePointer(&mapped, host, 0));
-    CHECK(mapped == (CUdeviceptr) (uintptr_t) host);
+    CHECK(mapped == (CUdeviceptr)(uintptr_t)host);
 }
 
 static void copies_of_all_kinds(void) {
@@ -124,9 +128,16 @@ static void rows_of_a_matrix(void) {
     start();
     CUstream stream = new_stream();
     const CUdeviceptr p = device_bytes(4);
-    const CUDA_MEMCPY2D copy = {.srcMemoryType = CU_MEMORYTYPE_HOST, .srcHost = in, .srcPitch = 4, .srcXInBytes = 1,
-                                .srcY = 1, .dstMemoryType = CU_MEMORYTYPE_DEVICE, .dstDevice = p, .dstPitch = 2,
-                                .WidthInBytes = 2, .Height = 2};
+    const CUDA_MEMCPY2D copy = {.srcMemoryType = CU_MEMORYTYPE_HOST,
+                                .srcHost = in,
+                                .srcPitch = 4,
+                                .srcXInBytes = 1,
+                                .srcY = 1,
+                                .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+                                .dstDevice = p,
+                                .dstPitch = 2,
+                                .WidthInBytes = 2,
+                                .Height = 2};
     OK(cuMemcpy2DAsync(&copy, stream));
     OK(cuStreamSynchronize(stream));
     OK(cuMemcpyDtoH(out, p, 4));
@@ -212,7 +223,7 @@ static void host_code_touches_device_memory(void) {
     start();
     const CUdeviceptr p = device_bytes(100);
     OK(cuMemsetD8(p, 1, 100));
-    *(volatile uint8_t *) (uintptr_t) p = 2;
+    *(volatile uint8_t *)(uintptr_t)p = 2;
 }
 
 static void host_code_reads_past_pinned_memory(void) {
@@ -258,7 +269,7 @@ static void another_process(void) {
         uint32_t value = 0;
         const CUdeviceptr p = device_bytes(20);
         OK(cuIpcGetMemHandle(&handle, p));
-        CHECK(write(to_parent[1], &handle, sizeof handle) == (ssize_t) sizeof handle);
+        CHECK(write(to_parent[1], &handle, sizeof handle) == (ssize_t)sizeof handle);
         CHECK(read(to_child[0], &done, 1) == 1);
         OK(cuMemcpyDtoH(&value, p + 16, 4));
         _exit(value == 77 ? 0 : 1);
@@ -266,7 +277,7 @@ static void another_process(void) {
     start();
     CUdeviceptr p = 0;
     int status = 0;
-    CHECK(read(to_parent[0], &handle, sizeof handle) == (ssize_t) sizeof handle);
+    CHECK(read(to_parent[0], &handle, sizeof handle) == (ssize_t)sizeof handle);
     OK(cuIpcOpenMemHandle(&p, handle, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
     OK(cuMemsetD32(p + 16, 77, 1));
     CHECK(write(to_child[1], "x", 1) == 1);
@@ -283,7 +294,7 @@ static CUresult encode(uint32_t box, CUtensorMapSwizzle swizzle) {
     const CUdeviceptr p = device_bytes(64 * 64 * 2);
     const cuuint64_t dim[2] = {64, 64}, stride[1] = {128};
     const cuuint32_t boxes[2] = {box, 64}, steps[2] = {1, 1};
-    return cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *) (uintptr_t) p, dim, stride, boxes,
+    return cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)p, dim, stride, boxes,
                                   steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_NONE,
                                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
@@ -336,4 +347,6 @@ static const struct row rows[] = {
     ROW("cc=80", tensor_maps_need_an_h100),
 };
 
-int main(void) { return run_rows(rows, sizeof rows / sizeof rows[0]); }
+int main(void) {
+    return run_rows(rows, sizeof rows / sizeof rows[0]);
+}

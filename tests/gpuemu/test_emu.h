@@ -89,8 +89,10 @@ struct row {
     const char *name;
     int status; // what the case must exit with
 };
-#define ROW(options, body) {options, body, #body " (" options ")", 0}
-#define ROW_EXIT(options, body, status) {options, body, #body " (" options ")", status}
+#define ROW(options, body)                                                                                             \
+    { options, body, #body " (" options ")", 0 }
+#define ROW_EXIT(options, body, status)                                                                                \
+    { options, body, #body " (" options ")", status }
 
 static void run_row(void **state) {
     const struct row *row = *state;
@@ -101,7 +103,8 @@ static inline int run_rows(const struct row *rows, size_t n) {
     struct CMUnitTest *tests = calloc(n, sizeof *tests);
     if (tests == NULL) return 1;
     for (size_t i = 0; i < n; i++)
-        tests[i] = (struct CMUnitTest){.name = rows[i].name, .test_func = run_row, .initial_state = (void *) (uintptr_t) &rows[i]};
+        tests[i] = (struct CMUnitTest){
+            .name = rows[i].name, .test_func = run_row, .initial_state = (void *)(uintptr_t)&rows[i]};
     const int n_failed = _cmocka_run_group_tests("emulator", tests, n, NULL, NULL);
     free(tests);
     return n_failed;

@@ -89,8 +89,12 @@ static uint32_t consume(bool waits) {
     return word_of(q, consumer);
 }
 
-static void a_missing_wait_shows(void) { CHECK(consume(false) == 1); }
-static void a_wait_orders(void) { CHECK(consume(true) == 2); }
+static void a_missing_wait_shows(void) {
+    CHECK(consume(false) == 1);
+}
+static void a_wait_orders(void) {
+    CHECK(consume(true) == 2);
+}
 
 static void a_wait_keeps_the_generation_it_saw(void) {
     start();
@@ -109,12 +113,14 @@ static void a_wait_keeps_the_generation_it_saw(void) {
 }
 
 static int order_log[8], n_logged;
-static void log_call(void *arg) { order_log[n_logged++] = (int) (intptr_t) arg; }
+static void log_call(void *arg) {
+    order_log[n_logged++] = (int)(intptr_t)arg;
+}
 
 static void host_functions_run_in_order(void) {
     start();
     CUstream stream = new_stream();
-    for (intptr_t i = 0; i < 3; i++) OK(cuLaunchHostFunc(stream, log_call, (void *) i));
+    for (intptr_t i = 0; i < 3; i++) OK(cuLaunchHostFunc(stream, log_call, (void *)i));
     CHECK(n_logged == 0);
     OK(cuStreamSynchronize(stream));
     CHECK(n_logged == 3 && order_log[0] == 0 && order_log[1] == 1 && order_log[2] == 2);
@@ -122,7 +128,7 @@ static void host_functions_run_in_order(void) {
 
 static void call_driver(void *arg) {
     size_t n = 0;
-    CHECK(cuMemGetInfo((size_t *) arg, &n) == CUDA_ERROR_NOT_PERMITTED);
+    CHECK(cuMemGetInfo((size_t *)arg, &n) == CUDA_ERROR_NOT_PERMITTED);
 }
 
 static void host_functions_may_not_call_the_driver(void) {
@@ -220,8 +226,12 @@ static uint32_t fork_and_join(bool ordered) {
     return word_of(q, a);
 }
 
-static void an_ordered_branch(void) { CHECK(fork_and_join(true) == 2); }
-static void a_missing_edge_shows(void) { CHECK(fork_and_join(false) == 1); }
+static void an_ordered_branch(void) {
+    CHECK(fork_and_join(true) == 2);
+}
+static void a_missing_edge_shows(void) {
+    CHECK(fork_and_join(false) == 1);
+}
 
 static void an_unjoined_branch_is_refused(void) {
     start();
@@ -285,7 +295,7 @@ static void launches_of_one_graph_keep_their_order(void) {
     uint32_t *in = pinned_bytes(4);
     *in = 1;
     OK(cuStreamBeginCapture(a, CU_STREAM_CAPTURE_MODE_RELAXED));
-    OK(cuLaunchHostFunc(a, log_call, (void *) 1));
+    OK(cuLaunchHostFunc(a, log_call, (void *)1));
     CUgraphExec exec = finish(a);
     OK(cuGraphLaunch(exec, a));
     OK(cuGraphLaunch(exec, b));
@@ -320,4 +330,6 @@ static const struct row rows[] = {
     ROW("streams=late", launches_of_one_graph_keep_their_order),
 };
 
-int main(void) { return run_rows(rows, sizeof rows / sizeof rows[0]); }
+int main(void) {
+    return run_rows(rows, sizeof rows / sizeof rows[0]);
+}

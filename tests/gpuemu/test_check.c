@@ -1,0 +1,485 @@
+/* Every checker catches its bug in a kernel that nvcc compiled, and is silent on the same kernel without the bug.
+ * The file of PTX comes from kernels/check_cases.cu. */
+#include "test_emu.h"
+
+static CUmodule module;
+
+static char *read_text(const char *path) {
+    FILE *f = fopen(path, "rb");
+    CHECK(f != NULL);
+    CHECK(fseek(f, 0, SEEK_END) == 0);
+    const long n = ftell(f);
+    CHECK(n > 0 && fseek(f, 0, SEEK_SET) == 0);
+    char *text = malloc((size_t)n + 1);
+    CHECK(text != NULL && fread(text, 1, (size_t)n, f) == (size_t)n);
+    text[n] = '\0';
+    fclose(f);
+    return text;
+}
+
+static CUfunction kernel(const char *name) {
+    CUfunction function = NULL;
+    if (module == NULL) {
+        char *text = read_text(CHECK_CASES_PTX);
+        OK(cuModuleLoadData(&module, text));
+        free(text);
+    }
+    OK(cuModuleGetFunction(&function, module, name));
+    return function;
+}
+
+/* Launches on a fresh stream and waits. */
+static CUresult run(const char *name, unsigned grid, unsigned block, unsigned shared, void **params) {
+    CUstream stream = new_stream();
+    const CUresult launched = cuLaunchKernel(kernel(name), grid, 1, 1, block, 1, 1, shared, stream, params, NULL);
+    return launched != CUDA_SUCCESS ? launched : cuStreamSynchronize(stream);
+}
+
+static CUdeviceptr floats(int n) {
+    float *host = malloc(4 * (size_t)n);
+    CHECK(host != NULL);
+    for (int i = 0; i < n; i++) host[i] = (float)i;
+    const CUdeviceptr p = device_bytes(4 * (size_t)n);
+    OK(cuMemcpyHtoD(p, host, 4 * (size_t)n));
+    free(host);
+    return p;
+}
+
+static float float_at(CUdeviceptr p, int i) {
+    float value = 0;
+    OK(cuMemcpyDtoH(&value, p + 4 * (CUdeviceptr)i, 4));
+    return value;
+}
+
+/* ---- in[] -> out[] kernels of one block, right and wrong ---- */
+
+static CUdeviceptr in, out;
+
+static CUresult run_pair(const char *name, unsigned block, int n) {
+    start();
+    in = floats(n);
+    out = device_bytes(4 * (size_t)n);
+    void *params[] = {&out, &in};
+    return run(name, 1, block, 0, params);
+}
+
+static void reverse_good(void) {
+    OK(run_pair("reverse_good", 256, 256));
+    for (int i = 0; i < 256; i++) CHECK(float_at(out, i) == (float)(255 - i));
+}
+
+static void reverse_bad(void) {
+    CHECK(run_pair("reverse_bad", 256, 256) == CUDA_ERROR_LAUNCH_FAILED);
+    bool found = false; // what it is called depends on who runs first
+    for (int i = 0; i < emu_report_count(); i++) {
+        const char *text = emu_report_text(i);
+        found = found || strstr(text, "RACE") != NULL || strstr(text, "reads uninitialised shared") != NULL;
+        CHECK(strstr(text, "kernel reverse_bad, block (0,0,0), thread (") != NULL);
+        CHECK(strstr(text, "check_cases.cu:") != NULL);
+    }
+    CHECK(found);
+    emu_report_clear();
+}
+
+static void reuse_good(void) {
+    OK(run_pair("reuse_good", 256, 256));
+    CHECK(float_at(out, 0) == 255 + 256);
+}
+
+static void reuse_bad(void) {
+    CHECK(run_pair("reuse_bad", 256, 256) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("RACE"));
+}
+
+static void lanes_good(void) {
+    OK(run_pair("lanes_good", 32, 32));
+    CHECK(float_at(out, 0) == 1);
+}
+
+static void lanes_bad(void) {
+    CHECK(run_pair("lanes_bad", 32, 32) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(emu_report_count() > 0);
+    emu_report_clear();
+}
+
+static void stages_good(void) {
+    OK(run_pair("stages_good", 64, 512));
+    CHECK(float_at(out, 0) == 252 && float_at(out, 256) == 508);
+}
+
+static void stages_bad(void) {
+    CHECK(run_pair("stages_bad", 64, 512) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(emu_report_count() > 0);
+    emu_report_clear();
+}
+
+static CUresult half_written(int n_read) {
+    start();
+    in = floats(256);
+    out = device_bytes(4 * 256);
+    void *params[] = {&out, &in, &n_read};
+    return run("half_written", 1, 256, 0, params);
+}
+static void written_half_read(void) {
+    OK(half_written(128));
+}
+static void unwritten_half_read(void) {
+    CHECK(half_written(129) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("reads uninitialised shared memory at byte 512"));
+}
+
+static void shared_atomics(void) {
+    int n = 0;
+    start();
+    out = device_bytes(4);
+    void *params[] = {&out};
+    OK(run("count_up", 1, 96, 0, params));
+    OK(cuMemcpyDtoH(&n, out, 4));
+    CHECK(n == 96);
+}
+
+/* ---- device memory ---- */
+
+static CUresult copy_from(int n_in, int offset) {
+    int n = 100;
+    start();
+    in = floats(n_in);
+    out = device_bytes(400);
+    void *params[] = {&out, &in, &n, &offset};
+    return run("copy_from", 1, 128, 0, params);
+}
+static void in_bounds(void) {
+    OK(copy_from(101, 1));
+}
+static void four_bytes_past_the_end(void) {
+    CHECK(copy_from(100, 1) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(strstr(emu_report_text(0), "thread (99,0,0)") != NULL);
+    CHECK(reported("0 bytes past the end of a allocation of 400 bytes made by cuMemAlloc #1"));
+}
+static void before_the_start(void) {
+    CHECK(copy_from(100, -1) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("4 bytes before the start of a allocation of 400 bytes"));
+}
+
+static void use_after_free(void) {
+    float value = 1;
+    int n = 1;
+    start();
+    const CUdeviceptr p = floats(4);
+    OK(cuMemFree(p));
+    void *params[] = {(void *)(uintptr_t)&p, &value, &n};
+    CHECK(run("fill", 1, 32, 0, params) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("freed allocation of 16 bytes"));
+}
+
+static CUresult add_one(CUdeviceptr p, int n) {
+    void *params[] = {&p, &n};
+    return run("add_one", 1, 128, 0, params);
+}
+static void initialised(void) {
+    start();
+    OK(add_one(floats(128), 128));
+}
+static void uninitialised_read(void) {
+    start();
+    const CUdeviceptr p = device_bytes(512);
+    OK(cuMemsetD8(p, 0, 511));
+    OK(add_one(p, 127));
+    CHECK(add_one(p, 128) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(strstr(emu_report_text(0), "thread (127,0,0)") != NULL);
+    CHECK(reported("reads uninitialised device memory"));
+}
+static void uninitialised_reads_allowed(void) {
+    start();
+    OK(add_one(device_bytes(512), 128));
+}
+
+static CUresult load_vector(int offset) {
+    start();
+    in = floats(132);
+    out = device_bytes(16 * 32);
+    void *params[] = {&out, &in, &offset};
+    return run("load_vector", 1, 32, 0, params);
+}
+static void aligned_vector(void) {
+    OK(load_vector(16));
+}
+static void misaligned_vector(void) {
+    CHECK(load_vector(8) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("misaligned access of 16 bytes"));
+}
+
+static void kernels_see_other_memory_only_with_permission(void) {
+    CUcontext second = NULL;
+    float value = 1;
+    int n = 1;
+    start();
+    const CUdeviceptr p = floats(1);
+    OK(cuDevicePrimaryCtxRetain(&second, 1));
+    OK(cuCtxSetCurrent(second));
+    void *params[] = {(void *)(uintptr_t)&p, &value, &n};
+    CHECK(run("fill", 1, 32, 0, params) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("without cuCtxEnablePeerAccess"));
+}
+
+static void a_kernel_without_the_wait(void) { // the copy on another stream has not happened yet
+    int n = 128;
+    start();
+    CUstream copies = new_stream(), work = new_stream();
+    float *host = pinned_bytes(512);
+    CUdeviceptr p = device_bytes(512);
+    memset(host, 0, 512);
+    void *params[] = {&p, &n};
+    OK(cuMemcpyHtoDAsync(p, host, 512, copies));
+    OK(cuLaunchKernel(kernel("add_one"), 1, 1, 1, 128, 1, 1, 0, work, params, NULL));
+    CHECK(cuStreamSynchronize(work) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("reads uninitialised device memory"));
+}
+
+/* ---- conflicts between blocks ---- */
+
+static CUresult all_write(int spread) {
+    start();
+    out = device_bytes(4 * 8);
+    void *params[] = {&out, &spread};
+    return run("all_write_first", 8, 32, 0, params);
+}
+static void each_block_its_word(void) {
+    OK(all_write(1));
+}
+static void two_blocks_one_word(void) {
+    CHECK(all_write(0) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("CONFLICT between blocks of one launch: writes what was also written by"));
+}
+
+static CUresult shift(unsigned grid) {
+    start();
+    in = floats(257);
+    void *params[] = {&in};
+    return run("shift_in_place", grid, grid == 1 ? 256 : 128, 0, params);
+}
+static void one_block_shifts(void) {
+    const CUresult result = shift(1);
+    OK(result);
+}
+static void two_blocks_shift(void) {
+    CHECK(shift(2) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("CONFLICT between blocks"));
+}
+
+static void halves_of_a_word(void) {
+    start();
+    out = device_bytes(16);
+    void *params[] = {&out};
+    OK(run("halves", 8, 32, 0, params));
+}
+
+static void last_block_adds(void) {
+    start();
+    CUdeviceptr part = device_bytes(4 * 16), ticket = device_bytes(4);
+    out = device_bytes(4);
+    OK(cuMemsetD32(ticket, 0, 1));
+    void *params[] = {&out, &part, &ticket};
+    OK(run("last_block", 16, 32, 0, params));
+    CHECK(float_at(out, 0) == 120);
+}
+
+/* ---- limits ---- */
+
+static CUresult use_dynamic(int bytes) {
+    int n = bytes / 4;
+    void *params[] = {&out, &n};
+    return run("use_dynamic", 1, 128, (unsigned)bytes, params);
+}
+
+static void dynamic_shared_needs_the_attribute(void) {
+    int value = 0;
+    start();
+    out = device_bytes(4);
+    OK(use_dynamic(48 * 1024));
+    CHECK(use_dynamic(49 * 1024) == CUDA_ERROR_INVALID_VALUE);
+    OK(cuFuncSetAttribute(kernel("use_dynamic"), CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 49 * 1024));
+    OK(use_dynamic(49 * 1024));
+    CHECK(float_at(out, 0) == 49 * 256 - 1);
+    CHECK(cuFuncSetAttribute(kernel("use_dynamic"), CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 200 * 1024) ==
+          CUDA_ERROR_INVALID_VALUE);
+    OK(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, kernel("use_dynamic")));
+    CHECK(value == 49 * 1024);
+}
+
+static CUresult launch_bounded(unsigned gx, unsigned gy, unsigned block) {
+    CUstream stream = new_stream();
+    void *params[] = {&out};
+    return cuLaunchKernel(kernel("bounded"), gx, gy, 1, block, 1, 1, 0, stream, params, NULL);
+}
+
+static void launches_out_of_limits(void) {
+    int n = 0;
+    start();
+    out = device_bytes(4 * 128);
+    OK(launch_bounded(1, 1, 128));
+    CHECK(launch_bounded(1, 1, 129) == CUDA_ERROR_INVALID_VALUE); // __launch_bounds__(128)
+    CHECK(launch_bounded(1, 65536, 128) == CUDA_ERROR_INVALID_VALUE);
+    CHECK(launch_bounded(0, 1, 128) == CUDA_ERROR_INVALID_VALUE);
+    OK(cuFuncGetAttribute(&n, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, kernel("bounded")));
+    CHECK(n == 128);
+    OK(cuOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel("bounded"), 128, 0));
+    CHECK(n == 16);
+    OK(cuOccupancyMaxActiveBlocksPerMultiprocessor(&n, kernel("bounded"), 128, 48 * 1024));
+    CHECK(n == 3);
+}
+
+static void too_many_registers(void) {
+    float value = 1;
+    int n = 1;
+    start();
+    out = device_bytes(4);
+    void *params[] = {&out, &value, &n};
+    CHECK(run("fill", 1, 1024, 0, params) == CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+    OK(run("fill", 1, 512, 0, params));
+}
+
+static void images_for_hardware_are_refused(void) {
+    static const unsigned char fatbin[64] = {0x50, 0xed, 0x55, 0xba, 1};
+    CUfunction function = NULL;
+    CUmodule other = NULL;
+    start();
+    CHECK(cuModuleLoadData(&other, fatbin) == CUDA_ERROR_NO_BINARY_FOR_GPU);
+    CHECK(cuModuleLoadData(&other, ".version 8.0\n.target sm_90\n.address_size 64\n") == CUDA_ERROR_INVALID_PTX);
+    kernel("fill");
+    CHECK(cuModuleGetFunction(&function, module, "no_such_kernel") == CUDA_ERROR_NOT_FOUND);
+    OK(cuModuleUnload(module));
+    CHECK(cuModuleUnload(module) == CUDA_ERROR_INVALID_HANDLE);
+}
+
+/* ---- graphs of kernels, counters ---- */
+
+static void a_kernel_in_a_graph(void) {
+    int n = 128;
+    CUgraph graph = NULL;
+    CUgraphExec exec = NULL;
+    start();
+    CUstream stream = new_stream();
+    CUdeviceptr p = floats(128);
+    CUfunction function = kernel("add_one");
+    void *params[] = {&p, &n};
+    OK(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
+    OK(cuLaunchKernel(function, 1, 1, 1, 128, 1, 1, 0, stream, params, NULL));
+    OK(cuStreamEndCapture(stream, &graph));
+    p = 0; // parameters were copied at the launch
+    n = 0;
+    OK(cuGraphInstantiate(&exec, graph, 0));
+    OK(cuGraphDestroy(graph));
+    for (int i = 0; i < 3; i++) OK(cuGraphLaunch(exec, stream));
+    OK(cuStreamSynchronize(stream));
+    OK(cuGraphExecDestroy(exec));
+}
+
+/* The number behind "key": in the line of the kernel. */
+static long counted(const char *name, const char *space, const char *key) {
+    char path[] = "/tmp/emu-counts-XXXXXX", wanted[80];
+    const int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    close(fd);
+    CHECK(emu_counts_write(path) == 0);
+    char *text = read_text(path);
+    unlink(path);
+    snprintf(wanted, sizeof wanted, "{\"kernel\": \"%s\"", name);
+    const char *at = strstr(text, wanted);
+    CHECK(at != NULL);
+    snprintf(wanted, sizeof wanted, "\"%s\": {", space);
+    CHECK((at = strstr(at, wanted)) != NULL);
+    snprintf(wanted, sizeof wanted, "\"%s\": ", key);
+    CHECK((at = strstr(at, wanted)) != NULL);
+    const long value = strtol(at + strlen(wanted), NULL, 10);
+    free(text);
+    return value;
+}
+
+static void copy_strided(int stride) {
+    in = floats(32 * stride);
+    out = device_bytes(4 * 32);
+    void *params[] = {&out, &in, &stride};
+    OK(run("copy_strided", 1, 32, 0, params));
+}
+
+static void sectors_are_counted(void) {
+    start();
+    copy_strided(1);
+    CHECK(counted("copy_strided", "global_load", "requests") == 1);
+    CHECK(counted("copy_strided", "global_load", "sectors") == 4);
+    CHECK(counted("copy_strided", "global_load", "ideal") == 4);
+    emu_counts_clear();
+    copy_strided(8);
+    CHECK(counted("copy_strided", "global_load", "sectors") == 32);
+    CHECK(counted("copy_strided", "global_load", "ideal") == 4);
+    CHECK(counted("copy_strided", "global_store", "sectors") == 4);
+}
+
+static void transpose(const char *name) {
+    in = floats(1024);
+    out = device_bytes(4096);
+    CUstream stream = new_stream();
+    void *params[] = {&out, &in};
+    OK(cuLaunchKernel(kernel(name), 1, 1, 1, 32, 32, 1, 0, stream, params, NULL));
+    OK(cuStreamSynchronize(stream));
+}
+
+static void bank_passes_are_counted(void) {
+    start();
+    transpose("transpose_padded");
+    transpose("transpose_conflicts");
+    CHECK(counted("transpose_padded", "shared_load", "passes") == 32);
+    CHECK(counted("transpose_conflicts", "shared_load", "passes") == 32 * 32);
+    CHECK(counted("transpose_conflicts", "shared_load", "ideal") == 32);
+    CHECK(counted("transpose_conflicts", "shared_store", "passes") == 32);
+}
+
+#define ALL_ORDERS(body)                                                                                               \
+    ROW("order=forward,copies=late", body), ROW("order=backward,copies=late", body),                                   \
+        ROW("order=random,seed=5,copies=random", body), ROW("order=forward,copies=early", body)
+
+static const struct row rows[] = {
+    ALL_ORDERS(reverse_good),
+    ALL_ORDERS(reverse_bad),
+    ALL_ORDERS(reuse_good),
+    ALL_ORDERS(reuse_bad),
+    ALL_ORDERS(lanes_good),
+    ALL_ORDERS(lanes_bad),
+    ALL_ORDERS(stages_good),
+    ROW("order=forward,copies=late", stages_bad),
+    ROW("order=backward,copies=late", stages_bad),
+    ALL_ORDERS(written_half_read),
+    ALL_ORDERS(unwritten_half_read),
+    ALL_ORDERS(shared_atomics),
+    ALL_ORDERS(in_bounds),
+    ALL_ORDERS(four_bytes_past_the_end),
+    ROW("check=0", four_bytes_past_the_end),
+    ROW("cc=80", before_the_start),
+    ROW("cc=80", use_after_free),
+    ROW("cc=80", initialised),
+    ALL_ORDERS(uninitialised_read),
+    ROW("uninit=0", uninitialised_reads_allowed),
+    ROW("cc=80", aligned_vector),
+    ALL_ORDERS(misaligned_vector),
+    ROW("devices=2", kernels_see_other_memory_only_with_permission),
+    ROW("streams=late", a_kernel_without_the_wait),
+    ALL_ORDERS(each_block_its_word),
+    ALL_ORDERS(two_blocks_one_word),
+    ALL_ORDERS(one_block_shifts),
+    ALL_ORDERS(two_blocks_shift),
+    ALL_ORDERS(halves_of_a_word),
+    ALL_ORDERS(last_block_adds),
+    ROW("cc=80", dynamic_shared_needs_the_attribute),
+    ROW("cc=80", launches_out_of_limits),
+    ROW("regs=" REGISTER_TABLE, too_many_registers),
+    ROW("cc=80", images_for_hardware_are_refused),
+    ROW("streams=late", a_kernel_in_a_graph),
+    ROW("streams=late,hostguard=1", a_kernel_in_a_graph),
+    ROW("count=-", sectors_are_counted),
+    ROW("count=-", bank_passes_are_counted),
+};
+
+int main(void) {
+    return run_rows(rows, sizeof rows / sizeof rows[0]);
+}
