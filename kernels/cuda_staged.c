@@ -1,6 +1,7 @@
 #include "cuda_staged.h"
 
 #include "cuda_backend.h"
+#include "cuda_staged_kv.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,87 +163,85 @@ static nt_status staged_gemm(struct nt_backend *be, const struct nt_gemm_args *a
 
 /* ---- rope_kv, attention ---- */
 
-/* One head of one page between the layouts, in place of nothing: both have 2 * NT_KV_PAGE * d_pad elements. */
-static void head_to_rows(const nt_bf16 *paired, nt_bf16 *rows, int32_t d_pad, bool back) {
-    const int64_t half = (int64_t)NT_KV_PAGE * d_pad; /* K, then V */
-    for (int64_t p = 0; p < NT_KV_PAGE; p++) {
-        for (int64_t d = 0; d < d_pad; d++) {
-            const int64_t k = (d / 2 * NT_KV_PAGE + p) * 2 + d % 2, v = half + (p / 2 * d_pad + d) * 2 + p % 2;
-            const int64_t row = p * d_pad + d;
-            if (back) {
-                rows[k] = paired[row];
-                rows[v] = paired[half + row];
-            } else {
-                rows[row] = paired[k];
-                rows[half + row] = paired[v];
-            }
-        }
-    }
-}
-
-/* The cache between PAIRED and ROWS; what lies between the heads of a page and the next page is copied. */
-static void convert_pages(const struct nt_kv_layer *kv, const nt_bf16 *from, nt_bf16 *to, int64_t elems, bool back) {
-    const int64_t head = nt_kv_head_elems(NT_KV_PAIRED, kv->d_head);
-    if (elems > 0) memcpy(to, from, (size_t)elems * sizeof *to);
-    for (int64_t page = 0; page + kv->n_kv * head <= elems; page += kv->page_stride)
-        for (int32_t h = 0; h < kv->n_kv; h++)
-            head_to_rows(from + page + h * head, to + page + h * head, nt_d_pad(kv->d_head), back);
-}
-
 static int32_t n_pages(const struct nt_attn_seq *seq) {
     return seq->n_q > 0 ? (seq->pos0 + seq->n_q + NT_KV_PAGE - 1) / NT_KV_PAGE : 0;
 }
 
 /* The operands that rope_kv and attention share. */
 struct cache {
-    struct nt_kv_layer layer;
-    nt_bf16 *rows;          /* host copy in the layout of the device */
-    int64_t elems;          /* up to the end of the last page that is used */
+    struct nt_kv_layer layer; /* on the device */
+    enum nt_kv_format format;
+    int64_t n_pages;        /* from the first to the last that is used */
+    size_t bytes;           /* of the image */
+    nt_bf16 *before;        /* host image in the layout of the device; to be freed */
     int32_t max_q, max_pos; /* CPU bodies need no bounds, so their callers may leave them out */
-    nt_bf16 *device;
+    int64_t n_rows;         /* up to the last row of a token; n_tok may count fewer */
     const struct nt_attn_seq *seqs;
 };
 
-static void stage_cache(struct stage *s, const struct nt_kv_layer *kv, const struct nt_attn_seq *seqs, int32_t n_seq,
-                        struct cache *out) {
-    *out = (struct cache){.layer = *kv};
-    int64_t last = -1, n_page = 0;
-    for (int32_t i = 0; i < n_seq; i++) {
-        n_page += n_pages(&seqs[i]);
-        for (int32_t p = 0; p < n_pages(&seqs[i]); p++)
-            if (seqs[i].pages[p] > last) last = seqs[i].pages[p];
-        if (seqs[i].n_q > out->max_q) out->max_q = seqs[i].n_q;
-        if (seqs[i].n_q > 0 && seqs[i].pos0 + seqs[i].n_q > out->max_pos) out->max_pos = seqs[i].pos0 + seqs[i].n_q;
-    }
-    const int64_t page = kv->n_kv * nt_kv_head_elems(NT_KV_PAIRED, kv->d_head);
-    out->elems = last < 0 ? 0 : last * kv->page_stride + page;
-    out->rows = malloc((size_t)out->elems * sizeof *out->rows + 1);
+static void stage_seqs(struct stage *s, const struct nt_attn_seq *seqs, int32_t n_seq, struct cache *out) {
+    int64_t total = 0;
+    for (int32_t i = 0; i < n_seq; i++) total += n_pages(&seqs[i]);
     struct nt_attn_seq *moved = malloc((size_t)(n_seq + 1) * sizeof *moved);
-    int32_t *pages = malloc((size_t)(n_page + 1) * sizeof *pages);
-    if (!out->rows || !moved || !pages) {
-        s->st = NT_FAIL(NT_E_NOMEM, "no memory to stage %lld cache pages", (long long)last + 1);
-        free(moved);
-        free(pages);
-        return;
+    int32_t *pages = malloc((size_t)(total + 1) * sizeof *pages);
+    if (!moved || !pages) {
+        s->st = NT_FAIL(NT_E_NOMEM, "no memory to stage %d sequences", n_seq);
+        goto done;
     }
-    convert_pages(kv, kv->base, out->rows, out->elems, false);
-    out->device = in(s, out->rows, (size_t)out->elems * sizeof *out->rows);
-    out->layer.base = out->device;
-    out->layer.format = NT_KV_ROWS;
-    n_page = 0;
-    for (int32_t i = 0; i < n_seq; i++) {
-        for (int32_t p = 0; p < n_pages(&seqs[i]); p++) pages[n_page++] = seqs[i].pages[p];
-    }
-    const int32_t *table = in(s, pages, (size_t)n_page * sizeof *pages);
-    n_page = 0;
+    int64_t n = 0;
+    for (int32_t i = 0; i < n_seq; i++)
+        for (int32_t p = 0; p < n_pages(&seqs[i]); p++) pages[n++] = seqs[i].pages[p];
+    const int32_t *table = in(s, pages, (size_t)total * sizeof *pages);
+    n = 0;
     for (int32_t i = 0; i < n_seq; i++) {
         moved[i] = seqs[i];
-        moved[i].pages = table + n_page;
-        n_page += n_pages(&seqs[i]);
+        moved[i].pages = table + n;
+        n += n_pages(&seqs[i]);
     }
     out->seqs = in(s, moved, (size_t)n_seq * sizeof *moved);
+done:
     free(moved);
     free(pages);
+}
+
+static void stage_cache(struct stage *s, const struct nt_kv_layer *kv, const struct nt_attn_seq *seqs, int32_t n_seq,
+                        struct cache *out) {
+    const bool raw = kv->format != NT_KV_PAIRED; /* in a layout of GPUs already: copied as it is */
+    *out = (struct cache){.layer = *kv, .format = raw ? kv->format : s->cuda->kv_format};
+    for (int32_t i = 0; i < n_seq; i++) {
+        for (int32_t p = 0; p < n_pages(&seqs[i]); p++)
+            if (seqs[i].pages[p] >= out->n_pages) out->n_pages = seqs[i].pages[p] + 1;
+        if (seqs[i].n_q > out->max_q) out->max_q = seqs[i].n_q;
+        if (seqs[i].q_row + seqs[i].n_q > out->n_rows) out->n_rows = seqs[i].q_row + seqs[i].n_q;
+        if (seqs[i].n_q > 0 && seqs[i].pos0 + seqs[i].n_q > out->max_pos) out->max_pos = seqs[i].pos0 + seqs[i].n_q;
+    }
+    const int64_t page = kv->n_kv * nt_kv_head_elems(kv->format, kv->d_head);
+    const int64_t elems = !raw               ? nt_staged_elems(kv, out->format, out->n_pages)
+                          : out->n_pages > 0 ? (out->n_pages - 1) * kv->page_stride + page
+                                             : 0;
+    out->bytes = (size_t)elems * sizeof *out->before;
+    out->before = malloc(out->bytes + 1);
+    if (!out->before) {
+        s->st = NT_FAIL(NT_E_NOMEM, "no memory to stage %lld cache pages", (long long)out->n_pages);
+        return;
+    }
+    if (raw)
+        memcpy(out->before, kv->base, out->bytes);
+    else
+        nt_staged_to_device(kv, out->format, out->n_pages, out->before);
+    out->layer.base = in(s, out->before, out->bytes);
+    out->layer.format = out->format;
+    out->layer.page_stride = raw ? kv->page_stride : nt_staged_stride(kv, out->format);
+    stage_seqs(s, seqs, n_seq, out);
+}
+
+static nt_status unstage_cache(struct stage *s, const struct nt_kv_layer *kv, const struct cache *cache) {
+    nt_bf16 *after = malloc(cache->bytes + 1);
+    if (!after) return NT_FAIL(NT_E_NOMEM, "no memory to bring %lld cache pages back", (long long)cache->n_pages);
+    const nt_status st = s->cuda->memory->download(s->cuda, after, cache->layer.base, cache->bytes);
+    if (st == NT_OK) nt_staged_to_host(kv, cache->format, cache->n_pages, cache->before, after);
+    free(after);
+    return st;
 }
 
 static nt_status staged_rope_kv(struct nt_backend *be, const struct nt_rope_kv_args *args) {
@@ -255,18 +254,15 @@ static nt_status staged_rope_kv(struct nt_backend *be, const struct nt_rope_kv_a
     a.kv = &cache.layer;
     a.seqs = cache.seqs;
     a.max_q = cache.max_q;
-    a.qkv = in(&s, args->qkv, matrix(args->n_tok, width, width, sizeof *args->qkv));
-    a.q = inout(&s, args->q, vector((int64_t)args->n_tok * args->n_head * d_pad, sizeof *args->q));
+    a.qkv = in(&s, args->qkv, matrix(cache.n_rows, width, width, sizeof *args->qkv));
+    a.q = inout(&s, args->q, vector(cache.n_rows * args->n_head * d_pad, sizeof *args->q));
     a.cos = in(&s, args->cos, vector((int64_t)cache.max_pos * (d / 2), sizeof *args->cos));
     a.sin = in(&s, args->sin, vector((int64_t)cache.max_pos * (d / 2), sizeof *args->sin));
     a.q_norm = in(&s, args->q_norm, vector(d, sizeof *args->q_norm));
     a.k_norm = in(&s, args->k_norm, vector(d, sizeof *args->k_norm));
     nt_status st = s.st == NT_OK ? s.cuda->ops.rope_kv(s.cuda, &a) : s.st;
-    if (st == NT_OK && cache.elems > 0) {
-        st = s.cuda->memory->download(s.cuda, cache.rows, cache.device, (size_t)cache.elems * sizeof *cache.rows);
-    }
-    if (st == NT_OK) convert_pages(args->kv, cache.rows, args->kv->base, cache.elems, true);
-    free(cache.rows);
+    if (st == NT_OK) st = unstage_cache(&s, args->kv, &cache);
+    free(cache.before);
     return end(&s, st);
 }
 
@@ -276,14 +272,14 @@ static nt_status staged_attention(struct nt_backend *be, const struct nt_attenti
     const int32_t d = args->kv->d_head;
     struct cache cache;
     stage_cache(&s, args->kv, args->seqs, args->n_seq, &cache);
-    free(cache.rows);
+    free(cache.before);
     a.kv = &cache.layer;
     a.seqs = cache.seqs;
     a.max_q = cache.max_q;
     a.max_pos = cache.max_pos;
-    a.q = in(&s, args->q, vector((int64_t)args->n_tok * args->n_head * nt_d_pad(d), sizeof *args->q));
+    a.q = in(&s, args->q, vector(cache.n_rows * args->n_head * nt_d_pad(d), sizeof *args->q));
     a.kv_of_head = in(&s, args->kv_of_head, vector(args->n_head, sizeof *args->kv_of_head));
-    a.out = inout(&s, args->out, matrix(args->n_tok, args->ldo, (int64_t)args->n_head * d, sizeof *args->out));
+    a.out = inout(&s, args->out, matrix(cache.n_rows, args->ldo, (int64_t)args->n_head * d, sizeof *args->out));
     return RUN(&s, attention, &a);
 }
 
@@ -369,7 +365,7 @@ static nt_status staged_head_argmax(struct nt_backend *be, const struct nt_head_
 }
 
 nt_status nt_cuda_staged_ops(struct nt_backend *cuda, struct nt_backend *out) {
-    NT_CHECK(cuda->cuda && cuda->kv_format == NT_KV_ROWS && cuda->weight_format == NT_WEIGHT_BF16_ROWS);
+    NT_CHECK(cuda->cuda && cuda->kv_format != NT_KV_PAIRED && cuda->weight_format == NT_WEIGHT_BF16_ROWS);
     NT_TRY(nt_backend_open_cpu(out, NT_ISA_PORTABLE, cuda->pool));
     out->name = "cuda";
     (void)snprintf(out->level, sizeof out->level, "%s", cuda->level);

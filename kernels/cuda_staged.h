@@ -6,7 +6,8 @@
  * and pages to the layouts of the device and back, runs the CUDA body, waits, and copies every output back with the
  * padding between its rows. Slow by design: everything is copied and packed for each call.
  * Lifetime: `out` is a CPU backend otherwise (portable bodies, scratch, cuda->pool) and is closed like one, before
- * `cuda`, which it borrows. Threading: as the CUDA backend. The cache is staged as NT_KV_ROWS.
+ * `cuda`, which it borrows. Threading: as the CUDA backend. A paired cache is staged as NT_KV_ROWS, others
+ * as they are.
  * Errors: those of the body and of its kernels, as everything has run when an op returns. */
 #ifndef NT_CUDA_STAGED_H
 #define NT_CUDA_STAGED_H

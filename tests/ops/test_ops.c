@@ -1,5 +1,5 @@
-/* test_ops check|perf|list [op] [--device cuda]: see test_ops.h. The device is the first visible one, or that of the
- * driver NOCTURNE_CUDA_DRIVER names. */
+/* test_ops check|perf|list [op], test_ops check [op] --device cuda|cuda-int8: see test_ops.h. The device is the first
+ * visible one, or that of the driver NOCTURNE_CUDA_DRIVER names; cuda-int8 runs the ops on an int8 cache. */
 #include "test_ops.h"
 #include "clock.h"
 #include "cuda_backend.h"
@@ -12,10 +12,10 @@
 
 /* Each cases file, once. */
 extern const struct op_cases embed_cases, norm_cases, gemm_cases, rope_cases, attention_cases, logits_cases, edit_cases,
-    sample_cases, head_cases;
+    sample_cases, head_cases, attention_format_cases;
 static const struct op_cases *const all_cases[] = {
     &embed_cases,  &norm_cases, &gemm_cases,   &rope_cases, &attention_cases,
-    &logits_cases, &edit_cases, &sample_cases, &head_cases,
+    &logits_cases, &edit_cases, &sample_cases, &head_cases, &attention_format_cases,
 };
 enum { N_FILES = sizeof all_cases / sizeof all_cases[0] };
 
@@ -134,10 +134,12 @@ static bool compare(struct op_env *env, const char *what, const double *want, co
     const double nmse = square > 0 ? error / square : error;
     for (size_t t = 0; t < sizeof tolerances / sizeof tolerances[0]; t++) {
         if (tolerances[t].op != env->op || tolerances[t].dtype != got->dtype) continue;
-        if (nmse <= tolerances[t].nmse && worst <= tolerances[t].worst) return true;
+        /* int8: an error of max|x| / 254 in each element, 3e-5 of normal data's power */
+        const double nmse_limit = tolerances[t].nmse * (env->kv_int8 ? 10 : 1);
+        const double worst_limit = tolerances[t].worst * (env->kv_int8 ? 5 : 1);
+        if (nmse <= nmse_limit && worst <= worst_limit) return true;
         op_fail(env, "%s: nmse %.2e (limit %.0e), largest error %.2e (limit %.0e) at %lld: %.9g, reference %.9g", what,
-                nmse, tolerances[t].nmse, worst, tolerances[t].worst, (long long)worst_at, value_at(got, worst_at),
-                want[worst_at]);
+                nmse, nmse_limit, worst, worst_limit, (long long)worst_at, value_at(got, worst_at), want[worst_at]);
         return false;
     }
     op_fail(env, "%s: the tolerance table has no row for this op and dtype", what);
@@ -210,12 +212,19 @@ static void run_case(struct op_env *env, const struct op_case *c, bool perf, str
     totals->n_checked += env->n_checked;
 }
 
+/* Ops on the cache, and values that int8 can hold. */
+static bool suits_int8(const struct op_case *c) {
+    return (c->op == NT_OP_rope_kv || c->op == NT_OP_attention) && strcmp(c->name, "special") != 0 &&
+           strcmp(c->name, "range") != 0;
+}
+
 static void run_cases(struct op_env *env, const struct nt_ops *bodies, const char *only, bool perf,
                       struct totals *totals) {
     for (int f = 0; f < N_FILES; f++) {
         for (int i = 0; i < all_cases[f]->count; i++) {
             const struct op_case *c = &all_cases[f]->cases[i];
             if (only && strcmp(only, nt_op_name(c->op)) != 0) continue;
+            if (env->kv_int8 && !suits_int8(c)) continue;
             if (has_body(bodies, c->op)) run_case(env, c, perf, totals);
         }
     }
@@ -233,10 +242,10 @@ static void run_level(enum nt_isa isa, const char *only, bool perf, struct nt_po
 }
 
 /* Every failure of a device is one of the test: it was asked for. */
-static int run_cuda(const char *only) {
+static int run_cuda(const char *only, bool kv_int8) {
     struct nt_pool *pool;
     struct nt_backend cuda;
-    struct op_env env = {.isa = NT_ISA_PORTABLE, .cuda = true};
+    struct op_env env = {.isa = NT_ISA_PORTABLE, .cuda = true, .kv_int8 = kv_int8};
     struct totals totals = {0};
     NT_CHECK(nt_pool_new(&pool, 1, false, 0, 1) == NT_OK);
     if (nt_cuda_open_partly(&cuda, 0, pool) != NT_OK) {
@@ -245,6 +254,7 @@ static int run_cuda(const char *only) {
         return 1;
     }
     env.emulated = cuda.cuda->facts.overridden;
+    if (kv_int8) cuda.kv_format = NT_KV_ROWS_INT8;
     for (int i = 0; i < OP_BACKENDS; i++) NT_CHECK(nt_cuda_staged_ops(&cuda, &env.be[i]) == NT_OK);
     run_cases(&env, &cuda.ops, only, false, &totals);
     for (int i = 0; i < OP_BACKENDS; i++) nt_backend_close(&env.be[i]);
@@ -293,20 +303,21 @@ static int list(void) {
 
 int main(int argc, char **argv) {
     const char *words[2] = {"", NULL}; /* mode, op */
-    bool cuda = false, wrong = false;
-    for (int i = 1, n = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--device") == 0 && i + 1 < argc && strcmp(argv[i + 1], "cuda") == 0) {
-            cuda = true;
-            i++;
-        } else if (n < 2) {
+    const char *device = "cpu";
+    int n = 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
+            device = argv[++i];
+        else if (n < 2)
             words[n++] = argv[i];
-        } else {
-            wrong = true;
-        }
+        else
+            n = 3;
     }
-    if (!wrong && strcmp(words[0], "check") == 0) return cuda ? run_cuda(words[1]) : run(words[1], false);
-    if (!wrong && strcmp(words[0], "perf") == 0 && !cuda) return run(words[1], true);
-    if (!wrong && strcmp(words[0], "list") == 0) return list();
-    fprintf(stderr, "usage: test_ops check|perf|list [op]   test_ops check [op] --device cuda\n");
+    const bool cpu = strcmp(device, "cpu") == 0, int8 = strcmp(device, "cuda-int8") == 0;
+    const bool right = n < 3 && (cpu || int8 || strcmp(device, "cuda") == 0);
+    if (right && strcmp(words[0], "check") == 0) return cpu ? run(words[1], false) : run_cuda(words[1], int8);
+    if (right && cpu && strcmp(words[0], "perf") == 0) return run(words[1], true);
+    if (right && strcmp(words[0], "list") == 0) return list();
+    fprintf(stderr, "usage: test_ops check|perf|list [op]   test_ops check [op] --device cuda|cuda-int8\n");
     return 2;
 }

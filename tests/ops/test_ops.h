@@ -17,6 +17,7 @@ struct op_env {
     struct nt_backend be[OP_BACKENDS]; /* same level, 1 and 2 threads; CUDA: both stage to one device (cuda_staged.h) */
     enum nt_isa isa;
     bool cuda;
+    bool kv_int8;  /* CUDA: the cache is int8; tolerances are wider and cases of special values left out */
     bool emulated; /* the CUDA device is an interpreter: cases leave out what op_too_large says */
     enum nt_op op;
     const char *name; /* of the case */
