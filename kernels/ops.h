@@ -154,8 +154,10 @@ struct nt_rope_kv_args {
  * Fixed order: pages in ascending order, each page of NT_KV_PAGE keys as one block of an online softmax (Milakov &
  * Gimelshein 2018; Dao et al. 2022) with running maximum and sum in f32; probabilities are rounded to bf16 for the
  * product with V, the sum uses the unrounded f32 values; a page without visible keys leaves the row's state unchanged.
- * Therefore the result does not depend on how a prompt is cut into chunks. Tolerance 1e-4 (bf16 probabilities and
- * output). out bf16, padding columns are not written. */
+ * A body may begin a new state at fixed positions and merge the states in ascending order (CUDA: every 512).
+ * Therefore the result does not depend on how a prompt is cut into chunks. int8: score = q . k8 * (k_scale * scale);
+ * probabilities become bf16(p * v_scale), 0 where p is 0, for the product with v8. Tolerance 1e-4 (bf16 probabilities
+ * and output). out bf16, padding columns are not written. */
 struct nt_attention_args {
     const nt_bf16 *q; // [n_tok, n_head, d_pad]
     const struct nt_kv_layer *kv;
