@@ -11,7 +11,5 @@ nt_status nt_rmsnorm_cuda(struct nt_backend *be, const struct nt_rmsnorm_args *a
         const int32_t blocks = (args->n_rows + NT_NORM_WARP_ROWS - 1) / NT_NORM_WARP_ROWS;
         return NT_CUDA_LAUNCH(be, NT_CUDA_rmsnorm_warp, blocks, 1, 1, 32 * NT_NORM_WARP_ROWS, 0, args);
     }
-    const int32_t per_warp = 32 * 4 * NT_NORM_BLOCK_QUADS;
-    const int32_t threads = 32 * ((d + per_warp - 1) / per_warp);
-    return NT_CUDA_LAUNCH(be, NT_CUDA_rmsnorm_block, args->n_rows, 1, 1, threads, 0, args);
+    return NT_CUDA_LAUNCH(be, NT_CUDA_rmsnorm_block, args->n_rows, 1, 1, nt_norm_threads(d), 0, args);
 }

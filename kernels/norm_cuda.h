@@ -16,4 +16,10 @@ enum {
     NT_NORM_BLOCK_MAX = 1024 * 4 * NT_NORM_BLOCK_QUADS, /* of a block: 16384 */
 };
 
+/* Threads of a row, for the widths held in registers. */
+static inline int32_t nt_norm_threads(int32_t d_model) {
+    const int32_t per_warp = 32 * 4 * NT_NORM_BLOCK_QUADS;
+    return d_model <= NT_NORM_WARP_MAX ? 32 : 32 * ((d_model + per_warp - 1) / per_warp);
+}
+
 #endif

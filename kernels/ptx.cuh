@@ -57,6 +57,18 @@ NT_DEVICE void nt_mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32_
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* ---- flags between devices ---- */
+
+/* What this thread saw or wrote before is visible to whoever loads the value with acquire, on any device. */
+NT_DEVICE void nt_store_release_sys(uint32_t *to, uint32_t v) {
+    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory");
+}
+NT_DEVICE uint32_t nt_load_acquire_sys(const uint32_t *from) {
+    uint32_t v;
+    asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
+    return v;
+}
+
 /* ---- arithmetic ---- */
 
 /* 2^x within 2 ulp; subnormal results are 0. */
