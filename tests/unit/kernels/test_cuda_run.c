@@ -3,6 +3,8 @@
 #include "cuda_backend.h"
 #include "cuda_bodies.h"
 #include "cuda_images.h"
+#include "gemm_cublaslt.h"
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,6 +25,7 @@ static struct nt_backend be;
 static int open_be(void **state) {
     (void)state;
     setenv("NOCTURNE_CUDA_DRIVER", NT_CUDA_EMU, 1);
+    setenv("NOCTURNE_CUBLASLT", NT_CUBLASLT_EMU, 1);
     setenv("NT_EMU", "cc=80,leaks=1,stream0=0", 1);
     if (nt_cuda_open_partly(&be, 0, NULL) == NT_OK) return 0;
     (void)fprintf(stderr, "%s\n", nt_error_last()->text);
@@ -238,11 +241,114 @@ static void test_kernels(void **state) {
     }
 }
 
+/* ---- cuBLASLt ---- */
+
+struct product {
+    struct nt_packed w;
+    struct nt_gemm_args args;
+    nt_bf16 *x, *weights; /* host */
+    float *bias, *y0;
+    void *device[4];
+    size_t bytes[4];
+};
+
+static void *on_device(struct product *p, int i, const void *from, size_t bytes) {
+    p->bytes[i] = bytes;
+    OK(be.memory->take(&be, bytes, "a product", &p->device[i]));
+    OK(be.memory->upload(&be, p->device[i], from, bytes));
+    return p->device[i];
+}
+
+static float number(uint32_t i) {
+    return (float)((i * 2654435761u >> 20) % 17) * 0.125f - 1.0f; /* exact in bf16 */
+}
+
+static void make_product(struct product *p, int32_t n_tok, int32_t n, int32_t k, enum nt_gemm_out out, bool bias) {
+    const size_t element = out == NT_GEMM_STORE_BF16 ? 2 : 4;
+    *p = (struct product){
+        .w = {.format = NT_WEIGHT_BF16_ROWS, .n = n, .k = k}
+    };
+    const size_t w_bytes = nt_packed_bytes(p->w.format, n, k), x_bytes = (size_t)(n_tok * k) * 2;
+    p->weights = calloc(1, w_bytes);
+    p->x = calloc(1, x_bytes);
+    p->bias = calloc((size_t)n, sizeof *p->bias);
+    p->y0 = calloc((size_t)(n_tok * n), sizeof *p->y0);
+    for (int32_t i = 0; i < n * k; i++) p->weights[i] = nt_f32_to_bf16(number((uint32_t)i));
+    for (int32_t i = 0; i < n_tok * k; i++) p->x[i] = nt_f32_to_bf16(number((uint32_t)i + 99));
+    for (int32_t i = 0; i < n; i++) p->bias[i] = number((uint32_t)i + 7);
+    for (int32_t i = 0; i < n_tok * n; i++) p->y0[i] = number((uint32_t)i + 3);
+    p->w.data = on_device(p, 0, p->weights, w_bytes);
+    p->args = (struct nt_gemm_args){.w = &p->w, .ldx = k, .ldy = n, .n_tok = n_tok, .out = out};
+    p->args.x = on_device(p, 1, p->x, x_bytes);
+    p->args.y = on_device(p, 2, p->y0, (size_t)(n_tok * n) * element); /* bf16: garbage that is overwritten */
+    p->args.bias = bias ? on_device(p, 3, p->bias, (size_t)n * sizeof *p->bias) : NULL;
+}
+
+static void drop_product(struct product *p) {
+    for (int i = 0; i < 4; i++) be.memory->give(&be, p->device[i], p->bytes[i]);
+    free(p->weights);
+    free(p->x);
+    free(p->bias);
+    free(p->y0);
+}
+
+static void check_product(struct product *p) {
+    const int32_t n = p->w.n, k = p->w.k;
+    const bool bf16 = p->args.out == NT_GEMM_STORE_BF16;
+    void *y = malloc(p->bytes[2]);
+    assert_true(nt_cublaslt_takes(&be, &p->args));
+    OK(nt_cublaslt_gemm(&be, &p->args));
+    OK(be.memory->download(&be, y, p->args.y, p->bytes[2]));
+    for (int32_t i = 0; i < p->args.n_tok * n; i++) {
+        double want = p->args.bias ? (double)p->bias[i % n] : 0;
+        if (p->args.out == NT_GEMM_ADD_F32) want += (double)p->y0[i];
+        for (int32_t j = 0; j < k; j++)
+            want += (double)nt_bf16_to_f32(p->x[i / n * k + j]) * (double)nt_bf16_to_f32(p->weights[i % n * k + j]);
+        const double got = bf16 ? (double)nt_bf16_to_f32(((nt_bf16 *)y)[i]) : (double)((float *)y)[i];
+        if (fabs(got - want) > (bf16 ? 4e-3 * fabs(want) : 1e-5) + 1e-6) fail_msg("%d: %g, not %g", i, got, want);
+    }
+    free(y);
+}
+
+static void test_cublaslt(void **state) {
+    (void)state;
+    static const struct {
+        int32_t n_tok, n, k;
+        enum nt_gemm_out out;
+        bool bias;
+    } rows[] = {
+        {64, 96, 64, NT_GEMM_STORE_F32,  false},
+        {65, 96, 64, NT_GEMM_STORE_F32,  true },
+        {70, 40, 24, NT_GEMM_ADD_F32,    false},
+        {64, 40, 24, NT_GEMM_ADD_F32,    true },
+        {64, 64, 32, NT_GEMM_STORE_BF16, false}
+    };
+    struct product p;
+    make_product(&p, 64, 64, 32, NT_GEMM_STORE_F32, false);
+    assert_false(nt_cublaslt_takes(&be, &p.args)); /* not enabled */
+    OK(nt_cublaslt_enable(&be, 64));
+    assert_true(nt_cublaslt_takes(&be, &p.args) && nt_cublaslt_version(&be) > 0);
+    p.args.n_tok = 63;
+    assert_false(nt_cublaslt_takes(&be, &p.args));
+    p.args.n_tok = 64;
+    p.args.ldx = 33;
+    assert_false(nt_cublaslt_takes(&be, &p.args));
+    p.args.ldx = 32;
+    p.args.out = NT_GEMM_SWIGLU_BF16;
+    assert_false(nt_cublaslt_takes(&be, &p.args));
+    drop_product(&p);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        make_product(&p, rows[i].n_tok, rows[i].n, rows[i].k, rows[i].out, rows[i].bias);
+        check_product(&p);
+        drop_product(&p);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copies),  cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
         cmocka_unit_test(test_launch),  cmocka_unit_test(test_graph),         cmocka_unit_test(test_launch_checks),
-        cmocka_unit_test(test_kernels),
+        cmocka_unit_test(test_kernels), cmocka_unit_test(test_cublaslt),
     };
     return cmocka_run_group_tests(tests, open_be, close_be);
 }
