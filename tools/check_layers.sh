@@ -19,6 +19,9 @@ declare -A foreign=(
     [cpuid.h]="kernels/"
     [numa]="src/core/pool.c"
     [hwloc]="src/core/pool.c"
+    [cuda.h]="src/core/gpu_api.h"
+    [cublasLt.h]="src/core/gpu_abi.c"
+    [nccl.h]="src/core/gpu_abi.c"
 )
 # Of these only one file of the folder may do so.
 in_one_file="hdf5 zlib.h zstd.h"
