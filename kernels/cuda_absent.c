@@ -88,6 +88,15 @@ void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph) {
     (void)graph;
 }
 
+nt_status nt_cuda_time(struct nt_backend *be, nt_cuda_run_fn *run, void *ctx, int32_t n, double *seconds) {
+    (void)be;
+    (void)run;
+    (void)ctx;
+    (void)n;
+    *seconds = 0;
+    return absent();
+}
+
 nt_status nt_cuda_launch(struct nt_backend *be, enum nt_cuda_kernel kernel, const int64_t grid[3], int32_t threads,
                          size_t dynamic_shared, const void *args, size_t args_bytes) {
     (void)be;

@@ -99,4 +99,8 @@ NT_MUST nt_status nt_cuda_graph_launch(struct nt_backend *be, const struct nt_cu
 int32_t nt_cuda_graph_nodes(const struct nt_cuda_graph *graph); /* launches, copies and fills in it */
 void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph);
 
+/* Seconds between events around n calls of run, which only queue work on be->cuda->stream; waits for them. */
+typedef nt_status nt_cuda_run_fn(struct nt_backend *be, void *ctx);
+NT_MUST nt_status nt_cuda_time(struct nt_backend *be, nt_cuda_run_fn *run, void *ctx, int32_t n, double *seconds);
+
 #endif

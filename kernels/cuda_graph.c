@@ -57,3 +57,31 @@ void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph) {
     (void)be->cuda->driver->cuGraphExecDestroy(graph->exec);
     free(graph);
 }
+
+static nt_status time_between(struct nt_backend *be, CUevent start, CUevent stop, nt_cuda_run_fn *run, void *ctx,
+                              int32_t n, double *seconds) {
+    const struct nt_gpu_driver *d = be->cuda->driver;
+    float ms = 0;
+    NT_TRY(NT_CU(d, cuEventRecord(start, be->cuda->stream)));
+    for (int32_t i = 0; i < n; i++) NT_TRY(run(be, ctx));
+    NT_TRY(NT_CU(d, cuEventRecord(stop, be->cuda->stream)));
+    NT_TRY(NT_CU(d, cuEventSynchronize(stop)));
+    NT_TRY(NT_CU(d, event_ms(&ms, start, stop)));
+    *seconds = (double)ms * 1e-3;
+    return NT_OK;
+}
+
+nt_status nt_cuda_time(struct nt_backend *be, nt_cuda_run_fn *run, void *ctx, int32_t n, double *seconds) {
+    const struct nt_gpu_driver *d = be->cuda->driver;
+    CUevent start = NULL, stop = NULL;
+    nt_status st;
+    *seconds = 0;
+    NT_CHECK(!be->cuda->capturing);
+    NT_TRY_GOTO(st, done, NT_CU(d, cuEventCreate(&start, CU_EVENT_DEFAULT)));
+    NT_TRY_GOTO(st, done, NT_CU(d, cuEventCreate(&stop, CU_EVENT_DEFAULT)));
+    NT_TRY_GOTO(st, done, time_between(be, start, stop, run, ctx, n, seconds));
+done:
+    if (start) (void)d->cuEventDestroy(start);
+    if (stop) (void)d->cuEventDestroy(stop);
+    return st;
+}

@@ -203,6 +203,27 @@ static void test_graph(void **state) {
     give_rows(&r);
 }
 
+static nt_status launch_graph(struct nt_backend *b, void *graph) {
+    return nt_cuda_graph_launch(b, graph);
+}
+
+static void test_time(void **state) {
+    (void)state;
+    struct rows r;
+    take_rows(&r);
+    choose(&r, 2);
+    struct nt_cuda_graph *graph = NULL;
+    OK(nt_cuda_capture_begin(&be));
+    OK(gather(&r));
+    OK(nt_cuda_capture_end(&be, &graph));
+    double seconds = -1;
+    OK(nt_cuda_time(&be, launch_graph, graph, 3, &seconds));
+    assert_true(seconds >= 0);
+    expect_rows(&r, 2);
+    nt_cuda_graph_free(&be, graph);
+    give_rows(&r);
+}
+
 static void test_launch_checks(void **state) {
     (void)state;
     char args[8192] = {0};
@@ -346,9 +367,9 @@ static void test_cublaslt(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copies),  cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
-        cmocka_unit_test(test_launch),  cmocka_unit_test(test_graph),         cmocka_unit_test(test_launch_checks),
-        cmocka_unit_test(test_kernels), cmocka_unit_test(test_cublaslt),
+        cmocka_unit_test(test_copies), cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
+        cmocka_unit_test(test_launch), cmocka_unit_test(test_graph),         cmocka_unit_test(test_launch_checks),
+        cmocka_unit_test(test_time),   cmocka_unit_test(test_kernels),       cmocka_unit_test(test_cublaslt),
     };
     return cmocka_run_group_tests(tests, open_be, close_be);
 }
