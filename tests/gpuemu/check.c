@@ -17,7 +17,8 @@ enum { N_AGENT = 33, ASYNC = 32, MANY = 255, MAX_MBARRIER = 64 };
 
 struct cell {
     uint32_t w_clk;
-    uint8_t w_agent, w_lane, w_atomic, w_half; // w_half: which of the two bytes are initialised
+    uint8_t w_agent, w_lane, w_strong, w_half; // w_half: which of the two bytes are initialised
+    uint64_t readers;                          // bit a: agent a has read since the last write
     uint32_t r_clk[N_AGENT];
     uint8_t r_lane[N_AGENT];
 };
@@ -156,6 +157,18 @@ void emu_check_async_issue(const struct emu_where *where) {
 
 /* ---- accesses ---- */
 
+bool emu_reads(int access) {
+    return access == EMU_READ || access == EMU_ASYNC_READ || access == EMU_STRONG_READ || access == EMU_ATOMIC;
+}
+
+bool emu_writes(int access) {
+    return access == EMU_WRITE || access == EMU_ASYNC_WRITE || access == EMU_STRONG_WRITE || access == EMU_ATOMIC;
+}
+
+bool emu_is_strong(int access) {
+    return access == EMU_ATOMIC || access == EMU_STRONG_READ || access == EMU_STRONG_WRITE;
+}
+
 /* Whether agent a, lane, has not seen what agent b, its lane, did at clock `then`. */
 static bool unseen(const struct race *r, int a, int lane, int b, int b_lane, uint32_t then) {
     if (a == b) return a != ASYNC && b_lane != lane && then >= r->clk[a];
@@ -167,36 +180,41 @@ struct trouble {
     int agent, lane;
 };
 
-static struct trouble check_read(const struct race *r, struct cell *c, int a, int lane, uint8_t bytes) {
+static struct trouble check_read(const struct race *r, struct cell *c, int a, int lane, uint8_t bytes, bool strong) {
     if (c->w_clk < r->base || (bytes & ~c->w_half) != 0) return (struct trouble){"reads uninitialised", 0, 0};
-    if (unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
+    if (!(strong && c->w_strong) && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
         return (struct trouble){"RACE: reads what may not have been written yet in", c->w_agent, c->w_lane};
     return (struct trouble){0};
 }
 
-static struct trouble check_write(const struct race *r, const struct cell *c, int a, int lane, bool atomic) {
-    const bool both_atomic = atomic && c->w_atomic;
+static struct trouble check_write(const struct race *r, const struct cell *c, int a, int lane, bool strong) {
+    const bool both_strong = strong && c->w_strong;
     const bool check_reads = a != ASYNC || r->proxy_ordered;
-    if (c->w_clk >= r->base && !both_atomic && check_reads && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
+    if (c->w_clk >= r->base && !both_strong && check_reads && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
         return (struct trouble){"RACE: overwrites what another thread may still be writing in", c->w_agent, c->w_lane};
-    for (int b = 0; b < N_AGENT && check_reads; b++)
+    if (!check_reads) return (struct trouble){0};
+    for (uint64_t left = c->readers; left != 0; left &= left - 1) {
+        const int b = __builtin_ctzll(left);
         if (c->r_clk[b] >= r->base && unseen(r, a, lane, b, c->r_lane[b], c->r_clk[b]))
             return (struct trouble){"RACE: overwrites what may still be read in", b, c->r_lane[b]};
+    }
     return (struct trouble){0};
 }
 
 static void note_read(const struct race *r, struct cell *c, int a, int lane) {
-    const bool again = c->r_clk[a] == r->clk[a] && c->r_lane[a] != lane;
+    const bool again = (c->readers >> a & 1) != 0 && c->r_clk[a] == r->clk[a] && c->r_lane[a] != lane;
+    c->readers |= (uint64_t)1 << a;
     c->r_lane[a] = (uint8_t)(again ? MANY : lane);
     c->r_clk[a] = r->clk[a];
 }
 
-static void note_write(const struct race *r, struct cell *c, int a, int lane, bool atomic, uint8_t bytes) {
+static void note_write(const struct race *r, struct cell *c, int a, int lane, bool strong, uint8_t bytes) {
     c->w_half = (uint8_t)(c->w_clk < r->base ? bytes : c->w_half | bytes);
     c->w_clk = r->clk[a];
+    c->readers = 0; // whoever is ordered behind this write is ordered behind the reads that it was checked against
     c->w_agent = (uint8_t)a;
     c->w_lane = (uint8_t)lane;
-    c->w_atomic = atomic;
+    c->w_strong = strong;
 }
 
 static void tell(const struct emu_where *where, struct trouble t, uint32_t address, size_t size) {
@@ -230,22 +248,18 @@ bool emu_check_shared(const struct emu_where *where, enum emu_access access, uin
     if (r == NULL || r->cell == NULL) return true;
     const int a = agent_of(where, block);
     const int lane = where->thread != NULL ? where->thread->lane : 0;
-    const bool reads = access == EMU_READ || access == EMU_ASYNC_READ;
+    const bool strong = emu_is_strong(access);
     const uint64_t end = (uint64_t)address + size;
     for (uint32_t pair = address / 2; pair * 2 < end; pair++) {
         struct cell *c = &r->cell[pair];
         const uint8_t low = pair * 2 < address ? 2 : 3, high = pair * 2 + 2 > end ? 1 : 3, bytes = low & high;
         struct trouble t = {0};
-        if (reads)
-            t = check_read(r, c, a, lane, bytes);
-        else
-            t = check_write(r, c, a, lane, access == EMU_ATOMIC);
-        if (access == EMU_ATOMIC && t.what == NULL && (c->w_clk < r->base || (bytes & ~c->w_half) != 0))
-            t.what = "reads (atomically) uninitialised";
-        if (reads)
+        if (emu_reads(access)) t = check_read(r, c, a, lane, bytes, strong);
+        if (emu_writes(access)) {
+            if (t.what == NULL) t = check_write(r, c, a, lane, strong);
+            note_write(r, c, a, lane, strong, bytes);
+        } else
             note_read(r, c, a, lane);
-        else
-            note_write(r, c, a, lane, access == EMU_ATOMIC, bytes);
         if (t.what != NULL) {
             tell(where, t, address, size);
             break; // one report per access

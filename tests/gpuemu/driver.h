@@ -27,7 +27,7 @@ enum emu_mem_kind { EMU_MEM_DEVICE, EMU_MEM_HOST, EMU_MEM_PEER, EMU_MEM_GLOBAL }
 /* One 4-byte word of device memory: who touched it last, and which of its bytes. Times are check.c's clock. */
 struct emu_shadow {
     uint32_t w_time, w_block, r_time, r_block;
-    uint8_t init, w_mask, r_mask, w_atomic; // bit i of a mask = byte i
+    uint8_t init, w_mask, r_mask, w_strong, r_strong; // bit i of a mask = byte i
 };
 
 struct emu_alloc {
@@ -94,6 +94,10 @@ int emu_device_attribute(CUdevice_attribute which, int device, bool *known);
 
 /* ---- launch.c, limits.c, gcheck.c, count.c ---- */
 
+/* What an enum emu_access does. */
+bool emu_reads(int access);
+bool emu_writes(int access);
+bool emu_is_strong(int access);
 struct emu_kernel;
 struct emu_launch;
 struct emu_launch_job; // a kernel with a copy of its parameters

@@ -116,7 +116,17 @@ struct emu_where {
 
 /* ---- what the driver half offers the interpreter ---- */
 
-enum emu_access { EMU_READ, EMU_WRITE, EMU_ATOMIC, EMU_ASYNC_READ, EMU_ASYNC_WRITE };
+/* ATOMIC reads and writes (atom, red). STRONG ones are ld.relaxed/.acquire and st.relaxed/.release: they neither race
+ * with each other nor with atomics, and order blocks as atomics do. volatile counts as plain. */
+enum emu_access {
+    EMU_READ,
+    EMU_WRITE,
+    EMU_ATOMIC,
+    EMU_ASYNC_READ,
+    EMU_ASYNC_WRITE,
+    EMU_STRONG_READ,
+    EMU_STRONG_WRITE,
+};
 
 /* One sentence on what the program under test did wrong (report.c). where may be NULL. */
 void emu_report(const struct emu_where *where, const char *format, ...) __attribute__((format(printf, 2, 3)));

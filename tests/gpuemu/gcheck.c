@@ -57,18 +57,19 @@ static void tell(const struct access *a, const char *what, uint64_t word, uint32
 
 static bool check_word(const struct access *a, enum emu_access kind, struct emu_shadow *s, uint8_t bytes,
                        uint64_t word) {
-    const bool reads = kind == EMU_READ || kind == EMU_ASYNC_READ, atomic = kind == EMU_ATOMIC;
-    if ((reads || atomic) && emu_options()->uninit && (bytes & ~s->init) != 0) {
+    const bool writes = emu_writes(kind);
+    if (emu_reads(kind) && emu_options()->uninit && (bytes & ~s->init) != 0) {
         char text[256];
         emu_describe_address(word, 1, text, sizeof text);
         emu_report(a->where, "reads uninitialised device memory: %s", text);
         return false;
     }
-    if (!(atomic && s->w_atomic) && conflicts(s->w_block, s->w_time, s->w_mask, a->block, bytes)) {
-        tell(a, reads ? "reads what was written by" : "writes what was also written by", word, s->w_block);
+    if (!(emu_is_strong(kind) && s->w_strong) && conflicts(s->w_block, s->w_time, s->w_mask, a->block, bytes)) {
+        tell(a, writes ? "writes what was also written by" : "reads what was written by", word, s->w_block);
         return false;
     }
-    if (!reads && conflicts(s->r_block, s->r_time, s->r_mask, a->block, bytes)) {
+    if (writes && !(emu_is_strong(kind) && s->r_strong) &&
+        conflicts(s->r_block, s->r_time, s->r_mask, a->block, bytes)) {
         tell(a, "writes what was read by", word, s->r_block);
         return false;
     }
@@ -76,8 +77,9 @@ static bool check_word(const struct access *a, enum emu_access kind, struct emu_
 }
 
 static void note_word(const struct access *a, enum emu_access kind, struct emu_shadow *s, uint8_t bytes) {
-    if (kind == EMU_READ || kind == EMU_ASYNC_READ) {
+    if (!emu_writes(kind)) {
         const bool fresh = s->r_time >= now.launch_time;
+        s->r_strong = emu_is_strong(kind) && (!fresh || s->r_strong);
         s->r_mask = (uint8_t)(fresh ? s->r_mask | bytes : bytes);
         s->r_block = fresh && s->r_block != a->block ? MANY_BLOCKS : a->block;
         s->r_time = now.time;
@@ -87,13 +89,13 @@ static void note_word(const struct access *a, enum emu_access kind, struct emu_s
     s->w_mask = (uint8_t)(same ? s->w_mask | bytes : bytes);
     s->w_block = a->block;
     s->w_time = now.time;
-    s->w_atomic = kind == EMU_ATOMIC;
+    s->w_strong = emu_is_strong(kind);
     s->init |= bytes;
 }
 
 static void check_shadow(const struct access *a, enum emu_access kind, const struct emu_alloc *alloc) {
     const uint64_t first = a->address - alloc->base, end = first + a->size;
-    if (kind == EMU_ATOMIC) *last_atomic(a->block) = ++now.time;
+    if (emu_is_strong(kind)) *last_atomic(a->block) = ++now.time;
     bool told = false;
     for (uint64_t word = first / 4; word * 4 < end; word++) {
         const uint64_t low = word * 4 < first ? first - word * 4 : 0, high = end - word * 4 < 4 ? end - word * 4 : 4;

@@ -535,7 +535,8 @@ CUresult cuIpcGetMemHandle(CUipcMemHandle *handle, CUdeviceptr address) {
                                  .base_offset = (int64_t)(a->base - a->pages)};
     memset(handle, 0, sizeof *handle);
     memcpy(handle, &h, sizeof h);
-    emu_start_helper(); // who opens it may wait for our kernels
+    emu_mark_init(a->base, a->size); // others write it unseen by us
+    emu_start_helper();              // who opens it may wait for our kernels
     return emu_leave(CUDA_SUCCESS);
 }
 

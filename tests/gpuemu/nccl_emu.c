@@ -121,24 +121,29 @@ static bool process_gone(int64_t pid) {
     return zombie;
 }
 
-/* Looks every 50 ms whether somebody died: then the communicator is in error and nothing of it goes on. */
-static void look_for_dead(struct ncclComm *comm) {
+static uint64_t reached(const struct slot *slot, bool taken) {
+    return taken ? slot->taken : slot->put;
+}
+
+/* A rank that has gone although its part is missing: the communicator is in error and nothing of it goes on. The part
+ * is looked at once more behind the process, because a rank may do it and leave in between. */
+static void look_for_dead(struct ncclComm *comm, bool taken, uint64_t round) {
     if (now_ms() - comm->checked_ms < 50) return;
     comm->checked_ms = now_ms();
     for (int32_t r = 0; r < comm->size; r++) {
-        const int64_t pid = comm->segment->slot[r].pid;
-        if (r != comm->rank && pid != 0 && (pid == -1 || process_gone(pid))) comm->error = NC_REMOTE_ERROR;
+        const struct slot *slot = &comm->segment->slot[r];
+        const int64_t pid = slot->pid;
+        if (r == comm->rank || pid == 0 || reached(slot, taken) >= round) continue;
+        if ((pid == -1 || process_gone(pid)) && reached(slot, taken) < round) comm->error = NC_REMOTE_ERROR;
     }
 }
 
 static bool all_reached(struct ncclComm *comm, bool taken, uint64_t round) {
-    for (int32_t r = 0; r < comm->size; r++) {
-        struct slot *slot = &comm->segment->slot[r];
-        if ((taken ? slot->taken : slot->put) < round) {
-            look_for_dead(comm);
+    for (int32_t r = 0; r < comm->size; r++)
+        if (reached(&comm->segment->slot[r], taken) < round) {
+            look_for_dead(comm, taken, round);
             return false;
         }
-    }
     return true;
 }
 
@@ -297,7 +302,7 @@ static void drop(void *arg) {
 static int join_state(struct ncclComm *comm) {
     if (comm->joined || comm->error != NC_SUCCESS) return comm->error;
     if (comm->segment->n_joined < comm->size) {
-        look_for_dead(comm);
+        look_for_dead(comm, false, 1); // nobody has put anything yet
         return comm->error != NC_SUCCESS ? comm->error : NC_IN_PROGRESS;
     }
     shm_unlink(comm->name); // all have it mapped; the second to say so gets ENOENT

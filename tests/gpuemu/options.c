@@ -56,7 +56,8 @@ static struct emu_options options = {
     .idle_ms = 10,
     .check = 1,
     .uninit = 1,
-    .stream0 = 1, .freesync = 1,
+    .stream0 = 1,
+    .freesync = 1,
     .exitcode = 86,
 };
 

@@ -206,12 +206,12 @@ static void hanging(int rank) {
     const CUdeviceptr in = values(rank, stream), sum = device_bytes(4 * N);
     int error = NC_SUCCESS, n = 0;
     CHECK(ncclAllReduce(pointer(in), pointer(sum), N, NC_F32, NC_SUM, comm, stream) == NC_SUCCESS);
-    while (cuStreamQuery(stream) == CUDA_ERROR_NOT_READY && n < 200) {
-        CHECK(ncclCommGetAsyncError(comm, &error) == NC_SUCCESS && error == NC_SUCCESS);
+    while (cuStreamQuery(stream) == CUDA_ERROR_NOT_READY && error == NC_SUCCESS && n < 200) {
+        CHECK(ncclCommGetAsyncError(comm, &error) == NC_SUCCESS);
         usleep(1000);
         n++;
     }
-    CHECK(n == 200);
+    if (rank == 2) CHECK(n == 200); // the others may see it leave before that
     CHECK(ncclCommAbort(comm) == NC_SUCCESS);
     OK(cuStreamSynchronize(stream));
 }
