@@ -1,4 +1,5 @@
 #include "ops_cost.h"
+#include "attention_cuda.h"
 
 /* One row per op; the count is compared with ops.def, so a new op has to say what it is. */
 #define COST_ROWS(X)                                                                                                   \
@@ -117,15 +118,17 @@ static struct nt_cost sequence_cost(const struct nt_attention_args *a, const str
                             .stored_bytes = cache};
 }
 
-/* One kernel for prefill chunks; two for decoding rows: parts of the cache, then their combination. */
+/* On a GPU one kernel for longer chunks, when there can be any, and one for short ones, always, since the host does not
+ * see the lengths; where a sequence may have several splits, a third merges those of the short ones. */
 struct nt_attention_cost nt_attention_cost(const struct nt_attention_args *a) {
     struct nt_attention_cost c = {0};
     for (int32_t i = 0; i < a->n_seq; i++) {
         const struct nt_attn_seq *s = &a->seqs[i];
         if (s->n_q > 0) nt_cost_add(s->n_q == 1 ? &c.decode : &c.prefill, sequence_cost(a, s));
     }
-    c.decode.launches = c.decode.flops > 0 ? 2 : 0;
-    c.prefill.launches = c.prefill.flops > 0 ? 1 : 0;
+    if (a->n_seq == 0 || a->n_tok == 0) return c;
+    c.decode.launches = 1 + (a->max_pos > NT_ATTN_SPLIT);
+    c.prefill.launches = a->max_q > NT_ATTN_DECODE_Q;
     return c;
 }
 
