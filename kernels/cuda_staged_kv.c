@@ -61,7 +61,7 @@ static void slot_to_host(const struct head *h, int64_t slot, bool v, const char 
 }
 
 static int64_t gap(const struct nt_kv_layer *kv) {
-    return kv->page_stride - kv->n_kv * nt_kv_head_elems(NT_KV_PAIRED, kv->d_head);
+    return kv->page_stride - kv->n_kv * nt_kv_head_elems(kv->format, kv->d_head);
 }
 
 int64_t nt_staged_stride(const struct nt_kv_layer *kv, enum nt_kv_format format) {
@@ -75,7 +75,12 @@ int64_t nt_staged_elems(const struct nt_kv_layer *kv, enum nt_kv_format format, 
 /* The heads of all pages, and the gaps between pages; after NULL: to the device. */
 static void convert(const struct nt_kv_layer *kv, enum nt_kv_format format, int64_t n_pages, nt_bf16 *image,
                     const nt_bf16 *before, const nt_bf16 *after) {
-    NT_CHECK(kv->format == NT_KV_PAIRED && format != NT_KV_PAIRED);
+    NT_CHECK(format != NT_KV_PAIRED && (kv->format == NT_KV_PAIRED || kv->format == format));
+    if (kv->format == format) {
+        const size_t bytes = (size_t)nt_staged_elems(kv, format, n_pages) * sizeof *image;
+        if (bytes > 0) memcpy(after ? kv->base : image, after ? after : kv->base, bytes);
+        return;
+    }
     const int64_t stride = nt_staged_stride(kv, format), elems = nt_kv_head_elems(format, kv->d_head);
     for (int64_t page = 0; page < n_pages; page++) {
         for (int32_t n = 0; n < kv->n_kv; n++) {

@@ -2,7 +2,8 @@
  *
  * A slot is the K or the V of one head and position. Going to int8 loses bits, so that on the way back only slots that
  * the device changed are written, as bf16(scale * int8); bf16 slots come back as they are. What lies between the
- * heads of a page and the next page is copied. Nothing is allocated; no errors, any thread. Layouts: ops.h. */
+ * heads of a page and the next page is copied. A cache that is in a layout of GPUs already is copied. Nothing is
+ * allocated; no errors, any thread. Layouts: ops.h. */
 #ifndef NT_CUDA_STAGED_KV_H
 #define NT_CUDA_STAGED_KV_H
 
