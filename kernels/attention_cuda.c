@@ -85,7 +85,7 @@ static nt_status prefill(struct nt_backend *be, const struct nt_attention_args *
     }
     for (int32_t tok = 0; tok < a->n_tok; tok += step) {
         l.tok_begin = tok;
-        l.tok_end = least((int64_t)tok + step, a->n_tok);
+        l.tok_end = l.state ? least((int64_t)tok + step, a->n_tok) : INT32_MAX;
         NT_TRY(NT_CUDA_LAUNCH(be, widths[w].prefill[int8], tiles, l.n_seq, 1, NT_ATTN_PREFILL_WARPS * 32, shared, &l));
     }
     return NT_OK;

@@ -629,7 +629,7 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
         const int32_t v = next();
         if (sees) {
             const unsigned char *values = shared + ring_at + v;
-            if (!INT8 && !SPLIT && !full && mine.last_lo != mine.last_hi && nt_attn_not_finite<D>(values)) {
+            if (!INT8 && !SPLIT && !full && all.last_lo != all.last_hi && nt_attn_not_finite<D>(values)) {
                 int32_t last[2 * MT];
                 nt_attn_last<MT>(t, warp_row, last);
                 nt_attn_add_values<D, MT, false, true>(st, ring + (uint32_t)v, p);

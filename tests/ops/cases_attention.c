@@ -195,7 +195,6 @@ static void check_cut(struct op_env *env, struct problem *p, const nt_bf16 *whol
             struct nt_attention_args part = p->args;
             part.seqs = &seq;
             part.n_seq = 1;
-            part.n_tok = seq.n_q;
             if (env->be[b].ops.attention(&env->be[b], &part) != NT_OK) op_fail(env, "status");
         }
     }
