@@ -1,5 +1,6 @@
-/* What the hardware would refuse at launch. Registers come from a file of "kernel registers" lines (option regs),
- * written from ptxas -v at build time, because PTX does not say them; without the file that check is skipped. */
+/* What the hardware would refuse at launch. Registers come from what ptxas -v said at build time (option
+ * regs), because PTX does not say them; without it, or for a kernel that is not in it, that check is skipped. */
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,24 +19,53 @@ struct register_row {
 
 static struct register_row *register_rows;
 
-static void read_registers(void) {
-    static bool done;
-    char name[256];
+static void add_row(const char *kernel, int n) {
+    struct register_row *row = malloc(sizeof *row);
+    if (row == NULL) return;
+    *row = (struct register_row){.kernel = strdup(kernel), .n = n, .next = register_rows};
+    register_rows = row;
+}
+
+/* What ptxas -v writes: "Compiling entry function 'k' for 'sm_80'", later "Used 40 registers"; or "k 40". */
+static void read_file(const char *path) {
+    char line[512], name[256], of[64] = "", kernel[256] = "";
     int n = 0;
-    if (done || emu_options()->regs == NULL) return;
-    done = true;
-    FILE *f = fopen(emu_options()->regs, "r");
+    FILE *f = fopen(path, "r");
     if (f == NULL) {
-        emu_report(NULL, "cannot read the register table '%s'", emu_options()->regs);
+        emu_report(NULL, "cannot read the register table '%s'", path);
         return;
     }
-    while (fscanf(f, "%255s %d", name, &n) == 2) {
-        struct register_row *row = malloc(sizeof *row);
-        if (row == NULL) break;
-        *row = (struct register_row){.kernel = strdup(name), .n = n, .next = register_rows};
-        register_rows = row;
+    while (fgets(line, sizeof line, f) != NULL) {
+        const char *entry = strstr(line, "Compiling entry function"), *used = strstr(line, "Used ");
+        if (entry != NULL && sscanf(entry, "Compiling entry function '%255[^']' for 'sm_%63[^']'", kernel, of) == 2) {
+            if (strtol(of, NULL, 10) != emu_options()->cc) kernel[0] = '\0'; // of another architecture
+        } else if (used != NULL && kernel[0] != '\0' && sscanf(used, "Used %d registers", &n) == 1)
+            add_row(kernel, n);
+        else if (sscanf(line, "%255s %d", name, &n) == 2)
+            add_row(name, n);
     }
     fclose(f);
+}
+
+/* Option regs: a file, or a folder of which all *.ptxas.txt are read. */
+static void read_registers(void) {
+    static bool done;
+    const char *path = emu_options()->regs, *end = NULL;
+    char file[4096];
+    if (done || path == NULL) return;
+    done = true;
+    DIR *folder = opendir(path);
+    if (folder == NULL) {
+        read_file(path);
+        return;
+    }
+    for (const struct dirent *e = readdir(folder); e != NULL; e = readdir(folder)) {
+        end = strstr(e->d_name, ".ptxas.txt");
+        if (end == NULL) continue;
+        snprintf(file, sizeof file, "%s/%s", path, e->d_name);
+        read_file(file);
+    }
+    closedir(folder);
 }
 
 int32_t emu_registers(const struct emu_kernel *kernel) {
