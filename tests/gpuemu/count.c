@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "driver.h"
 #include "emu.h"
@@ -243,8 +244,12 @@ void emu_counts_clear(void) {
     emu_unlock();
 }
 
+/* "%p" in the name becomes the process id: each rank writes its own file. "-" writes none. */
 void emu_counts_at_exit(void) {
-    const char *path = emu_options()->count;
-    if (path != NULL && path[0] != '-' && emu_counts_write(path) != 0)
-        fprintf(stderr, "emu: cannot write '%s'\n", path);
+    const char *path = emu_options()->count, *mark = path == NULL ? NULL : strstr(path, "%p");
+    char own[4096];
+    if (path == NULL || path[0] == '-') return;
+    snprintf(own, sizeof own, "%s", path);
+    if (mark != NULL) snprintf(own, sizeof own, "%.*s%d%s", (int)(mark - path), path, (int)getpid(), mark + 2);
+    if (emu_counts_write(own) != 0) fprintf(stderr, "emu: cannot write '%s'\n", own);
 }

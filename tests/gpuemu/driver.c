@@ -65,6 +65,7 @@ CUresult cuInit(unsigned int flags) {
         emu_state.n_device = emu_options()->devices;
         for (int32_t i = 0; i < EMU_MAX_DEVICES; i++) emu_state.device[i].index = i;
         emu_install_fault_handler();
+        emu_watch_exit();
         emu_state.ready = true;
     }
     emu_unlock();

@@ -111,6 +111,7 @@ int32_t emu_occupancy(const struct emu_kernel *kernel, int32_t n_thread, size_t 
 void emu_check_launch_begin(const struct emu_launch *launch);
 void emu_count_launch(struct emu_kernel *kernel);
 void emu_counts_at_exit(void);
+void emu_watch_exit(void); // from now on reports decide the exit status, and the counters are written
 
 /* For tests, by dlsym. Counters: JSON lines to a file; 0 when written. */
 EMU_API int emu_report_count(void);

@@ -116,7 +116,9 @@ struct emu_where {
 
 /* ---- what the driver half offers the interpreter ---- */
 
-/* ATOMIC reads and writes (atom, red). STRONG ones are ld.relaxed/.acquire and st.relaxed/.release: they neither race
+/* A loop over ld.acquire or ld.relaxed may wait for another warp or, in memory of a peer, for another process: let
+ * others run between, and sleep a little when nobody else can; it is no deadlock.
+ * ATOMIC reads and writes (atom, red). STRONG ones are ld.relaxed/.acquire and st.relaxed/.release: they neither race
  * with each other nor with atomics, and order blocks as atomics do. volatile counts as plain. */
 enum emu_access {
     EMU_READ,

@@ -90,10 +90,10 @@ static void remove_alloc(struct emu_alloc *alloc) {
 }
 
 static const char *kind_name(const struct emu_alloc *a) {
-    if (a->freed) return "freed ";
-    if (a->kind == EMU_MEM_HOST) return "pinned host ";
+    if (a->freed) return "a freed ";
+    if (a->kind == EMU_MEM_HOST) return "a pinned host ";
     if (a->kind == EMU_MEM_PEER) return "another process's ";
-    return "";
+    return "an ";
 }
 
 void emu_describe_address(uint64_t address, size_t size, char *text, size_t n_text) {
@@ -118,7 +118,7 @@ void emu_describe_address(uint64_t address, size_t size, char *text, size_t n_te
     } else
         distance = address - a->base;
     snprintf(text, n_text,
-             "address 0x%" PRIx64 " is %" PRIu64 " bytes %s a %sallocation of %zu bytes made by %s #%" PRId64, address,
+             "address 0x%" PRIx64 " is %" PRIu64 " bytes %s %sallocation of %zu bytes made by %s #%" PRId64, address,
              distance, where, kind_name(a), a->size, a->made_by, a->number);
 }
 

@@ -22,12 +22,16 @@ static struct {
     bool at_exit;
 } reports;
 
-static void leave_with_status(void) {
+static void leave(void) {
+    emu_counts_at_exit();
     if (reports.total == 0 || emu_options()->exitcode == 0) return;
     fprintf(stderr, "emu: %lld reports: exit status %d\n", (long long)reports.total, emu_options()->exitcode);
-    emu_counts_at_exit();
     fflush(NULL);
     _exit(emu_options()->exitcode);
+}
+
+void emu_watch_exit(void) {
+    if (!reports.at_exit) reports.at_exit = atexit(leave) == 0;
 }
 
 static uint64_t place_of(const struct emu_where *where, const char *format) {
@@ -75,7 +79,7 @@ void emu_report(const struct emu_where *where, const char *format, ...) {
     emu_lock();
     reports.total++;
     emu_state.sticky = CUDA_ERROR_LAUNCH_FAILED;
-    if (!reports.at_exit) reports.at_exit = atexit(leave_with_status) == 0;
+    emu_watch_exit();
     const uint64_t place = place_of(where, format);
     if (reports.n < MAX_KEPT && times_seen(place) < MAX_SAME_PLACE) {
         append_where(where, text, sizeof text);

@@ -154,11 +154,11 @@ static void in_bounds(void) {
 static void four_bytes_past_the_end(void) {
     CHECK(copy_from(100, 1) == CUDA_ERROR_LAUNCH_FAILED);
     CHECK(strstr(emu_report_text(0), "thread (99,0,0)") != NULL);
-    CHECK(reported("0 bytes past the end of a allocation of 400 bytes made by cuMemAlloc #1"));
+    CHECK(reported("0 bytes past the end of an allocation of 400 bytes made by cuMemAlloc #1"));
 }
 static void before_the_start(void) {
     CHECK(copy_from(100, -1) == CUDA_ERROR_LAUNCH_FAILED);
-    CHECK(reported("4 bytes before the start of a allocation of 400 bytes"));
+    CHECK(reported("4 bytes before the start of an allocation of 400 bytes"));
 }
 
 static void use_after_free(void) {

@@ -151,7 +151,7 @@ static void a_copy_past_the_end(void) {
     start();
     const CUdeviceptr p = device_bytes(100);
     CHECK(cuMemcpyHtoD(p, in, 104) != CUDA_SUCCESS);
-    CHECK(strstr(emu_report_text(0), "4 bytes (its last byte) past the end of a allocation of 100 bytes") != NULL);
+    CHECK(strstr(emu_report_text(0), "4 bytes (its last byte) past the end of an allocation of 100 bytes") != NULL);
     CHECK(reported("made by cuMemAlloc #1"));
 }
 
