@@ -17,10 +17,12 @@ static char *read_text(const char *path) {
     return text;
 }
 
+static const char *ptx_file = CHECK_CASES_PTX;
+
 static CUfunction kernel(const char *name) {
     CUfunction function = NULL;
     if (module == NULL) {
-        char *text = read_text(CHECK_CASES_PTX);
+        char *text = read_text(ptx_file);
         OK(cuModuleLoadData(&module, text));
         free(text);
     }
@@ -284,6 +286,44 @@ static void last_block_adds(void) {
     CHECK(float_at(out, 0) == 120);
 }
 
+/* ---- tiles that TMA brings (cc 9.0) ---- */
+
+static CUresult run_tiles(const char *name) {
+    const cuuint64_t dim[2] = {64, 128}, stride[1] = {128};
+    const cuuint32_t box[2] = {64, 64}, steps[2] = {1, 1};
+    uint16_t host[128 * 64];
+    CUtensorMap map;
+    start();
+    ptx_file = EMU_PTX_DIR "/check_cases_sm90.ptx";
+    for (int i = 0; i < 128 * 64; i++) host[i] = (uint16_t)(i < 64 * 64 ? 1 : 2);
+    in = device_bytes(sizeof host);
+    out = device_bytes(4 * 128);
+    OK(cuMemcpyHtoD(in, host, sizeof host));
+    OK(cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)in, dim, stride, box, steps,
+                              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
+                              CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+    void *params[] = {&out, &map};
+    return run(name, 1, 128, 0, params);
+}
+
+static void tiles_good(void) {
+    uint32_t sum = 0;
+    OK(run_tiles("tiles_good"));
+    OK(cuMemcpyDtoH(&sum, out, 4));
+    CHECK(sum == 32 * 1 + 32 * 2);
+}
+
+static void tiles_unwaited(void) {
+    CHECK(run_tiles("tiles_unwaited") == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(emu_report_count() > 0);
+    emu_report_clear();
+}
+
+static void tiles_overwritten(void) {
+    CHECK(run_tiles("tiles_overwritten") == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("RACE: overwrites what may still be read"));
+}
+
 /* ---- limits ---- */
 
 static CUresult use_dynamic(int bytes) {
@@ -470,6 +510,12 @@ static const struct row rows[] = {
     ALL_ORDERS(two_blocks_shift),
     ALL_ORDERS(halves_of_a_word),
     ALL_ORDERS(last_block_adds),
+    ROW("cc=90,order=forward,copies=late", tiles_good),
+    ROW("cc=90,order=backward,copies=early", tiles_good),
+    ROW("cc=90,order=random,copies=random", tiles_good),
+    ROW("cc=90,copies=late", tiles_unwaited),
+    ROW("cc=90,copies=late", tiles_overwritten),
+    ROW("cc=90,order=backward,copies=early", tiles_overwritten),
     ROW("cc=80", dynamic_shared_needs_the_attribute),
     ROW("cc=80", launches_out_of_limits),
     ROW("regs=" REGISTER_TABLE, too_many_registers),
