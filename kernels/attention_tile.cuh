@@ -146,24 +146,23 @@ NT_DEVICE void nt_attn_copy_half(const struct nt_attn_launch &a, const unsigned 
 /* q of the tile's rows into swizzled rows of 2 D bytes; rows past the tile and columns past d_pad are zero. */
 template <int D, bool INT8, int ROWS, int THREADS>
 NT_DEVICE void nt_attn_load_q(const struct nt_attn_launch &a, const struct nt_attn_tile &t, unsigned char *to) {
-    constexpr int pairs = D / 16; /* of chunks: 16 columns */
+    constexpr int chunks = D / 8, all = ROWS * chunks;
+    static_assert(all % THREADS == 0, "every lane takes part in the exchange");
 #pragma unroll 2
-    for (int at = (int)threadIdx.x; at < ROWS * pairs; at += THREADS) {
-        const int32_t row = at / pairs, pair = at % pairs;
-        uint4 x = make_uint4(0, 0, 0, 0), y = x;
-        if (row < t.n_row && pair * 16 < a.d_pad) {
+    for (int i = 0; i < all / THREADS; i++) {
+        const int32_t at = (int32_t)threadIdx.x + i * THREADS, row = at / chunks, chunk = at % chunks;
+        uint4 x = make_uint4(0, 0, 0, 0);
+        if (row < t.n_row && chunk * 8 < a.d_pad) {
             const int32_t r = t.row0 + row, tok = r / t.group, head = t.head0 + r % t.group;
-            const nt_bf16 *q = a.q + ((int64_t)(t.q_row + tok) * a.n_head + head) * a.d_pad + pair * 16;
-            x = nt_load128(q);
-            y = nt_load128(q + 8);
+            x = nt_load128(a.q + ((int64_t)(t.q_row + tok) * a.n_head + head) * a.d_pad + chunk * 8);
         }
-        if (INT8) { /* columns 2t, 2t+1, 2t+8, 2t+9 of the step stand for 4t .. 4t+3 */
-            const uint4 w = x, z = y;
-            x = make_uint4(w.x, w.z, z.x, z.z);
-            y = make_uint4(w.y, w.w, z.y, z.w);
+        if (INT8) { /* columns 2t, 2t + 1, 2t + 8, 2t + 9 of a k step stand for 4t .. 4t + 3: words 0 2 4 6, 1 3 5 7 */
+            const bool odd = chunk & 1;
+            const uint32_t y = __shfl_xor_sync(NT_ALL_LANES, odd ? x.x : x.y, 1);
+            const uint32_t z = __shfl_xor_sync(NT_ALL_LANES, odd ? x.z : x.w, 1);
+            x = odd ? make_uint4(y, z, x.y, x.w) : make_uint4(x.x, x.z, y, z);
         }
-        nt_store128(to + nt_attn_at<2 * D>(row, 2 * pair, 0), x);
-        nt_store128(to + nt_attn_at<2 * D>(row, 2 * pair, 1), y);
+        nt_store128(to + nt_attn_at<2 * D>(row, chunk, 0), x);
     }
 }
 
@@ -208,7 +207,7 @@ template <int D, int MT, bool INT8> NT_DEVICE void nt_attn_dots(uint32_t q, uint
         for (int n = 0; n < 8; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) s[m][n][e] = 0;
-#pragma unroll(D / 16 / (D * MT >= 256 ? 4 : 1))
+#pragma unroll(D * MT >= 192 ? 2 : D / 16)
     for (int ks = 0; ks < D / 16; ks++) {
         uint32_t qa[MT][4];
 #pragma unroll
