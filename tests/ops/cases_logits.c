@@ -138,6 +138,35 @@ static void check_topk_special(struct op_env *env) {
     }
 }
 
+static const float *sorted_row; /* of the comparison below */
+
+static int by_rank(const void *a, const void *b) {
+    return before(sorted_row, *(const int32_t *)a, *(const int32_t *)b) ? -1 : 1;
+}
+
+/* More than a block of a GPU sorts at once, up to the whole row. */
+static void check_topk_long(struct op_env *env) {
+    enum { N = 9001 };
+    static const int32_t ks[] = {4096, 4097, N};
+    int32_t order[N], index[N];
+    float value[N], want[N];
+    for (size_t i = 0; i < sizeof ks / sizeof ks[0]; i++) {
+        const size_t bytes = (size_t)ks[i] * sizeof *want;
+        float *x = make_logits(160 + i, 1, N, i == 1 ? 0.25f : 0);
+        x[N / 2] = NAN;
+        x[7] = -INFINITY;
+        for (int32_t v = 0; v < N; v++) order[v] = v;
+        sorted_row = x;
+        qsort(order, N, sizeof *order, by_rank);
+        for (int32_t v = 0; v < ks[i]; v++) want[v] = x[order[v]];
+        const struct nt_logit_topk_args a = {x, N, value, index, 1, N, ks[i]};
+        if (env->be[i % 2].ops.logit_topk(&env->be[i % 2], &a) != NT_OK) op_fail(env, "status");
+        (void)op_compare_bytes(env, "indexes of a long list", order, index, bytes);
+        (void)op_compare_bytes(env, "values of a long list", want, value, bytes);
+        free(x);
+    }
+}
+
 /* ---- logit_gumbel -------------------------------------------------------------------------------------------------
  */
 
@@ -253,11 +282,12 @@ static void check_gumbel_shards(struct op_env *env) {
 /* Draws follow the softmax: chi-square with 7 degrees of freedom, 1 in 10^6 above 40 for a right sampler; fixed seeds.
  */
 static void check_gumbel_softmax(struct op_env *env) {
-    enum { N = 8, DRAWS = 20000 };
+    enum { N = 8 };
+    const uint64_t draws = env->emulated ? 500 : 20000;
     const float logits[N] = {0, 1, 2, -1, 0.5f, 1.5f, -2, 0.25f};
     const float inv_temp = 0.8f;
     double count[N] = {0}, total = 0, chi = 0;
-    for (uint64_t i = 0; i < DRAWS; i++) {
+    for (uint64_t i = 0; i < draws; i++) {
         float value;
         int32_t index;
         const uint64_t seed = 11;
@@ -267,11 +297,11 @@ static void check_gumbel_softmax(struct op_env *env) {
     }
     for (int v = 0; v < N; v++) total += exp((double)logits[v] * inv_temp);
     for (int v = 0; v < N; v++) {
-        const double want = DRAWS * exp((double)logits[v] * inv_temp) / total;
+        const double want = (double)draws * exp((double)logits[v] * inv_temp) / total;
         chi += (count[v] - want) * (count[v] - want) / want;
     }
     env->n_checked++;
-    if (!(chi < 40)) op_fail(env, "chi-square %g of %d draws", chi, DRAWS);
+    if (!(chi < 40)) op_fail(env, "chi-square %g of %d draws", chi, (int)draws);
 }
 
 /* ---- perf ---------------------------------------------------------------------------------------------------------
@@ -330,6 +360,7 @@ static const struct op_case cases[] = {
     {NT_OP_logit_stats,  "special", check_stats_special,  NULL       },
     {NT_OP_logit_topk,   "shapes",  check_topk,           perf_topk  },
     {NT_OP_logit_topk,   "special", check_topk_special,   NULL       },
+    {NT_OP_logit_topk,   "long",    check_topk_long,      NULL       },
     {NT_OP_logit_gumbel, "shapes",  check_gumbel,         perf_gumbel},
     {NT_OP_logit_gumbel, "special", check_gumbel_special, NULL       },
     {NT_OP_logit_gumbel, "shards",  check_gumbel_shards,  NULL       },
