@@ -275,8 +275,8 @@ static nt_status staged_attention(struct nt_backend *be, const struct nt_attenti
     free(cache.before);
     a.kv = &cache.layer;
     a.seqs = cache.seqs;
-    a.max_q = cache.max_q;
-    a.max_pos = cache.max_pos;
+    if (a.max_q < cache.max_q) a.max_q = cache.max_q; /* looser bounds are kept */
+    if (a.max_pos < cache.max_pos) a.max_pos = cache.max_pos;
     a.q = in(&s, args->q, vector(cache.n_rows * args->n_head * nt_d_pad(d), sizeof *args->q));
     a.kv_of_head = in(&s, args->kv_of_head, vector(args->n_head, sizeof *args->kv_of_head));
     a.out = inout(&s, args->out, matrix(cache.n_rows, args->ldo, (int64_t)args->n_head * d, sizeof *args->out));
