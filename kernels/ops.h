@@ -107,7 +107,8 @@ struct nt_gemm_args {
  *   ROWS (GPUs)        K [NT_KV_PAGE][d_pad], V [NT_KV_PAGE][d_pad], padding columns written as 0; slots not yet
  *                      written hold anything and are never used.
  *   ROWS_INT8 (GPUs)   K and V as ROWS in int8, then two float [NT_KV_PAGE]: the scales of K and of V, one per head and
- *                      position: scale = max|x| / 127 (1 for an all-zero row), int8 = round-to-nearest-even(x / scale).
+ *                      position: scale = max|x| / 127 (1 where that is 0, NaN for a row with a NaN),
+ *                      int8 = round-to-nearest-even(x / scale).
  * Position pos of a sequence lies in pages[pos / NT_KV_PAGE], slot pos % NT_KV_PAGE. */
 enum { NT_KV_PAGE = 64 };
 enum nt_kv_format { NT_KV_PAIRED, NT_KV_ROWS, NT_KV_ROWS_INT8, NT_KV_FORMAT_COUNT };

@@ -86,6 +86,7 @@ static void rope_thread(void *arg, int thread, int n_threads) {
 }
 
 nt_status nt_rope_kv_avx512(struct nt_backend *be, const struct nt_rope_kv_args *args) {
+    if (args->kv->format != NT_KV_PAIRED) return nt_rope_kv_portable(be, args); /* the layouts of GPUs */
     NT_CHECK(args->kv->d_head % 2 == 0 && args->kv->d_head <= NT_ROPE_MAX_D);
     struct nt_rope_kv_args a = *args;
     nt_rows_run(be, rope_thread, &a, args->n_tok, (int64_t)(args->n_head + 2 * args->kv->n_kv) * args->kv->d_head);

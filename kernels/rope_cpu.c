@@ -33,11 +33,10 @@ bool nt_rope_walk_next(struct nt_rope_walk *w, struct nt_rope_run *run) {
     return true;
 }
 
-/* y[d_pad] = bf16 of the normed and rotated head x[d_head]; cos/sin are the row of the position, or NULL. */
+/* v[d_head] = the normed and rotated head x; cos/sin are the row of the position, or NULL. */
 static void rotate_head(const float *x, const float *norm, float eps, const float *cos, const float *sin,
-                        int32_t d_head, nt_bf16 *y) {
+                        int32_t d_head, float *v) {
     const int32_t half = d_head / 2;
-    float v[NT_ROPE_MAX_D];
     memcpy(v, x, (size_t)d_head * sizeof *v);
     if (norm) {
         float sum = 0;
@@ -50,20 +49,51 @@ static void rotate_head(const float *x, const float *norm, float eps, const floa
         v[j] = a * cos[j] - b * sin[j];
         v[j + half] = b * cos[j] + a * sin[j];
     }
+}
+
+static void store_row(const float *v, int32_t d_head, nt_bf16 *y) {
     for (int32_t i = 0; i < d_head; i++) y[i] = nt_f32_to_bf16(v[i]);
     for (int32_t i = d_head; i < nt_d_pad(d_head); i++) y[i] = 0;
 }
 
+static void store_int8_row(const float *v, int32_t d_head, int8_t *y, float *scale) {
+    float max = 0;
+    bool nan = false;
+    for (int32_t i = 0; i < d_head; i++) {
+        max = fmaxf(max, fabsf(v[i]));
+        nan |= isnan(v[i]);
+    }
+    *scale = nan ? NAN : max / 127.0f != 0 ? max / 127.0f : 1.0f;
+    for (int32_t i = 0; i < d_head; i++) {
+        const float q = v[i] / *scale;
+        y[i] = isnan(q) ? 0 : (int8_t)lrintf(q);
+    }
+    for (int32_t i = d_head; i < nt_d_pad(d_head); i++) y[i] = 0;
+}
+
+/* One row of K, or of V, into the slot of a head's page. */
+static void store_cache(const struct nt_kv_layer *kv, const float *v, nt_bf16 *head, int32_t slot, bool is_v) {
+    const int32_t d = kv->d_head, d_pad = nt_d_pad(d), row = (is_v ? NT_KV_PAGE : 0) + slot;
+    if (kv->format == NT_KV_ROWS) {
+        store_row(v, d, head + row * d_pad);
+    } else if (kv->format == NT_KV_ROWS_INT8) {
+        store_int8_row(v, d, (int8_t *)head + row * d_pad, (float *)(void *)(head + NT_KV_PAGE * d_pad) + row);
+    } else if (is_v) {
+        nt_bf16 *to = head + NT_KV_PAGE * d_pad + (slot / 2) * 2 * d_pad + slot % 2;
+        for (int32_t i = 0; i < d; i++) to[2 * i] = nt_f32_to_bf16(v[i]);
+    } else {
+        for (int32_t i = 0; i < d; i++) head[(i / 2) * 2 * NT_KV_PAGE + 2 * slot + i % 2] = nt_f32_to_bf16(v[i]);
+    }
+}
+
 static void write_kv(const struct nt_rope_kv_args *a, const float *qkv, int32_t pos, const float *cos, const float *sin,
                      nt_bf16 *page) {
-    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d), slot = pos % NT_KV_PAGE;
-    for (int32_t h = 0; h < a->kv->n_kv; h++, page += nt_kv_head_elems(NT_KV_PAIRED, d)) {
-        nt_bf16 k[NT_ROPE_MAX_D];
+    const int32_t d = a->kv->d_head, slot = pos % NT_KV_PAGE;
+    for (int32_t h = 0; h < a->kv->n_kv; h++, page += nt_kv_head_elems(a->kv->format, d)) {
+        float k[NT_ROPE_MAX_D];
         rotate_head(qkv + (a->n_head + h) * d, a->k_norm, a->eps, cos, sin, d, k);
-        for (int32_t i = 0; i < d; i++) page[(i / 2) * 2 * NT_KV_PAGE + 2 * slot + i % 2] = k[i];
-        const float *v = qkv + (a->n_head + a->kv->n_kv + h) * d;
-        nt_bf16 *to = page + NT_KV_PAGE * d_pad + (slot / 2) * 2 * d_pad + slot % 2;
-        for (int32_t i = 0; i < d; i++) to[2 * i] = nt_f32_to_bf16(v[i]);
+        store_cache(a->kv, k, page, slot, false);
+        store_cache(a->kv, qkv + (a->n_head + a->kv->n_kv + h) * d, page, slot, true);
     }
 }
 
@@ -78,8 +108,11 @@ static void rope_thread(void *arg, int thread, int n_threads) {
             const int64_t row = run.row + i, angle = (int64_t)(run.pos + i) * (d / 2);
             const float *cos = a->cos ? a->cos + angle : NULL, *sin = a->cos ? a->sin + angle : NULL;
             const float *qkv = a->qkv + row * width;
-            for (int32_t h = 0; h < a->n_head; h++)
-                rotate_head(qkv + h * d, a->q_norm, a->eps, cos, sin, d, a->q + (row * a->n_head + h) * d_pad);
+            for (int32_t h = 0; h < a->n_head; h++) {
+                float q[NT_ROPE_MAX_D];
+                rotate_head(qkv + h * d, a->q_norm, a->eps, cos, sin, d, q);
+                store_row(q, d, a->q + (row * a->n_head + h) * d_pad);
+            }
             write_kv(a, qkv, run.pos + i, cos, sin, run.page);
         }
     }
