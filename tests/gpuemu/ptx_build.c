@@ -1,0 +1,178 @@
+/* From an operation's text to a row of the code: modifiers, operands, and the function that runs it. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "interp.h"
+
+static const struct {
+    const char *name;
+    int8_t bytes;
+} types[] = {
+    [PTX_NONE] = {"",       0 },
+      [PTX_B8] = {"b8",     1 },
+      [PTX_U8] = {"u8",     1 },
+      [PTX_S8] = {"s8",     1 },
+    [PTX_B16] = {"b16",    2 },
+      [PTX_U16] = {"u16",    2 },
+      [PTX_S16] = {"s16",    2 },
+      [PTX_F16] = {"f16",    2 },
+    [PTX_BF16] = {"bf16",   2 },
+      [PTX_B32] = {"b32",    4 },
+      [PTX_U32] = {"u32",    4 },
+      [PTX_S32] = {"s32",    4 },
+    [PTX_F32] = {"f32",    4 },
+      [PTX_F16X2] = {"f16x2",  4 },
+      [PTX_BF16X2] = {"bf16x2", 4 },
+      [PTX_B64] = {"b64",    8 },
+    [PTX_U64] = {"u64",    8 },
+      [PTX_S64] = {"s64",    8 },
+      [PTX_F64] = {"f64",    8 },
+      [PTX_B128] = {"b128",   16},
+    [PTX_PRED] = {"pred",   1 },
+};
+enum { N_TYPES = sizeof types / sizeof types[0] };
+
+enum ptx_type type_named(const char *mod) {
+    for (int i = 1; i < N_TYPES; i++)
+        if (strcmp(mod, types[i].name) == 0) return (enum ptx_type)i;
+    return PTX_NONE;
+}
+
+int32_t type_bytes(enum ptx_type type) {
+    return types[type].bytes;
+}
+
+bool build_fail(struct build *b, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(b->error, b->n_error, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+bool has_mod(const struct build *b, const char *name) {
+    for (int32_t i = 0; i < b->n_mod; i++)
+        if (strcmp(b->mod[i], name) == 0) return true;
+    return false;
+}
+
+/* ---- operands ---- */
+
+struct ptx_ref constant_ref(struct ptx_code *code, uint64_t value, bool wide) {
+    const int32_t need = wide ? 2 : 1;
+    if (code->n_constant + 2 > code->cap_constant) {
+        code->cap_constant = code->cap_constant * 2 + 64;
+        code->constant = realloc(code->constant, (size_t)code->cap_constant * 32 * sizeof *code->constant);
+        if (code->constant == NULL) abort();
+    }
+    if (wide && code->n_constant % 2 != 0) code->n_constant++;
+    const struct ptx_ref r = {.at = code->n_constant, .constant = true, .wide = wide};
+    uint32_t *to = code->constant + r.at * 32;
+    for (int lane = 0; lane < 32; lane++) {
+        if (wide)
+            memcpy(to + 2 * lane, &value, sizeof value);
+        else
+            to[lane] = (uint32_t)value;
+    }
+    code->n_constant += need;
+    return r;
+}
+
+static bool resolve(struct build *b, const struct arg *a, bool wide, struct ptx_ref *out) {
+    if (a->kind != ARG_REF) return build_fail(b, "an operand is not a register or a constant");
+    if (a->is_constant) {
+        *out = constant_ref(b->code, a->value, wide);
+        return true;
+    }
+    *out = a->ref;
+    if (!a->ref.none && a->ref.wide != wide) return build_fail(b, "an operand has the wrong width");
+    return true;
+}
+
+bool take_src(struct build *b, int32_t i, bool wide) {
+    if (i >= b->n_arg || b->o->n_src >= PTX_MAX_SRC) return build_fail(b, "operand %d is missing", i);
+    return resolve(b, &b->arg[i], wide, &b->o->src[b->o->n_src++]);
+}
+
+bool take_any_src(struct build *b, int32_t i) {
+    return take_src(b, i, i < b->n_arg && !b->arg[i].is_constant && b->arg[i].ref.wide);
+}
+
+bool take_dst(struct build *b, int32_t i, bool wide) {
+    if (i >= b->n_arg || b->o->n_dst >= PTX_MAX_DST) return build_fail(b, "operand %d is missing", i);
+    if (b->arg[i].is_constant) return build_fail(b, "the destination is a constant");
+    return resolve(b, &b->arg[i], wide, &b->o->dst[b->o->n_dst++]);
+}
+
+bool take_address(struct build *b, int32_t i) {
+    if (i >= b->n_arg || b->arg[i].kind != ARG_ADDRESS) return build_fail(b, "operand %d is not an address", i);
+    const struct arg *a = &b->arg[i];
+    b->o->offset = a->offset;
+    struct ptx_ref *base = &b->o->src[b->o->n_src++];
+    if (!a->is_constant) {
+        *base = a->ref;
+        return true;
+    }
+    b->o->offset += (int64_t)a->value;
+    base->none = true;
+    return true;
+}
+
+/* ---- the table ---- */
+
+static const struct opcode *find_in(const struct opcode *rows, const char *name) {
+    for (; rows != NULL && rows->name != NULL; rows++)
+        if (strcmp(rows->name, name) == 0) return rows;
+    return NULL;
+}
+
+static const struct opcode *find_opcode(const char *name) {
+    const struct opcode *const tables[] = {alu_opcodes,  float_opcodes, cvt_opcodes,    mem_opcodes,   flow_opcodes,
+                                           warp_opcodes, async_opcodes, tensor_opcodes, hopper_opcodes};
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        const struct opcode *row = find_in(tables[i], name);
+        if (row != NULL) return row;
+    }
+    return NULL;
+}
+
+/* Opcodes whose names have dots of their own. */
+static const char *const dotted[] = {"bar.warp.sync", "cp.async.bulk.tensor", "cp.async.bulk", "cp.async",
+                                     "cvta.to",       "cp.reduce.async.bulk"};
+
+static void split_modifiers(struct build *b, char *opcode, char *root, size_t n_root) {
+    size_t len = strcspn(opcode, ".");
+    for (size_t i = 0; i < sizeof dotted / sizeof dotted[0]; i++) {
+        const size_t n = strlen(dotted[i]);
+        if (strncmp(opcode, dotted[i], n) != 0 || (opcode[n] != '.' && opcode[n] != '\0')) continue;
+        len = n;
+        break;
+    }
+    snprintf(root, n_root, "%.*s", (int)len, opcode);
+    char *rest = opcode + len;
+    for (char *save = NULL, *mod = strtok_r(rest, ".", &save); mod != NULL; mod = strtok_r(NULL, ".", &save)) {
+        if (b->n_mod == PTX_MAX_MODS) break;
+        b->mod[b->n_mod++] = mod;
+        struct ptx_op *o = b->o;
+        const enum ptx_type t = type_named(mod);
+        if (t != PTX_NONE && o->type == PTX_NONE)
+            o->type = t;
+        else if (t != PTX_NONE && o->from == PTX_NONE)
+            o->from = t;
+        o->ftz |= strcmp(mod, "ftz") == 0;
+        o->sat |= strcmp(mod, "sat") == 0;
+    }
+}
+
+bool build_op(struct build *b, char *opcode) {
+    char root[64];
+    split_modifiers(b, opcode, root, sizeof root);
+    const struct opcode *row = find_opcode(root);
+    if (row == NULL) return build_fail(b, "unknown opcode %s", root);
+    b->o->info.opcode_class = (int32_t)row->class;
+    if (!row->build(b)) return b->error[0] == '\0' ? build_fail(b, "unknown form of %s", root) : false;
+    if (b->o->run == NULL) return build_fail(b, "unknown form of %s", root);
+    return true;
+}

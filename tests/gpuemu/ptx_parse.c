@@ -1,0 +1,769 @@
+/* PTX text to modules and kernels: directives, variables, scopes, labels; operations go to ptx_build.c.
+ * Grammar: PTX ISA 8.x, "Syntax" and "Directives", as far as nvcc emits it. */
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ptx_symbols.h"
+
+struct label {
+    char name[160];
+    int32_t scope, target;
+};
+struct branch {
+    int32_t op, scope;
+    char name[160];
+};
+
+struct emu_module {
+    struct ptx_code **kernel;
+    int32_t n_kernel;
+    struct variable {
+        char *name;
+        uint64_t address;
+        size_t size;
+    } * variable;
+    int32_t n_variable;
+    char **file; /* by .file number */
+    int32_t n_file;
+    char *text; /* without comments; the operations' texts are cut out of copies */
+};
+
+struct parser {
+    const char *at;
+    int32_t line, device;
+    struct emu_module *module;
+    struct symbols symbols;
+    struct ptx_code *code; /* inside a kernel */
+    int32_t cap_op;
+    struct label *label;
+    struct branch *branch;
+    int32_t n_label, n_branch;
+    const char *loc_file;
+    int32_t loc_line;
+    char *error;
+    size_t n_error;
+    bool failed;
+};
+
+static bool fail(struct parser *p, const char *format, ...) {
+    if (p->failed) return false;
+    p->failed = true;
+    char text[384];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    snprintf(p->error, p->n_error, "PTX line %d: %s", p->line, text);
+    return false;
+}
+
+static void *grow(void *array, int32_t n, size_t size) { /* room for one more, in steps of 64 */
+    if (n % 64 != 0) return array;
+    void *grown = realloc(array, (size_t)(n + 64) * size);
+    if (grown == NULL) abort();
+    return grown;
+}
+
+/* ---- statements as text ---- */
+
+static char *without_comments(const char *text) {
+    char *copy = strdup(text);
+    if (copy == NULL) abort();
+    for (char *c = copy; *c != '\0'; c++) {
+        if (*c == '"')
+            for (c++; *c != '"' && *c != '\0'; c++) continue;
+        if (*c == '\0') break;
+        if (c[0] == '/' && c[1] == '/')
+            while (*c != '\n' && *c != '\0') *c++ = ' ';
+        if (c[0] == '/' && c[1] == '*') {
+            for (; *c != '\0' && !(c[0] == '*' && c[1] == '/'); c++)
+                if (*c != '\n') *c = ' ';
+            if (*c != '\0') c[0] = c[1] = ' ';
+        }
+        if (*c == '\0') break;
+    }
+    return copy;
+}
+
+static void skip_space(struct parser *p) {
+    for (; isspace((unsigned char)*p->at); p->at++) p->line += *p->at == '\n';
+}
+
+static bool next_is(struct parser *p, const char *word) {
+    skip_space(p);
+    return strncmp(p->at, word, strlen(word)) == 0;
+}
+
+/* Copies up to (not including) one of the stops, spaces squeezed; braces of vectors are part of it. */
+static bool take_until(struct parser *p, const char *stops, char *to, size_t n) {
+    size_t len = 0;
+    for (; *p->at != '\0' && strchr(stops, *p->at) == NULL; p->at++) {
+        const char c = isspace((unsigned char)*p->at) ? ' ' : *p->at;
+        p->line += *p->at == '\n';
+        if (c == ' ' && (len == 0 || to[len - 1] == ' ')) continue;
+        if (len + 1 >= n) return fail(p, "a statement of more than %zu characters", n);
+        to[len++] = c;
+    }
+    while (len > 0 && to[len - 1] == ' ') len--;
+    to[len] = '\0';
+    return *p->at != '\0' || fail(p, "the text ends inside a statement");
+}
+
+static void skip_line(struct parser *p) {
+    while (*p->at != '\n' && *p->at != '\0') p->at++;
+}
+
+/* ---- variables ---- */
+
+static int64_t align_up(int64_t n, int64_t to) {
+    return (n + to - 1) / to * to;
+}
+
+static int32_t register_words(struct parser *p, enum ptx_type type) {
+    const int32_t at = p->code->n_word;
+    if (is_wide(type) && at % 2 != 0) p->code->n_word++; /* 64-bit lanes on even words */
+    const int32_t word = p->code->n_word;
+    p->code->n_word += is_wide(type) ? 2 : 1;
+    return word;
+}
+
+static void add_register(struct parser *p, const char *name, enum ptx_type type) {
+    struct symbol *s = symbol_add(&p->symbols, name, SYMBOL_REGISTER);
+    s->type = type;
+    s->ref = (struct ptx_ref){.at = register_words(p, type), .wide = is_wide(type)};
+}
+
+/* ".reg .b32 %r<45>;" or ".reg .pred p, q;" */
+static bool parse_registers(struct parser *p, char *text) {
+    char type_text[32] = "";
+    int used = 0;
+    if (sscanf(text, ".reg .%31s %n", type_text, &used) < 1) return fail(p, "unreadable: %s", text);
+    const enum ptx_type type = type_named(type_text);
+    if (type == PTX_NONE || type == PTX_B128) return fail(p, "registers of type .%s are not known", type_text);
+    for (char *save = NULL, *name = strtok_r(text + used, ", ", &save); name != NULL;
+         name = strtok_r(NULL, ", ", &save)) {
+        char *open = strchr(name, '<');
+        if (open == NULL) {
+            add_register(p, name, type);
+            continue;
+        }
+        const int n = atoi(open + 1);
+        *open = '\0';
+        for (int i = 0; i < n; i++) {
+            char numbered[128];
+            snprintf(numbered, sizeof numbered, "%s%d", name, i);
+            add_register(p, numbered, type);
+        }
+    }
+    return true;
+}
+
+struct declaration {
+    char name[256];
+    enum ptx_type type;
+    int64_t align, count;
+    bool external, open; /* open: [] */
+};
+
+/* ".extern .shared .align 16 .b8 smem[];", ".param .u64 name", without what follows = */
+static bool read_declaration(struct parser *p, const char *text, struct declaration *d) {
+    char copy[4096];
+    *d = (struct declaration){.count = 1};
+    snprintf(copy, sizeof copy, "%s", text);
+    char *equals = strchr(copy, '=');
+    if (equals != NULL) *equals = '\0';
+    for (char *save = NULL, *word = strtok_r(copy, " ", &save); word != NULL; word = strtok_r(NULL, " ", &save)) {
+        if (strcmp(word, ".align") == 0) {
+            char *n = strtok_r(NULL, " ", &save);
+            d->align = n != NULL ? atoi(n) : 1;
+        } else if (strcmp(word, ".extern") == 0) {
+            d->external = true;
+        } else if (word[0] == '.' && type_named(word + 1) != PTX_NONE) {
+            d->type = type_named(word + 1);
+        } else if (word[0] != '.') {
+            snprintf(d->name, sizeof d->name, "%s", word);
+        }
+    }
+    for (char *open = strchr(d->name, '['); open != NULL; open = NULL) {
+        for (const char *c = open; *c == '['; c = strchr(c + 1, '[') ? strchr(c + 1, '[') : "") {
+            d->open |= c[1] == ']';
+            d->count *= c[1] == ']' ? 1 : atoll(c + 1);
+        }
+        *open = '\0';
+    }
+    if (d->type == PTX_NONE || d->name[0] == '\0') return fail(p, "unreadable declaration: %s", text);
+    if (d->align == 0) d->align = type_bytes(d->type);
+    return true;
+}
+
+static bool fill_global(struct parser *p, const char *text, const struct declaration *d, uint8_t *to, int64_t size) {
+    const char *at = strchr(text, '=');
+    int64_t done = 0, bytes = type_bytes(d->type);
+    memset(to, 0, (size_t)size);
+    for (at = at != NULL ? at + 1 : ""; *at != '\0' && done + bytes <= size; done += bytes) {
+        at += strspn(at, " {,}");
+        if (*at == '\0') break;
+        uint64_t v;
+        if (at[0] == '0' && (at[1] == 'f' || at[1] == 'F' || at[1] == 'd' || at[1] == 'D'))
+            v = strtoull(at + 2, NULL, 16);
+        else if (isdigit((unsigned char)*at) || *at == '-')
+            v = (uint64_t)strtoll(at, NULL, 0);
+        else
+            return fail(p, "initial value not understood: %.60s", at);
+        memcpy(to + done, &v, (size_t)bytes);
+        at += strcspn(at, ",}");
+    }
+    return true;
+}
+
+static bool add_module_variable(struct parser *p, const char *text, enum symbol_kind kind) {
+    struct declaration d;
+    if (!read_declaration(p, text, &d)) return false;
+    const int64_t size = align_up(d.count * type_bytes(d.type), 4);
+    const uint64_t address = emu_alloc_global(p->device, (size_t)size);
+    if (address == 0) return fail(p, "no device memory for %s", d.name);
+    struct symbol *s = symbol_add(&p->symbols, d.name, kind);
+    s->address = address;
+    struct emu_module *m = p->module;
+    m->variable = grow(m->variable, m->n_variable, sizeof *m->variable);
+    m->variable[m->n_variable++] = (struct variable){strdup(d.name), address, (size_t)(d.count * type_bytes(d.type))};
+    return fill_global(p, text, &d, (uint8_t *)(uintptr_t)address, size);
+}
+
+/* Shared variables of the module are declared anew for each kernel that may use them: offsets are the kernel's. */
+static bool add_shared(struct parser *p, const char *text) {
+    struct declaration d;
+    if (!read_declaration(p, text, &d)) return false;
+    struct symbol *s = symbol_add(&p->symbols, d.name, SYMBOL_SHARED);
+    s->size = d.open || d.external ? -1 : d.count * type_bytes(d.type);
+    s->address = (uint64_t)d.align; /* until a kernel places it */
+    if (p->code == NULL) return true;
+    struct emu_kernel *k = &p->code->kernel;
+    if (p->code->dynamic_at >= 0) return fail(p, "a shared variable after the first use of dynamic shared memory");
+    k->shared_bytes = align_up(k->shared_bytes, d.align);
+    s->address = (uint64_t)k->shared_bytes;
+    k->shared_bytes += s->size;
+    return true;
+}
+
+static bool add_local(struct parser *p, const char *text) {
+    struct declaration d;
+    if (!read_declaration(p, text, &d)) return false;
+    struct emu_kernel *k = &p->code->kernel;
+    struct symbol *s = symbol_add(&p->symbols, d.name, SYMBOL_LOCAL);
+    k->local_bytes = align_up(k->local_bytes, d.align);
+    s->address = (uint64_t)k->local_bytes;
+    k->local_bytes += d.count * type_bytes(d.type);
+    return true;
+}
+
+/* ---- kernels ---- */
+
+static bool parse_params(struct parser *p) {
+    struct emu_kernel *k = &p->code->kernel;
+    int32_t *offset = NULL, *size = NULL;
+    if (!next_is(p, "(")) return true;
+    p->at++;
+    char text[1024];
+    while (!next_is(p, ")")) {
+        struct declaration d;
+        if (!take_until(p, ",)", text, sizeof text) || !read_declaration(p, text, &d)) return false;
+        if (*p->at == ',') p->at++;
+        offset = grow(offset, k->n_param, sizeof *offset);
+        size = grow(size, k->n_param, sizeof *size);
+        offset[k->n_param] = (int32_t)align_up(k->param_bytes, d.align);
+        size[k->n_param] = (int32_t)(d.count * type_bytes(d.type));
+        k->param_bytes = offset[k->n_param] + size[k->n_param];
+        struct symbol *s = symbol_add(&p->symbols, d.name, SYMBOL_PARAM);
+        s->address = (uint64_t)offset[k->n_param];
+        k->n_param++;
+    }
+    p->at++;
+    k->param_offset = offset;
+    k->param_size = size;
+    return true;
+}
+
+static bool parse_tuning(struct parser *p) { /* .maxntid 128, 1, 1 and the like, up to { */
+    struct emu_kernel *k = &p->code->kernel;
+    char text[1024];
+    if (!take_until(p, "{;", text, sizeof text)) return false;
+    static const char *const names[] = {".maxntid", ".reqntid", ".explicitcluster", ".reqnctapercluster"};
+    int32_t *const to[] = {k->maxntid, k->reqntid, NULL, k->cluster};
+    for (int i = 0; i < 4; i++) {
+        const char *at = strstr(text, names[i]);
+        if (at == NULL || to[i] == NULL) continue;
+        int n[3] = {1, 1, 1};
+        (void)sscanf(at + strlen(names[i]), " %d , %d , %d", &n[0], &n[1], &n[2]);
+        for (int j = 0; j < 3; j++) to[i][j] = n[j];
+    }
+    return true;
+}
+
+static struct ptx_op *new_op(struct parser *p, const char *text) {
+    struct ptx_code *c = p->code;
+    if (c->n_op == p->cap_op) {
+        p->cap_op = p->cap_op * 2 + 256;
+        c->op = realloc(c->op, (size_t)p->cap_op * sizeof *c->op);
+        if (c->op == NULL) abort();
+    }
+    struct ptx_op *o = &c->op[c->n_op];
+    *o = (struct ptx_op){.pred = -1, .target = -1};
+    o->info = (struct emu_instr){
+        .text = strdup(text), .ptx_line = p->line, .number = c->n_op, .file = p->loc_file, .line = p->loc_line};
+    c->n_op++;
+    return o;
+}
+
+/* Address of a variable as an operand. */
+static bool symbol_operand(struct parser *p, const char *name, struct arg *a) {
+    const struct symbol *s = symbol_find(&p->symbols, name);
+    if (s == NULL || s->kind == SYMBOL_REGISTER) return false;
+    a->is_constant = true;
+    a->value = s->address;
+    a->symbol_param = s->kind == SYMBOL_PARAM;
+    a->symbol_space = s->kind == SYMBOL_SHARED  ? EMU_SPACE_SHARED
+                      : s->kind == SYMBOL_LOCAL ? EMU_SPACE_LOCAL
+                      : s->kind == SYMBOL_PARAM ? EMU_SPACE_PARAM
+                                                : EMU_SPACE_GLOBAL;
+    if (s->kind == SYMBOL_SHARED && s->size < 0) { /* dynamic: behind the static ones, which come first in a kernel */
+        const int64_t align = s->address > 16 ? (int64_t)s->address : 16;
+        p->code->dynamic_at = (int32_t)align_up(p->code->kernel.shared_bytes, align);
+        a->value = (uint64_t)p->code->dynamic_at;
+    }
+    return true;
+}
+
+static const struct {
+    const char *name;
+    int32_t word;
+} specials[] = {
+    {"%tid.x",             PTX_TID         },
+    {"%tid.y",             PTX_TID + 1     },
+    {"%tid.z",             PTX_TID + 2     },
+    {"%ntid.x",            PTX_NTID        },
+    {"%ntid.y",            PTX_NTID + 1    },
+    {"%ntid.z",            PTX_NTID + 2    },
+    {"%ctaid.x",           PTX_CTAID       },
+    {"%ctaid.y",           PTX_CTAID + 1   },
+    {"%ctaid.z",           PTX_CTAID + 2   },
+    {"%nctaid.x",          PTX_NCTAID      },
+    {"%nctaid.y",          PTX_NCTAID + 1  },
+    {"%nctaid.z",          PTX_NCTAID + 2  },
+    {"%laneid",            PTX_LANEID      },
+    {"%warpid",            PTX_WARPID      },
+    {"%nwarpid",           PTX_NWARPID     },
+    {"%smid",              PTX_SMID        },
+    {"%nsmid",             PTX_NSMID       },
+    {"%gridid",            PTX_GRIDID      },
+    {"%lanemask_eq",       PTX_LANEMASK_EQ },
+    {"%lanemask_le",       PTX_LANEMASK_LE },
+    {"%lanemask_lt",       PTX_LANEMASK_LT },
+    {"%lanemask_ge",       PTX_LANEMASK_GE },
+    {"%lanemask_gt",       PTX_LANEMASK_GT },
+    {"%clock",             PTX_CLOCK       },
+    {"%cluster_ctaid.x",   PTX_CLUSTER_ZERO},
+    {"%cluster_ctarank",   PTX_CLUSTER_ZERO},
+    {"%cluster_nctarank",  PTX_CLUSTER_ONE },
+    {"%cluster_nctaid.x",  PTX_CLUSTER_ONE },
+    {"%dynamic_smem_size", PTX_DYNAMIC_SMEM},
+    {"%total_smem_size",   PTX_TOTAL_SMEM  },
+};
+
+static bool number(const char *text, uint64_t *value) {
+    char *end = NULL;
+    if (text[0] == '0' && (text[1] == 'f' || text[1] == 'F' || text[1] == 'd' || text[1] == 'D'))
+        *value = strtoull(text + 2, &end, 16);
+    else if (isdigit((unsigned char)text[0]))
+        *value = strtoull(text, &end, 0);
+    else if (text[0] == '-' && isdigit((unsigned char)text[1]))
+        *value = (uint64_t)strtoll(text, &end, 0);
+    else
+        return false;
+    if (*end == 'U') end++;
+    return *end == '\0';
+}
+
+static bool parse_arg(struct parser *p, char *text, struct arg *a);
+
+static bool simple_arg(struct parser *p, const char *text, struct arg *a) {
+    a->kind = ARG_REF;
+    if (strcmp(text, "_") == 0) {
+        a->ref.none = true;
+        return true;
+    }
+    if (number(text, &a->value)) return a->is_constant = true;
+    if (strcmp(text, "WARP_SZ") == 0) {
+        a->value = 32;
+        return a->is_constant = true;
+    }
+    for (size_t i = 0; i < sizeof specials / sizeof specials[0]; i++) {
+        if (strcmp(text, specials[i].name) != 0) continue;
+        a->ref.at = specials[i].word;
+        return true;
+    }
+    const struct symbol *s = symbol_find(&p->symbols, text);
+    if (s != NULL && s->kind == SYMBOL_REGISTER) {
+        a->ref = s->ref;
+        return true;
+    }
+    if (symbol_operand(p, text, a)) return true;
+    a->kind = ARG_NAME;
+    snprintf(a->name, sizeof a->name, "%s", text);
+    return text[0] != '%' || fail(p, "%s is not declared", text);
+}
+
+static char *trimmed(char *text) {
+    while (*text == ' ') text++;
+    for (size_t n = strlen(text); n > 0 && text[n - 1] == ' '; n--) text[n - 1] = '\0';
+    return text;
+}
+
+static int32_t split(char *text, char *part[], int32_t max) { /* at commas outside of brackets */
+    int32_t n = 0, depth = 0;
+    char *start = text;
+    for (char *c = text;; c++) {
+        depth += *c == '{' || *c == '[' || *c == '(';
+        depth -= *c == '}' || *c == ']' || *c == ')';
+        if (*c != '\0' && (*c != ',' || depth > 0)) continue;
+        const bool last = *c == '\0';
+        *c = '\0';
+        start = trimmed(start);
+        if (n < max && *start != '\0') part[n++] = start;
+        start = c + 1;
+        if (last) return n;
+    }
+}
+
+/* "[%rd1+16]", "[name]", "[%rd3, {%r1, %r2}]": the base, and for tensor copies the coordinates as a vector. */
+static bool address_arg(struct parser *p, char *text, struct arg *a) {
+    char *part[3];
+    text[strlen(text) - 1] = '\0';
+    const int32_t n = split(text + 1, part, 3);
+    char *sign = strpbrk(part[0] + 1, "+-");
+    if (sign != NULL) {
+        a->offset = strtoll(sign + (*sign == '+'), NULL, 0);
+        *sign = '\0';
+    }
+    struct arg base = {0};
+    if (n < 1 || !simple_arg(p, trimmed(part[0]), &base)) return fail(p, "unreadable address %s", text);
+    if (base.kind == ARG_NAME) return fail(p, "%s is not declared", base.name);
+    const int64_t offset = a->offset;
+    *a = base;
+    a->offset = offset;
+    a->kind = ARG_ADDRESS;
+    if (n == 1) return true;
+    struct arg inner = {0};
+    if (!parse_arg(p, part[1], &inner)) return false;
+    a->vec = inner.vec;
+    a->n_vec = inner.n_vec;
+    return true;
+}
+
+static bool vector_arg(struct parser *p, char *text, struct arg *a) {
+    char *part[PTX_MAX_SRC * 8];
+    text[strlen(text) - 1] = '\0';
+    a->kind = ARG_VEC;
+    a->n_vec = split(text + 1, part, PTX_MAX_SRC * 8);
+    a->vec = calloc((size_t)(a->n_vec > 0 ? a->n_vec : 1), sizeof *a->vec);
+    if (a->vec == NULL) abort();
+    for (int32_t i = 0; i < a->n_vec; i++)
+        if (!simple_arg(p, part[i], &a->vec[i])) return false;
+    return true;
+}
+
+static bool parse_arg(struct parser *p, char *text, struct arg *a) {
+    if (text[0] == '[') return address_arg(p, text, a);
+    if (text[0] == '{') return vector_arg(p, text, a);
+    if (text[0] == '!') {
+        a->negated = true;
+        text = trimmed(text + 1);
+    }
+    char *bar = strchr(text, '|');
+    if (bar == NULL) return simple_arg(p, text, a);
+    *bar = '\0';
+    struct arg second = {0};
+    if (!simple_arg(p, trimmed(text), a) || !simple_arg(p, trimmed(bar + 1), &second)) return false;
+    a->pair = second.ref;
+    return a->has_pair = true;
+}
+
+static bool parse_guard(struct parser *p, char **text, struct ptx_op *o) {
+    if ((*text)[0] != '@') return true;
+    char *end = strchr(*text, ' ');
+    if (end == NULL) return fail(p, "a guard without an operation");
+    *end = '\0';
+    o->pred_not = (*text)[1] == '!';
+    const struct symbol *s = symbol_find(&p->symbols, *text + 1 + o->pred_not);
+    if (s == NULL || s->type != PTX_PRED) return fail(p, "%s is not a predicate", *text + 1);
+    o->pred = s->ref.at;
+    *text = trimmed(end + 1);
+    return true;
+}
+
+static void note_branch(struct parser *p, const char *name) {
+    p->branch = grow(p->branch, p->n_branch, sizeof *p->branch);
+    struct branch *b = &p->branch[p->n_branch++];
+    *b = (struct branch){.op = p->code->n_op - 1, .scope = p->symbols.scope};
+    snprintf(b->name, sizeof b->name, "%.159s", name);
+}
+
+static bool parse_operation(struct parser *p, char *text) {
+    struct ptx_op *o = new_op(p, text);
+    if (!parse_guard(p, &text, o)) return false;
+    char *space = strchr(text, ' '), *part[24];
+    struct build b = {.o = o, .code = p->code, .error = p->error, .n_error = p->n_error};
+    if (space != NULL) {
+        *space = '\0';
+        b.n_arg = split(space + 1, part, 24);
+        for (int32_t i = 0; i < b.n_arg; i++)
+            if (!parse_arg(p, part[i], &b.arg[i])) return false;
+    }
+    char reason[256] = "";
+    b.error = reason;
+    b.n_error = sizeof reason;
+    if (strncmp(text, "bra", 3) == 0 && b.n_arg == 1) note_branch(p, b.arg[0].name);
+    const bool ok = build_op(&b, text);
+    for (int32_t i = 0; i < b.n_arg; i++) free(b.arg[i].vec);
+    return ok || fail(p, "%s: %s", reason, o->info.text);
+}
+
+static bool parse_loc(struct parser *p) { /* .loc file line column */
+    int file = 0, line = 0;
+    if (sscanf(p->at, ".loc %d %d", &file, &line) != 2) return fail(p, "unreadable .loc");
+    skip_line(p);
+    p->loc_file = NULL; /* names come at the end of the text: kept as number until then */
+    p->loc_line = line;
+    p->loc_file = (const char *)(intptr_t)(file + 1);
+    return true;
+}
+
+static bool parse_label(struct parser *p, char *text) {
+    p->label = grow(p->label, p->n_label, sizeof *p->label);
+    struct label *l = &p->label[p->n_label++];
+    *l = (struct label){.scope = p->symbols.scope, .target = p->code->n_op};
+    snprintf(l->name, sizeof l->name, "%.159s", text);
+    return true;
+}
+
+static bool parse_statement(struct parser *p) {
+    static const char *const ignored[] = {".pragma", ".branchtargets", ".calltargets", ".noreturn"};
+    char text[8192];
+    if (next_is(p, ".loc")) return parse_loc(p);
+    if (next_is(p, ".reg") || next_is(p, ".shared") || next_is(p, ".local") || next_is(p, ".param")) {
+        const bool reg = next_is(p, ".reg"), shared = next_is(p, ".shared"), param = next_is(p, ".param");
+        if (!take_until(p, ";", text, sizeof text)) return false;
+        p->at++;
+        if (param) return fail(p, "calls are not supported: %s", text);
+        return reg ? parse_registers(p, text) : shared ? add_shared(p, text) : add_local(p, text);
+    }
+    for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++) {
+        if (!next_is(p, ignored[i])) continue;
+        if (!take_until(p, ";", text, sizeof text)) return false;
+        p->at++;
+        return true;
+    }
+    const char *start = p->at;
+    const size_t name = strspn(start, "$_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789");
+    if (name > 0 && start[name] == ':' && start[name + 1] != ':') {
+        snprintf(text, sizeof text, "%.*s", (int)name, start);
+        p->at += name + 1;
+        return parse_label(p, text);
+    }
+    if (!take_until(p, ";", text, sizeof text)) return false;
+    p->at++;
+    return text[0] == '\0' || parse_operation(p, text);
+}
+
+static bool resolve_branches(struct parser *p) {
+    for (int32_t i = 0; i < p->n_branch; i++) {
+        const struct branch *b = &p->branch[i];
+        int32_t found = -1;
+        for (int32_t scope = b->scope; scope >= 0 && found < 0; scope = p->symbols.parent[scope])
+            for (int32_t j = 0; j < p->n_label; j++)
+                if (p->label[j].scope == scope && strcmp(p->label[j].name, b->name) == 0) found = p->label[j].target;
+        if (found < 0) return fail(p, "no label %s", b->name);
+        p->code->op[b->op].target = found;
+    }
+    p->n_branch = p->n_label = 0;
+    return true;
+}
+
+/* Module-level shared variables get their places in this kernel. */
+static void place_module_shared(struct parser *p) {
+    struct emu_kernel *k = &p->code->kernel;
+    for (struct symbol *s = p->symbols.newest; s != NULL; s = s->older) {
+        if (s->kind != SYMBOL_SHARED || s->scope != 0 || s->size < 0) continue;
+        k->shared_bytes = align_up(k->shared_bytes, 128);
+        s->address = (uint64_t)k->shared_bytes;
+        k->shared_bytes += s->size;
+    }
+}
+
+static bool parse_body(struct parser *p) {
+    const int32_t outer = p->symbols.scope;
+    p->at++; /* { */
+    scope_begin(&p->symbols);
+    while (p->symbols.scope != outer) {
+        if (next_is(p, "{")) {
+            p->at++;
+            scope_begin(&p->symbols);
+        } else if (next_is(p, "}")) {
+            p->at++;
+            scope_end(&p->symbols);
+        } else if (*p->at == '\0') {
+            return fail(p, "the text ends inside a kernel");
+        } else if (!parse_statement(p)) {
+            return false;
+        }
+    }
+    return resolve_branches(p);
+}
+
+static bool parse_entry(struct parser *p) {
+    struct emu_module *m = p->module;
+    struct ptx_code *c = p->code = calloc(1, sizeof *c);
+    if (c == NULL) abort();
+    m->kernel = grow(m->kernel, m->n_kernel, sizeof(struct ptx_code *));
+    m->kernel[m->n_kernel++] = c;
+    c->n_word = (PTX_N_SPECIAL + 1) / 2 * 2;
+    c->kernel.module = m;
+    c->kernel.max_dynamic_shared = -1;
+    c->dynamic_at = -1;
+    p->cap_op = 0;
+    char name[512];
+    p->at = strstr(p->at, ".entry") + strlen(".entry");
+    skip_space(p);
+    const size_t n = strcspn(p->at, " (\n\t{");
+    snprintf(name, sizeof name, "%.*s", (int)n, p->at);
+    p->at += n;
+    c->kernel.name = strdup(name);
+    scope_begin(&p->symbols);
+    place_module_shared(p);
+    const bool ok = parse_params(p) && parse_tuning(p) && (*p->at == '{' ? parse_body(p) : fail(p, "no body"));
+    if (ok) scope_end(&p->symbols);
+    if (ok) (void)new_op(p, "exit (end of text)");
+    char text[] = "exit";
+    struct build b = {.o = ok ? &c->op[c->n_op - 1] : NULL, .code = c, .error = p->error, .n_error = p->n_error};
+    const bool ended = ok && build_op(&b, text);
+    p->code = NULL;
+    return ended;
+}
+
+/* ---- modules ---- */
+
+static bool parse_file(struct parser *p) { /* .file 1 "name" */
+    struct emu_module *m = p->module;
+    int number_of = 0, used = 0;
+    if (sscanf(p->at, ".file %d \"%n", &number_of, &used) < 1 || number_of < 0 || number_of > 4096)
+        return fail(p, "unreadable .file");
+    const char *name = p->at + used;
+    while (m->n_file <= number_of) {
+        m->file = grow(m->file, m->n_file, sizeof *m->file);
+        m->file[m->n_file++] = NULL;
+    }
+    const char *end = strchr(name, '"');
+    if (end != NULL && m->file[number_of] == NULL) m->file[number_of] = strndup(name, (size_t)(end - name));
+    skip_line(p);
+    return true;
+}
+
+static bool skip_section(struct parser *p) { /* .section .debug_str { ... } */
+    const char *end = strchr(p->at, '}');
+    if (end == NULL) return fail(p, "unreadable .section");
+    for (; p->at <= end; p->at++) p->line += *p->at == '\n';
+    return true;
+}
+
+static bool module_statement(struct parser *p, int32_t *target) {
+    char text[1 << 16];
+    if (next_is(p, ".version") || next_is(p, ".address_size")) return skip_line(p), true;
+    if (next_is(p, ".target")) {
+        *target = atoi(strstr(p->at, "sm_") + 3);
+        return skip_line(p), true;
+    }
+    if (next_is(p, ".file")) return parse_file(p);
+    if (next_is(p, ".section")) return skip_section(p);
+    const char *brace = strchr(p->at, '{'), *entry = strstr(p->at, ".entry"), *end = strchr(p->at, ';');
+    if (entry != NULL && (brace == NULL || entry < brace) && (end == NULL || entry < end)) return parse_entry(p);
+    if (next_is(p, ".func") || (strstr(p->at, ".func") != NULL && strstr(p->at, ".func") < (end ? end : p->at + 1))) {
+        if (brace != NULL && brace < end) return fail(p, "device functions (.func) are not supported: inline them");
+        return take_until(p, ";", text, sizeof text) && (p->at++, true); /* a prototype */
+    }
+    if (!take_until(p, ";", text, sizeof text)) return false;
+    p->at++;
+    if (strstr(text, ".shared") != NULL) return add_shared(p, text);
+    if (strstr(text, ".const") != NULL) return add_module_variable(p, text, SYMBOL_CONST);
+    if (strstr(text, ".global") != NULL) return add_module_variable(p, text, SYMBOL_GLOBAL);
+    return strstr(text, ".pragma") != NULL || fail(p, "unknown directive: %.80s", text);
+}
+
+static void name_files(struct emu_module *m) {
+    for (int32_t k = 0; k < m->n_kernel; k++)
+        for (int32_t i = 0; i < m->kernel[k]->n_op; i++) {
+            struct emu_instr *info = &m->kernel[k]->op[i].info;
+            const intptr_t file = (intptr_t)info->file - 1;
+            const char *name = file >= 0 && file < m->n_file ? m->file[file] : NULL;
+            const char *slash = name != NULL ? strrchr(name, '/') : NULL;
+            info->file = slash != NULL ? slash + 1 : name;
+        }
+}
+
+struct emu_module *emu_module_load(const char *text, int32_t device, int32_t *target, char *error, size_t n_error) {
+    struct emu_module *m = calloc(1, sizeof *m);
+    if (m == NULL) abort();
+    m->text = without_comments(text);
+    struct parser p = {.at = m->text, .line = 1, .device = device, .module = m, .error = error, .n_error = n_error};
+    symbols_open(&p.symbols);
+    bool ok = true;
+    for (skip_space(&p); ok && *p.at != '\0'; skip_space(&p)) ok = module_statement(&p, target);
+    symbols_close(&p.symbols);
+    free(p.label);
+    free(p.branch);
+    name_files(m);
+    if (ok) return m;
+    emu_module_free(m);
+    return NULL;
+}
+
+void emu_module_free(struct emu_module *m) {
+    for (int32_t k = 0; k < m->n_kernel; k++) {
+        struct ptx_code *c = m->kernel[k];
+        for (int32_t i = 0; i < c->n_op; i++) free((void *)(uintptr_t)c->op[i].info.text);
+        free(c->op);
+        free(c->constant);
+        free((void *)(uintptr_t)c->kernel.name);
+        free((void *)(uintptr_t)c->kernel.param_offset);
+        free((void *)(uintptr_t)c->kernel.param_size);
+        free(c);
+    }
+    for (int32_t i = 0; i < m->n_variable; i++) {
+        emu_free_now(m->variable[i].address);
+        free(m->variable[i].name);
+    }
+    for (int32_t i = 0; i < m->n_file; i++) free(m->file[i]);
+    free(m->kernel);
+    free(m->variable);
+    free(m->file);
+    free(m->text);
+    free(m);
+}
+
+struct emu_kernel *emu_module_kernel(struct emu_module *m, const char *name) {
+    for (int32_t k = 0; k < m->n_kernel; k++)
+        if (strcmp(m->kernel[k]->kernel.name, name) == 0) return &m->kernel[k]->kernel;
+    return NULL;
+}
+
+bool emu_module_global(struct emu_module *m, const char *name, uint64_t *address, size_t *size) {
+    for (int32_t i = 0; i < m->n_variable; i++) {
+        if (strcmp(m->variable[i].name, name) != 0) continue;
+        *address = m->variable[i].address;
+        *size = m->variable[i].size;
+        return true;
+    }
+    return false;
+}
