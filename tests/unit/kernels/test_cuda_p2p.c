@@ -95,7 +95,7 @@ static void drop(struct ranks *g) {
 /* Every peer has arrived at the call; odd ones are a call ahead. */
 static void arrive(const struct ranks *g, uint32_t call) {
     uint32_t flags[NT_P2P_FLAGS];
-    for (int i = 0; i < NT_P2P_FLAGS; i++) flags[i] = call + (i % NT_P2P_RANKS) % 2;
+    for (uint32_t i = 0; i < NT_P2P_FLAGS; i++) flags[i] = call + i % NT_P2P_RANKS % 2;
     for (int32_t r = 0; r < g->size; r++) OK(be.memory->upload(&be, g->group[r].flags[r], flags, sizeof flags));
 }
 
