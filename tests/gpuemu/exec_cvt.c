@@ -189,8 +189,10 @@ static bool build_cvt(struct build *b) {
         return o->from == PTX_F32 && take_dst(b, 0, false) && take_src(b, 1, false) && take_src(b, 2, false);
     }
     if (has_mod(b, "relu")) return false;
-    o->run = plain_form(o);
-    return take_dst(b, 0, is_wide(o->type)) && take_src(b, 1, is_wide(o->from));
+    /* registers may be wider than the types */
+    const bool wide_dst = b->arg[0].ref.wide || is_wide(o->type), wide_src = b->arg[1].ref.wide || is_wide(o->from);
+    o->run = wide_dst == is_wide(o->type) && wide_src == is_wide(o->from) ? plain_form(o) : cvt;
+    return take_dst(b, 0, wide_dst) && take_src(b, 1, wide_src);
 }
 
 const struct opcode cvt_opcodes[] = {
