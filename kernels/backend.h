@@ -25,15 +25,20 @@ struct nt_memory {
     nt_status (*upload)(struct nt_backend *be, void *to, const void *from, size_t bytes);
     nt_status (*download)(struct nt_backend *be, void *to, const void *from, size_t bytes);
     nt_status (*zero)(struct nt_backend *be, void *to, size_t bytes);
-    nt_status (*wait)(struct nt_backend *be); /* until all that was called has run; reports its errors */
+    nt_status (*wait)(struct nt_backend *be);              /* until all that was called has run; reports its errors */
+    nt_status (*query)(struct nt_backend *be, bool *done); /* has all that was called run; does not wait */
 };
 
 struct nt_backend {
     const char *name; /* "cpu", "cuda" */
+    char level[16];   /* what its bodies were made for: "avx512", "sm_90" */
     const struct nt_memory *memory;
     enum nt_weight_format weight_format; /* what gemm reads */
     enum nt_kv_format kv_format;         /* of the cache; a CUDA backend may be told ROWS_INT8 before the layout */
     struct nt_cuda *cuda;                /* NULL: a CPU backend */
+    /* NULL, or what wait and download call first: it returns when all has run, and sees when a peer is lost. */
+    nt_status (*watch)(void *arg);
+    void *watch_arg;
     enum nt_isa isa;
     struct nt_ops ops;
     enum nt_isa body_isa[NT_OP_COUNT]; /* the level each body was written for */
