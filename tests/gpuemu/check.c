@@ -232,7 +232,8 @@ static void tell(const struct emu_where *where, struct trouble t, uint32_t addre
 
 static bool in_bounds(const struct emu_where *where, const struct emu_block *block, uint32_t address, size_t size) {
     if (address <= block->shared_bytes && size <= block->shared_bytes - address) {
-        if (size == 0 || address % (size > 16 ? 16 : size) == 0) return true;
+        const size_t power = size & -size;
+        if (size == 0 || address % (power > 16 ? 16 : power) == 0) return true;
         emu_report(where, "misaligned access of %zu bytes at shared byte %u", size, address);
         return false;
     }
