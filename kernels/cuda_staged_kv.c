@@ -43,11 +43,12 @@ static void slot_to_image(const struct head *h, int64_t slot, bool v, char *imag
     for (int32_t i = 0; i < h->d_pad; i++) row[i] = h->paired[paired_at(h, slot, v, i)];
 }
 
+/* Paired pages keep their padding columns, which no op of a CPU writes. */
 static void slot_to_host(const struct head *h, int64_t slot, bool v, const char *before, const char *after) {
     const size_t at = row_at(h, slot, v), scale_pos = scale_at(h, slot, v);
     if (h->format == NT_KV_ROWS) {
         const nt_bf16 *row = (const nt_bf16 *)(const void *)(after + at);
-        for (int32_t i = 0; i < h->d_pad; i++) h->paired[paired_at(h, slot, v, i)] = row[i];
+        for (int32_t i = 0; i < h->d; i++) h->paired[paired_at(h, slot, v, i)] = row[i];
         return;
     }
     if (memcmp(before + at, after + at, (size_t)h->d_pad) == 0 &&
@@ -56,7 +57,7 @@ static void slot_to_host(const struct head *h, int64_t slot, bool v, const char 
     }
     float scale;
     memcpy(&scale, after + scale_pos, sizeof scale);
-    for (int32_t i = 0; i < h->d_pad; i++)
+    for (int32_t i = 0; i < h->d; i++)
         h->paired[paired_at(h, slot, v, i)] = nt_f32_to_bf16(scale * (float)((const int8_t *)after)[at + (size_t)i]);
 }
 

@@ -218,7 +218,7 @@ static void check_chunks(struct op_env *env) {
             struct nt_rope_kv_args one = p.args;
             const struct nt_attn_seq seq = {p.seqs[s].q_row + t, 1, p.seqs[s].pos0 + t, p.seqs[s].pages};
             one.seqs = &seq;
-            one.n_seq = one.n_tok = 1;
+            one.n_seq = 1; /* the rows of the others are nobody's */
             if (env->be[t % 2].ops.rope_kv(&env->be[t % 2], &one) != NT_OK) op_fail(env, "status");
         }
     }
