@@ -63,15 +63,15 @@ extern "C" __global__ void __launch_bounds__(NT_WARP) nt_attention_decode_int8_d
 static_assert(NT_ATTN_CUDA_MAX_D <= 2 * 4 * NT_WARP, "a lane of the merge has at most 2 groups of 4 columns");
 
 extern "C" __global__ void __launch_bounds__(NT_ATTN_MERGE_THREADS) nt_attention_merge(const struct nt_attn_launch a) {
-    const int64_t row = (int64_t)blockIdx.x * (NT_ATTN_MERGE_THREADS / NT_WARP) + nt_warp();
-    const int32_t head = (int32_t)(row % a.n_head), tok = (int32_t)(row / a.n_head % a.max_q);
-    const int64_t seq = row / a.n_head / a.max_q;
+    const int32_t row = (int32_t)blockIdx.x * (NT_ATTN_MERGE_THREADS / NT_WARP) + nt_warp();
+    const int32_t head = row % a.n_head, tok = row / a.n_head % a.max_q, seq = row / a.n_head / a.max_q;
     if (seq >= a.n_seq) return;
     const struct nt_attn_seq *s = a.seqs + seq;
     int32_t first, last;
     nt_attn_splits(a, s->pos0, s->n_q, &first, &last);
     if (s->n_q < a.min_q || s->n_q > a.max_q || tok >= s->n_q || first == last) return;
-    const float *ml = a.state_ml + row * a.n_split * 2, *o = a.state + row * a.n_split * a.d_pad;
+    const int64_t place = (int64_t)row * a.n_split;
+    const float *ml = a.state_ml + place * 2, *o = a.state + place * a.d_pad;
     const int32_t col = 4 * nt_lane();
     const bool use[2] = {col < a.d_pad, col + 4 * NT_WARP < a.d_pad};
     float max = -NT_INF, sum = 0, x[8] = {0, 0, 0, 0, 0, 0, 0, 0};

@@ -136,10 +136,13 @@ NT_DEVICE void nt_attn_copy_half(const struct nt_attn_launch &a, const unsigned 
         nt_cp_async_16_zfill(to + nt_attn_at<row_bytes>(row, chunk, 0), from + (there ? row * bytes + chunk * 16 : 0),
                              there ? 16 : 0);
     }
-    if (INT8 && !v && threadIdx.x < NT_ATTN_SCALES / 16) { /* the scales of K and of V come with K */
-        const int32_t at = 16 * (int32_t)threadIdx.x, row = at / 4 % NT_KV_PAGE, left = min(max(hi + 1 - row, 0), 4);
-        const unsigned char *scales = head + 2 * NT_KV_PAGE * bytes;
-        nt_cp_async_16_zfill(to + NT_KV_PAGE * row_bytes + at, scales + (left ? at : 0), 4 * left);
+    if (INT8 && !v && threadIdx.x < NT_ATTN_SCALES / 16) {
+        /* The scales of K and of V come with K, four at a time: those of slots nobody sees may be anything, as their
+         * scores are masked and their p is 0. */
+        const int32_t at = 16 * (int32_t)threadIdx.x;
+        const bool there = at / 4 % NT_KV_PAGE <= hi;
+        nt_cp_async_16_zfill(to + NT_KV_PAGE * row_bytes + at, head + 2 * NT_KV_PAGE * bytes + (there ? at : 0),
+                             there ? 16 : 0);
     }
 }
 
@@ -207,7 +210,7 @@ template <int D, int MT, bool INT8> NT_DEVICE void nt_attn_dots(uint32_t q, uint
         for (int n = 0; n < 8; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) s[m][n][e] = 0;
-#pragma unroll(D * MT >= 192 ? 2 : D / 16)
+#pragma unroll(D *MT >= 192 ? 2 : D / 16)
     for (int ks = 0; ks < D / 16; ks++) {
         uint32_t qa[MT][4];
 #pragma unroll
