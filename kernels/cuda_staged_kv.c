@@ -44,6 +44,7 @@ static void slot_to_image(const struct head *h, int64_t slot, bool v, char *imag
 }
 
 /* Paired pages keep their padding columns, which no op of a CPU writes. */
+/* Without the padding columns: bodies of a GPU write zeros there, those of CPUs leave the page's own. */
 static void slot_to_host(const struct head *h, int64_t slot, bool v, const char *before, const char *after) {
     const size_t at = row_at(h, slot, v), scale_pos = scale_at(h, slot, v);
     if (h->format == NT_KV_ROWS) {
