@@ -1,11 +1,12 @@
 /* Shared-memory checker: races and reads of uninitialised bytes, by vector clocks.
  *
  * Agents are the 32 warps of a block and, as number 32, the async proxy (TMA). clk[a] is agent a's clock, vc[a][b] how
- * much of b's past a has seen. Every byte pair has a cell: who wrote last and when, and for each agent when it read
- * last. A barrier joins the pasts of its warps and ticks their clocks; __syncwarp ticks the own clock; an mbarrier
- * carries the past of who arrives to who waits. Shuffles order nothing. An access races with an earlier one whose
- * clock value the accessing agent has not seen; within a warp, with one by another lane since the last tick.
- * The clocks of a block start above all of the previous block, so cells are never cleared: clk < base means untouched.
+ * much of b's past a has seen. Every word has a cell, or, once parts of it were touched, each of its bytes: who wrote
+ * last and when, who has read since then and when. A barrier joins the pasts of its warps and ticks their clocks;
+ * __syncwarp ticks the own clock; an mbarrier carries the past of who arrives to who waits. Shuffles order nothing. An
+ * access races with an earlier one whose clock value the accessing agent has not seen; within a warp, with one by
+ * another lane since the last tick. The clocks of a block start above all of the previous block, so cells are never
+ * cleared: clk < base means untouched.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +14,19 @@
 #include "driver.h"
 #include "emu.h"
 
-enum { N_AGENT = 33, ASYNC = 32, MANY = 255, MAX_MBARRIER = 64 };
+enum { N_AGENT = 33, ASYNC = 32, MANY = 255, NOBODY = 255, SEVERAL = 254, MAX_MBARRIER = 64 };
 
 struct cell {
-    uint32_t w_clk;
-    uint8_t w_agent, w_lane, w_strong, w_half; // w_half: which of the two bytes are initialised
-    uint64_t readers;                          // bit a: agent a has read since the last write
-    uint32_t r_clk[N_AGENT];
-    uint8_t r_lane[N_AGENT];
+    uint32_t w_clk, r_clk;
+    uint8_t w_agent, w_lane, w_strong;
+    uint8_t r_agent, r_lane; // NOBODY: no read since the last write; SEVERAL agents: their times are in struct readers
+    uint8_t split;           // of a word: its bytes have their own cells
+};
+
+struct readers { // of a cell that several agents have read
+    uint64_t agents;
+    uint32_t clk[N_AGENT];
+    uint8_t lane[N_AGENT];
 };
 
 struct mbarrier {
@@ -33,8 +39,9 @@ struct race { // of one resident block; reused by later blocks
     bool proxy_ordered; // the interpreter tells when async copies are issued
     int32_t n_mbarrier;
     struct mbarrier mbarrier[MAX_MBARRIER];
-    size_t n_cell;
-    struct cell *cell;
+    size_t n_word;
+    struct cell *cell;       // [n_word], then [4 * n_word] of the bytes
+    struct readers *readers; // of each cell
     struct race *next;
 };
 
@@ -42,14 +49,16 @@ static struct race *idle;
 
 /* ---- one block's life ---- */
 
-static struct race *get_race(size_t n_cell) {
+static struct race *get_race(size_t n_word) {
     struct race *r = idle;
     if (r != NULL) idle = r->next;
     if (r == NULL) r = calloc(1, sizeof *r);
-    if (r == NULL || r->n_cell >= n_cell) return r;
+    if (r == NULL || r->n_word >= n_word) return r;
     free(r->cell);
-    r->cell = calloc(n_cell, sizeof *r->cell);
-    r->n_cell = r->cell == NULL ? 0 : n_cell;
+    free(r->readers);
+    r->cell = calloc(5 * n_word, sizeof *r->cell);
+    r->readers = calloc(5 * n_word, sizeof *r->readers); // touched only where several warps read
+    r->n_word = r->cell == NULL || r->readers == NULL ? 0 : n_word;
     return r;
 }
 
@@ -57,13 +66,13 @@ void emu_check_block_begin(struct emu_block *block) {
     if (block->shared_bytes > 0) memset(block->shared, 0xFF, block->shared_bytes);
     block->check = NULL;
     if (!emu_options()->check || block->shared_bytes == 0) return;
-    struct race *r = get_race(block->shared_bytes / 2 + 1);
+    struct race *r = get_race(block->shared_bytes / 4 + 1);
     if (r == NULL) return;
     uint32_t base = r->base;
     for (int i = 0; i < N_AGENT; i++)
         if (r->clk[i] >= base) base = r->clk[i] + 1;
     if (base > UINT32_MAX / 2) { // once in very many blocks
-        memset(r->cell, 0, r->n_cell * sizeof *r->cell);
+        memset(r->cell, 0, 5 * r->n_word * sizeof *r->cell);
         base = 1;
     }
     r->base = base;
@@ -180,41 +189,107 @@ struct trouble {
     int agent, lane;
 };
 
-static struct trouble check_read(const struct race *r, struct cell *c, int a, int lane, uint8_t bytes, bool strong) {
-    if (c->w_clk < r->base || (bytes & ~c->w_half) != 0) return (struct trouble){"reads uninitialised", 0, 0};
+static struct trouble check_read(const struct race *r, const struct cell *c, int a, int lane, bool strong) {
+    if (c->w_clk < r->base) return (struct trouble){"reads uninitialised", 0, 0};
     if (!(strong && c->w_strong) && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
         return (struct trouble){"RACE: reads what may not have been written yet in", c->w_agent, c->w_lane};
     return (struct trouble){0};
 }
 
+static struct trouble still_read(int agent, int lane) {
+    return (struct trouble){"RACE: overwrites what may still be read in", agent, lane};
+}
+
 static struct trouble check_write(const struct race *r, const struct cell *c, int a, int lane, bool strong) {
-    const bool both_strong = strong && c->w_strong;
-    const bool check_reads = a != ASYNC || r->proxy_ordered;
-    if (c->w_clk >= r->base && !both_strong && check_reads && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
+    if (a == ASYNC && !r->proxy_ordered) return (struct trouble){0};
+    if (c->w_clk >= r->base && !(strong && c->w_strong) && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
         return (struct trouble){"RACE: overwrites what another thread may still be writing in", c->w_agent, c->w_lane};
-    if (!check_reads) return (struct trouble){0};
-    for (uint64_t left = c->readers; left != 0; left &= left - 1) {
+    if (c->r_agent == NOBODY || c->w_clk < r->base) return (struct trouble){0};
+    if (c->r_agent != SEVERAL)
+        return unseen(r, a, lane, c->r_agent, c->r_lane, c->r_clk) ? still_read(c->r_agent, c->r_lane)
+                                                                   : (struct trouble){0};
+    const struct readers *all = &r->readers[c - r->cell];
+    for (uint64_t left = all->agents; left != 0; left &= left - 1) {
         const int b = __builtin_ctzll(left);
-        if (c->r_clk[b] >= r->base && unseen(r, a, lane, b, c->r_lane[b], c->r_clk[b]))
-            return (struct trouble){"RACE: overwrites what may still be read in", b, c->r_lane[b]};
+        if (unseen(r, a, lane, b, all->lane[b], all->clk[b])) return still_read(b, all->lane[b]);
     }
     return (struct trouble){0};
 }
 
-static void note_read(const struct race *r, struct cell *c, int a, int lane) {
-    const bool again = (c->readers >> a & 1) != 0 && c->r_clk[a] == r->clk[a] && c->r_lane[a] != lane;
-    c->readers |= (uint64_t)1 << a;
-    c->r_lane[a] = (uint8_t)(again ? MANY : lane);
-    c->r_clk[a] = r->clk[a];
+static void note_several(const struct race *r, struct cell *c, int a, int lane) {
+    struct readers *all = &r->readers[c - r->cell];
+    if (c->r_agent != SEVERAL) {
+        all->agents = (uint64_t)1 << c->r_agent;
+        all->clk[c->r_agent] = c->r_clk;
+        all->lane[c->r_agent] = c->r_lane;
+        c->r_agent = SEVERAL;
+    }
+    const bool again = (all->agents >> a & 1) != 0 && all->clk[a] == r->clk[a] && all->lane[a] != lane;
+    all->agents |= (uint64_t)1 << a;
+    all->lane[a] = (uint8_t)(again ? MANY : lane);
+    all->clk[a] = r->clk[a];
 }
 
-static void note_write(const struct race *r, struct cell *c, int a, int lane, bool strong, uint8_t bytes) {
-    c->w_half = (uint8_t)(c->w_clk < r->base ? bytes : c->w_half | bytes);
+static void note_read(const struct race *r, struct cell *c, int a, int lane) {
+    if (c->w_clk < r->base) return; // it was reported, and who reads what nobody wrote is of no interest to a writer
+    if (c->r_agent != a && c->r_agent != NOBODY) {
+        note_several(r, c, a, lane);
+        return;
+    }
+    const bool again = c->r_agent == a && c->r_clk == r->clk[a] && c->r_lane != lane;
+    c->r_agent = (uint8_t)a;
+    c->r_lane = (uint8_t)(again ? MANY : lane);
+    c->r_clk = r->clk[a];
+}
+
+/* Whoever is ordered behind this write is ordered behind the reads that it was checked against: they are forgotten. */
+static void note_write(const struct race *r, struct cell *c, int a, int lane, bool strong) {
     c->w_clk = r->clk[a];
-    c->readers = 0; // whoever is ordered behind this write is ordered behind the reads that it was checked against
     c->w_agent = (uint8_t)a;
     c->w_lane = (uint8_t)lane;
     c->w_strong = strong;
+    c->r_agent = NOBODY;
+}
+
+struct visit { // one access, as the cells see it
+    struct race *race;
+    int agent, lane;
+    bool reads, writes, strong;
+};
+
+static struct trouble visit_cell(const struct visit *v, struct cell *c) {
+    struct trouble t = {0};
+    if (v->reads) t = check_read(v->race, c, v->agent, v->lane, v->strong);
+    if (!v->writes) {
+        note_read(v->race, c, v->agent, v->lane);
+        return t;
+    }
+    if (t.what == NULL) t = check_write(v->race, c, v->agent, v->lane, v->strong);
+    note_write(v->race, c, v->agent, v->lane, v->strong);
+    return t;
+}
+
+static void split_word(const struct race *r, size_t word) {
+    struct cell *c = &r->cell[word], *byte = &r->cell[r->n_word + 4 * word];
+    for (int i = 0; i < 4; i++) {
+        byte[i] = *c;
+        if (c->r_agent == SEVERAL) r->readers[&byte[i] - r->cell] = r->readers[word];
+    }
+    c->split = 1;
+}
+
+/* Bytes low..high-1 of a word. */
+static struct trouble visit_word(const struct visit *v, size_t word, int low, int high) {
+    struct cell *c = &v->race->cell[word], *byte = &v->race->cell[v->race->n_word + 4 * word];
+    if (!c->split && low == 0 && high == 4) return visit_cell(v, c);
+    struct trouble all = {0};
+    if (!c->split) split_word(v->race, word);
+    for (int i = low; i < high; i++) {
+        const struct trouble t = visit_cell(v, &byte[i]);
+        if (all.what == NULL) all = t;
+    }
+    if (v->writes && low == 0 && high == 4) *c = byte[0]; // whole again
+    return all;
 }
 
 static void tell(const struct emu_where *where, struct trouble t, uint32_t address, size_t size) {
@@ -232,8 +307,8 @@ static void tell(const struct emu_where *where, struct trouble t, uint32_t addre
 
 static bool in_bounds(const struct emu_where *where, const struct emu_block *block, uint32_t address, size_t size) {
     if (address <= block->shared_bytes && size <= block->shared_bytes - address) {
-        const size_t power = size & -size;
-        if (size == 0 || address % (power > 16 ? 16 : power) == 0) return true;
+        const size_t power = size & -size, unit = power > 16 ? 16 : power;
+        if (size == 0 || (address & (unit - 1)) == 0) return true;
         emu_report(where, "misaligned access of %zu bytes at shared byte %u", size, address);
         return false;
     }
@@ -247,24 +322,19 @@ bool emu_check_shared(const struct emu_where *where, enum emu_access access, uin
     if (!in_bounds(where, block, address, size)) return false;
     struct race *r = block->check;
     if (r == NULL || r->cell == NULL) return true;
-    const int a = agent_of(where, block);
-    const int lane = where->thread != NULL ? where->thread->lane : 0;
-    const bool strong = emu_is_strong(access);
+    const struct visit v = {.race = r,
+                            .agent = agent_of(where, block),
+                            .lane = where->thread != NULL ? where->thread->lane : 0,
+                            .reads = emu_reads(access),
+                            .writes = emu_writes(access),
+                            .strong = emu_is_strong(access)};
     const uint64_t end = (uint64_t)address + size;
-    for (uint32_t pair = address / 2; pair * 2 < end; pair++) {
-        struct cell *c = &r->cell[pair];
-        const uint8_t low = pair * 2 < address ? 2 : 3, high = pair * 2 + 2 > end ? 1 : 3, bytes = low & high;
-        struct trouble t = {0};
-        if (emu_reads(access)) t = check_read(r, c, a, lane, bytes, strong);
-        if (emu_writes(access)) {
-            if (t.what == NULL) t = check_write(r, c, a, lane, strong);
-            note_write(r, c, a, lane, strong, bytes);
-        } else
-            note_read(r, c, a, lane);
-        if (t.what != NULL) {
-            tell(where, t, address, size);
-            break; // one report per access
-        }
+    bool told = false;
+    for (size_t word = address / 4; word * 4 < end; word++) {
+        const int low = word * 4 < address ? (int)(address % 4) : 0, high = word * 4 + 4 > end ? (int)(end % 4) : 4;
+        const struct trouble t = visit_word(&v, word, low, high);
+        if (t.what != NULL && !told) tell(where, t, address, size); // one report per access is enough
+        told = told || t.what != NULL;
     }
     return true;
 }

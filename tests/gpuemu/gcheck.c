@@ -109,7 +109,7 @@ static void check_shadow(const struct access *a, enum emu_access kind, const str
 
 static bool aligned(const struct emu_where *where, uint64_t address, size_t size) {
     const size_t power = size & -size, unit = power > 16 ? 16 : power; // a copy with zero fill may read 12 bytes
-    if (size == 0 || address % unit == 0) return true;
+    if (size == 0 || (address & (unit - 1)) == 0) return true;
     emu_report(where, "misaligned access of %zu bytes at address 0x%" PRIx64, size, address);
     return false;
 }
