@@ -115,6 +115,21 @@ static void stages_bad(void) {
     emu_report_clear();
 }
 
+static CUresult own_bytes(int shift) {
+    start();
+    out = device_bytes(64);
+    void *params[] = {&out, &shift};
+    return run("own_bytes", 1, 64, 0, params);
+}
+static void bytes_of_one_word_are_apart(void) {
+    OK(own_bytes(0));
+}
+static void a_neighbours_byte(void) {
+    CHECK(own_bytes(1) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(emu_report_count() > 0);
+    emu_report_clear();
+}
+
 static CUresult half_written(int n_read) {
     start();
     in = floats(256);
@@ -491,6 +506,8 @@ static const struct row rows[] = {
     ROW("order=backward,copies=late", stages_bad),
     ALL_ORDERS(written_half_read),
     ALL_ORDERS(unwritten_half_read),
+    ALL_ORDERS(bytes_of_one_word_are_apart),
+    ALL_ORDERS(a_neighbours_byte),
     ALL_ORDERS(shared_atomics),
     ALL_ORDERS(in_bounds),
     ALL_ORDERS(four_bytes_past_the_end),

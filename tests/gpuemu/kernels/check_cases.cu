@@ -62,6 +62,14 @@ template <bool fixed> __device__ void lanes(float *out, const float *in) {
 extern "C" __global__ void lanes_bad(float *out, const float *in) { lanes<false>(out, in); }
 extern "C" __global__ void lanes_good(float *out, const float *in) { lanes<true>(out, in); }
 
+// Each lane has a byte of its own, so no order is needed; `shift` makes lanes read their neighbour's.
+extern "C" __global__ void own_bytes(uint8_t *out, int shift) {
+    __shared__ volatile uint8_t tile[64];
+    tile[threadIdx.x] = (uint8_t) threadIdx.x;
+    tile[threadIdx.x] = (uint8_t) (threadIdx.x + 1);
+    out[threadIdx.x] = tile[(threadIdx.x + shift) % 64];
+}
+
 // Only the first half of the tile is written.
 extern "C" __global__ void half_written(float *out, const float *in, int n_read) {
     __shared__ volatile float tile[256];
