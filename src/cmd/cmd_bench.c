@@ -117,7 +117,7 @@ static nt_status gemm_pass(struct nt_cmd_context *ctx, int n_threads, struct tab
     struct nt_peaks peaks;
     struct nt_config c = *ctx->config; /* strings stay the original's */
     if (n_threads > 0) c.run_threads = n_threads;
-    NT_TRY(nt_backend_from_config(&c, ctx->world, &pool, &be));
+    NT_TRY(nt_backend_from_config(&c, ctx->world, NT_DEVICE_CPU, &pool, &be));
     nt_status st = nt_peak_measure(pool, be.isa, &peaks);
     if (st == NT_OK) {
         fprintf(stderr, "measured peak, isa %s, %d threads: bf16 %.1f GFLOP/s, read %.1f GB/s\n", nt_isa_name(be.isa),
@@ -195,7 +195,7 @@ static void model_row(struct table *t, const struct nt_session *s, const struct 
     snprintf(c[i++], 256, "%s %dL BF16", spec->family, spec->n_layer);
     snprintf(c[i++], 256, "%.2f MiB", (double)params * 2 / 1048576.0);
     snprintf(c[i++], 256, "%.2f M", (double)params / 1e6);
-    snprintf(c[i++], 256, "CPU %s", nt_isa_name(s->backend.isa));
+    snprintf(c[i++], 256, "%s %s", s->backend.cuda ? "CUDA" : "CPU", s->backend.level);
     snprintf(c[i++], 256, "%d", nt_pool_size(s->pool));
     test_name(test, c[i++], 256);
     snprintf(c[i++], 256, "%.2f \u00b1 %.2f", r->avg_ts, r->stddev_ts);

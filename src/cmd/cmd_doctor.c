@@ -27,7 +27,7 @@ static nt_status add_machine(struct nt_cmd_context *ctx, struct nt_strbuf *s, bo
     struct nt_pool *pool = NULL;
     struct nt_backend be;
     struct nt_peaks peaks;
-    NT_TRY(nt_backend_from_config(ctx->config, ctx->world, &pool, &be));
+    NT_TRY(nt_backend_from_config(ctx->config, ctx->world, NT_DEVICE_CPU, &pool, &be));
     nt_strbuf_addf(s, "threads        %d per rank, isa %s\n", nt_pool_size(pool), nt_isa_name(be.isa));
     nt_status st = nt_peak_measure(pool, be.isa, &peaks);
     if (st == NT_OK) {

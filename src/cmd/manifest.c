@@ -86,7 +86,9 @@ static void add_identity(struct nt_strbuf *s, const struct nt_generate_job *job,
     add_text(s, "chat_template_sha256", session->has_chat ? session->chat.template_sha256 : "");
     nt_strbuf_addf(s, "},\"world\":{\"size\":%d,\"tp\":%d,\"dp\":%d,\"threads\":%d,", w->size, w->tp_size, w->dp_size,
                    nt_pool_size(session->pool));
-    add_text(s, "isa", nt_isa_name(session->backend.isa));
+    add_text(s, "device", session->backend.name);
+    nt_strbuf_addc(s, ',');
+    add_text(s, "isa", session->backend.level);
     nt_strbuf_addc(s, ',');
     add_text(s, "host", w->host);
     nt_strbuf_addc(s, ',');
@@ -110,11 +112,11 @@ static void compare_world(const struct nt_generate_job *job, const char *path) {
     const struct nt_json *world = nt_json_get(old, "world");
     const char *isa = nt_json_str(nt_json_get(world, "isa"), NULL);
     const int64_t tp = nt_json_int(nt_json_get(world, "tp"), job->session->world->tp_size);
-    const char *now = nt_isa_name(job->session->backend.isa);
+    const char *now = job->session->backend.level;
     if (isa && strcmp(isa, now) != 0)
         nt_warn(
             "generate",
-            "this job began with isa %s and goes on with %s: later rows may differ in the last bits (run.isa sets it)",
+            "this job began on %s and goes on with %s: later rows may differ in the last bits (run.device, run.isa)",
             isa, now);
     if (tp != job->session->world->tp_size)
         nt_warn("generate", "this job began with tp %lld and goes on with %d: later rows may differ in the last bits",

@@ -1,16 +1,51 @@
 #include "session.h"
 
 #include "clock.h"
+#include "cuda_backend.h"
 #include "log.h"
 
 #include <string.h>
 
-nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, struct nt_pool **pool,
-                                 struct nt_backend *be) {
+nt_status nt_device_choose(const struct nt_config *c, const struct nt_world *w, enum nt_device *out) {
+    *out = strcmp(c->run_device, "cuda") == 0 ? NT_DEVICE_CUDA : NT_DEVICE_CPU;
+    if (strcmp(c->run_device, "auto") != 0) return NT_OK;
+    int32_t device = 0;
+    char why[NT_ERROR_TEXT] = "";
+    int64_t without = nt_cuda_pick_device(w->node_rank, w->node_size, &device) != NT_OK;
+    if (without) {
+        memcpy(why, nt_error_last()->text, sizeof why);
+        nt_error_clear();
+    }
+    const bool mine = without != 0;
+    NT_TRY(nt_comm_allreduce_max_i64(w->world, &without, 1));
+    *out = without ? NT_DEVICE_CPU : NT_DEVICE_CUDA;
+    if (!without) return NT_OK;
+    if (mine)
+        nt_info("device", "%s: using the CPU", why);
+    else
+        nt_warn("device",
+                "a rank on another node has no GPU: using the CPU everywhere (run.device = cuda forbids that)");
+    return NT_OK;
+}
+
+static nt_status open_cuda(const struct nt_config *c, const struct nt_world *w, struct nt_pool *pool,
+                           struct nt_backend *be) {
+    int32_t device = 0;
+    NT_TRY(nt_cuda_pick_device(w->node_rank, w->node_size, &device));
+    NT_TRY(nt_backend_open_cuda(be, device, pool));
+    if (strcmp(c->generate_kv_cache_dtype, "int8") == 0) be->kv_format = NT_KV_ROWS_INT8;
+    return NT_OK;
+}
+
+nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, enum nt_device device,
+                                 struct nt_pool **pool, struct nt_backend *be) {
     enum nt_isa isa;
     NT_TRY(nt_isa_choose(c->run_isa, &isa));
+    if (device == NT_DEVICE_CPU && strcmp(c->generate_kv_cache_dtype, "int8") == 0)
+        return NT_FAIL(NT_E_UNSUPPORTED,
+                       "generate.kv_cache_dtype = int8 needs a GPU (run.device = cuda); the CPU's cache is bf16");
     NT_TRY(nt_pool_new(pool, (int)c->run_threads, c->run_pin, w->node_rank, w->node_size));
-    const nt_status st = nt_backend_open_cpu(be, isa, *pool);
+    const nt_status st = device == NT_DEVICE_CUDA ? open_cuda(c, w, *pool, be) : nt_backend_open_cpu(be, isa, *pool);
     if (st != NT_OK) {
         nt_pool_free(*pool);
         *pool = NULL;
@@ -31,11 +66,11 @@ static nt_status open_chat(struct nt_session *s) {
     return NT_OK;
 }
 
-static nt_status open_parts(struct nt_session *s) {
+static nt_status open_parts(struct nt_session *s, enum nt_device device) {
     const struct nt_config *c = s->config;
     if (!c->model_path[0])
         return NT_FAIL(NT_E_USAGE, "no model given; add --model PATH (a GGUF file or a Hugging Face directory)");
-    NT_TRY(nt_backend_from_config(c, s->world, &s->pool, &s->backend));
+    NT_TRY(nt_backend_from_config(c, s->world, device, &s->pool, &s->backend));
     NT_TRY(nt_tokenizer_load(c->model_path, &s->text));
     NT_TRY(open_chat(s));
     nt_tokenizer_digest(s->text.tok, s->tokenizer_digest);
@@ -45,7 +80,9 @@ static nt_status open_parts(struct nt_session *s) {
 nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct nt_config *c) {
     const double start = nt_now();
     *s = (struct nt_session){.world = w, .config = c};
-    nt_status st = nt_comm_agree(w->world, open_parts(s));
+    enum nt_device device;
+    NT_TRY(nt_device_choose(c, w, &device));
+    nt_status st = nt_comm_agree(w->world, open_parts(s, device));
     if (st == NT_OK) st = nt_comm_agree(w->world, nt_model_open(&s->model, c->model_path, w, &s->backend));
     if (st != NT_OK) {
         nt_session_close(s);
@@ -59,9 +96,9 @@ nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct
         nt_warn("model", "model.max_len %lld exceeds the model's own %d: using %d", (long long)c->model_max_len,
                 model_len, model_len);
     s->load_s = nt_now() - start;
-    nt_info("model", "%s loaded in %.1f s, %d ranks (tp %d, dp %d), %d threads each, isa %s",
+    nt_info("model", "%s loaded in %.1f s, %d ranks (tp %d, dp %d), %d threads each, %s %s",
             nt_model_spec(s->model)->family, s->load_s, w->size, w->tp_size, w->dp_size, nt_pool_size(s->pool),
-            nt_isa_name(s->backend.isa));
+            s->backend.name, s->backend.level);
     return NT_OK;
 }
 

@@ -24,8 +24,12 @@ struct nt_session {
     double load_s;
 };
 
-NT_MUST nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, struct nt_pool **pool,
-                                         struct nt_backend *be);
+enum nt_device { NT_DEVICE_CPU, NT_DEVICE_CUDA };
+/* run.device as a decision all ranks share: auto is cuda only where every rank has a device. Collective over the world.
+ */
+NT_MUST nt_status nt_device_choose(const struct nt_config *c, const struct nt_world *w, enum nt_device *out);
+NT_MUST nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, enum nt_device device,
+                                         struct nt_pool **pool, struct nt_backend *be);
 NT_MUST nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct nt_config *c);
 void nt_session_close(struct nt_session *s);
 struct nt_engine_config nt_session_engine_config(const struct nt_session *s);

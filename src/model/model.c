@@ -1,5 +1,6 @@
 #include "model.h"
 #include "clock.h"
+#include "cuda_backend.h"
 #include "hash.h"
 #include "log.h"
 #include "model_digest.h"
@@ -87,6 +88,27 @@ static nt_status load(struct nt_model *m, const struct nt_tensor_source *src, co
     return nt_comm_agree(m->world->world, weights_to_device(m));
 }
 
+static nt_status stream_done(void *arg, bool *done) {
+    struct nt_backend *be = arg;
+    return be->memory->query(be, done);
+}
+
+static nt_status wait_for_peers(void *device_comm) {
+    return nt_device_comm_wait(device_comm);
+}
+
+/* Tensor-parallel ranks of a device sum on its stream; from then on whoever waits for the device watches the peers. */
+static nt_status open_device_comm(struct nt_model *m) {
+    struct nt_backend *be = m->backend;
+    if (nt_backend_is_host(be) || m->world->tp_size == 1) return NT_OK;
+    const struct nt_device_stream stream = {.stream = be->cuda->stream, .arg = be, .query = stream_done};
+    NT_TRY(nt_device_comm_open(m->world->tp, &stream, &m->device_comm));
+    if (!m->device_comm) return NT_OK;
+    be->watch = wait_for_peers;
+    be->watch_arg = m->device_comm;
+    return NT_OK;
+}
+
 static nt_status open_all(struct nt_model *m, const char *path, struct nt_tensor_source **src,
                           struct nt_binding *bind) {
     const double start = nt_now();
@@ -96,6 +118,7 @@ static nt_status open_all(struct nt_model *m, const char *path, struct nt_tensor
     nt_info("model", "%s: %s, %d layers, d_model %d, d_ff %d, %d heads, %d kv heads of %d, vocabulary %d, length %d",
             path, s->family, s->n_layer, s->d_model, s->d_ff, s->n_head, s->n_kv, s->d_head, s->n_vocab, s->max_len);
     NT_TRY(load(m, *src, bind));
+    NT_TRY(open_device_comm(m));
     const double loaded = nt_now();
     NT_TRY(nt_model_digest_compute(*src, m->world, m->backend->pool, m->digest));
     nt_info("model", "%.1f MB of packed weights per rank, loaded in %.2f s, hashed in %.2f s",
@@ -124,6 +147,11 @@ nt_status nt_model_open(struct nt_model **out, const char *path, struct nt_world
 
 void nt_model_close(struct nt_model *m) {
     if (!m) return;
+    nt_step_graphs_drop(m);
+    if (m->device_comm) {
+        m->backend->watch = NULL;
+        nt_device_comm_close(m->device_comm);
+    }
     nt_arena_give(&m->weight_arena, m->backend);
     if (m->shared.base) nt_shared_close(m->world, &m->shared);
     free(m);
@@ -238,6 +266,7 @@ nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const s
     const size_t d_head = (size_t)spec->d_head, heads = (size_t)s->n_head * d_head;
     const bool in_place = nt_backend_is_host(m->backend);
     struct nt_acts *t = &m->acts;
+    nt_step_graphs_drop(m);
     *t = (struct nt_acts){.max = *max, .max_len = m->max_len};
     t->x = NT_TAKE(a, float, n *d);
     if (s->size > 1) t->delta = NT_TAKE(a, float, n *d);
@@ -252,19 +281,6 @@ nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const s
     t->sin = NT_TAKE(a, float, (size_t)t->max_len *(d_head / 2));
     NT_TRY(nt_inputs_layout(m, mem));
     return t->sin ? fill_rope(m) : NT_OK; /* NULL: counting */
-}
-
-nt_status nt_model_allreduce(struct nt_model *m, float *buf, int64_t n) {
-    struct nt_backend *be = m->backend;
-    if (nt_backend_is_host(be)) return nt_comm_allreduce_f32(m->world->tp, buf, n);
-    const size_t bytes = (size_t)n * sizeof *buf;
-    float *staging = malloc(bytes);
-    if (!staging) return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of an all-reduce", bytes);
-    nt_status st = be->memory->download(be, staging, buf, bytes);
-    if (st == NT_OK) st = nt_comm_allreduce_f32(m->world->tp, staging, n);
-    if (st == NT_OK) st = be->memory->upload(be, buf, staging, bytes);
-    free(staging);
-    return st;
 }
 
 static nt_status embed(struct nt_model *m, const struct nt_batch *b) {
@@ -302,10 +318,15 @@ static nt_status head(struct nt_model *m, const struct nt_step *s, float *logits
     return m->backend->ops.gemm(m->backend, &gemm);
 }
 
+nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits) {
+    NT_TRY(embed(m, &s->batch));
+    for (int32_t layer = 0; layer < m->spec.n_layer; layer++) NT_TRY(nt_block_forward(m, layer, s));
+    return s->batch.n_out > 0 ? head(m, s, logits) : NT_OK;
+}
+
 nt_status nt_model_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv, float *logits) {
+    if (nt_step_graph_fits(m, b)) return nt_step_graph_forward(m, b, kv, logits);
     struct nt_step step = {.kv = kv, .x = m->acts.x};
-    NT_TRY(nt_inputs_fill(m, b, &step));
-    NT_TRY(embed(m, &step.batch));
-    for (int32_t layer = 0; layer < m->spec.n_layer; layer++) NT_TRY(nt_block_forward(m, layer, &step));
-    return b->n_out > 0 ? head(m, &step, logits) : NT_OK;
+    NT_TRY(nt_inputs_fill(m, b, &step, 0));
+    return nt_step_run(m, &step, logits);
 }

@@ -9,7 +9,9 @@
 #define NT_MODEL_IMPL_H
 
 #include "model.h"
+#include "comm_device.h"
 #include "shard.h"
+#include "step_graph.h"
 #include "weights.h"
 
 /* Activations of one forward, in the backend's memory. */
@@ -46,7 +48,9 @@ struct nt_model {
     float rope_freqs[NT_MAX_D_HEAD / 2]; /* host copy of weights.rope_freqs */
     struct nt_acts acts;
     struct nt_inputs inputs;
-    int32_t max_len; /* rows of the rotary tables */
+    struct nt_step_graphs graphs;
+    struct nt_device_comm *device_comm; /* over the tp ranks; NULL: tensors are summed in host memory */
+    int32_t max_len;                    /* rows of the rotary tables */
     uint8_t digest[32];
 };
 
@@ -64,6 +68,9 @@ NT_MUST nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_
 NT_MUST nt_status nt_model_allreduce(struct nt_model *m, float *buf, int64_t n);
 /* Layout and filling of the step inputs (model_inputs.c). */
 NT_MUST nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem);
-NT_MUST nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt_step *s);
+/* n_pad: sequences the step is padded to (a decode step on a device), 0: none. */
+NT_MUST nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt_step *s, int32_t n_pad);
+/* The forward proper: ops only, nothing but kernels on a device. */
+NT_MUST nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits);
 
 #endif

@@ -60,19 +60,34 @@ static size_t copy_sequences(const struct nt_inputs *in, const struct nt_batch *
     return (size_t)at * sizeof *pages;
 }
 
-static nt_status upload(struct nt_model *m, const struct nt_batch *b, struct nt_step *s) {
+/* Places [n_seq, n_pad): a token nobody reads, a sequence without tokens, a row of logits that is dropped. */
+static void pad(const struct nt_inputs *in, int32_t n_seq, int32_t n_pad) {
+    int32_t *ids = in->block.host, *out_rows = (int32_t *)((char *)in->block.host + in->out_rows_at);
+    struct nt_attn_seq *seqs = (struct nt_attn_seq *)((char *)in->block.host + in->seqs_at);
+    for (int32_t i = n_seq; i < n_pad; i++) {
+        ids[i] = 0;
+        out_rows[i] = i;
+        seqs[i] = (struct nt_attn_seq){.q_row = i, .pages = seqs[0].pages};
+    }
+}
+
+static nt_status upload(struct nt_model *m, const struct nt_batch *b, struct nt_step *s, int32_t n_pad) {
     const struct nt_inputs *in = &m->inputs;
     char *host = in->block.host, *device = in->block.device;
     memcpy(host, b->ids, (size_t)b->n_tok * sizeof *b->ids);
     memcpy(host + in->out_rows_at, b->out_rows, (size_t)b->n_out * sizeof *b->out_rows);
     const size_t bytes = in->pages_at + copy_sequences(in, b);
+    if (n_pad > b->n_seq) {
+        pad(in, b->n_seq, n_pad);
+        s->batch.n_tok = s->batch.n_seq = s->batch.n_out = n_pad;
+    }
     s->batch.ids = (const int32_t *)device;
     s->batch.seqs = (const struct nt_attn_seq *)(device + in->seqs_at);
     s->batch.out_rows = (const int32_t *)(device + in->out_rows_at);
     return nt_both_push(m->backend, &in->block, 0, bytes);
 }
 
-nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt_step *s) {
+nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt_step *s, int32_t n_pad) {
     check_batch(m, b, s->kv);
     s->batch = *b;
     for (int32_t i = 0; i < b->n_seq; i++) {
@@ -80,5 +95,5 @@ nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt
         if (q->n_q > s->max_q) s->max_q = q->n_q;
         if (q->pos0 + q->n_q > s->max_pos) s->max_pos = q->pos0 + q->n_q;
     }
-    return nt_backend_is_host(m->backend) ? NT_OK : upload(m, b, s);
+    return nt_backend_is_host(m->backend) ? NT_OK : upload(m, b, s, n_pad);
 }

@@ -54,8 +54,8 @@ static const struct broken broken_texts[] = {
     {"run: { pin = 1; };",                                                                    "job.cfg:1: run.pin: expected true or false, found 1"                                        },
     {"run: { pin = \"true\"; };",                                                             "job.cfg:1: run.pin: expected true or false, found \"true\""                                 },
     {"model: { path = 3; };",                                                                 "job.cfg:1: model.path: expected a string, found 3"                                          },
-    {"run: { device = \"gpu\"; };",                                                           "job.cfg:1: run.device: expected one of auto, cpu, found \"gpu\""                            },
-    {"run: { device = \"\"; };",                                                              "job.cfg:1: run.device: expected one of auto, cpu, found \"\""                               },
+    {"run: { device = \"gpu\"; };",                                                           "job.cfg:1: run.device: expected one of auto, cpu, cuda, found \"gpu\""                      },
+    {"run: { device = \"\"; };",                                                              "job.cfg:1: run.device: expected one of auto, cpu, cuda, found \"\""                         },
     {"run: { isa = \"avx2|avx512\"; };",
      "job.cfg:1: run.isa: expected one of auto, portable, avx2, avx512, found \"avx2|avx512\""                                                                                             },
  /* names */
@@ -179,7 +179,7 @@ static void set_overrides(void **state) {
         {"sampling.top_p=0x1",          "--set: sampling.top_p: expected a number from 0 to 1, found \"0x1\""                 },
         {"sampling.top_p=",             "--set: sampling.top_p: expected a number from 0 to 1, found \"\""                    },
         {"run.watchdog_s=1e999",        "--set: run.watchdog_s: expected a number from 0 to 86400, found \"1e999\""           },
-        {"run.device=cuda",             "--set: run.device: expected one of auto, cpu, found \"cuda\""                        },
+        {"run.device=tpu",              "--set: run.device: expected one of auto, cpu, cuda, found \"tpu\""                   },
     };
     struct nt_config c;
     nt_config_init(&c);

@@ -1,0 +1,131 @@
+#include "comm_device.h"
+#include "comm_impl.h"
+#include "gpu_api.h"
+#include "log.h"
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct nt_device_comm {
+    struct nt_comm *host;
+    struct nt_device_stream stream;
+    struct nt_gpu_nccl nccl;
+    void *comm; /* ncclComm_t */
+    int version;
+    int64_t seq;         /* collectives queued */
+    const char *pending; /* name of the newest one, NULL: none since the last wait */
+};
+
+static nt_status fail(const struct nt_device_comm *d, int error, const char *call) {
+    const char *more = d->comm ? d->nccl.ncclGetLastError(d->comm) : "";
+    return NT_FAIL(NT_E_COMM, "NCCL, rank %d of %s: %s: %s%s%s", d->host->rank, d->host->name, call,
+                   d->nccl.ncclGetErrorString(error), more && more[0] ? ": " : "", more ? more : "");
+}
+
+static void pause_briefly(void) {
+    const struct timespec t = {.tv_nsec = 20000};
+    (void)nanosleep(&t, NULL);
+}
+
+/* A communicator that does not block answers "in progress" until its connections stand. */
+static nt_status settle(struct nt_device_comm *d, int result, const char *call) {
+    while (result == NT_NCCL_IN_PROGRESS) {
+        int now = NT_NCCL_OK;
+        pause_briefly();
+        result = d->nccl.ncclCommGetAsyncError(d->comm, &now);
+        if (result == NT_NCCL_OK) result = now;
+    }
+    return result == NT_NCCL_OK ? NT_OK : fail(d, result, call);
+}
+
+/* Every rank has the library, or none uses it. */
+static nt_status everyone_has(struct nt_device_comm *d, bool *all) {
+    int64_t without = nt_gpu_nccl_open(&d->nccl) != NT_OK;
+    if (without) {
+        if (d->host->rank == 0)
+            nt_warn("comm", "%s; all-reduces of tensors go through host memory, which is slow", nt_error_last()->text);
+        nt_error_clear();
+    }
+    NT_TRY(nt_comm_allreduce_max_i64(d->host, &without, 1));
+    *all = !without;
+    return NT_OK;
+}
+
+static nt_status connect_ranks(struct nt_device_comm *d) {
+    struct nt_nccl_unique_id id = {0};
+    nt_status st = NT_OK;
+    if (d->host->rank == 0) {
+        const int error = d->nccl.ncclGetUniqueId(&id);
+        if (error != NT_NCCL_OK) st = fail(d, error, "ncclGetUniqueId");
+    }
+    NT_TRY(nt_comm_agree(d->host, st));
+    NT_TRY(nt_comm_broadcast(d->host, &id, sizeof id, 0));
+    struct nt_nccl_config config = {
+        .size = sizeof config, .magic = NT_NCCL_CONFIG_MAGIC, .version = NT_NCCL_CONFIG_VERSION};
+    nt_comm_trace_begin(d->host->trace, "ncclCommInitRank", d->host->name, ++d->host->seq);
+    const int result = d->nccl.ncclCommInitRankConfig(&d->comm, d->host->size, id, d->host->rank, &config);
+    st = settle(d, result, "ncclCommInitRank");
+    if (st == NT_OK) nt_comm_trace_end(d->host->trace);
+    return nt_comm_agree(d->host, st);
+}
+
+nt_status nt_device_comm_open(struct nt_comm *c, const struct nt_device_stream *stream, struct nt_device_comm **out) {
+    *out = NULL;
+    struct nt_device_comm *d = calloc(1, sizeof *d);
+    NT_TRY(nt_comm_agree(c, d ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for a device communicator")));
+    d->host = c;
+    d->stream = *stream;
+    bool all = false;
+    nt_status st = everyone_has(d, &all);
+    if (st == NT_OK && all) st = connect_ranks(d);
+    if (st != NT_OK || !all) {
+        nt_device_comm_close(d);
+        return st;
+    }
+    (void)d->nccl.ncclGetVersion(&d->version);
+    nt_info("comm", "NCCL %d.%d.%d (%s) over %d ranks of %s", d->version / 10000, d->version / 100 % 100,
+            d->version % 100, d->nccl.library, c->size, c->name);
+    *out = d;
+    return NT_OK;
+}
+
+void nt_device_comm_close(struct nt_device_comm *d) {
+    if (!d) return;
+    if (d->comm) (void)d->nccl.ncclCommDestroy(d->comm);
+    free(d);
+}
+
+int nt_device_comm_version(const struct nt_device_comm *d) {
+    return d->version;
+}
+
+nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t n) {
+    d->seq++;
+    d->pending = "ncclAllReduce";
+    const int result =
+        d->nccl.ncclAllReduce(buf, buf, (size_t)n, NT_NCCL_FLOAT32, NT_NCCL_SUM, d->comm, d->stream.stream);
+    return settle(d, result, "ncclAllReduce");
+}
+
+/* An error of the communicator: its kernels spin for a peer that will not come, so it is torn down first. */
+static nt_status give_up(struct nt_device_comm *d, int error) {
+    const nt_status st = fail(d, error, d->pending ? d->pending : "NCCL");
+    (void)d->nccl.ncclCommAbort(d->comm);
+    d->comm = NULL;
+    return st;
+}
+
+nt_status nt_device_comm_wait(struct nt_device_comm *d) {
+    if (!d->comm) return NT_FAIL(NT_E_COMM, "the device communicator of %s was aborted", d->host->name);
+    if (d->pending) nt_comm_trace_begin(d->host->trace, d->pending, d->host->name, d->seq);
+    for (bool done = false; !done; done ? (void)0 : pause_briefly()) {
+        int error = NT_NCCL_OK;
+        const int result = d->nccl.ncclCommGetAsyncError(d->comm, &error);
+        if (result != NT_NCCL_OK) return give_up(d, result);
+        if (error != NT_NCCL_OK && error != NT_NCCL_IN_PROGRESS) return give_up(d, error);
+        NT_TRY(d->stream.query(d->stream.arg, &done));
+    }
+    if (d->pending) nt_comm_trace_end(d->host->trace);
+    d->pending = NULL;
+    return NT_OK;
+}

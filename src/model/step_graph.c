@@ -1,0 +1,76 @@
+#include "step_graph.h"
+#include "cuda_backend.h"
+#include "log.h"
+#include "model_impl.h"
+
+bool nt_step_graph_fits(const struct nt_model *m, const struct nt_batch *b) {
+    if (nt_backend_is_host(m->backend) || b->n_out != b->n_seq || b->n_tok != b->n_seq) return false;
+    return m->world->tp_size == 1 || m->device_comm;
+}
+
+/* 1, 2, 3, 4, 6, 8, 12, 16, 24 ...: at most a third of the rows is padding. */
+int32_t nt_step_graph_bucket(const struct nt_model *m, int32_t n_seq) {
+    const struct nt_step_limits *max = &m->acts.max;
+    int32_t cap = max->seq < max->out ? max->seq : max->out, size = 1;
+    if (max->tok < cap) cap = max->tok;
+    while (size < n_seq) size = size == 1 ? 2 : size % 3 == 0 ? size / 3 * 4 : size / 2 * 3;
+    return size < cap ? size : cap;
+}
+
+/* Context lengths double: few graphs, and at most half of the splits have nothing to do. */
+static int32_t position_bucket(const struct nt_model *m, int32_t max_pos) {
+    int64_t size = 512;
+    while (size < max_pos) size *= 2;
+    return size < m->acts.max_len ? (int32_t)size : m->acts.max_len;
+}
+
+static nt_status capture(struct nt_model *m, struct nt_step *s, float *logits, struct nt_cuda_graph **out) {
+    NT_TRY(nt_cuda_capture_begin(m->backend));
+    const nt_status st = nt_step_run(m, s, logits);
+    const nt_status ended = nt_cuda_capture_end(m->backend, out);
+    NT_TRY(st);
+    NT_TRY(ended);
+    nt_info("model", "captured a decode step of %d sequences up to position %d: %d nodes", s->batch.n_seq, s->max_pos,
+            nt_cuda_graph_nodes(*out));
+    return NT_OK;
+}
+
+static void forget_oldest(struct nt_model *m) {
+    struct nt_step_graphs *g = &m->graphs;
+    nt_cuda_graph_free(m->backend, g->of[0].graph);
+    for (int32_t i = 1; i < g->n; i++) g->of[i - 1] = g->of[i];
+    g->n--;
+}
+
+static nt_status find(struct nt_model *m, struct nt_step *s, float *logits, const struct nt_cuda_graph **out) {
+    struct nt_step_graphs *g = &m->graphs;
+    for (int32_t i = 0; i < g->n; i++) {
+        const struct nt_step_graph *have = &g->of[i];
+        if (have->n_seq != s->batch.n_seq || have->max_pos != s->max_pos || have->logits != logits ||
+            have->kv != s->kv->base)
+            continue;
+        *out = have->graph;
+        return NT_OK;
+    }
+    if (g->n == NT_STEP_GRAPHS) forget_oldest(m);
+    struct nt_step_graph fresh = {.n_seq = s->batch.n_seq, .max_pos = s->max_pos, .logits = logits, .kv = s->kv->base};
+    NT_TRY(capture(m, s, logits, &fresh.graph));
+    g->of[g->n++] = fresh;
+    *out = fresh.graph;
+    return NT_OK;
+}
+
+nt_status nt_step_graph_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv,
+                                float *logits) {
+    struct nt_step step = {.kv = kv, .x = m->acts.x};
+    NT_TRY(nt_inputs_fill(m, b, &step, nt_step_graph_bucket(m, b->n_seq)));
+    step.max_pos = position_bucket(m, step.max_pos);
+    const struct nt_cuda_graph *graph = NULL;
+    NT_TRY(find(m, &step, logits, &graph));
+    return nt_cuda_graph_launch(m->backend, graph);
+}
+
+void nt_step_graphs_drop(struct nt_model *m) {
+    for (int32_t i = 0; i < m->graphs.n; i++) nt_cuda_graph_free(m->backend, m->graphs.of[i].graph);
+    m->graphs.n = 0;
+}
