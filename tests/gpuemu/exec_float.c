@@ -2,6 +2,7 @@
  * f32 and f64 arithmetic is the host's, rounded to nearest; .ftz makes subnormal inputs and results zeros of their
  * sign. The approximate functions are computed in double, rounded, and with option ulp moved by up to 2 units in the
  * last place, since hardware promises no more. Half types are computed in double and rounded once. */
+#include <fenv.h>
 #include <math.h>
 #include <string.h>
 
@@ -112,7 +113,7 @@ static enum flow fma_f32(struct warp *w, const struct ptx_op *o, uint32_t mask) 
 DEFINE_1(neg_f32, uint32_t, uint32_t, uint32_t, a ^ 0x80000000u)
 DEFINE_1(abs_f32, uint32_t, uint32_t, uint32_t, a & 0x7fffffffu)
 
-static float f32_result(const struct ptx_op *o, float a, float b, float c) {
+static __attribute__((noinline)) float f32_result(const struct ptx_op *o, float a, float b, float c) {
     switch (o->mode) { /* rounded once, in f32 */
     case ADD:
         return a + b;
@@ -133,6 +134,16 @@ static float f32_result(const struct ptx_op *o, float a, float b, float c) {
     }
 }
 
+/* The directed roundings: the host's, with operands the compiler cannot fold. */
+static float f32_directed(const struct ptx_op *o, float a, float b, float c) {
+    volatile float x = a, y = b, z = c;
+    const int before = fegetround();
+    (void)fesetround((int)o->immediate);
+    volatile float r = f32_result(o, x, y, z);
+    (void)fesetround(before);
+    return r;
+}
+
 static enum flow any_f32(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     const uint32_t *pa = P(uint32_t, 0), *pb = o->n_src > 1 ? P(uint32_t, 1) : pa,
                    *pc = o->n_src > 2 ? P(uint32_t, 2) : pa;
@@ -141,7 +152,7 @@ static enum flow any_f32(struct warp *w, const struct ptx_op *o, uint32_t mask) 
     EACH_LANE(l, mask) {
         float a = as_f32(pa[l]), b = as_f32(pb[l]), c = as_f32(pc[l]);
         if (o->ftz) a = flushed(a), b = flushed(b), c = flushed(c);
-        float r = f32_result(o, a, b, c);
+        float r = o->immediate ? f32_directed(o, a, b, c) : f32_result(o, a, b, c);
         if (perturb) r = perturbed(w, r);
         if (o->ftz) r = flushed(r);
         if (o->sat) r = r > 0 ? r < 1 ? r : 1 : 0; /* NaN becomes 0 */
@@ -200,7 +211,7 @@ static enum flow any_half(struct warp *w, const struct ptx_op *o, uint32_t mask)
 /* ---- building ---- */
 
 static run_fn *fast_f32(const struct ptx_op *o) {
-    if (o->ftz || o->sat) return any_f32;
+    if (o->ftz || o->sat || o->immediate) return any_f32;
     switch (o->mode) {
     case ADD:
         return add_f32;
@@ -224,9 +235,9 @@ bool build_float(struct build *b, const char *name) {
     o->mode = -1;
     for (int i = 0; i < N_FLOAT; i++)
         if (strcmp(float_ops[i].name, name) == 0) o->mode = i;
-    if (o->mode < 0 || has_mod(b, "rz") || has_mod(b, "rm") || has_mod(b, "rp") || has_mod(b, "xorsign") ||
-        has_mod(b, "relu") || (o->from != PTX_NONE))
-        return false;
+    o->immediate = has_mod(b, "rz") ? FE_TOWARDZERO : has_mod(b, "rm") ? FE_DOWNWARD : has_mod(b, "rp") ? FE_UPWARD : 0;
+    if (o->mode < 0 || has_mod(b, "xorsign") || has_mod(b, "relu") || o->from != PTX_NONE) return false;
+    if (o->immediate && (o->type != PTX_F32 || o->mode > RCP)) return false;
     if (o->mode == FMA && b->n_arg == 3) return false;
     o->n = (has_mod(b, "NaN") ? KEEP_NAN : 0) | (has_mod(b, "approx") || has_mod(b, "full") ? APPROX : 0);
     o->info.opcode_class = o->mode >= SQRT || o->mode == DIV ? EMU_CLASS_SPECIAL : EMU_CLASS_FLOAT;
