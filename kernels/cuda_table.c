@@ -1,10 +1,9 @@
 #include "cuda_bodies.h"
 
-/* A row is entered when the body lands. */
 static const struct nt_ops bodies = {
     .embed = nt_embed_cuda,
     .rmsnorm = nt_rmsnorm_cuda,
-    /* .gemm = nt_gemm_cuda, */
+    .gemm = nt_gemm_cuda,
     .rope_kv = nt_rope_kv_cuda,
     .attention = nt_attention_cuda,
     .logit_stats = nt_logit_stats_cuda,

@@ -1,0 +1,87 @@
+/* Launches of gemm: which tile takes which shape. */
+#include "cuda_bodies.h"
+#include "gemm_cublaslt.h"
+#include "gemm_cuda.h"
+
+struct tile {
+    enum nt_cuda_kernel kernel;
+    int32_t rows, cols, threads;
+    size_t shared;
+};
+
+#define TILE(rows, cols, depth, stages, warps_m, warps_n)                                                              \
+    {NT_CUDA_gemm_##rows##x##cols, (rows), (cols), 32 * (warps_m) * (warps_n),                                         \
+     NT_GEMM_SHARED(rows, cols, depth, stages)},
+static const struct tile tiles[] = {NT_GEMM_TILES(TILE)};
+#undef TILE
+enum { N_TILES = sizeof tiles / sizeof tiles[0] };
+
+/* The dynamic shared memory that cuda_kernels.def grants. */
+#define NT_CUDA_KERNEL(image, name, max_dynamic_shared) enum { granted_##name = (max_dynamic_shared) };
+#include "cuda_kernels.def"
+#undef NT_CUDA_KERNEL
+#define CHECK(rows, cols, depth, stages, warps_m, warps_n)                                                             \
+    _Static_assert(granted_gemm_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages), "as cuda_kernels.def");
+NT_GEMM_TILES(CHECK)
+#undef CHECK
+
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+static int64_t blocks_of(const struct tile *tile, int32_t n_tok, int32_t n) {
+    return ceil_div(n_tok, tile->rows) * ceil_div(n, tile->cols);
+}
+
+/* The largest tile that is at least half full of rows and gives every multiprocessor a block; where no tile does, the
+ * one with the most blocks. Only time depends on it. */
+static const struct tile *choose(int32_t n_tok, int32_t n, int32_t n_sm) {
+    const struct tile *best = &tiles[0];
+    for (int i = 0; i < N_TILES; i++) {
+        const struct tile *tile = &tiles[i];
+        if (tile->rows > 16 && n_tok <= tile->rows / 2) continue;
+        const int64_t blocks = blocks_of(tile, n_tok, n);
+        /* fewer, larger blocks read x and w less often: taken as soon as no multiprocessor goes without */
+        if (blocks >= n_sm || blocks >= blocks_of(best, n_tok, n)) best = tile;
+    }
+    return best;
+}
+
+static nt_status check_shape(const struct nt_gemm_args *args) {
+    const struct nt_packed *w = args->w;
+    if (w->format != NT_WEIGHT_BF16_ROWS)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA reads weights as bf16 rows, not format %d", (int)w->format);
+    if (w->k % 2 != 0 || args->ldx % 2 != 0 || ((uintptr_t)args->x & 3) != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA loads pairs of x: k %d and ldx %lld must be even", w->k,
+                       (long long)args->ldx);
+    if (((uintptr_t)w->data & 15) != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA: weights must begin at a multiple of 16 bytes");
+    const bool gated = args->out == NT_GEMM_SWIGLU_BF16 || args->out == NT_GEMM_GEGLU_BF16;
+    if (gated && w->n % NT_PANEL != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA: %d gate and up rows are not whole panels of %d", w->n,
+                       NT_PANEL);
+    return NT_OK;
+}
+
+nt_status nt_gemm_cuda(struct nt_backend *be, const struct nt_gemm_args *args) {
+    if (args->n_tok == 0) return NT_OK;
+    if (nt_cublaslt_takes(be, args)) return nt_cublaslt_gemm(be, args);
+    NT_TRY(check_shape(args));
+    const struct nt_packed *w = args->w;
+    const struct tile *tile = choose(args->n_tok, w->n, be->cuda->facts.n_sm);
+    const struct nt_gemm_cuda a = {.x = args->x,
+                                   .w = w->data,
+                                   .bias = args->bias,
+                                   .y = args->y,
+                                   .ldx = args->ldx,
+                                   .ldy = args->ldy,
+                                   .n_tok = args->n_tok,
+                                   .n = w->n,
+                                   .n_pad = (int32_t)(ceil_div(w->n, NT_PANEL) * NT_PANEL),
+                                   .k = w->k,
+                                   .k_pad = (int32_t)(ceil_div(w->k, 8) * 8),
+                                   .row_tiles = (int32_t)ceil_div(args->n_tok, tile->rows),
+                                   .col_tiles = (int32_t)ceil_div(w->n, tile->cols),
+                                   .out = (int32_t)args->out};
+    return NT_CUDA_LAUNCH(be, tile->kernel, blocks_of(tile, args->n_tok, w->n), 1, 1, tile->threads, tile->shared, &a);
+}

@@ -1,0 +1,37 @@
+/* What gemm.cu and gemm_cuda.c agree on: the tiles, and the kernels' struct.
+ *
+ * NT_GEMM_TILES has a row per kernel nt_gemm_<rows>x<cols>: tile of y, k of a stage, stages in shared memory, warps
+ * along the rows and along the columns. The choice of a tile never changes a bit: every element is one chain of mma
+ * over k in steps of 16, ascending from zero, in all of them. Pointers are device memory. No state; errors are the
+ * launcher's. */
+#ifndef NT_GEMM_CUDA_H
+#define NT_GEMM_CUDA_H
+
+#include "ops.h"
+
+/* X(rows, cols, depth, stages, warps_m, warps_n) */
+#define NT_GEMM_TILES(X)                                                                                               \
+    X(16, 32, 64, 6, 1, 1)                                                                                             \
+    X(16, 128, 64, 4, 1, 4)                                                                                            \
+    X(32, 64, 64, 4, 1, 2)                                                                                             \
+    X(64, 64, 64, 4, 2, 2)                                                                                             \
+    X(64, 128, 64, 3, 2, 2)                                                                                            \
+    X(128, 128, 32, 4, 2, 4)                                                                                           \
+    X(128, 256, 32, 4, 2, 4)
+
+#define NT_GEMM_SHARED(rows, cols, depth, stages) ((stages) * ((rows) + (cols)) * (depth)*2)
+
+enum { NT_GEMM_GROUP = 8 }; /* row tiles that pass over the columns together and share weights and x in L2 */
+
+struct nt_gemm_cuda {
+    const nt_bf16 *x;  // [n_tok, k]
+    const nt_bf16 *w;  // [n_pad, k_pad], padding is 0
+    const float *bias; // [n] or NULL
+    void *y;           // [n_tok, n or n/2]
+    int64_t ldx, ldy;
+    int32_t n_tok, n, n_pad, k, k_pad;
+    int32_t row_tiles, col_tiles;
+    int32_t out; /* enum nt_gemm_out */
+};
+
+#endif
