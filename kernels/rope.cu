@@ -30,47 +30,57 @@ template <bool TWO> NT_DEVICE int32_t column(int p) {
     return TWO ? (p / 2) * 2 * NT_WARP + 2 * nt_lane() + p % 2 : p * NT_WARP + nt_lane();
 }
 
+/* Elements j and, when TWO, j + 1. */
+template <bool TWO> NT_DEVICE float2 load_two(const float *from, int32_t j) {
+    return TWO ? *(const float2 *)(from + j) : make_float2(from[j], 0);
+}
+
 /* The head's values after norm and rotation: low[p] at column j, high[p] at j + half; 0 beyond. */
 template <bool TWO> NT_DEVICE void compute_head(const struct head_work *w, float low[PAIRS], float high[PAIRS]) {
     const int32_t half = w->d_head / 2;
+    enum { STEP = TWO ? 2 : 1 };
+    float2 a[PAIRS], b[PAIRS]; /* element p in .x, p + 1 in .y */
 #pragma unroll
-    for (int p = 0; p < PAIRS; p++) {
+    for (int p = 0; p < PAIRS; p += STEP) {
         const int32_t j = column<TWO>(p);
-        if (TWO && p % 2) continue;
-        float2 a = make_float2(0, 0), b = a;
-        if (j < half) {
-            a = TWO ? *(const float2 *)(w->x + j) : make_float2(w->x[j], 0);
-            b = TWO ? *(const float2 *)(w->x + j + half) : make_float2(w->x[j + half], 0);
-        }
-        low[p] = a.x;
-        high[p] = b.x;
-        if (TWO) {
-            low[p + 1] = a.y;
-            high[p + 1] = b.y;
-        }
+        a[p] = b[p] = make_float2(0, 0);
+        if (j >= half) continue;
+        a[p] = load_two<TWO>(w->x, j);
+        b[p] = load_two<TWO>(w->x, j + half);
     }
     if (w->norm) {
         float sum = 0;
 #pragma unroll
-        for (int p = 0; p < PAIRS; p++) sum = fmaf(high[p], high[p], fmaf(low[p], low[p], sum));
+        for (int p = 0; p < PAIRS; p += STEP)
+            sum = fmaf(b[p].y, b[p].y, fmaf(a[p].y, a[p].y, fmaf(b[p].x, b[p].x, fmaf(a[p].x, a[p].x, sum))));
         sum = nt_warp_sum(sum);
         const float s = __frcp_rn(__fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)w->d_head), w->eps)));
 #pragma unroll
-        for (int p = 0; p < PAIRS; p++) {
+        for (int p = 0; p < PAIRS; p += STEP) {
             const int32_t j = column<TWO>(p);
             if (j >= half) continue;
-            low[p] = low[p] * s * w->norm[j];
-            high[p] = high[p] * s * w->norm[j + half];
+            const float2 na = load_two<TWO>(w->norm, j), nb = load_two<TWO>(w->norm, j + half);
+            a[p] = make_float2(a[p].x * s * na.x, a[p].y * s * na.y);
+            b[p] = make_float2(b[p].x * s * nb.x, b[p].y * s * nb.y);
         }
     }
     if (w->cos) {
 #pragma unroll
-        for (int p = 0; p < PAIRS; p++) {
+        for (int p = 0; p < PAIRS; p += STEP) {
             const int32_t j = column<TWO>(p);
             if (j >= half) continue;
-            const float a = low[p], b = high[p], c = w->cos[j], s = w->sin[j];
-            low[p] = a * c - b * s;
-            high[p] = b * c + a * s;
+            const float2 c = load_two<TWO>(w->cos, j), s = load_two<TWO>(w->sin, j), x = a[p], y = b[p];
+            a[p] = make_float2(x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y);
+            b[p] = make_float2(y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y);
+        }
+    }
+#pragma unroll
+    for (int p = 0; p < PAIRS; p += STEP) {
+        low[p] = a[p].x;
+        high[p] = b[p].x;
+        if (TWO) {
+            low[p + 1] = a[p].y;
+            high[p + 1] = b[p].y;
         }
     }
 }

@@ -253,11 +253,13 @@ NT_DEVICE int32_t pick_in_row(const struct truncated_row *t, struct pick *s) {
     const uint64_t seed = t->a->op.seed[t->r], stream = t->a->op.stream[t->r];
     struct nt_best best = nt_best_none();
     for (int32_t v0 = 4 * (int32_t)threadIdx.x; v0 < n; v0 += 4 * NT_TOPK_THREADS) {
+        const float4 x = nt_load_logits4(t->row.row, v0, n);
+        const float y[4] = {x.x, x.y, x.z, x.w};
         uint64_t word[4];
         bool any = false;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            word[i] = v0 + i < n ? nt_word_at(&t->row, v0 + i) : 0;
+        for (int i = 0; i < 4; i++) { /* -inf beyond the row is below every floor */
+            word[i] = nt_logit_word(__fmul_rn(y[i], u->inv_temp), v0 + i);
             any |= word[i] >= low;
         }
         if (!any) continue;
