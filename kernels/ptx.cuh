@@ -6,6 +6,7 @@
  * n = g; C element i of 4: row g + (i >= 2 ? 8 : 0), column 2t + (i & 1). ldmatrix: matrix q of a x4 has its row addresses
  * in lanes 8q .. 8q + 7; lane l receives row l / 4, columns 2 (l % 4), + 1 (.trans: row and column exchanged).
  * cp.async: 16 bytes, both addresses divisible by 16; bytes after the first n are written as zeros.
+ * The part for sm_90a compiles to nothing unless used.
  * Memory clobbers keep the compiler from moving accesses across copies and waits. Source: PTX ISA 8.x. */
 #ifndef NT_PTX_CUH
 #define NT_PTX_CUH
@@ -56,6 +57,113 @@ NT_DEVICE void nt_mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32_
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+
+/* ---- sm_90a: barriers in shared memory, tensor copies, wgmma ---- */
+
+/* An mbarrier is 8 bytes of shared memory. Its phase ends when `count` arrivals and all expected bytes have come. */
+NT_DEVICE void nt_mbarrier_init(uint32_t at, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at), "r"(count) : "memory");
+}
+/* By who initialised, before the barrier of the block: copies may use the mbarriers after it. */
+NT_DEVICE void nt_mbarrier_init_fence(void) {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+NT_DEVICE void nt_mbarrier_arrive(uint32_t at) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at) : "memory");
+}
+/* Arrives, and `bytes` more must come before the phase ends. */
+NT_DEVICE void nt_mbarrier_arrive_expect(uint32_t at, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+}
+/* Until the phase of this parity has ended (a new mbarrier is in phase 0, so parity 1 passes at once). */
+NT_DEVICE void nt_mbarrier_wait(uint32_t at, uint32_t parity) {
+    uint32_t done = 0;
+    while (!done) {
+        asm volatile("{\n.reg .pred p;\n"
+                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done)
+                     : "r"(at), "r"(parity)
+                     : "memory");
+    }
+}
+/* The box at column c0, row c1 of a tensor map, to shared memory; counts its bytes, zeros beyond the tensor too. */
+NT_DEVICE void nt_tensor_copy_2d(uint32_t to, const void *map, int32_t c0, int32_t c1, uint32_t mbarrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
+                 "[%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(map), "r"(c0), "r"(c1), "r"(mbarrier)
+                 : "memory");
+}
+NT_DEVICE void nt_tensor_map_prefetch(const void *map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+/* True in one lane of the warp. */
+NT_DEVICE bool nt_elect(void) {
+    uint32_t chosen;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(chosen));
+    return chosen != 0;
+}
+/* All warps of a warpgroup: registers of each of its threads from now on. */
+template <int N> NT_DEVICE void nt_registers_raise(void) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N> NT_DEVICE void nt_registers_lower(void) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+/* Descriptor of a tile whose lines of 64 bf16 (128 bytes) follow each other with the 128-byte swizzle; 8 lines are 1024
+ * bytes and begin at a multiple of that. 16 columns further: + 2. (PTX ISA, "Matrix Descriptor", K-major.) */
+NT_DEVICE uint64_t nt_wgmma_tile(uint32_t at) {
+    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+}
+/* Before the first wgmma and whenever other code touched the accumulators. */
+NT_DEVICE void nt_wgmma_fence(void) {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+NT_DEVICE void nt_wgmma_commit(void) {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+/* Until at most N of this warpgroup's newest groups are under way. */
+template <int N> NT_DEVICE void nt_wgmma_wait(void) {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+/* After a wait: reads of the accumulators stay behind it. */
+template <int COUNT> NT_DEVICE void nt_wgmma_settle(float *d) {
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+/* Accumulators of wgmma, 16 at a time: in the text of the instruction, and as operands. */
+#define NT_WGMMA_D0 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define NT_WGMMA_D1 "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define NT_WGMMA_D2 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define NT_WGMMA_D3 "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define NT_WGMMA_D4 "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
+#define NT_WGMMA_D5 "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
+#define NT_WGMMA_D6 "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111"
+#define NT_WGMMA_D7 "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+#define NT_WGMMA_F4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define NT_WGMMA_F8(i) NT_WGMMA_F4(i), NT_WGMMA_F4(i + 4)
+#define NT_WGMMA_F32(i) NT_WGMMA_F8(i), NT_WGMMA_F8(i + 8), NT_WGMMA_F8(i + 16), NT_WGMMA_F8(i + 24)
+/* d (+)= a b^T: 64 x 16 times 16 x n, n / 2 accumulators a thread. Of thread T of the warpgroup, w = T / 32, l = T % 32,
+ * value v: row 16 w + l / 4 + 8 (v / 2 % 2), column 8 (v / 4) + 2 (l % 4) + v % 2. accumulate 0: d is not read. */
+template <int N> NT_DEVICE void nt_wgmma_bf16(float *d, uint64_t a, uint64_t b, int accumulate);
+#define NT_WGMMA(n, names, ia, ib, ip, ...)                                                                            \
+    template <> __device__ __forceinline__ void nt_wgmma_bf16<n>(float *d, uint64_t a, uint64_t b, int accumulate) {   \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ip ", 0;\n"                                                 \
+                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names "}, %" #ia ", %" #ib           \
+                     ", p, 1, 1, 0, 0;\n}"                                                                             \
+                     : __VA_ARGS__                                                                                     \
+                     : "l"(a), "l"(b), "r"(accumulate));                                                               \
+    }
+NT_WGMMA(32, NT_WGMMA_D0, 16, 17, 18, NT_WGMMA_F8(0), NT_WGMMA_F8(8))
+NT_WGMMA(64, NT_WGMMA_D0 "," NT_WGMMA_D1, 32, 33, 34, NT_WGMMA_F32(0))
+NT_WGMMA(128, NT_WGMMA_D0 "," NT_WGMMA_D1 "," NT_WGMMA_D2 "," NT_WGMMA_D3, 64, 65, 66, NT_WGMMA_F32(0),
+         NT_WGMMA_F32(32))
+NT_WGMMA(256,
+         NT_WGMMA_D0 "," NT_WGMMA_D1 "," NT_WGMMA_D2 "," NT_WGMMA_D3 "," NT_WGMMA_D4 "," NT_WGMMA_D5 "," NT_WGMMA_D6
+                     "," NT_WGMMA_D7,
+         128, 129, 130, NT_WGMMA_F32(0), NT_WGMMA_F32(32), NT_WGMMA_F32(64), NT_WGMMA_F32(96))
+#undef NT_WGMMA
 
 /* ---- flags between devices ---- */
 
