@@ -2,6 +2,7 @@
  * Synchronization: atom, red, fence". Every access goes through the checks of the driver half. */
 #include <string.h>
 
+#include "hopper.h"
 #include "lanes.h"
 
 uint64_t op_address(const struct warp *w, const struct ptx_op *o, uint32_t lane) {
@@ -33,6 +34,10 @@ static void *param_at(struct warp *w, const struct ptx_op *o, uint32_t lane, uin
     return NULL;
 }
 
+static bool writes(enum emu_access access) {
+    return access == EMU_WRITE || access == EMU_ATOMIC || access == EMU_ASYNC_WRITE || access == EMU_STRONG_WRITE;
+}
+
 void *emu_at(struct warp *w, const struct ptx_op *o, uint32_t lane, enum emu_space space, uint64_t address,
              int32_t bytes, enum emu_access access) {
     const struct emu_launch *launch = w->run->launch;
@@ -50,11 +55,12 @@ void *emu_at(struct warp *w, const struct ptx_op *o, uint32_t lane, enum emu_spa
     switch (space) {
     case EMU_SPACE_SHARED:
         if (!emu_check_shared(&where, access, (uint32_t)address, (size_t)bytes)) return NULL;
+        if (w->run->code->async_proxy && writes(access)) proxy_note_write(w, lane, (uint32_t)address, bytes);
         return w->block->shared + (uint32_t)address;
     case EMU_SPACE_LOCAL:
         return local_at(w, o, lane, address, bytes);
     case EMU_SPACE_PARAM:
-        return param_at(w, o, lane, address, bytes, access == EMU_READ);
+        return param_at(w, o, lane, address, bytes, !writes(access));
     default:
         return emu_check_global(&where, access, address, (size_t)bytes) ? (void *)(uintptr_t)address : NULL;
     }
@@ -96,7 +102,7 @@ static enum flow ld(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     count(w, o, mask, bytes, false);
     w->yields = o->mode;
     EACH_LANE(l, mask) {
-        const uint8_t *from = emu_at(w, o, l, o->space, op_address(w, o, l), bytes, EMU_READ);
+        const uint8_t *from = emu_at(w, o, l, o->space, op_address(w, o, l), bytes, (enum emu_access)o->immediate);
         uint8_t copy[64];
         if (from == NULL) continue;
         memcpy(copy, from, (size_t)bytes); /* the destination may be the address */
@@ -109,7 +115,7 @@ static enum flow st(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     const int32_t element = type_bytes(o->type), n = o->n_src - 1, bytes = element * n;
     count(w, o, mask, bytes, true);
     EACH_LANE(l, mask) {
-        uint8_t *to = emu_at(w, o, l, o->space, op_address(w, o, l), bytes, EMU_WRITE);
+        uint8_t *to = emu_at(w, o, l, o->space, op_address(w, o, l), bytes, (enum emu_access)o->immediate);
         for (int32_t i = 0; i < n && to != NULL; i++) {
             const uint64_t v = lane_value(w, &o->src[1 + i], (int)l);
             memcpy(to + i * element, &v, (size_t)element);
@@ -156,7 +162,9 @@ static bool build_ld(struct build *b) {
     struct ptx_op *o = b->o;
     if (!set_class(b) || b->n_arg < 2 || !take_address(b, 1)) return false;
     o->run = ld;
-    o->mode = has_mod(b, "volatile") || has_mod(b, "acquire") || has_mod(b, "relaxed");
+    const bool strong = has_mod(b, "acquire") || has_mod(b, "relaxed");
+    o->mode = strong || has_mod(b, "volatile");
+    o->immediate = strong ? EMU_STRONG_READ : EMU_READ;
     const struct arg *d = &b->arg[0];
     const int32_t n = d->kind == ARG_VEC ? d->n_vec : 1;
     if (!vector_length_fits(b, n)) return false;
@@ -172,6 +180,7 @@ static bool build_st(struct build *b) {
     struct ptx_op *o = b->o;
     if (!set_class(b) || b->n_arg < 2 || !take_address(b, 0) || has_mod(b, "async")) return false;
     o->run = st;
+    o->immediate = has_mod(b, "release") || has_mod(b, "relaxed") ? EMU_STRONG_WRITE : EMU_WRITE;
     const struct arg *s = &b->arg[1];
     const int32_t n = s->kind == ARG_VEC ? s->n_vec : 1;
     if (!vector_length_fits(b, n)) return false;
@@ -320,6 +329,15 @@ static enum flow nothing(struct warp *w, const struct ptx_op *o, uint32_t mask) 
     w->yields = true;
     return FLOW_NEXT;
 }
+static enum flow fence_async(struct warp *w, const struct ptx_op *o, uint32_t mask) {
+    (void)o;
+    proxy_fence(w, mask);
+    return FLOW_NEXT;
+}
+static bool build_fence(struct build *b) {
+    b->o->run = has_mod(b, "proxy") ? fence_async : nothing;
+    return true;
+}
 static bool build_nothing(struct build *b) {
     b->o->run = nothing;
     return true;
@@ -341,7 +359,7 @@ const struct opcode mem_opcodes[] = {
     {"cvta.to",       build_cvta_to,      EMU_CLASS_ALU    },
     {"isspacep",      build_isspacep,     EMU_CLASS_ALU    },
     {"membar",        build_nothing,      EMU_CLASS_BARRIER},
-    {"fence",         build_nothing,      EMU_CLASS_BARRIER},
+    {"fence",         build_fence,        EMU_CLASS_BARRIER},
     {"prefetch",      build_nothing,      EMU_CLASS_OTHER  },
     {"prefetchu",     build_nothing,      EMU_CLASS_OTHER  },
     {"discard",       build_nothing,      EMU_CLASS_OTHER  },

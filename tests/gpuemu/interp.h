@@ -73,11 +73,14 @@ struct ptx_op {
     bool pred_not, not_src; /* not_src: a predicate operand is negated */
     bool ftz, sat;
     enum ptx_type type, from; /* from: cvt's and set's source */
+    enum ptx_type b_type;     /* of wgmma's B */
     int32_t mode;             /* what the operation wants: comparison, rounding, variant */
     int32_t n;                /* and a number of it: vector length, bytes, group count */
     enum emu_space space;
     int64_t offset; /* of an address; src[0] is its base unless none */
     int64_t immediate;
+    struct ptx_ref *many; /* accumulators of wgmma, owned */
+    int32_t n_many;
     int32_t target;   /* of a branch */
     int64_t executed; /* by lanes, in this launch */
 };
@@ -91,6 +94,7 @@ struct ptx_code {
     int32_t n_constant, cap_constant;
     int32_t dynamic_align;
     int32_t dynamic_at; /* of extern .shared, -1: none declared */
+    bool async_proxy;   /* bulk copies or wgmma work on shared memory */
 };
 
 /* ---- special registers: words of the register file that are filled at the start of a block ---- */
@@ -155,8 +159,8 @@ struct warp {
     struct part part[32];
     int32_t n_part, current; /* the part that runs */
     struct copies copies[32];
-    bool yields; /* the running operation looked at what others may change: let them run */
-    void *hopper;
+    bool yields;         /* the running operation looked at what others may change: let them run */
+    struct wgmma *wgmma; /* wgmma.c */
 };
 
 struct barrier {
@@ -176,8 +180,8 @@ struct run { /* of one block */
     bool stop;     /* something fatal was reported */
     bool progress; /* since the spinners were last woken */
     uint64_t random;
-    int64_t executed, budget;
-    void *hopper; /* state of mbarriers, TMA, wgmma (hopper.c) */
+    int64_t executed, budget, reports; /* operations, their limit; reports before this block */
+    struct bulk *bulk;                 /* bulk.c */
 };
 
 static inline const uint32_t *lanes32(const struct warp *w, const struct ptx_ref *r) {
@@ -243,10 +247,6 @@ void copies_finish(struct warp *w, uint32_t lane, int32_t keep_groups);
 void copies_some(struct warp *w); /* random timing: perhaps one */
 void copies_release(struct warp *w);
 
-/* ---- hopper.c: mbarriers, bulk copies, wgmma; may be absent ---- */
-bool hopper_progress(struct run *r) __attribute__((weak)); /* performs one pending transfer: false when none is left */
-void hopper_block_end(struct run *r) __attribute__((weak));
-
 /* ---- building (ptx_build.c) ---- */
 
 enum arg_kind { ARG_REF, ARG_VEC, ARG_ADDRESS, ARG_NAME, ARG_NONE };
@@ -296,6 +296,5 @@ struct opcode {
     enum emu_class class;
 };
 extern const struct opcode alu_opcodes[], float_opcodes[], cvt_opcodes[], mem_opcodes[], flow_opcodes[], warp_opcodes[],
-    tensor_opcodes[], async_opcodes[];
-extern const struct opcode hopper_opcodes[] __attribute__((weak));
+    tensor_opcodes[], async_opcodes[], mbarrier_opcodes[], bulk_opcodes[], wgmma_opcodes[];
 bool build_op(struct build *b, char *opcode);

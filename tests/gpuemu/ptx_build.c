@@ -129,8 +129,9 @@ static const struct opcode *find_in(const struct opcode *rows, const char *name)
 }
 
 static const struct opcode *find_opcode(const char *name) {
-    const struct opcode *const tables[] = {alu_opcodes,  float_opcodes, cvt_opcodes,    mem_opcodes,   flow_opcodes,
-                                           warp_opcodes, async_opcodes, tensor_opcodes, hopper_opcodes};
+    const struct opcode *const tables[] = {alu_opcodes,      float_opcodes, cvt_opcodes,   mem_opcodes,
+                                           flow_opcodes,     warp_opcodes,  async_opcodes, tensor_opcodes,
+                                           mbarrier_opcodes, bulk_opcodes,  wgmma_opcodes};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
         const struct opcode *row = find_in(tables[i], name);
         if (row != NULL) return row;

@@ -732,7 +732,10 @@ struct emu_module *emu_module_load(const char *text, int32_t device, int32_t *ta
 void emu_module_free(struct emu_module *m) {
     for (int32_t k = 0; k < m->n_kernel; k++) {
         struct ptx_code *c = m->kernel[k];
-        for (int32_t i = 0; i < c->n_op; i++) free((void *)(uintptr_t)c->op[i].info.text);
+        for (int32_t i = 0; i < c->n_op; i++) {
+            free((void *)(uintptr_t)c->op[i].info.text);
+            free(c->op[i].many);
+        }
         free(c->op);
         free(c->constant);
         free((void *)(uintptr_t)c->kernel.name);

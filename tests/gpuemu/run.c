@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "interp.h"
+#include "hopper.h"
 
 enum { BUDGET_BITS = 33 }; /* operations of warps in one block: beyond, it runs without end */
 
@@ -124,6 +124,8 @@ enum flow barrier_arrive(struct warp *w, const struct ptx_op *o, uint32_t mask, 
 
 void lanes_exit(struct warp *w, uint32_t mask) {
     w->live &= ~mask;
+    for (int32_t i = 0; i < w->n_part; i++) /* who waited for these lanes looks again */
+        if (w->part[i].state == PART_WANTS_LANES) w->part[i].state = PART_READY;
     for (int32_t id = 0; id < 16; id++)
         if (w->run->barrier[id].arrived > 0 && w->run->barrier[id].expected == 0) (void)try_open(w->run, id);
 }
@@ -196,11 +198,14 @@ static void describe_part(const struct run *r, const struct warp *w, const struc
 }
 
 static void report_deadlock(struct run *r) {
+    r->stop = true;
+    if (emu_report_total() > r->reports) return; /* what was reported is the cause */
     char text[900] = "";
     const struct warp *first = NULL;
     const struct part *of = NULL;
     for (int32_t i = 0; i < r->block.n_warp; i++)
         for (int32_t j = 0; j < r->warp[i].n_part; j++) {
+            if (r->warp[i].part[j].mask == 0) continue;
             describe_part(r, &r->warp[i], &r->warp[i].part[j], text, sizeof text);
             if (first == NULL) first = &r->warp[i], of = &first->part[j];
         }
@@ -211,7 +216,6 @@ static void report_deadlock(struct run *r) {
             snprintf(barriers + strlen(barriers), 50, "; barrier %d has %d of %d threads", id, r->barrier[id].arrived,
                      r->barrier[id].expected > 0 ? r->barrier[id].expected : live_threads(r));
     emu_report(&where, "deadlock: no thread of the block can go on (barrier divergence?)%s%s", barriers, text);
-    r->stop = true;
 }
 
 static bool wake_spinners(struct run *r) {
@@ -254,7 +258,7 @@ static void run_warps(struct run *r) {
             (void)round_of_warps(r);
             continue;
         }
-        const bool transfer = hopper_progress != NULL && hopper_progress(r);
+        const bool transfer = bulk_progress(r);
         if (!transfer && fruitless && !r->progress) {
             report_deadlock(r);
             return;
@@ -317,12 +321,14 @@ static void run_block(struct run *r, uint32_t linear) {
     r->block.index[1] = linear / grid[0] % grid[1];
     r->block.index[2] = linear / grid[0] / grid[1];
     r->executed = 0;
+    r->reports = emu_report_total();
     memset(r->barrier, 0, sizeof r->barrier);
     emu_check_block_begin(&r->block);
     for (int32_t i = 0; i < r->block.n_warp; i++) begin_warp(r, i);
     run_warps(r);
     for (int32_t i = 0; i < r->block.n_warp; i++) copies_release(&r->warp[i]);
-    if (hopper_block_end != NULL) hopper_block_end(r);
+    wgmma_block_end(r);
+    bulk_block_end(r);
     emu_check_block_end(&r->block);
 }
 
