@@ -1,7 +1,8 @@
 /* What embed.cu and embed_cuda.c agree on: block sizes and the piece of a row one block copies.
  *
  * The kernels take the args structs of ops.h by value. Powers of two, so that a piece is whole 16-byte turns of a
- * block. No state; errors are the launcher's. */
+ * block; a piece is large enough to hide its launch and small enough that a few long rows fill the device.
+ * No state; any thread; errors are the launcher's (kernels/embed_cuda.c). */
 #ifndef NT_EMBED_CUDA_H
 #define NT_EMBED_CUDA_H
 

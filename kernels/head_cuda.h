@@ -1,7 +1,8 @@
 /* What head.cu and head_cuda.c agree on: the tile, and the kernels' struct.
  *
- * The best pair of each row of each tile lies in the backend's workspace. Pointers are device memory. No state; errors
- * are the launcher's. */
+ * The best pair of each row of each tile lies in the backend's workspace until the joining kernel has read it.
+ * Pointers are device memory. Three stages of 24 KiB leave room for two blocks on a multiprocessor of every device from
+ * sm_80. No state; any thread; errors are the launcher's (kernels/head_cuda.c). */
 #ifndef NT_HEAD_CUDA_H
 #define NT_HEAD_CUDA_H
 

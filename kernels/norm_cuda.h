@@ -1,7 +1,8 @@
 /* What norm.cu and norm_cuda.c agree on: which kernel takes which width.
  *
  * The choice, the threads and with them the order of a row's sum depend on d_model alone. The kernels take
- * struct nt_rmsnorm_args (ops.h) by value. No state; errors are the launcher's. */
+ * struct nt_rmsnorm_args (ops.h) by value. The all-reduce fused with the norm takes the same threads, so that its bits
+ * are the same. No state; any thread; errors are the launcher's (kernels/norm_cuda.c). */
 #ifndef NT_NORM_CUDA_H
 #define NT_NORM_CUDA_H
 

@@ -1,7 +1,8 @@
 /* What sample.cu and sample_cuda.c agree on: the parts of a row and the kernels' struct.
  *
  * Parts and group maxima lie in the backend's workspace. Per row parameters are device memory, read by the kernels, so
- * a captured step may change them. No state; errors are the launcher's. */
+ * a captured step may change them: which rule a row follows costs nothing on the host.
+ * No state; any thread; errors are the launcher's (kernels/sample_cuda.c). */
 #ifndef NT_SAMPLE_CUDA_H
 #define NT_SAMPLE_CUDA_H
 

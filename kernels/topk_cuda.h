@@ -1,7 +1,8 @@
 /* What topk.cu and topk_cuda.c agree on: group and candidate sizes, and the kernels' struct.
  *
  * The maxima of groups of NT_TOPK_GROUP neighbouring logits lie in the backend's workspace, padded to whole chunks of
- * logits_cuda.h. No state; errors are the launcher's. */
+ * logits_cuda.h. 4096 words of 8 bytes fit into shared memory without asking for more than every kernel may have.
+ * No state; any thread; errors are the launcher's (kernels/topk_cuda.c). */
 #ifndef NT_TOPK_CUDA_H
 #define NT_TOPK_CUDA_H
 
