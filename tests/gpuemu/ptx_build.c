@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "interp.h"
+#include "ptx_symbols.h"
 
 static const struct {
     const char *name;
@@ -60,8 +60,16 @@ bool has_mod(const struct build *b, const char *name) {
 
 /* ---- operands ---- */
 
+static struct constant_slot *recent_slot(struct ptx_code *code, uint64_t value, bool wide) {
+    const uint64_t mixed = (value ^ value >> 32) * 0x9e3779b97f4a7c15u;
+    return &((struct ptx_kernel *)code)->recent[(mixed >> 40) % PTX_RECENT ^ (wide ? 1 : 0)];
+}
+
 struct ptx_ref constant_ref(struct ptx_code *code, uint64_t value, bool wide) {
     const int32_t need = wide ? 2 : 1;
+    struct constant_slot *slot = recent_slot(code, value, wide);
+    if (slot->after > 0 && slot->value == value && slot->wide == wide)
+        return (struct ptx_ref){.at = slot->after - 1, .constant = true, .wide = wide};
     if (code->n_constant + 2 > code->cap_constant) {
         code->cap_constant = code->cap_constant * 2 + 64;
         code->constant = realloc(code->constant, (size_t)code->cap_constant * 32 * sizeof *code->constant);
@@ -77,6 +85,7 @@ struct ptx_ref constant_ref(struct ptx_code *code, uint64_t value, bool wide) {
             to[lane] = (uint32_t)value;
     }
     code->n_constant += need;
+    *slot = (struct constant_slot){.value = value, .after = r.at + 1, .wide = wide};
     return r;
 }
 
@@ -124,7 +133,7 @@ bool take_address(struct build *b, int32_t i) {
 
 static const struct opcode *find_in(const struct opcode *rows, const char *name) {
     for (; rows != NULL && rows->name != NULL; rows++)
-        if (strcmp(rows->name, name) == 0) return rows;
+        if (rows->name[0] == name[0] && strcmp(rows->name, name) == 0) return rows;
     return NULL;
 }
 

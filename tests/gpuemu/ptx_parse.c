@@ -18,7 +18,7 @@ struct branch {
 };
 
 struct emu_module {
-    struct ptx_code **kernel;
+    struct ptx_kernel **kernel;
     int32_t n_kernel;
     struct variable {
         char *name;
@@ -26,9 +26,10 @@ struct emu_module {
         size_t size;
     } * variable;
     int32_t n_variable;
-    char **file; /* by .file number */
+    char **file; /* by .file number: the last part of the path */
     int32_t n_file;
     char *text; /* without comments; the operations' texts are cut out of copies */
+    struct parser *parser;
 };
 
 struct parser {
@@ -130,10 +131,12 @@ static int32_t register_words(struct parser *p, enum ptx_type type) {
     return word;
 }
 
-static void add_register(struct parser *p, const char *name, enum ptx_type type) {
+static void add_registers(struct parser *p, const char *name, enum ptx_type type, int32_t count) {
     struct symbol *s = symbol_add(&p->symbols, name, SYMBOL_REGISTER);
     s->type = type;
     s->ref = (struct ptx_ref){.at = register_words(p, type), .wide = is_wide(type)};
+    s->count = count;
+    for (int32_t i = 1; i < count; i++) (void)register_words(p, type);
 }
 
 /* ".reg .b32 %r<45>;" or ".reg .pred p, q;" */
@@ -146,17 +149,10 @@ static bool parse_registers(struct parser *p, char *text) {
     for (char *save = NULL, *name = strtok_r(text + used, ", ", &save); name != NULL;
          name = strtok_r(NULL, ", ", &save)) {
         char *open = strchr(name, '<');
-        if (open == NULL) {
-            add_register(p, name, type);
-            continue;
-        }
-        const int n = atoi(open + 1);
-        *open = '\0';
-        for (int i = 0; i < n; i++) {
-            char numbered[128];
-            snprintf(numbered, sizeof numbered, "%s%d", name, i);
-            add_register(p, numbered, type);
-        }
+        const int32_t count = open != NULL ? (int32_t)strtol(open + 1, NULL, 10) : 0;
+        if (open != NULL) *open = '\0';
+        if (count < 0 || count > 1 << 20) return fail(p, "%d registers %s", count, name);
+        add_registers(p, name, type, count);
     }
     return true;
 }
@@ -262,9 +258,17 @@ static bool add_local(struct parser *p, const char *text) {
 
 /* ---- kernels ---- */
 
+static void forget_params(struct emu_kernel *k) {
+    free((void *)(uintptr_t)k->param_offset);
+    free((void *)(uintptr_t)k->param_size);
+    k->param_offset = k->param_size = NULL;
+    k->n_param = k->param_bytes = 0;
+}
+
 static bool parse_params(struct parser *p) {
     struct emu_kernel *k = &p->code->kernel;
     int32_t *offset = NULL, *size = NULL;
+    forget_params(k);
     if (!next_is(p, "(")) return true;
     p->at++;
     char text[1024];
@@ -400,14 +404,11 @@ static bool simple_arg(struct parser *p, const char *text, struct arg *a) {
         a->value = 32;
         return a->is_constant = true;
     }
-    for (size_t i = 0; i < sizeof specials / sizeof specials[0]; i++) {
+    enum ptx_type type;
+    if (symbol_register(&p->symbols, text, &a->ref, &type)) return true;
+    for (size_t i = 0; i < sizeof specials / sizeof specials[0] && text[0] == '%'; i++) {
         if (strcmp(text, specials[i].name) != 0) continue;
         a->ref.at = specials[i].word;
-        return true;
-    }
-    const struct symbol *s = symbol_find(&p->symbols, text);
-    if (s != NULL && s->kind == SYMBOL_REGISTER) {
-        a->ref = s->ref;
         return true;
     }
     if (symbol_operand(p, text, a)) return true;
@@ -497,9 +498,11 @@ static bool parse_guard(struct parser *p, char **text, struct ptx_op *o) {
     if (end == NULL) return fail(p, "a guard without an operation");
     *end = '\0';
     o->pred_not = (*text)[1] == '!';
-    const struct symbol *s = symbol_find(&p->symbols, *text + 1 + o->pred_not);
-    if (s == NULL || s->type != PTX_PRED) return fail(p, "%s is not a predicate", *text + 1);
-    o->pred = s->ref.at;
+    struct ptx_ref ref;
+    enum ptx_type type;
+    if (!symbol_register(&p->symbols, *text + 1 + o->pred_not, &ref, &type) || type != PTX_PRED)
+        return fail(p, "%s is not a predicate", *text + 1);
+    o->pred = ref.at;
     *text = trimmed(end + 1);
     return true;
 }
@@ -532,12 +535,11 @@ static bool parse_operation(struct parser *p, char *text) {
 }
 
 static bool parse_loc(struct parser *p) { /* .loc file line column */
-    int file = 0, line = 0;
-    if (sscanf(p->at, ".loc %d %d", &file, &line) != 2) return fail(p, "unreadable .loc");
+    char *end = NULL;
+    const long file = strtol(p->at + strlen(".loc"), &end, 10);
+    p->loc_line = (int32_t)strtol(end, NULL, 10);
+    p->loc_file = file >= 0 && file < p->module->n_file ? p->module->file[file] : NULL;
     skip_line(p);
-    p->loc_file = NULL; /* names come at the end of the text: kept as number until then */
-    p->loc_line = line;
-    p->loc_file = (const char *)(intptr_t)(file + 1);
     return true;
 }
 
@@ -595,7 +597,10 @@ static bool resolve_branches(struct parser *p) {
 /* Module-level shared variables get their places in this kernel. */
 static void place_module_shared(struct parser *p) {
     struct emu_kernel *k = &p->code->kernel;
-    for (struct symbol *s = p->symbols.newest; s != NULL; s = s->older) {
+    const struct symbol *before = ((struct ptx_kernel *)p->code)->before;
+    struct symbol *s = p->symbols.newest;
+    while (s != before) s = s->older;
+    for (; s != NULL; s = s->older) {
         if (s->kind != SYMBOL_SHARED || s->scope != 0 || s->size < 0) continue;
         k->shared_bytes = align_up(k->shared_bytes, 128);
         s->address = (uint64_t)k->shared_bytes;
@@ -623,17 +628,53 @@ static bool parse_body(struct parser *p) {
     return resolve_branches(p);
 }
 
+/* Before the operations: what the launch must know is declared there. */
+static bool parse_declarations(struct parser *p) {
+    scope_begin(&p->symbols);
+    p->at++; /* { */
+    while (next_is(p, ".reg") || next_is(p, ".shared") || next_is(p, ".local") || next_is(p, ".loc"))
+        if (!parse_statement(p)) return false;
+    scope_end(&p->symbols);
+    return true;
+}
+
+static bool skip_body(struct parser *p) {
+    for (int32_t depth = 1; depth > 0; p->at++) {
+        p->at += strcspn(p->at, "{}\n");
+        if (*p->at == '\0') return fail(p, "the text ends inside a kernel");
+        p->line += *p->at == '\n';
+        depth += *p->at == '{' ? 1 : *p->at == '}' ? -1 : 0;
+    }
+    return true;
+}
+
+/* From the parameters on: at first the declarations only, at the first launch everything. */
+static bool parse_from_head(struct parser *p, struct ptx_kernel *k, bool whole) {
+    struct ptx_code *c = p->code = &k->code;
+    p->at = k->head;
+    p->line = k->head_line;
+    p->loc_file = NULL;
+    p->loc_line = 0;
+    c->n_word = (PTX_N_SPECIAL + 1) / 2 * 2;
+    c->kernel.shared_bytes = c->kernel.local_bytes = 0;
+    c->dynamic_at = -1;
+    scope_begin(&p->symbols);
+    place_module_shared(p);
+    bool ok = parse_params(p) && parse_tuning(p) && (*p->at == '{' || fail(p, "no body"));
+    if (ok) ok = whole ? parse_body(p) : parse_declarations(p) && skip_body(p);
+    if (ok) scope_end(&p->symbols);
+    return ok;
+}
+
 static bool parse_entry(struct parser *p) {
     struct emu_module *m = p->module;
-    struct ptx_code *c = p->code = calloc(1, sizeof *c);
-    if (c == NULL) abort();
-    m->kernel = grow(m->kernel, m->n_kernel, sizeof(struct ptx_code *));
-    m->kernel[m->n_kernel++] = c;
-    c->n_word = (PTX_N_SPECIAL + 1) / 2 * 2;
+    struct ptx_kernel *k = calloc(1, sizeof *k);
+    if (k == NULL) abort();
+    struct ptx_code *c = &k->code;
+    m->kernel = grow(m->kernel, m->n_kernel, sizeof(struct ptx_kernel *));
+    m->kernel[m->n_kernel++] = k;
     c->kernel.module = m;
     c->kernel.max_dynamic_shared = -1;
-    c->dynamic_at = -1;
-    p->cap_op = 0;
     char name[512];
     p->at = strstr(p->at, ".entry") + strlen(".entry");
     skip_space(p);
@@ -641,16 +682,31 @@ static bool parse_entry(struct parser *p) {
     snprintf(name, sizeof name, "%.*s", (int)n, p->at);
     p->at += n;
     c->kernel.name = strdup(name);
-    scope_begin(&p->symbols);
-    place_module_shared(p);
-    const bool ok = parse_params(p) && parse_tuning(p) && (*p->at == '{' ? parse_body(p) : fail(p, "no body"));
-    if (ok) scope_end(&p->symbols);
-    if (ok) (void)new_op(p, "exit (end of text)");
-    char text[] = "exit";
-    struct build b = {.o = ok ? &c->op[c->n_op - 1] : NULL, .code = c, .error = p->error, .n_error = p->n_error};
-    const bool ended = ok && build_op(&b, text);
+    k->head = p->at;
+    k->head_line = p->line;
+    k->before = p->symbols.newest;
+    const bool ok = parse_from_head(p, k, false);
     p->code = NULL;
-    return ended;
+    return ok;
+}
+
+bool ptx_complete(struct ptx_code *c) {
+    struct ptx_kernel *k = (struct ptx_kernel *)c;
+    struct parser *p = c->kernel.module->parser;
+    char error[512] = "", text[] = "exit";
+    if (k->complete) return true;
+    p->error = error;
+    p->n_error = sizeof error;
+    p->cap_op = 0;
+    bool ok = !p->failed && parse_from_head(p, k, true);
+    if (ok) {
+        (void)new_op(p, "exit (end of text)");
+        struct build b = {.o = &c->op[c->n_op - 1], .code = c, .error = error, .n_error = sizeof error};
+        ok = build_op(&b, text);
+    }
+    if (!ok) emu_report(NULL, "kernel %s cannot be run: %s", c->kernel.name, error);
+    p->code = NULL;
+    return k->complete = ok;
 }
 
 /* ---- modules ---- */
@@ -666,6 +722,8 @@ static bool parse_file(struct parser *p) { /* .file 1 "name" */
         m->file[m->n_file++] = NULL;
     }
     const char *end = strchr(name, '"');
+    for (const char *c = name; end != NULL && c < end; c++)
+        if (*c == '/') name = c + 1;
     if (end != NULL && m->file[number_of] == NULL) m->file[number_of] = strndup(name, (size_t)(end - name));
     skip_line(p);
     return true;
@@ -701,29 +759,16 @@ static bool module_statement(struct parser *p, int32_t *target) {
     return strstr(text, ".pragma") != NULL || fail(p, "unknown directive: %.80s", text);
 }
 
-static void name_files(struct emu_module *m) {
-    for (int32_t k = 0; k < m->n_kernel; k++)
-        for (int32_t i = 0; i < m->kernel[k]->n_op; i++) {
-            struct emu_instr *info = &m->kernel[k]->op[i].info;
-            const intptr_t file = (intptr_t)info->file - 1;
-            const char *name = file >= 0 && file < m->n_file ? m->file[file] : NULL;
-            const char *slash = name != NULL ? strrchr(name, '/') : NULL;
-            info->file = slash != NULL ? slash + 1 : name;
-        }
-}
-
 struct emu_module *emu_module_load(const char *text, int32_t device, int32_t *target, char *error, size_t n_error) {
     struct emu_module *m = calloc(1, sizeof *m);
     if (m == NULL) abort();
     m->text = without_comments(text);
-    struct parser p = {.at = m->text, .line = 1, .device = device, .module = m, .error = error, .n_error = n_error};
-    symbols_open(&p.symbols);
+    struct parser *p = m->parser = calloc(1, sizeof *p);
+    if (p == NULL) abort();
+    *p = (struct parser){.at = m->text, .line = 1, .device = device, .module = m, .error = error, .n_error = n_error};
+    symbols_open(&p->symbols);
     bool ok = true;
-    for (skip_space(&p); ok && *p.at != '\0'; skip_space(&p)) ok = module_statement(&p, target);
-    symbols_close(&p.symbols);
-    free(p.label);
-    free(p.branch);
-    name_files(m);
+    for (skip_space(p); ok && *p->at != '\0'; skip_space(p)) ok = module_statement(p, target);
     if (ok) return m;
     emu_module_free(m);
     return NULL;
@@ -731,7 +776,7 @@ struct emu_module *emu_module_load(const char *text, int32_t device, int32_t *ta
 
 void emu_module_free(struct emu_module *m) {
     for (int32_t k = 0; k < m->n_kernel; k++) {
-        struct ptx_code *c = m->kernel[k];
+        struct ptx_code *c = &m->kernel[k]->code;
         for (int32_t i = 0; i < c->n_op; i++) {
             free((void *)(uintptr_t)c->op[i].info.text);
             free(c->op[i].many);
@@ -739,9 +784,8 @@ void emu_module_free(struct emu_module *m) {
         free(c->op);
         free(c->constant);
         free((void *)(uintptr_t)c->kernel.name);
-        free((void *)(uintptr_t)c->kernel.param_offset);
-        free((void *)(uintptr_t)c->kernel.param_size);
-        free(c);
+        forget_params(&c->kernel);
+        free(m->kernel[k]);
     }
     for (int32_t i = 0; i < m->n_variable; i++) {
         emu_free_now(m->variable[i].address);
@@ -752,12 +796,16 @@ void emu_module_free(struct emu_module *m) {
     free(m->variable);
     free(m->file);
     free(m->text);
+    symbols_close(&m->parser->symbols);
+    free(m->parser->label);
+    free(m->parser->branch);
+    free(m->parser);
     free(m);
 }
 
 struct emu_kernel *emu_module_kernel(struct emu_module *m, const char *name) {
     for (int32_t k = 0; k < m->n_kernel; k++)
-        if (strcmp(m->kernel[k]->kernel.name, name) == 0) return &m->kernel[k]->kernel;
+        if (strcmp(m->kernel[k]->code.kernel.name, name) == 0) return &m->kernel[k]->code.kernel;
     return NULL;
 }
 

@@ -3,10 +3,14 @@
 
 #include "ptx_symbols.h"
 
-static uint32_t bucket_of(const char *name) {
+static uint32_t hash_of(const char *name, size_t n) {
     uint32_t hash = 2166136261u;
-    for (; *name != '\0'; name++) hash = (hash ^ (uint8_t)*name) * 16777619u;
+    for (size_t i = 0; i < n; i++) hash = (hash ^ (uint8_t)name[i]) * 16777619u;
     return hash % SYMBOL_BUCKETS;
+}
+
+static uint32_t bucket_of(const char *name) {
+    return hash_of(name, strlen(name));
 }
 
 void symbols_open(struct symbols *s) {
@@ -57,4 +61,30 @@ struct symbol *symbol_find(const struct symbols *s, const char *name) {
     struct symbol *at = s->bucket[bucket_of(name)];
     while (at != NULL && strcmp(at->name, name) != 0) at = at->chain;
     return at;
+}
+
+static bool find_in_range(const struct symbols *s, const char *name, struct ptx_ref *ref, enum ptx_type *type) {
+    size_t n = strlen(name);
+    while (n > 0 && name[n - 1] >= '0' && name[n - 1] <= '9') n--;
+    const char *digits = name + n;
+    if (*digits == '\0' || (digits[0] == '0' && digits[1] != '\0')) return false;
+    const long index = strtol(digits, NULL, 10);
+    for (const struct symbol *at = s->bucket[hash_of(name, n)]; at != NULL; at = at->chain) {
+        if (index >= at->count || strncmp(at->name, name, n) != 0 || at->name[n] != '\0') continue;
+        *ref = at->ref;
+        ref->at += (int32_t)index * (ref->wide ? 2 : 1);
+        *type = at->type;
+        return true;
+    }
+    return false;
+}
+
+bool symbol_register(const struct symbols *s, const char *name, struct ptx_ref *ref, enum ptx_type *type) {
+    if (name[0] == '%' && find_in_range(s, name, ref, type)) return true;
+    const struct symbol *one = symbol_find(s, name);
+    if (one == NULL) return find_in_range(s, name, ref, type);
+    if (one->kind != SYMBOL_REGISTER || one->count > 0) return false;
+    *ref = one->ref;
+    *type = one->type;
+    return true;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "hopper.h"
+#include "ptx_symbols.h"
 
 enum { BUDGET_BITS = 33 }; /* operations of warps in one block: beyond, it runs without end */
 
@@ -409,6 +410,7 @@ static uint64_t stride_for(uint64_t n, uint64_t *random) {
 bool emu_run(const struct emu_launch *launch) {
     struct run r;
     const int64_t before = emu_report_total();
+    if (!ptx_complete((struct ptx_code *)launch->kernel)) return false;
     const uint64_t n = (uint64_t)launch->grid[0] * launch->grid[1] * launch->grid[2];
     const int32_t order = emu_options()->order;
     open_run(&r, launch);
