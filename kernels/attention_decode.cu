@@ -101,9 +101,13 @@ extern "C" __global__ void __launch_bounds__(NT_ATTN_MERGE_THREADS) nt_attention
         float y[4];
 #pragma unroll
         for (int e = 0; e < 4; e++) y[e] = __fmul_rn(x[4 * i + e], inverse);
-        if (wide && c < a.d_head) *(uint2 *)(out + c) = make_uint2(nt_bf16_pack(y[0], y[1]), nt_bf16_pack(y[2], y[3]));
+        if (wide) {
+            if (c < a.d_head)
+                __stcg((uint2 *)(out + c), make_uint2(nt_bf16_pack(y[0], y[1]), nt_bf16_pack(y[2], y[3])));
+            continue;
+        }
 #pragma unroll
         for (int e = 0; e < 4; e++)
-            if (!wide && c + e < a.d_head) out[c + e] = nt_dev_to_bf16(y[e]);
+            if (c + e < a.d_head) out[c + e] = nt_dev_to_bf16(y[e]);
     }
 }
