@@ -2,6 +2,7 @@
 #include "cuda_bodies.h"
 #include "gemm_cublaslt.h"
 #include "gemm_cuda.h"
+#include "gemm_sm90_cuda.h"
 
 struct tile {
     enum nt_cuda_kernel kernel;
@@ -67,6 +68,7 @@ nt_status nt_gemm_cuda(struct nt_backend *be, const struct nt_gemm_args *args) {
     if (args->n_tok == 0) return NT_OK;
     if (nt_cublaslt_takes(be, args)) return nt_cublaslt_gemm(be, args);
     NT_TRY(check_shape(args));
+    if (nt_gemm_sm90_takes(be, args)) return nt_gemm_sm90(be, args);
     const struct nt_packed *w = args->w;
     const struct tile *tile = choose(args->n_tok, w->n, be->cuda->facts.n_sm);
     const struct nt_gemm_cuda a = {.x = args->x,

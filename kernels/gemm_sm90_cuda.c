@@ -1,0 +1,98 @@
+/* Launches of gemm_sm90: tensor maps, and which tile takes which shape. */
+#include "gemm_sm90_cuda.h"
+
+#include "cuda_bodies.h"
+#include "gpu_api.h"
+#include <string.h>
+
+_Static_assert(sizeof(struct nt_tensor_map) == sizeof(CUtensorMap), "as cuda.h has it");
+
+struct tile {
+    enum nt_cuda_kernel kernel;
+    int32_t rows, cols, threads;
+    size_t shared;
+};
+
+#define TILE(rows, cols, stages, blocks)                                                                               \
+    {NT_CUDA_gemm_sm90_##rows##x##cols, (rows), (cols), NT_GEMM_SM90_THREADS(rows, cols),                              \
+     NT_GEMM_SM90_SHARED(rows, cols, stages)},
+static const struct tile tiles[] = {NT_GEMM_SM90_TILES(TILE)};
+#undef TILE
+enum { N_TILES = sizeof tiles / sizeof tiles[0] };
+
+/* The dynamic shared memory that cuda_kernels.def grants; an H100 has 228 KiB a multiprocessor, 1 KiB of a block is the
+ * system's. */
+#define NT_CUDA_KERNEL(image, name, max_dynamic_shared) enum { granted_##name = (max_dynamic_shared) };
+#include "cuda_kernels.def"
+#undef NT_CUDA_KERNEL
+#define CHECK(rows, cols, stages, blocks)                                                                              \
+    _Static_assert(granted_gemm_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages), "cuda_kernels.def");  \
+    _Static_assert((NT_GEMM_SM90_SHARED(rows, cols, stages) + 1024) * (blocks) <= 228 * 1024, "blocks do not fit");
+NT_GEMM_SM90_TILES(CHECK)
+#undef CHECK
+
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+static int64_t blocks_of(const struct tile *tile, int32_t n_tok, int32_t n) {
+    return ceil_div(n_tok, tile->rows) * ceil_div(n, tile->cols);
+}
+
+/* The largest tile that gives every multiprocessor a block, without empty warpgroups; where none does, the one with
+ * the most blocks. Only time depends on it. */
+static const struct tile *choose(int32_t n_tok, int32_t n, int32_t n_sm) {
+    const struct tile *best = &tiles[0];
+    for (int i = 1; i < N_TILES; i++) {
+        if (tiles[i].rows > 64 && n_tok <= 64) break;
+        if (blocks_of(&tiles[i], n_tok, n) >= n_sm) best = &tiles[i];
+    }
+    return best;
+}
+
+bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args) {
+    return nt_cuda_has(be, tiles[0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled &&
+           args->w->format == NT_WEIGHT_BF16_ROWS && args->ldx % 8 == 0 &&
+           (((uintptr_t)args->x | (uintptr_t)args->w->data) & 15) == 0;
+}
+
+/* Rows of k bf16, ld apart, in boxes of NT_GEMM_SM90_DEPTH columns by box_rows. Reads beyond them give zeros. */
+static nt_status encode(const struct nt_backend *be, const void *data, int32_t rows, int32_t k, int64_t ld,
+                        int32_t box_rows, struct nt_tensor_map *out) {
+    const cuuint64_t dims[2] = {(cuuint64_t)k, (cuuint64_t)rows};
+    const cuuint64_t strides[1] = {(cuuint64_t)ld * sizeof(nt_bf16)};
+    const cuuint32_t box[2] = {NT_GEMM_SM90_DEPTH, (cuuint32_t)box_rows}, element_strides[2] = {1, 1};
+    CUtensorMap map;
+    const CUresult result = be->cuda->driver->cuTensorMapEncodeTiled(
+        &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)data, dims, strides, box, element_strides,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result != CUDA_SUCCESS)
+        return nt_gpu_fail(be->cuda->driver, result, "cuTensorMapEncodeTiled", __FILE__, __LINE__);
+    memcpy(out, &map, sizeof map);
+    return NT_OK;
+}
+
+nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args) {
+    const struct nt_packed *w = args->w;
+    const struct tile *tile = choose(args->n_tok, w->n, be->cuda->facts.n_sm);
+    const int32_t n_pad = (int32_t)ceil_div(w->n, NT_PANEL) * NT_PANEL, k_pad = (int32_t)ceil_div(w->k, 8) * 8;
+    struct nt_gemm_sm90 a = {
+        .g = {.bias = args->bias,
+              .y = args->y,
+              .ldx = args->ldx,
+              .ldy = args->ldy,
+              .n_tok = args->n_tok,
+              .n = w->n,
+              .n_pad = n_pad,
+              .k = w->k,
+              .k_pad = k_pad,
+              .row_tiles = (int32_t)ceil_div(args->n_tok, tile->rows),
+              .col_tiles = (int32_t)ceil_div(w->n, tile->cols),
+              .out = (int32_t)args->out}
+    };
+    NT_TRY(encode(be, args->x, args->n_tok, w->k, args->ldx, tile->rows, &a.x));
+    NT_TRY(encode(be, w->data, n_pad, w->k, k_pad, tile->cols, &a.w));
+    NT_TRY(NT_CUDA_LAUNCH(be, tile->kernel, blocks_of(tile, args->n_tok, w->n), 1, 1, tile->threads, tile->shared, &a));
+    return NT_OK;
+}

@@ -1,0 +1,51 @@
+/* gemm by TMA and wgmma on compute capability 9.0: what gemm_sm90.cu and its launcher agree on.
+ *
+ * NT_GEMM_SM90_TILES has a row per kernel nt_gemm_sm90_<rows>x<cols>. Weights are NT_WEIGHT_BF16_ROWS, operands and
+ * epilogues those of gemm_cuda.h.
+ * Batch invariance: wgmma and mma.sync may round differently, so a weight must go one way for every n_tok. nt_gemm_sm90
+ * therefore takes all row counts, 1 included, and nt_gemm_sm90_takes looks only at the device, the weights and the
+ * alignment of x, which a model's buffers have or have not once and for all. In all tiles an element is one chain of
+ * m64nNk16 over k, ascending from zero, with rows of x as the 64; N says how many columns share an instruction.
+ * Tensor maps are encoded for each launch: x moves from call to call, encoding is host arithmetic far shorter than a
+ * launch, and a captured step keeps its own.
+ * Errors: NT_E_UNSUPPORTED with the driver's word when it refuses a map. */
+#ifndef NT_GEMM_SM90_CUDA_H
+#define NT_GEMM_SM90_CUDA_H
+
+#include "gemm_cuda.h"
+
+/* X(rows, cols, stages, blocks of a multiprocessor); rows / 64 warpgroups multiply */
+#define NT_GEMM_SM90_TILES(X)                                                                                          \
+    X(64, 32, 6, 3)                                                                                                    \
+    X(64, 64, 6, 2)                                                                                                    \
+    X(64, 128, 4, 2)                                                                                                   \
+    X(128, 128, 3, 2)                                                                                                  \
+    X(128, 256, 4, 1)
+
+enum {
+    NT_GEMM_SM90_DEPTH = 64, /* k of a stage: lines of 128 bytes, the width of the swizzle */
+    NT_GEMM_SM90_BARRIERS = 128
+};
+#define NT_GEMM_SM90_SHARED(rows, cols, stages)                                                                        \
+    ((stages) * ((rows) + (cols)) * NT_GEMM_SM90_DEPTH * 2 + NT_GEMM_SM90_BARRIERS)
+/* One warp copies; with 256 columns a whole warpgroup, whose registers the multiplying ones take. */
+#define NT_GEMM_SM90_THREADS(rows, cols) (2 * (rows) + ((cols) > 128 ? 128 : 32))
+
+struct nt_tensor_map {
+    uint64_t opaque[16];
+} __attribute__((aligned(64)));
+
+struct nt_gemm_sm90 {
+    struct nt_tensor_map x, w; /* boxes of DEPTH columns by the tile's rows or cols */
+    struct nt_gemm_cuda g;     /* x and w unused */
+};
+
+#ifndef __CUDACC__
+#include "backend.h"
+
+bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args);
+/* Only what nt_gemm_sm90_takes; shapes as nt_gemm_cuda has checked them. */
+NT_MUST nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args);
+#endif
+
+#endif
