@@ -36,6 +36,8 @@ template <int ROWS_, int COLS_, int DEPTH_, int STAGES_, int WARPS_M_, int WARPS
     static_assert(STEPS % 2 == 0, "two sets of fragments take turns");
     static_assert(WARP_ROWS % 16 == 0 && WARP_COLS % NT_PANEL == 0, "whole mma tiles, gate and up in one warp");
     static_assert(THREADS % CHUNKS == 0 && ROWS % PASS_ROWS == 0 && COLS % PASS_ROWS == 0, "no thread is left out");
+    static_assert(PASS_ROWS % 8 == 0 || (CHUNKS == 8 && 8 % PASS_ROWS == 0), "the swizzle of a pass is a constant");
+    static_assert(ROWS / PASS_ROWS <= 32 && COLS / PASS_ROWS <= 32, "a bit per line");
     static_assert(STAGES >= 2, "one stage is filled while another is read");
 };
 
@@ -54,52 +56,65 @@ NT_DEVICE int nt_gemm_bytes_before(int32_t col, int32_t end) {
     return left < 0 ? 0 : left < 16 ? left : 16;
 }
 
-/* Starts the copies of x for stage kt into the slot at `to`; k and ldx are even, so pairs are whole. */
+/* What a thread copies of x or of w: its chunk of every PASS_ROWS-th line, from stage to stage. */
+struct nt_gemm_copier {
+    const char *from; /* first line, next stage */
+    int64_t pass;     /* bytes from one of its lines to the next */
+    uint32_t to;      /* offset of the first chunk in a slot */
+    uint32_t lines;   /* bit i: line i exists; others become zeros */
+    int32_t col, end; /* of the next stage; columns at or after end become zeros */
+};
+
+/* matrix [rows, ld] from line row0 on; the part of a slot at `to`. */
 template <class T>
-NT_DEVICE void nt_gemm_load_x(const struct nt_gemm_cuda *a, char *to, int32_t m0, int32_t kt, bool aligned) {
+NT_DEVICE struct nt_gemm_copier nt_gemm_copier_of(const nt_bf16 *matrix, int64_t ld, int32_t row0, int32_t rows,
+                                                  int32_t end, uint32_t to, int passes) {
     const int32_t line = (int32_t)threadIdx.x / T::CHUNKS, chunk = (int32_t)threadIdx.x % T::CHUNKS;
-    const int32_t col = kt * T::DEPTH + 8 * chunk;
-    const int left = nt_gemm_bytes_before(col, a->k);
+    struct nt_gemm_copier c = {(const char *)(matrix + (row0 + line) * ld + 8 * chunk),
+                               2 * T::PASS_ROWS * ld,
+                               to + nt_gemm_chunk_at<T>(line, chunk),
+                               0,
+                               8 * chunk,
+                               end};
 #pragma unroll
-    for (int i = 0; i < T::ROWS / T::PASS_ROWS; i++) {
-        const int32_t row = line + i * T::PASS_ROWS;
-        const int bytes = m0 + row < a->n_tok ? left : 0;
-        const nt_bf16 *from = bytes > 0 ? a->x + (m0 + row) * a->ldx + col : a->x;
-        const uint32_t at = nt_gemm_chunk_at<T>(row, chunk);
-        if (aligned) {
-            nt_cp_async_16_zfill(nt_shared_address(to) + at, from, bytes);
+    for (int i = 0; i < passes; i++) c.lines |= (uint32_t)(row0 + line + i * T::PASS_ROWS < rows) << i;
+    return c;
+}
+
+/* Starts the copies of the next stage into the slot at address `slot` of shared memory; an address that is not read (0
+ * bytes) may lie anywhere. Unaligned rows (even columns: whole pairs) pass through registers. */
+template <class T, int PASSES, bool MAY_BE_UNALIGNED>
+NT_DEVICE void nt_gemm_copy(struct nt_gemm_copier *c, char *slot, uint32_t slot_address, bool aligned) {
+    const int left = nt_gemm_bytes_before(c->col, c->end);
+#pragma unroll
+    for (int i = 0; i < PASSES; i++) {
+        const char *from = c->from + i * c->pass;
+        const uint32_t swizzle = T::PASS_ROWS % 8 ? (uint32_t)(i * T::PASS_ROWS % 8) << 4 : 0;
+        const uint32_t to = (c->to ^ swizzle) + (uint32_t)(i * T::PASS_ROWS * T::LINE);
+        const int bytes = c->lines >> i & 1 ? left : 0;
+        if (!MAY_BE_UNALIGNED || aligned) {
+            nt_cp_async_16_zfill(slot_address + to, from, bytes);
         } else {
             uint32_t pair[4];
 #pragma unroll
             for (int j = 0; j < 4; j++) pair[j] = 4 * j < bytes ? ((const uint32_t *)from)[j] : 0;
-            nt_store128(to + at, make_uint4(pair[0], pair[1], pair[2], pair[3]));
+            nt_store128(slot + to, make_uint4(pair[0], pair[1], pair[2], pair[3]));
         }
     }
+    c->from += T::LINE;
+    c->col += T::DEPTH;
 }
 
-template <class T> NT_DEVICE void nt_gemm_load_w(const struct nt_gemm_cuda *a, char *to, int32_t n0, int32_t kt) {
-    const int32_t line = (int32_t)threadIdx.x / T::CHUNKS, chunk = (int32_t)threadIdx.x % T::CHUNKS;
-    const int32_t col = kt * T::DEPTH + 8 * chunk;
-#pragma unroll
-    for (int i = 0; i < T::COLS / T::PASS_ROWS; i++) {
-        const int32_t row = line + i * T::PASS_ROWS;
-        const bool inside = n0 + row < a->n_pad && col < a->k_pad;
-        const nt_bf16 *from = inside ? a->w + (int64_t)(n0 + row) * a->k_pad + col : a->w;
-        nt_cp_async_16_zfill(nt_shared_address(to) + nt_gemm_chunk_at<T>(row, chunk), from, inside ? 16 : 0);
-    }
-}
-
+/* The fragments of one step: x_at, w_at are the lane's offsets of step 0, which differ from other steps' in two bits of
+ * the chunk. */
 template <class T>
-NT_DEVICE void nt_gemm_fragments_of(struct nt_gemm_fragments<T> *f, uint32_t stage, int32_t row0, int32_t col0, int step) {
-    const int32_t lane = nt_lane();
+NT_DEVICE void nt_gemm_fragments_of(struct nt_gemm_fragments<T> *f, uint32_t slot, uint32_t x_at, uint32_t w_at,
+                                    int step) {
+    const uint32_t x = slot + (x_at ^ (uint32_t)step << 5), w = slot + (w_at ^ (uint32_t)step << 5);
 #pragma unroll
-    for (int m = 0; m < T::M; m++)
-        nt_ldmatrix_x4(f->x[m], stage + nt_gemm_chunk_at<T>(row0 + m * 16 + (lane & 15), 2 * step + (lane >> 4)));
-    const uint32_t w_tile = stage + T::ROWS * T::LINE;
+    for (int m = 0; m < T::M; m++) nt_ldmatrix_x4(f->x[m], x + m * 16 * T::LINE);
 #pragma unroll
-    for (int n = 0; n < T::N / 2; n++)
-        nt_ldmatrix_x4(f->w[n], w_tile + nt_gemm_chunk_at<T>(col0 + n * 16 + (lane >> 4) * 8 + (lane & 7),
-                                                             2 * step + (lane >> 3 & 1)));
+    for (int n = 0; n < T::N / 2; n++) nt_ldmatrix_x4(f->w[n], w + n * 16 * T::LINE);
 }
 
 template <class T> NT_DEVICE void nt_gemm_multiply(float acc[T::M][T::N][4], const struct nt_gemm_fragments<T> *f) {
@@ -123,41 +138,43 @@ NT_DEVICE void nt_gemm_place(const struct nt_gemm_cuda *a, int32_t *row_tile, in
 template <class T>
 NT_DEVICE void nt_gemm_main_loop(const struct nt_gemm_cuda *a, char *stages, int32_t m0, int32_t n0,
                                  float acc[T::M][T::N][4]) {
-    const int32_t row0 = nt_warp() % T::WARPS_M * T::WARP_ROWS, col0 = nt_warp() / T::WARPS_M * T::WARP_COLS;
-    const int32_t n_k = (a->k + T::DEPTH - 1) / T::DEPTH;
+    enum { X_PASSES = T::ROWS / T::PASS_ROWS, W_PASSES = T::COLS / T::PASS_ROWS, W_AT = T::ROWS * T::LINE };
+    const int32_t n_k = (a->k + T::DEPTH - 1) / T::DEPTH, lane = nt_lane();
+    const int32_t row = nt_warp() % T::WARPS_M * T::WARP_ROWS + (lane & 15);
+    const int32_t col = nt_warp() / T::WARPS_M * T::WARP_COLS + (lane >> 4) * 8 + (lane & 7);
+    const uint32_t x_at = nt_gemm_chunk_at<T>(row, lane >> 4), w_at = W_AT + nt_gemm_chunk_at<T>(col, lane >> 3 & 1);
     const bool aligned = a->ldx % 8 == 0 && nt_is_aligned16(a->x);
     const uint32_t base = nt_shared_address(stages);
+    struct nt_gemm_copier x = nt_gemm_copier_of<T>(a->x, a->ldx, m0, a->n_tok, a->k, 0, X_PASSES);
+    struct nt_gemm_copier w = nt_gemm_copier_of<T>(a->w, a->k_pad, n0, a->n_pad, a->k_pad, W_AT, W_PASSES);
 #pragma unroll
     for (int32_t kt = 0; kt < T::STAGES - 1; kt++) {
-        char *slot = stages + kt * T::STAGE_BYTES;
         if (kt < n_k) {
-            nt_gemm_load_x<T>(a, slot, m0, kt, aligned);
-            nt_gemm_load_w<T>(a, slot + T::ROWS * T::LINE, n0, kt);
+            nt_gemm_copy<T, X_PASSES, true>(&x, stages + kt * T::STAGE_BYTES, base + kt * T::STAGE_BYTES, aligned);
+            nt_gemm_copy<T, W_PASSES, false>(&w, stages + kt * T::STAGE_BYTES, base + kt * T::STAGE_BYTES, true);
         }
         nt_cp_async_commit();
     }
     struct nt_gemm_fragments<T> f[2];
     nt_cp_async_wait<T::STAGES - 2>();
     __syncthreads();
-    nt_gemm_fragments_of<T>(&f[0], base, row0, col0, 0);
-    int32_t read = 0, fill = T::STAGES - 1; /* slots */
+    nt_gemm_fragments_of<T>(&f[0], base, x_at, w_at, 0);
+    uint32_t read = 0, fill = (T::STAGES - 1) * T::STAGE_BYTES; /* slots */
     for (int32_t kt = 0; kt < n_k; kt++) {
-        const int32_t next = read + 1 == T::STAGES ? 0 : read + 1;
+        const uint32_t next = read + T::STAGE_BYTES == T::STAGES * T::STAGE_BYTES ? 0 : read + T::STAGE_BYTES;
 #pragma unroll
         for (int s = 0; s < T::STEPS; s++) {
             if (s + 1 < T::STEPS) {
-                nt_gemm_fragments_of<T>(&f[(s + 1) & 1], base + (uint32_t)(read * T::STAGE_BYTES), row0, col0, s + 1);
+                nt_gemm_fragments_of<T>(&f[(s + 1) & 1], base + read, x_at, w_at, s + 1);
             } else if (kt + 1 < n_k) {
                 nt_cp_async_wait<T::STAGES - 2>();
                 __syncthreads(); /* stage kt + 1 is there for all; all have taken their fragments of stage kt */
-                nt_gemm_fragments_of<T>(&f[0], base + (uint32_t)(next * T::STAGE_BYTES), row0, col0, 0);
+                nt_gemm_fragments_of<T>(&f[0], base + next, x_at, w_at, 0);
             }
             if (s == 0) {
-                const int32_t ahead = kt + T::STAGES - 1;
-                char *slot = stages + fill * T::STAGE_BYTES;
-                if (ahead < n_k) {
-                    nt_gemm_load_x<T>(a, slot, m0, ahead, aligned);
-                    nt_gemm_load_w<T>(a, slot + T::ROWS * T::LINE, n0, ahead);
+                if (kt + T::STAGES - 1 < n_k) {
+                    nt_gemm_copy<T, X_PASSES, true>(&x, stages + fill, base + fill, aligned);
+                    nt_gemm_copy<T, W_PASSES, false>(&w, stages + fill, base + fill, true);
                 }
                 nt_cp_async_commit();
             }

@@ -176,28 +176,56 @@ static void check_special(struct op_env *env) {
     }
 }
 
+/* Rows first .. first + n_tok - 1 of p alone give the same bits as all rows together gave. */
+static void check_part(struct op_env *env, const struct problem *p, const char *all, int32_t first, int32_t n_tok) {
+    struct problem part = *p;
+    const size_t row = p->y_bytes / (size_t)p->args.n_tok;
+    char what[64];
+    snprintf(what, sizeof what, "out %d: rows %d..%d alone", (int)p->args.out, first, first + n_tok - 1);
+    part.x = p->x + first * p->args.ldx;
+    part.y0 = (char *)p->y0 + (size_t)first * row;
+    part.y_bytes = (size_t)n_tok * row;
+    part.args.n_tok = n_tok;
+    run(&env->be[n_tok % OP_BACKENDS], &part);
+    op_compare_bytes(env, what, all + (size_t)first * row, part.y, part.y_bytes);
+}
+
 /* A row's result is the same bits alone, in any batch size 1..70 and at any place in it. */
 static void check_invariance(struct op_env *env) {
     enum { TOKENS = 70 };
     for (int out = 0; out < NT_GEMM_OUT_COUNT; out++) {
         struct problem p =
             make(77, TOKENS, 96 - (is_gated((enum nt_gemm_out)out) ? 0 : 13), 50, (enum nt_gemm_out)out, true);
-        const size_t row = p.y_bytes / TOKENS;
         char *all = op_alloc(p.y_bytes);
         run(&env->be[0], &p);
         memcpy(all, p.y, p.y_bytes);
-        for (int32_t n_tok = 1; n_tok < TOKENS; n_tok++) {
-            struct problem part = p;
-            const int32_t first = n_tok % 3 == 0 ? 0 : TOKENS - n_tok;
-            char what[64];
-            snprintf(what, sizeof what, "out %d: rows %d..%d alone", out, first, first + n_tok - 1);
-            part.x = p.x + first * p.args.ldx;
-            part.y0 = (char *)p.y0 + (size_t)first * row;
-            part.y_bytes = (size_t)n_tok * row;
-            part.args.n_tok = n_tok;
-            run(&env->be[n_tok % OP_BACKENDS], &part);
-            op_compare_bytes(env, what, all + (size_t)first * row, part.y, part.y_bytes);
-        }
+        for (int32_t n_tok = 1; n_tok < TOKENS; n_tok++)
+            check_part(env, &p, all, n_tok % 3 == 0 ? 0 : TOKENS - n_tok, n_tok);
+        free(all);
+        drop(&p);
+    }
+}
+
+/* Every tile that a GPU has, by the row counts that choose it on 108 or 132 multiprocessors: right, and the same bits.
+ */
+static void check_tiles(struct op_env *env) {
+    static const struct {
+        int32_t n, k;
+        enum nt_gemm_out out;
+        int32_t n_tok[6]; /* descending, 0: no more */
+    } shapes[] = {
+        {3072,  200, NT_GEMM_SWIGLU_BF16, {512, 250, 128, 50, 20, 1}},
+        {27611, 72,  NT_GEMM_ADD_F32,     {128, 60, 30, 1}          },
+        {6111,  70,  NT_GEMM_STORE_BF16,  {250, 64, 23}             }
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct problem p = make(i, shapes[i].n_tok[0], shapes[i].n, shapes[i].k, shapes[i].out, i > 0);
+        char *all = op_alloc(p.y_bytes);
+        run(&env->be[0], &p);
+        compare_all(env, &p);
+        memcpy(all, p.y, p.y_bytes);
+        for (int t = 1; t < 6 && shapes[i].n_tok[t] > 0; t++)
+            check_part(env, &p, all, (t & 1) * (shapes[i].n_tok[0] - shapes[i].n_tok[t]), shapes[i].n_tok[t]);
         free(all);
         drop(&p);
     }
@@ -263,6 +291,7 @@ static const struct op_case cases[] = {
     {NT_OP_gemm, "odd shapes",       check_shapes,     perf},
     {NT_OP_gemm, "large shapes",     check_large,      NULL},
     {NT_OP_gemm, "batch invariance", check_invariance, NULL},
+    {NT_OP_gemm, "tiles",            check_tiles,      NULL},
     {NT_OP_gemm, "thread counts",    check_threads,    NULL},
 };
 const struct op_cases gemm_cases = {sizeof cases / sizeof cases[0], cases};
