@@ -2,6 +2,7 @@
  * "Comparison and Selection", "Logic and Shift", "Data Movement: mov". */
 #include <string.h>
 
+#include "half.h"
 #include "lanes.h"
 
 #pragma GCC diagnostic ignored "-Wtype-limits" /* signed and unsigned types share an expression */
@@ -231,7 +232,7 @@ static bool build_lop3(struct build *b) {
 
 static uint32_t permute(uint32_t a, uint32_t b, uint32_t selector, int32_t mode) {
     static const char *const by_mode[] = {"3210432154326543",
-                                          "5670456734562345"}; /* f4e, b4e: bytes of selector 0..3 */
+                                          "5670670170120123"}; /* f4e, b4e: bytes of selector 0..3 */
     const uint64_t bytes = (uint64_t)b << 32 | a;
     uint32_t v = 0;
     for (uint32_t i = 0; i < 4; i++) {
@@ -462,13 +463,14 @@ static bool compare_floats(double a, double b, int32_t mode) {
 static double float_value(uint64_t bits, enum ptx_type t, bool ftz) {
     if (t == PTX_F64) return as_f64(bits);
     if (t == PTX_BF16) return (double)as_f32((uint32_t)bits << 16);
+    if (t == PTX_F16) return (double)half_from_f16((uint16_t)bits);
     const float f = as_f32((uint32_t)bits);
     return ftz && __builtin_fabsf(f) < 0x1p-126f ? 0.0 : (double)f;
 }
 
 static void compare_lanes(const struct warp *w, const struct ptx_op *o, uint32_t mask, uint32_t r[32]) {
     const enum ptx_type t = o->type;
-    if (t == PTX_F32 || t == PTX_F64 || t == PTX_BF16) {
+    if (t == PTX_F32 || t == PTX_F64 || t == PTX_BF16 || t == PTX_F16) {
         EACH_LANE(l, mask)
         r[l] = compare_floats(float_value(lane_value(w, &o->src[0], (int)l), t, o->ftz),
                               float_value(lane_value(w, &o->src[1], (int)l), t, o->ftz), o->mode);
@@ -521,7 +523,7 @@ static bool build_setp(struct build *b) {
     o->mode = compare_named(b);
     o->n = has_mod(b, "and") ? 1 : has_mod(b, "or") ? 2 : has_mod(b, "xor") ? 3 : 0;
     o->run = setp;
-    if (o->mode < 0 || o->type == PTX_F16 || o->type == PTX_F16X2 || o->type == PTX_BF16X2) return false;
+    if (o->mode < 0 || o->type == PTX_F16X2 || o->type == PTX_BF16X2) return false;
     if (!take_dst(b, 0, false) || !take_src(b, 1, wide) || !take_src(b, 2, wide)) return false;
     if (b->arg[0].has_pair) o->dst[o->n_dst++] = b->arg[0].pair;
     if (o->n == 0) return true;

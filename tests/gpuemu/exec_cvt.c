@@ -88,14 +88,27 @@ static uint16_t to_bf16(float f, int32_t how) {
     return how == RZ && f == f ? (uint16_t)(f32_bits(f) >> 16) : half_to_bf16(f);
 }
 
+static uint16_t to_f16(float f, int32_t how) {
+    const uint16_t h = half_to_f16(f);
+    return how == RZ && f == f && fabsf(half_from_f16(h)) > fabsf(f) ? (uint16_t)(h - 1) : h;
+}
+
+/* To float toward zero, with the last bit set when that was not exact: a second rounding then is as good as one. */
+static float sticky(double v) {
+    const float f = (float)v;
+    if ((double)f == v || !isfinite(f)) return f;
+    const uint32_t bits = f32_bits(f) - (fabs((double)f) > fabs(v));
+    return as_f32(bits | 1);
+}
+
 static uint64_t from_double(double v, enum ptx_type t, int32_t how, bool sat) {
     if (sat) v = v > 0 ? v < 1 ? v : 1 : 0;
     if (how >= RNI && how != NO_ROUNDING) v = rounded(v, how);
     switch (t) {
     case PTX_F16:
-        return half_to_f16((float)v);
+        return to_f16(sticky(v), how);
     case PTX_BF16:
-        return to_bf16((float)v, how);
+        return to_bf16(sticky(v), how);
     case PTX_F32:
         return v != v ? 0x7fffffffu : f32_bits(directed(v, how));
     default:
@@ -158,8 +171,8 @@ static enum flow cvt_pair(struct warp *w, const struct ptx_op *o, uint32_t mask)
     EACH_LANE(l, mask) {
         float a = as_f32(pa[l]), b = as_f32(pb[l]);
         if (relu) a = a < 0 ? 0 : a, b = b < 0 ? 0 : b;
-        const uint16_t high = o->type == PTX_BF16X2 ? to_bf16(a, o->mode) : half_to_f16(a);
-        const uint16_t low = o->type == PTX_BF16X2 ? to_bf16(b, o->mode) : half_to_f16(b);
+        const uint16_t high = o->type == PTX_BF16X2 ? to_bf16(a, o->mode) : to_f16(a, o->mode);
+        const uint16_t low = o->type == PTX_BF16X2 ? to_bf16(b, o->mode) : to_f16(b, o->mode);
         d[l] = (uint32_t)high << 16 | low;
     }
     return FLOW_NEXT;

@@ -554,7 +554,7 @@ static bool parse_label(struct parser *p, char *text) {
 static bool parse_statement(struct parser *p) {
     static const char *const ignored[] = {".pragma", ".branchtargets", ".calltargets", ".noreturn"};
     char text[8192];
-    if (next_is(p, ".loc")) return parse_loc(p);
+    if (next_is(p, ".loc") && isspace((unsigned char)p->at[4])) return parse_loc(p); /* not .local */
     if (next_is(p, ".reg") || next_is(p, ".shared") || next_is(p, ".local") || next_is(p, ".param")) {
         const bool reg = next_is(p, ".reg"), shared = next_is(p, ".shared"), param = next_is(p, ".param");
         if (!take_until(p, ";", text, sizeof text)) return false;
