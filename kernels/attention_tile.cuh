@@ -541,6 +541,64 @@ NT_DEVICE int64_t nt_attn_page_number(struct nt_attn_page_list &list, const int3
     return __shfl_sync(NT_ALL_LANES, list.mine, page - list.first);
 }
 
+/* Thread 0 and the first lanes write what the block and the warps read later. */
+NT_DEVICE void nt_attn_publish(const struct nt_attn_launch &a, const struct nt_attn_tile &found, int32_t warp_row,
+                               int32_t rows_warp, struct nt_attn_block_info &info) {
+    if (threadIdx.x == 0) {
+        info.tile = found;
+        info.all = nt_attn_bounds_of(a, found, 0, found.n_row - 1);
+    }
+    if (nt_lane() == 0) {
+        const int32_t end = min(found.n_row, warp_row + rows_warp);
+        info.warp[nt_warp()] = nt_attn_bounds_of(a, found, warp_row, max(end - 1, warp_row));
+    }
+}
+
+/* The place of row r of the tile: of the decode kernel's split, of the prefill kernel's row. */
+NT_DEVICE int64_t nt_attn_split_place(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t r,
+                                      int32_t seq, int32_t split) {
+    const int32_t tok = (t.row0 + r) / t.group, head = t.head0 + (t.row0 + r) % t.group;
+    const int32_t first = max(t.pos0 - a.span, 0) / NT_ATTN_SPLIT;
+    return ((int64_t)(seq * a.max_q + tok) * a.n_head + head) * a.n_split + (split - first);
+}
+NT_DEVICE int64_t nt_attn_row_place(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t r) {
+    const int32_t tok = (t.row0 + r) / t.group, head = t.head0 + (t.row0 + r) % t.group;
+    return (int64_t)(t.q_row + tok - a.tok_begin) * a.n_head + head;
+}
+
+/* A split's state is merged behind the parked one, and parked when other splits follow. */
+template <int D, int MT, bool INT8>
+NT_DEVICE void nt_attn_end_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
+                                 struct nt_attn_rows<D, MT> &st, int32_t warp_row, bool parked, bool park) {
+    const int32_t r0 = warp_row + nt_lane() / 4;
+    float2 old[2 * MT];
+    nt_attn_close_sums<D, MT>(st);
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++)
+        if (parked && r0 + 8 * i < t.n_row)
+            old[i] = *(const float2 *)(a.state_ml + nt_attn_row_place(a, t, r0 + 8 * i) * 2);
+    __syncwarp(); /* a quad has read before one of its lanes writes */
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        if (r0 + 8 * i >= t.n_row) continue;
+        const int64_t place = nt_attn_row_place(a, t, r0 + 8 * i);
+        if (parked) nt_attn_unpark<D, MT, INT8>(st, i, a.state + place * a.d_pad, old[i], a.d_pad);
+        if (park) nt_attn_park<D, MT, INT8>(st, i, a.state + place * a.d_pad, a.state_ml + place * 2, a.d_pad);
+    }
+}
+
+/* A split's state is left for the merge, by the one warp of the decode kernel. */
+template <int D, int MT, bool INT8>
+NT_DEVICE void nt_attn_leave_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
+                                   const struct nt_attn_rows<D, MT> &st, int32_t seq, int32_t split) {
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        const int32_t r = 8 * i + nt_lane() / 4;
+        const int64_t place = nt_attn_split_place(a, t, r, seq, split);
+        if (r < t.n_row) nt_attn_park<D, MT, INT8>(st, i, a.state + place * a.d_pad, a.state_ml + place * 2, a.d_pad);
+    }
+}
+
 /* The whole tile, or with SPLIT one split of a tile of one token, whose result is left in the workspace when the
  * sequence has other splits. */
 template <int D, int MT, int WARPS, int HALVES, bool INT8, bool SPLIT>
@@ -551,20 +609,13 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
     constexpr int half_bytes = scales_at + (INT8 ? NT_ATTN_SCALES : 0), ring_at = rows * 2 * D;
     constexpr int info_at = ring_at + HALVES * half_bytes;
     static_assert(D % 32 == 0, "V of int8 is loaded 32 columns at a time");
-    static_assert(WARPS <= NT_ATTN_PREFILL_WARPS, "bounds of the warps");
+    static_assert(SPLIT ? WARPS == 1 : WARPS <= NT_ATTN_PREFILL_WARPS, "a split has one warp; bounds of the warps");
     static_assert(info_at + NT_ATTN_TILE_BYTES == NT_ATTN_SHARED(D, rows, HALVES, INT8), "host and device agree");
     struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
     const struct nt_attn_tile &t = info.tile;
     const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
-    const int32_t warp_row = nt_warp() * rows_warp, g = nt_lane() / 4;
-    if (threadIdx.x == 0) {
-        info.tile = found;
-        info.all = nt_attn_bounds_of(a, found, 0, found.n_row - 1);
-    }
-    if (nt_lane() == 0) {
-        const int32_t end = min(found.n_row, warp_row + rows_warp);
-        info.warp[nt_warp()] = nt_attn_bounds_of(a, found, warp_row, max(end - 1, warp_row));
-    }
+    const int32_t warp_row = nt_warp() * rows_warp;
+    nt_attn_publish(a, found, warp_row, rows_warp, info);
     nt_attn_sync<WARPS>();
     const int32_t warp_rows = min(max(t.n_row - warp_row, 0), rows_warp);
     int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
@@ -606,12 +657,6 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
     struct nt_attn_rows<D, MT> st;
     nt_attn_reset(st);
     bool parked = false;
-    const auto place = [&](int i) -> int64_t {
-        const int32_t r = t.row0 + warp_row + 8 * i + g, tok = r / t.group, h = t.head0 + r % t.group;
-        return SPLIT ? ((int64_t)(seq * a.max_q + tok) * a.n_head + h) * a.n_split +
-                           (split - max(t.pos0 - a.span, 0) / NT_ATTN_SPLIT)
-                     : (int64_t)(t.q_row + tok - a.tok_begin) * a.n_head + h;
-    };
 #pragma unroll 1
     for (int32_t page = page0; page <= page1; page++) {
         const int32_t base = page * NT_KV_PAGE;
@@ -642,19 +687,7 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
         }
         const bool ends = page == page1;
         if (SPLIT || !(ends || page % NT_ATTN_SPLIT_PAGES == NT_ATTN_SPLIT_PAGES - 1)) continue;
-        nt_attn_close_sums<D, MT>(st);
-        float2 old[2 * MT];
-#pragma unroll
-        for (int i = 0; i < 2 * MT; i++)
-            if (parked && 8 * i + g < warp_rows) old[i] = *(const float2 *)(a.state_ml + place(i) * 2);
-        __syncwarp(); /* a quad has read before one of its lanes writes */
-#pragma unroll
-        for (int i = 0; i < 2 * MT; i++) {
-            if (8 * i + g >= warp_rows) continue;
-            float *to = a.state + place(i) * a.d_pad;
-            if (parked) nt_attn_unpark<D, MT, INT8>(st, i, to, old[i], a.d_pad);
-            if (!ends) nt_attn_park<D, MT, INT8>(st, i, to, a.state_ml + place(i) * 2, a.d_pad);
-        }
+        nt_attn_end_split<D, MT, INT8>(a, t, st, warp_row, parked, !ends);
         parked = true;
         if (!ends) nt_attn_reset(st);
     }
@@ -662,10 +695,7 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
     if (SPLIT) {
         nt_attn_close_sums<D, MT>(st);
         if (max(t.pos0 - a.span, 0) / NT_ATTN_SPLIT != (t.pos0 + t.n_q - 1) / NT_ATTN_SPLIT) {
-#pragma unroll
-            for (int i = 0; i < 2 * MT; i++)
-                if (8 * i + g < warp_rows)
-                    nt_attn_park<D, MT, INT8>(st, i, a.state + place(i) * a.d_pad, a.state_ml + place(i) * 2, a.d_pad);
+            nt_attn_leave_split<D, MT, INT8>(a, t, st, seq, split);
             return;
         }
     }
