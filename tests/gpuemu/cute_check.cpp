@@ -32,10 +32,11 @@ template <GMMA::Major major, class Atom> static void tile(const char *name, Atom
     fprintf(stderr, "%s:", name);
     const uint64_t descriptor = SM90::GMMA::make_gmma_desc<major>(tensor).desc_;
     fprintf(stderr, " %llx\n", (unsigned long long)descriptor);
+    auto bytes = as_position_independent_swizzle_layout(part); // the swizzle is one of bytes, not of elements
     printf("    {\"%s\", 0x%llxu, %d, {", name, (unsigned long long)descriptor, major == GMMA::Major::MN);
     for (int i = 0; i < 128; i++) {
         const int m = major == GMMA::Major::K ? i / 2 : i % 8 * 8, k = major == GMMA::Major::K ? i % 2 * 8 : i / 8;
-        printf("%s%d", i ? ", " : "", int(layout(m, k)) * 2);
+        printf("%s%d", i ? ", " : "", int(bytes(m, k)) * 2);
     }
     printf("}},\n");
 }

@@ -31,17 +31,17 @@ static const struct {
     {"cp.async.ca.shared.global [s], [%rd10], 16, 5; cp.async.wait_all; ld.shared.v2.u64 {%rd4, %rd5}, [s];\n"
      "add.u64 %rd4, %rd4, %rd5; shr.u64 %rd4, %rd4, 16; cvt.u32.u64 %r4, %rd4;",                                         0x00050403},
     {"cp.async.cg.shared.global [s], [%rd10], 16; cp.async.commit_group; cp.async.wait_group 0; ld.shared.u32 %r4, "
-     "[s+12];",                                                                                                                        0x100f0e0d                                                                                                                          },
+     "[s+12];",                                                                                                          0x100f0e0d},
     {"cp.async.ca.shared.global [s], [%rd10], 4, 0; cp.async.commit_group; cp.async.wait_group 0; ld.shared.u32 %r4, "
-     "[s];",                                                                                                                       0       },
+     "[s];",                                                                                                             0         },
     {"cp.async.ca.shared.global [s], [%rd10], 8; cp.async.commit_group; cp.async.ca.shared.global [s+8], [%rd10], 8;\n"
-     "cp.async.commit_group; cp.async.wait_group 1; ld.shared.u32 %r4, [s+4]; cp.async.wait_group 0;",0x08070605  },
+     "cp.async.commit_group; cp.async.wait_group 1; ld.shared.u32 %r4, [s+4]; cp.async.wait_group 0;",                   0x08070605},
     {M "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [s], [%rd10], 16, [m];\n" ARRIVE
        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [m], 16;\n"
-       "again: mbarrier.try_wait.parity.shared::cta.b64 %p3, [m], 0; @!%p3 bra again; ld.shared.u32 %r4, [s+4];",                                                                                                              0x08070605                                                                                                                     },
+       "again: mbarrier.try_wait.parity.shared::cta.b64 %p3, [m], 0; @!%p3 bra again; ld.shared.u32 %r4, [s+4];",        0x08070605},
     {"ld.global.u64 %rd4, [%rd10]; st.shared.u64 [s], %rd4; st.shared.u64 [s+8], %rd4; fence.proxy.async.shared::cta;\n"
      "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; cp.async.bulk.commit_group;\n"
-     "cp.async.bulk.wait_group 0; ld.global.u32 %r4, [%rd11+8];",0x04030201},
+     "cp.async.bulk.wait_group 0; ld.global.u32 %r4, [%rd11+8];",                                                        0x04030201},
 };
 
 static void run_steps(void) {
@@ -70,7 +70,7 @@ static void run_steps(void) {
 enum { ROWS = 24, COLS = 80, BOX_ROWS = 16 }; /* of 16-bit elements */
 
 static CUtensorMap *make_map(CUdeviceptr matrix, int span, uint32_t box_cols) {
-    static _Alignas(64) CUtensorMap map;
+    static CUtensorMap map;
     const cuuint64_t dim[] = {COLS, ROWS}, stride[] = {COLS * 2};
     const cuuint32_t box[] = {box_cols, BOX_ROWS}, step[] = {1, 1};
     const CUtensorMapSwizzle swizzle = span == 128  ? CU_TENSOR_MAP_SWIZZLE_128B
@@ -259,8 +259,8 @@ static void all_tiles(void) {
     for (int a = 0; a < 8; a++)
         for (int b = 0; b < 8; b++) {
             char middle[1024];
-            snprintf(middle, sizeof middle, FENCES WGMMA "%%rd2, %%rd3, %%p1, 1, 1, %d, %d;\n" ENDS,
-                     cute_tiles[a].mn_major, cute_tiles[b].mn_major);
+            snprintf(middle, sizeof middle, "%s%d, %d;\n%s", FENCES WGMMA "%rd2, %rd3, %p1, 1, 1, ",
+                     cute_tiles[a].mn_major, cute_tiles[b].mn_major, ENDS);
             CHECK(run_wgmma(middle, a, b, 10, 1));
         }
 }
@@ -307,67 +307,68 @@ static const struct {
     bool wgmma; /* between the parts above */
     const char *report;
 } faults[] = {
-    {"setp.lt.u32 %p1, %r10, 16; @!%p1 bra out; shfl.sync.idx.b32 %r4, %r10, 31, 31, 0xffff; out:",               32, false,
-     "reads lane 31, which does not take part"                                                                                                                                                                                                                                                                                                                    },
-    {"shfl.sync.idx.b32 %r4, %r10, 0, 31, 1;",                                                                    32, false,                                     "is not in the collective's member mask"                                                                                                                                                         },
-    {"vote.sync.ballot.b32 %r4, %p1, %r10;",                                                                      32, false,                                     "different member masks"                                                                                                                                                                         },
-    {"setp.lt.u32 %p1, %r10, 32; @%p1 bar.sync 1; @!%p1 bar.sync 2;",                                             64, false,
-     "deadlock: no thread of the block can go on"                                                                                                                                                                                                                                                                                                                 },
-    {"setp.lt.u32 %p1, %r10, 48; @%p1 bar.sync 0, 64; @!%p1 bar.sync 1;",                                         64, false,                                     "deadlock"                                                                                                                                                                                       },
-    {"bar.sync 1, 40;",                                                                                           64, false,                                     "the count a multiple of 32"                                                                                                                                                                     },
-    {"ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%rd10+4];",                                                         1,  false,                                     "misaligned access of 16 bytes"                                                                                                                                                                  },
-    {".local .align 4 .b8 l[16]; mov.u64 %rd1, l; st.local.u32 [%rd1+16], %r10;",                                 1,  false,
-     "of the 16 bytes of local memory"                                                                                                                                                                                                                                                                                                                            },
-    {".shared .align 4 .b8 s[16]; st.shared.u32 [s+16], %r10;",                                                   1,  false,                                     "the block has 16 bytes of shared memory"                                                                                                                                                        },
-    {".shared .align 4 .b8 s[16]; ld.shared.u32 %r1, [s];",                                                       1,  false,                                     "reads uninitialised shared memory"                                                                                                                                                              },
-    {"trap;",                                                                                                     1,  false,                                     "the kernel trapped"                                                                                                                                                                             },
-    {".shared .align 8 .b64 m; st.shared.u64 [m], 0; mbarrier.arrive.shared::cta.b64 _, [m];",                    1,  false,
-     "there is no initialised mbarrier"                                                                                                                                                                                                                                                                                                                           },
-    {".shared .align 8 .b64 m; mbarrier.init.shared::cta.b64 [m], 1; mbarrier.arrive.shared::cta.b64 _, [m], 2;", 1,
-     false,                                                                                                                                                      "2 arrivals, but only 1 of 1 are pending"                                                                                                                                                        },
-    {".shared .align 8 .b64 m; mbarrier.init.shared::cta.b64 [m], 0;",                                            1,  false,                                     "mbarrier.init with count 0"                                                                                                                                                                     },
+    {"setp.lt.u32 %p1, %r10, 16; @!%p1 bra past; shfl.sync.idx.b32 %r4, %r10, 31, 31, 0xffff; past:",                32,  false,
+     "reads lane 31, which does not take part"                                                                                                                                                    },
+    {"shfl.sync.idx.b32 %r4, %r10, 0, 31, 1;",                                                                       32,  false, "is not in the collective's member mask"                         },
+    {"setp.eq.u32 %p2, %r10, 5; selp.b32 %r1, 0xfffffffe, -1, %p2; vote.sync.ballot.b32 %r4, %p2, %r1;",             32,  false,
+     "different member masks"                                                                                                                                                                     },
+    {"setp.lt.u32 %p1, %r10, 32; @%p1 bar.sync 1; @!%p1 bar.sync 2;",                                                64,  false,
+     "deadlock: no thread of the block can go on"                                                                                                                                                 },
+    {"setp.lt.u32 %p1, %r10, 48; @%p1 bar.sync 0, 64; @!%p1 bar.sync 1;",                                            64,  false, "deadlock"                                                       },
+    {"bar.sync 1, 40;",                                                                                              64,  false, "the count a multiple of 32"                                     },
+    {"ld.global.v4.u32 {%r1, %r2, %r3, %r4}, [%rd10+4];",                                                            1,   false, "misaligned access of 16 bytes"                                  },
+    {".local .align 4 .b8 l[16]; mov.u64 %rd1, l; st.local.u32 [%rd1+16], %r10;",                                    1,   false,
+     "of the 16 bytes of local memory"                                                                                                                                                            },
+    {".shared .align 4 .b8 s[16]; st.shared.u32 [s+16], %r10;",                                                      1,   false, "the block has 16 bytes of shared memory"                        },
+    {".shared .align 4 .b8 s[16]; ld.shared.u32 %r1, [s];",                                                          1,   false, "reads uninitialised shared memory"                              },
+    {"trap;",                                                                                                        1,   false, "the kernel trapped"                                             },
+    {".shared .align 8 .b64 m; st.shared.u64 [m], 0; mbarrier.arrive.shared::cta.b64 _, [m];",                       1,   false,
+     "there is no initialised mbarrier"                                                                                                                                                           },
+    {".shared .align 8 .b64 m; mbarrier.init.shared::cta.b64 [m], 1; mbarrier.arrive.shared::cta.b64 _, [m], 2;",    1,
+     false,                                                                                                                      "2 arrivals, but only 1 of 1 are pending"                        },
+    {".shared .align 8 .b64 m; mbarrier.init.shared::cta.b64 [m], 0;",                                               1,   false, "mbarrier.init with count 0"                                     },
     {".shared .align 8 .b64 m; mbarrier.init.shared::cta.b64 [m], 1; again: mbarrier.try_wait.parity.shared::cta.b64 "
      "%p1, [m], 0;\n"
-     "@!%p1 bra again;",                                                                                                            1,                                                                                              false,                           "deadlock"                                                                                                                         },
+     "@!%p1 bra again;",                                                                                        1,   false, "deadlock"                                                       },
     {".shared .align 8 .b64 m; mbarrier.init.shared::cta.b64 [m], 1; mbarrier.try_wait.parity.shared::cta.b64 %p1, "
-     "[m], 2;",                                                                                                           1,                                                                                                              false,                                                                                                                                                  "parity 2 of a phase"                                                                                                                                                                                                                                       },
-    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD "[s+64], [%rd9, {0, 0}], [m];",                                                                                      1,                                                                                        false,
-     "shared address 64 of a bulk copy must be a multiple of 128"},
-    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD "[s], [%rd9, {0, 0}], [m];",                                                1,                                                  false,
-     "the block ends while this copy writes into its shared memory"                                                                                                                                                                                                                                                                                                                                                                                           },
-    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD "[s], [%rd10, {0, 0}], [m];",                                              1,                                                false,
-     "is not a tensor map"},
+     "[m], 2;",                                                                                                 1,   false, "parity 2 of a phase"                                            },
+    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD "[s+64], [%rd9, {0, 0}], [m];",                    1,   false,
+     "shared address 64 of a bulk copy must be a multiple of 128"                                                                                                                                 },
+    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD "[s], [%rd9, {0, 0}], [m];",                       1,   false,
+     "the block ends while this copy writes into its shared memory"                                                                                                                               },
+    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD "[s], [%rd10, {0, 0}], [m];",                      1,   false,
+     "is not a tensor map"                                                                                                                                                                        },
     {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::"
-               "complete_tx::bytes [s], [%rd9, {0, 0, 0}], [m];",                                                                                       1,                                                                                         false,                                                                   "another rank than the instruction"                                                                                                                                                                                                                                                                                                                                                                                                                    },
+               "complete_tx::bytes [s], [%rd9, {0, 0, 0}], [m];",                                               1,   false, "another rank than the instruction"                              },
     {TILE_HEAD "st.shared.u64 [s], 1; st.shared.u64 [s+8], 1;\n"
                "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; cp.async.bulk.commit_group;\n"
-               "cp.async.bulk.wait_group 0;",                                                                        1,                                                                          false,      "without a fence.proxy.async"},
+               "cp.async.bulk.wait_group 0;",                                                                   1,   false, "without a fence.proxy.async"                                    },
     {TILE_HEAD "st.shared.u64 [s], 1; st.shared.u64 [s+8], 1; fence.proxy.async;\n"
-               "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 8;",                                                                              1,                                                                                false,                                        "size 8 of a bulk copy"                                                                                                                                                                                                                                                                                                                                                                                                                                                },
+               "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 8;",                                  1,   false, "size 8 of a bulk copy"                                          },
     {TILE_HEAD "st.shared.u64 [s], 1; st.shared.u64 [s+8], 1; fence.proxy.async;\n"
-               "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; cp.async.bulk.commit_group;",                                                                                    1,                                                                                      false,"the block ends while this copy may still read its shared memory"},
+               "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; cp.async.bulk.commit_group;",     1,   false, "the block ends while this copy may still read its shared memory"},
     {TILE_HEAD "st.shared.u64 [s], 1; st.shared.u64 [s+8], 1; fence.proxy.async;\n"
                "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; cp.async.bulk.commit_group;\n"
-               "st.shared.u64 [s], 2; cp.async.bulk.wait_group 0;",                                          1,                                            false,                                      "RACE"                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                 },
-    {"bar.sync 0; wgmma.fence.sync.aligned;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                                                                                                     128,                                                                                                       true,
-     "without a fence.proxy.async"},
-    {"fence.proxy.async; bar.sync 0;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                                                                               128,                                                                                 true,                                                 "without a wgmma.fence"                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             },
-    {FENCES WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                                                                                    128,                                                                                      true,
-     "without a wgmma.fence since"},
+               "st.shared.u64 [s], 2; cp.async.bulk.wait_group 0;",                                             1,   false, "RACE"                                                           },
+    {"bar.sync 0; wgmma.fence.sync.aligned;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                              128, true,
+     "without a fence.proxy.async"                                                                                                                                                                },
+    {"fence.proxy.async; bar.sync 0;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                                     128, true,  "without a wgmma.fence"                                          },
+    {FENCES WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                     128, true,
+     "without a wgmma.fence since"                                                                                                                                                                },
     {FENCES WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0; mov.f32 %f5, 0f00000000;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,
-     128,                                                                                 true,             "accumulator 5 was changed while a wgmma on it is under way"                                                                                                                                                                                                                                                                                                                                                          },
-    {FENCES WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0; wgmma.commit_group.sync.aligned;",                                               128,                                                 true,   "nobody waited for it"},
-    {FENCES "setp.lt.u32 %p3, %r10, 32; @!%p3 bra over;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS "over:",                                                                                     128,                                                                                       true,
-     "the warps of warpgroup 0 did not execute the same wgmma"                                                                                                                                                                                                                                                                                                                                           },
-    {FENCES "or.b64 %rd2, %rd2, 0x0002000000000000;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                                                   128,                                                     true,
-     "base offset"},
-    {FENCES "cvt.u64.u32 %rd4, %r10; add.u64 %rd2, %rd2, %rd4;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                                                                                               128,                                                                                                 true,
-     "differs between the lanes"                                                                                                                                                                                                                                                                                                                                },
+     128,                                                                                                                 true,  "accumulator 5 was changed while a wgmma on it is under way"     },
+    {FENCES WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0; wgmma.commit_group.sync.aligned;",                                   128, true,  "nobody waited for it"                                           },
+    {FENCES "setp.lt.u32 %p3, %r10, 32; @!%p3 bra over;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS "over:",          128, true,
+     "the warps of warpgroup 0 did not execute the same wgmma"                                                                                                                                    },
+    {FENCES "or.b64 %rd2, %rd2, 0x0002000000000000;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                      128, true,
+     "base offset"                                                                                                                                                                                },
+    {FENCES "cvt.u64.u32 %rd4, %r10; add.u64 %rd2, %rd2, %rd4;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,           128, true,
+     "differs between the lanes"                                                                                                                                                                  },
 };
 
 static size_t fault;
 static void run_fault(void) {
-    uint8_t in[64] = {0}, out[64];
+    uint8_t in[128] = {0}, out[64];
     start();
     if (faults[fault].wgmma) {
         CHECK(!run_wgmma(faults[fault].body, 3, 3, 10, 1));
@@ -375,7 +376,7 @@ static void run_fault(void) {
         const struct ptx_run r = {.body = faults[fault].body,
                                   .n_thread = faults[fault].n_thread,
                                   .in = in,
-                                  .n_in = 64,
+                                  .n_in = sizeof in,
                                   .out = out,
                                   .n_out = 64,
                                   .map = make_map(matrix_on_device(), 128, 64)};
