@@ -29,6 +29,23 @@ foreach(golden ${cases})
   endforeach()
 endforeach()
 
+# The same on the emulated GPU: every family on one rank; the int8 cache, and sums over NCCL's stand-in, on one each.
+function(nt_golden_cuda name)
+  add_test(NAME golden/logits/${name} COMMAND ${ARGN})
+  set_tests_properties(golden/logits/${name} PROPERTIES LABELS golden PROCESSORS 2 TIMEOUT 300 ENVIRONMENT
+    "NOCTURNE_CUDA_DRIVER=$<TARGET_FILE:cuda_emu>;NOCTURNE_NCCL=$<TARGET_FILE:nccl_emu>;NT_EMU=devices=2;ASAN_OPTIONS=detect_leaks=0")
+endfunction()
+if(TARGET cuda_emu)
+  foreach(golden ${cases})
+    get_filename_component(folder ${golden} DIRECTORY)
+    get_filename_component(case ${folder} NAME)
+    nt_golden_cuda(${case}/cuda $<TARGET_FILE:test_logits> ${folder} --device cuda)
+  endforeach()
+  nt_golden_cuda(llama3/cuda_int8 $<TARGET_FILE:test_logits> ${CMAKE_CURRENT_SOURCE_DIR}/logits/llama3 --device cuda-int8)
+  nt_golden_cuda(smollm2/cuda_tp2 mpirun --allow-run-as-root --oversubscribe --bind-to none -np 2
+                 $<TARGET_FILE:test_logits> ${CMAKE_CURRENT_SOURCE_DIR}/logits/smollm2 --device cuda)
+endif()
+
 # Model copies that share their weights, and one digest whatever the world.
 set(smollm2 ${CMAKE_CURRENT_SOURCE_DIR}/logits/smollm2)
 add_test(NAME golden/logits/worlds

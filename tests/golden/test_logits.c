@@ -1,13 +1,15 @@
 /* Forward of one tiny model against transformers' float32 logits (tools/make_logit_golden.py).
  *
- *   test_logits FOLDER [--isa auto|portable|avx2|avx512] [--gguf FILE] [--tp N]
+ *   test_logits FOLDER [--isa auto|portable|avx2|avx512] [--device cpu|cuda|cuda-int8] [--gguf FILE] [--tp N]
  * Started by mpirun, the world is one tensor-parallel group, or with --tp several model copies that share their
  * weights. Exit 77: this CPU lacks the instruction set. Checked:
  *   - logits within NMSE_MAX of the reference, and the same best token wherever its margin exceeds the error bound;
  *   - prompts cut into chunks of 1, 7, 64 tokens, and all prompts in one batch, give bitwise the same logits;
  *   - the same model as GGUF, and one thread instead of two, give bitwise the same logits.
  * NMSE_MAX: every activation that becomes bf16 adds a relative variance of about 2^-18/3; some 10 of them per layer
- * and a gain of a few through the residual stream make about 3e-5 for 2 or 3 layers. */
+ * and a gain of a few through the residual stream make about 3e-5 for 2 or 3 layers. An int8 cache (cuda-int8) adds
+ * rounding to 1/254 of each row's largest element, about 1e-4 of its square mean, to keys and values. */
+#include "cuda_backend.h"
 #include "fileio.h"
 #include "hash.h"
 #include "log.h"
@@ -17,7 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NMSE_MAX 1e-4
+#define NMSE_MAX      1e-4
+#define NMSE_MAX_INT8 3e-4
 enum { MAX_PROMPTS = 8, MAX_OUT = 512 };
 
 struct prompt {
@@ -38,7 +41,9 @@ struct run {
     struct nt_model *model;
     struct nt_job_memory job;
     struct nt_kv_pool kv;
-    float *shard; // [MAX_OUT, ld]
+    float *shard; // [MAX_OUT, ld] in the backend's memory
+    float *host;  // a copy of it
+    double nmse_max;
 };
 
 static nt_status golden_read(const char *folder, struct golden *g) {
@@ -67,6 +72,7 @@ static nt_status golden_read(const char *folder, struct golden *g) {
 
 static nt_status run_layout(struct run *r) {
     NT_TRY(nt_kv_pool_take(&r->job, r->model, 32, &r->kv));
+    r->host = NT_TAKE(&r->job.host, float, (size_t)MAX_OUT *(size_t)nt_model_logit_ld(r->model));
     r->shard = NT_TAKE(&r->job.device, float, (size_t)MAX_OUT *(size_t)nt_model_logit_ld(r->model));
     const struct nt_step_limits max = {.tok = 1024, .out = MAX_OUT, .seq = MAX_PROMPTS, .pages = 32};
     return nt_model_layout(r->model, &r->job, &max);
@@ -91,9 +97,11 @@ static nt_status forward(struct run *r, const struct nt_batch *b, float *out) {
     const int32_t n_vocab = nt_model_spec(r->model)->n_vocab, first = nt_model_vocab_first(r->model);
     const int64_t ld = nt_model_logit_ld(r->model);
     NT_TRY(nt_model_forward(r->model, b, &r->kv, r->shard));
+    const size_t bytes = (size_t)b->n_out * (size_t)ld * sizeof *out;
+    NT_TRY(r->backend->memory->download(r->backend, r->host, r->shard, bytes));
     memset(out, 0, (size_t)b->n_out * (size_t)n_vocab * sizeof *out);
     for (int64_t i = 0; i < b->n_out; i++)
-        memcpy(out + i * n_vocab + first, r->shard + i * ld, (size_t)nt_model_vocab_count(r->model) * sizeof *out);
+        memcpy(out + i * n_vocab + first, r->host + i * ld, (size_t)nt_model_vocab_count(r->model) * sizeof *out);
     return nt_comm_allreduce_f32(r->world->tp, out, (int64_t)b->n_out * n_vocab); /* others are 0: exact */
 }
 
@@ -146,7 +154,7 @@ static int32_t argmax(const float *x, int32_t n) {
 }
 
 /* Returns the number of violations; prints what was found. */
-static int compare(const struct golden *g, const float *got) {
+static int compare(const struct golden *g, const float *got, double nmse_max) {
     double err = 0, norm = 0;
     int n_row = 0, n_clear = 0, n_wrong = 0;
     const float *x = got;
@@ -162,7 +170,7 @@ static int compare(const struct golden *g, const float *got) {
             norm += row_norm;
             /* margin beyond what two errors of four standard deviations could close */
             const int32_t best = argmax(want, g->n_vocab);
-            const double bound = 8 * sqrt(NMSE_MAX * row_norm / g->n_vocab);
+            const double bound = 8 * sqrt(nmse_max * row_norm / g->n_vocab);
             bool clear = true;
             for (int32_t v = 0; v < g->n_vocab; v++)
                 if (v != best && (double)(want[best] - want[v]) <= bound) clear = false;
@@ -172,9 +180,9 @@ static int compare(const struct golden *g, const float *got) {
         }
     }
     const double nmse = err / norm;
-    printf("%d rows, nmse %.2e (limit %.0e), best token equal in all but %d of %d clear rows\n", n_row, nmse, NMSE_MAX,
+    printf("%d rows, nmse %.2e (limit %.0e), best token equal in all but %d of %d clear rows\n", n_row, nmse, nmse_max,
            n_wrong, n_clear);
-    return !(nmse <= NMSE_MAX) + (n_wrong > 0) + (n_clear < n_row / 2);
+    return !(nmse <= nmse_max) + (n_wrong > 0) + (n_clear < n_row / 2);
 }
 
 static int same(const char *what, const float *a, const float *b, size_t n) {
@@ -198,7 +206,7 @@ static nt_status test_model(struct run *r, const struct golden *g, const char *p
         }
         char what[64];
         snprintf(what, sizeof what, "chunks of %d", chunks[c]);
-        *bad += c ? same(what, base, other, n) : compare(g, base);
+        *bad += c ? same(what, base, other, n) : compare(g, base, r->nmse_max);
     }
     NT_TRY(run_together(r, g, other));
     *bad += same("all prompts in one batch", base, other, n);
@@ -242,7 +250,7 @@ static nt_status test_all(struct run *r, const char *folder, const char *gguf, i
     float *base = calloc(3 * n, sizeof *base), *again = base + n, *other = again + n;
     NT_CHECK(base);
     NT_TRY(test_model(r, &g, folder, base, other, bad));
-    NT_TRY(test_one_thread(r, &g, folder, base, other, bad));
+    if (nt_backend_is_host(r->backend)) NT_TRY(test_one_thread(r, &g, folder, base, other, bad));
     if (gguf) {
         NT_TRY(test_model(r, &g, gguf, again, other, bad));
         *bad += same("as GGUF", base, again, n);
@@ -252,7 +260,21 @@ static nt_status test_all(struct run *r, const char *folder, const char *gguf, i
     return NT_OK;
 }
 
-static nt_status test_main(const char *folder, const char *isa_name, const char *gguf, int32_t tp, int *bad) {
+/* device: cpu, cuda, cuda-int8. A device's int8 cache has an error of its own: about 1/127 of each key and value. */
+static nt_status open_backend(struct run *r, const char *device, enum nt_isa isa, struct nt_pool *pool) {
+    r->nmse_max = NMSE_MAX;
+    if (strncmp(device, "cuda", 4) != 0) return nt_backend_open_cpu(r->backend, isa, pool);
+    int32_t index = 0;
+    NT_TRY(nt_cuda_pick_device(r->world->node_rank, r->world->node_size, &index));
+    NT_TRY(nt_backend_open_cuda(r->backend, index, pool));
+    if (strcmp(device, "cuda-int8") != 0) return NT_OK;
+    r->backend->kv_format = NT_KV_ROWS_INT8;
+    r->nmse_max = NMSE_MAX_INT8;
+    return NT_OK;
+}
+
+static nt_status test_main(const char *folder, const char *isa_name, const char *device, const char *gguf, int32_t tp,
+                           int *bad) {
     struct nt_world world;
     NT_TRY(nt_world_open(&world));
     nt_log_init(world.rank, world.size, false);
@@ -269,8 +291,8 @@ static nt_status test_main(const char *folder, const char *isa_name, const char 
     struct nt_pool *pool = NULL;
     NT_TRY(nt_pool_new(&pool, 2, false, world.node_rank, world.node_size));
     struct nt_backend backend;
-    NT_TRY(nt_backend_open_cpu(&backend, isa, pool));
     struct run r = {.world = &world, .backend = &backend};
+    NT_TRY(open_backend(&r, device, isa, pool));
     NT_TRY(test_all(&r, folder, gguf, bad));
     nt_backend_close(&backend);
     nt_pool_free(pool);
@@ -279,16 +301,17 @@ static nt_status test_main(const char *folder, const char *isa_name, const char 
 }
 
 int main(int argc, char **argv) {
-    const char *isa = "auto", *gguf = NULL;
+    const char *isa = "auto", *device = "cpu", *gguf = NULL;
     int32_t tp = 0;
     for (int i = 2; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--isa")) isa = argv[i + 1];
+        if (!strcmp(argv[i], "--device")) device = argv[i + 1];
         if (!strcmp(argv[i], "--gguf")) gguf = argv[i + 1];
         if (!strcmp(argv[i], "--tp")) tp = (int32_t)strtol(argv[i + 1], NULL, 10);
     }
     if (argc < 2) return 2;
     int bad = 0;
-    if (test_main(argv[1], isa, gguf, tp, &bad) != NT_OK) {
+    if (test_main(argv[1], isa, device, gguf, tp, &bad) != NT_OK) {
         const struct nt_error *e = nt_error_last();
         printf("failed: %s\n", e->text);
         for (int i = 0; i < e->n_trail; i++) printf("  at %s:%d\n", e->trail[i].file, e->trail[i].line);
