@@ -353,7 +353,9 @@ static enum flow wait_group(struct warp *w, const struct ptx_op *o, uint32_t mas
 /* ---- building ---- */
 
 static bool build_direction(struct build *b) {
-    const bool shared_first = b->n_mod > 0 && strncmp(b->mod[b->o->n > 0 ? 1 : 0], "shared::", 8) == 0;
+    const int32_t first = b->o->n > 0 ? 1 : 0; /* behind the 2d of a tensor copy */
+    const bool shared_first = first < b->n_mod && strncmp(b->mod[first], "shared::", 8) == 0;
+    if (!has_mod(b, "shared::cluster") && !has_mod(b, "shared::cta")) return false;
     const bool barrier = has_mod(b, "mbarrier::complete_tx::bytes"), group = has_mod(b, "bulk_group");
     b->o->mode = shared_first && barrier ? BULK_LOAD : !shared_first && group ? BULK_STORE : 0;
     b->o->run = issue;
@@ -382,7 +384,7 @@ static bool build_bulk(struct build *b) {
 static bool build_tensor(struct build *b) {
     struct ptx_op *o = b->o;
     o->n = b->n_mod > 0 && b->mod[0][0] >= '1' && b->mod[0][0] <= '5' ? b->mod[0][0] - '0' : 0;
-    if (o->n == 0 || !build_direction(b) || has_mod(b, "im2col")) return false;
+    if (o->n == 0 || !has_mod(b, b->mod[0]) || !build_direction(b) || has_mod(b, "im2col")) return false;
     const bool load = o->mode == BULK_LOAD;
     const struct arg *map = load && b->n_arg > 1 ? &b->arg[1] : &b->arg[0];
     if (!take_far_address(b, load ? 0 : 1) || !take_far_address(b, load ? 1 : 0)) return false;

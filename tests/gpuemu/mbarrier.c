@@ -209,6 +209,7 @@ static bool build_mbarrier(struct build *b) {
     if (!has_mod(b, "b64") && b->o->type != PTX_B64 && !has_mod(b, "expect_tx") && !has_mod(b, "complete_tx"))
         return false;
     const int32_t tx = has_mod(b, "expect_tx") ? EXPECT : 0;
+    (void)(has_mod(b, "shared") || has_mod(b, "shared::cta") || has_mod(b, "shared::cluster")); /* also generic */
     if (has_mod(b, "noComplete")) return false;
     if (has_mod(b, "init")) return o->run = init, take_address(b, 0) && take_src(b, 1, false);
     if (has_mod(b, "inval")) return o->run = invalidate, take_address(b, 0);

@@ -368,7 +368,7 @@ static bool read_shape(struct build *b) {
     struct ptx_op *o = b->o;
     int32_t at = 0;
     while (at < b->n_mod && strncmp(b->mod[at], "m64n", 4) != 0) at++;
-    if (at + 3 >= b->n_mod) return false;
+    if (at + 3 >= b->n_mod || !has_mod(b, b->mod[at])) return false;
     char *k = NULL;
     o->n = (int32_t)strtol(b->mod[at] + 4, &k, 10);
     o->immediate = *k == 'k' ? strtol(k + 1, NULL, 10) : 0;
