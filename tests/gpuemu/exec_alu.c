@@ -227,6 +227,7 @@ static enum flow lop3(struct warp *w, const struct ptx_op *o, uint32_t mask) {
 static bool build_lop3(struct build *b) {
     if (b->n_arg != 5 || !b->arg[4].is_constant || b->n_mod != 1) return false;
     b->o->immediate = (int64_t)b->arg[4].value;
+    b->n_taken = 5;
     return operands(b, 3, lop3);
 }
 

@@ -138,9 +138,8 @@ static enum emu_space space_of(const struct build *b) {
         {"param",           EMU_SPACE_PARAM },
         {"param::entry",    EMU_SPACE_PARAM },
     };
-    for (int32_t i = 0; i < b->n_mod; i++)
-        for (size_t j = 0; j < sizeof names / sizeof names[0]; j++)
-            if (strcmp(b->mod[i], names[j].name) == 0) return names[j].space;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (has_mod(b, names[i].name)) return names[i].space;
     return EMU_SPACE_GENERIC;
 }
 

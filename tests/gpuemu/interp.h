@@ -269,8 +269,9 @@ struct build {
     struct ptx_code *code;
     const char *mod[PTX_MAX_MODS];
     int32_t n_mod;
+    uint32_t *known; /* bits of the modifiers that has_mod asked for */
     struct arg arg[24];
-    int32_t n_arg;
+    int32_t n_arg, n_taken;
     char *error;
     size_t n_error;
 };

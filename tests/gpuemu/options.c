@@ -41,6 +41,7 @@ static const struct {
     ROW(regs, TEXT, 0, 0, "registers of kernels: output of ptxas -v, or a folder of *.ptxas.txt"),
     ROW(exitcode, NUMBER, 0, 255, "exit status of a process with reports; 0: its own"),
     ROW(trace, NUMBER, 0, 1, "one line on stderr per launch"),
+    ROW(parse, NUMBER, 0, 1, "kernels are parsed when their module is loaded, not when they are launched"),
 #undef ROW
 };
 

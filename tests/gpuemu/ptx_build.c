@@ -54,8 +54,61 @@ bool build_fail(struct build *b, const char *format, ...) {
 
 bool has_mod(const struct build *b, const char *name) {
     for (int32_t i = 0; i < b->n_mod; i++)
-        if (strcmp(b->mod[i], name) == 0) return true;
+        if (strcmp(b->mod[i], name) == 0) {
+            *b->known |= 1u << i;
+            return true;
+        }
     return false;
+}
+
+static bool is_word_of(const char *mod, const char *words) {
+    const size_t n = strlen(mod);
+    for (const char *at = strstr(words, mod); at != NULL; at = strstr(at + 1, mod))
+        if ((at == words || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0')) return true;
+    return false;
+}
+
+/* Modifiers that change nothing here: one order of memory, hints, and what an operation does without being told. */
+static bool is_neutral(const char *root, const char *mod) {
+    static const struct {
+        const char *root, *words; /* an empty root: of any operation */
+    } rows[] = {
+        {"",                     "sync aligned uni rn approx full weak nc volatile ca cg cs lu cv wb wt cta cluster gpu sys gl relaxed "
+             "acquire release acq_rel sc"                                                               },
+        {"shf",                  "r clamp"                                                                          },
+        {"match",                "any"                                                                              },
+        {"bar",                  "or"                                                                               },
+        {"barrier",              "or"                                                                               },
+        {"mul",                  "lo"                                                                               },
+        {"mad",                  "lo"                                                                               },
+        {"ldmatrix",             "shared shared::cta"                                                               },
+        {"stmatrix",             "shared shared::cta"                                                               },
+        {"mbarrier",             "shared shared::cta shared::cluster"                                               },
+        {"fence",                "mbarrier_init proxy alias async async.global async.shared::cta global shared::cta"},
+        {"prefetch",             "global local tensormap param const L1 L2"                                         },
+        {"discard",              "global L2"                                                                        },
+        {"applypriority",        "global L2"                                                                        },
+        {"createpolicy",         "fractional range L2"                                                              },
+        {"cp.async",             "shared shared::cta global"                                                        },
+        {"cp.async.bulk",        "shared::cta shared::cluster global read"                                          },
+        {"cp.async.bulk.tensor", "1d 2d 3d 4d 5d shared::cta shared::cluster global tile"                           },
+        {"griddepcontrol",       "wait launch_dependents"                                                           },
+        {"setmaxnreg",           "inc dec"                                                                          },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if ((rows[i].root[0] == '\0' || strcmp(rows[i].root, root) == 0) && is_word_of(mod, rows[i].words)) return true;
+    return strncmp(mod, "L1::", 4) == 0 || strncmp(mod, "L2::", 4) == 0;
+}
+
+/* An instruction with a modifier that nothing asked for would do something else than the program means. */
+static bool all_known(struct build *b, const char *root) {
+    for (int32_t i = 0; i < b->n_mod; i++) {
+        const char *mod = b->mod[i];
+        const bool shape = strcmp(root, "wgmma") == 0 && strncmp(mod, "m64n", 4) == 0; /* read as numbers */
+        if (!(*b->known >> i & 1) && type_named(mod) == PTX_NONE && !shape && !is_neutral(root, mod))
+            return build_fail(b, "unknown modifier .%s", mod);
+    }
+    return true;
 }
 
 /* ---- operands ---- */
@@ -101,6 +154,7 @@ static bool resolve(struct build *b, const struct arg *a, bool wide, struct ptx_
 }
 
 bool take_src(struct build *b, int32_t i, bool wide) {
+    if (i >= b->n_taken) b->n_taken = i + 1;
     if (i >= b->n_arg || b->o->n_src >= PTX_MAX_SRC) return build_fail(b, "operand %d is missing", i);
     return resolve(b, &b->arg[i], wide, &b->o->src[b->o->n_src++]);
 }
@@ -110,6 +164,7 @@ bool take_any_src(struct build *b, int32_t i) {
 }
 
 bool take_dst(struct build *b, int32_t i, bool wide) {
+    if (i >= b->n_taken) b->n_taken = i + 1;
     if (i >= b->n_arg || b->o->n_dst >= PTX_MAX_DST) return build_fail(b, "operand %d is missing", i);
     if (b->arg[i].is_constant) return build_fail(b, "the destination is a constant");
     return resolve(b, &b->arg[i], wide, &b->o->dst[b->o->n_dst++]);
@@ -171,18 +226,22 @@ static void split_modifiers(struct build *b, char *opcode, char *root, size_t n_
             o->type = t;
         else if (t != PTX_NONE && o->from == PTX_NONE)
             o->from = t;
-        o->ftz |= strcmp(mod, "ftz") == 0;
-        o->sat |= strcmp(mod, "sat") == 0;
     }
+    b->o->ftz = has_mod(b, "ftz");
+    b->o->sat = has_mod(b, "sat");
 }
 
 bool build_op(struct build *b, char *opcode) {
     char root[64];
+    uint32_t known = 0;
+    b->known = &known;
     split_modifiers(b, opcode, root, sizeof root);
     const struct opcode *row = find_opcode(root);
     if (row == NULL) return build_fail(b, "unknown opcode %s", root);
     b->o->info.opcode_class = (int32_t)row->class;
     if (!row->build(b)) return b->error[0] == '\0' ? build_fail(b, "unknown form of %s", root) : false;
     if (b->o->run == NULL) return build_fail(b, "unknown form of %s", root);
-    return true;
+    if (row->class <= EMU_CLASS_SPECIAL && b->n_arg > b->n_taken && b->arg[b->n_arg - 1].kind == ARG_REF)
+        return build_fail(b, "%d operands, but it takes %d", b->n_arg, b->n_taken);
+    return all_known(b, root);
 }

@@ -522,13 +522,18 @@ static bool parse_operation(struct parser *p, char *text) {
     if (space != NULL) {
         *space = '\0';
         b.n_arg = split(space + 1, part, 24);
-        for (int32_t i = 0; i < b.n_arg; i++)
+        const bool label = strncmp(text, "bra", 3) == 0 && b.n_arg == 1; /* whatever else has its name */
+        for (int32_t i = 0; i < b.n_arg && !label; i++)
             if (!parse_arg(p, part[i], &b.arg[i])) return false;
+        if (label) {
+            b.arg[0].kind = ARG_NAME;
+            snprintf(b.arg[0].name, sizeof b.arg[0].name, "%s", part[0]);
+            note_branch(p, part[0]);
+        }
     }
     char reason[256] = "";
     b.error = reason;
     b.n_error = sizeof reason;
-    if (strncmp(text, "bra", 3) == 0 && b.n_arg == 1) note_branch(p, b.arg[0].name);
     const bool ok = build_op(&b, text);
     for (int32_t i = 0; i < b.n_arg; i++) free(b.arg[i].vec);
     return ok || fail(p, "%s: %s", reason, o->info.text);
@@ -690,23 +695,29 @@ static bool parse_entry(struct parser *p) {
     return ok;
 }
 
-bool ptx_complete(struct ptx_code *c) {
-    struct ptx_kernel *k = (struct ptx_kernel *)c;
+static bool parse_whole(struct ptx_kernel *k, char *error, size_t n_error) {
+    struct ptx_code *c = &k->code;
     struct parser *p = c->kernel.module->parser;
-    char error[512] = "", text[] = "exit";
-    if (k->complete) return true;
+    char text[] = "exit";
     p->error = error;
-    p->n_error = sizeof error;
+    p->n_error = n_error;
     p->cap_op = 0;
     bool ok = !p->failed && parse_from_head(p, k, true);
     if (ok) {
         (void)new_op(p, "exit (end of text)");
-        struct build b = {.o = &c->op[c->n_op - 1], .code = c, .error = error, .n_error = sizeof error};
+        struct build b = {.o = &c->op[c->n_op - 1], .code = c, .error = error, .n_error = n_error};
         ok = build_op(&b, text);
     }
-    if (!ok) emu_report(NULL, "kernel %s cannot be run: %s", c->kernel.name, error);
     p->code = NULL;
     return k->complete = ok;
+}
+
+bool ptx_complete(struct ptx_code *c) {
+    struct ptx_kernel *k = (struct ptx_kernel *)c;
+    char error[512] = "";
+    if (k->complete || parse_whole(k, error, sizeof error)) return true;
+    emu_report(NULL, "kernel %s cannot be run: %s", c->kernel.name, error);
+    return false;
 }
 
 /* ---- modules ---- */
@@ -769,6 +780,8 @@ struct emu_module *emu_module_load(const char *text, int32_t device, int32_t *ta
     symbols_open(&p->symbols);
     bool ok = true;
     for (skip_space(p); ok && *p->at != '\0'; skip_space(p)) ok = module_statement(p, target);
+    for (int32_t i = 0; ok && emu_options()->parse && i < m->n_kernel; i++)
+        ok = parse_whole(m->kernel[i], error, n_error);
     if (ok) return m;
     emu_module_free(m);
     return NULL;

@@ -63,26 +63,29 @@ struct symbol *symbol_find(const struct symbols *s, const char *name) {
     return at;
 }
 
-static bool find_in_range(const struct symbols *s, const char *name, struct ptx_ref *ref, enum ptx_type *type) {
+/* The range that has this register; its number in it. */
+static const struct symbol *find_range(const struct symbols *s, const char *name, int32_t *index) {
     size_t n = strlen(name);
     while (n > 0 && name[n - 1] >= '0' && name[n - 1] <= '9') n--;
     const char *digits = name + n;
-    if (*digits == '\0' || (digits[0] == '0' && digits[1] != '\0')) return false;
-    const long index = strtol(digits, NULL, 10);
-    for (const struct symbol *at = s->bucket[hash_of(name, n)]; at != NULL; at = at->chain) {
-        if (index >= at->count || strncmp(at->name, name, n) != 0 || at->name[n] != '\0') continue;
-        *ref = at->ref;
-        ref->at += (int32_t)index * (ref->wide ? 2 : 1);
-        *type = at->type;
-        return true;
-    }
-    return false;
+    if (*digits == '\0' || (digits[0] == '0' && digits[1] != '\0')) return NULL;
+    const long number = strtol(digits, NULL, 10);
+    *index = number < INT32_MAX ? (int32_t)number : INT32_MAX;
+    for (const struct symbol *at = s->bucket[hash_of(name, n)]; at != NULL; at = at->chain)
+        if (*index < at->count && strncmp(at->name, name, n) == 0 && at->name[n] == '\0') return at;
+    return NULL;
 }
 
 bool symbol_register(const struct symbols *s, const char *name, struct ptx_ref *ref, enum ptx_type *type) {
-    if (name[0] == '%' && find_in_range(s, name, ref, type)) return true;
-    const struct symbol *one = symbol_find(s, name);
-    if (one == NULL) return find_in_range(s, name, ref, type);
+    int32_t index = 0;
+    const struct symbol *range = find_range(s, name, &index), *one = symbol_find(s, name);
+    if (one == NULL && range == NULL) return false;
+    if (one == NULL || (range != NULL && range->scope > one->scope)) {
+        *ref = range->ref;
+        ref->at += index * (ref->wide ? 2 : 1);
+        *type = range->type;
+        return true;
+    }
     if (one->kind != SYMBOL_REGISTER || one->count > 0) return false;
     *ref = one->ref;
     *type = one->type;
