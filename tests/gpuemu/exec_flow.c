@@ -1,4 +1,6 @@
 /* Branches, exits and block barriers: PTX ISA, "Control Flow" and "barrier{.cta}". */
+#include <string.h>
+
 #include "lanes.h"
 
 static enum flow bra(struct warp *w, const struct ptx_op *o, uint32_t mask) {
@@ -36,6 +38,29 @@ static enum flow trap(struct warp *w, const struct ptx_op *o, uint32_t mask) {
 }
 static bool build_trap(struct build *b) {
     b->o->run = trap;
+    return true;
+}
+
+/* __assertfail(message, file, line, function, size of a character): the parameters lie in local memory. */
+static enum flow assertion(struct warp *w, const struct ptx_op *o, uint32_t mask) {
+    const uint32_t lane = (uint32_t)__builtin_ctz(mask);
+    uint64_t text[2];
+    uint32_t line;
+    const uint8_t *local = w->local + (int64_t)lane * w->run->code->kernel.local_bytes;
+    memcpy(&text[0], local + lane_value(w, &o->src[0], 0), sizeof text[0]);
+    memcpy(&text[1], local + lane_value(w, &o->src[1], 0), sizeof text[1]);
+    memcpy(&line, local + lane_value(w, &o->src[2], 0), sizeof line);
+    return FATAL(w, o, lane, "assertion failed: %s (%s:%u)", (const char *)(uintptr_t)text[0],
+                 (const char *)(uintptr_t)text[1], line);
+}
+static bool build_call(struct build *b) {
+    if (b->n_arg != 2 || strcmp(b->arg[0].name, "__assertfail") != 0 || b->arg[1].n_vec != 5)
+        return build_fail(b, "only __assertfail can be called: inline the others");
+    for (int32_t i = 0; i < 3; i++) {
+        if (b->arg[1].vec[i].symbol_space != EMU_SPACE_LOCAL) return false;
+        b->o->src[b->o->n_src++] = constant_ref(b->code, b->arg[1].vec[i].value, true);
+    }
+    b->o->run = assertion;
     return true;
 }
 
@@ -111,6 +136,7 @@ const struct opcode flow_opcodes[] = {
     {"ret",            build_exit, EMU_CLASS_BRANCH },
     {"exit",           build_exit, EMU_CLASS_BRANCH },
     {"trap",           build_trap, EMU_CLASS_OTHER  },
+    {"call",           build_call, EMU_CLASS_OTHER  },
     {"brkpt",          build_trap, EMU_CLASS_OTHER  },
     {"nanosleep",      build_pass, EMU_CLASS_OTHER  },
     {"setmaxnreg",     build_pass, EMU_CLASS_OTHER  },

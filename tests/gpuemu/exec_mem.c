@@ -178,6 +178,8 @@ static bool build_ld(struct build *b) {
 static bool build_st(struct build *b) {
     struct ptx_op *o = b->o;
     if (!set_class(b) || b->n_arg < 2 || !take_address(b, 0) || has_mod(b, "async")) return false;
+    if (o->space == EMU_SPACE_PARAM && b->arg[0].symbol_space == EMU_SPACE_LOCAL)
+        o->space = EMU_SPACE_LOCAL; /* a call's */
     o->run = st;
     o->immediate = has_mod(b, "release") || has_mod(b, "relaxed") ? EMU_STRONG_WRITE : EMU_WRITE;
     const struct arg *s = &b->arg[1];

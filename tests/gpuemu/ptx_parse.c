@@ -478,7 +478,7 @@ static bool vector_arg(struct parser *p, char *text, struct arg *a) {
 
 static bool parse_arg(struct parser *p, char *text, struct arg *a) {
     if (text[0] == '[') return address_arg(p, text, a);
-    if (text[0] == '{') return vector_arg(p, text, a);
+    if (text[0] == '{' || text[0] == '(') return vector_arg(p, text, a);
     if (text[0] == '!') {
         a->negated = true;
         text = trimmed(text + 1);
@@ -561,10 +561,10 @@ static bool parse_statement(struct parser *p) {
     char text[8192];
     if (next_is(p, ".loc") && isspace((unsigned char)p->at[4])) return parse_loc(p); /* not .local */
     if (next_is(p, ".reg") || next_is(p, ".shared") || next_is(p, ".local") || next_is(p, ".param")) {
-        const bool reg = next_is(p, ".reg"), shared = next_is(p, ".shared"), param = next_is(p, ".param");
+        const bool reg = next_is(p, ".reg"), shared = next_is(p, ".shared");
         if (!take_until(p, ";", text, sizeof text)) return false;
         p->at++;
-        if (param) return fail(p, "calls are not supported: %s", text);
+        /* parameters of a call lie in local memory */
         return reg ? parse_registers(p, text) : shared ? add_shared(p, text) : add_local(p, text);
     }
     for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++) {
