@@ -4,6 +4,7 @@
 #include "cuda_backend.h"
 #include "log.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 nt_status nt_device_choose(const struct nt_config *c, const struct nt_world *w, enum nt_device *out) {
@@ -77,12 +78,36 @@ static nt_status open_parts(struct nt_session *s, enum nt_device device) {
     return NT_OK;
 }
 
+/* Where each rank sees one device only, two of them may still see the same. */
+static nt_status own_devices(const struct nt_session *s) {
+    struct seat {
+        char host[sizeof s->world->host];
+        unsigned char uuid[16];
+    } mine = {0};
+    const size_t size = (size_t)s->world->size;
+    struct seat *all = calloc(size, sizeof *all);
+    unsigned char(*uuids)[16] = calloc(size, sizeof *uuids);
+    nt_status st = all && uuids ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the devices of %zu ranks", size);
+    memcpy(mine.host, s->world->host, sizeof mine.host);
+    memcpy(mine.uuid, s->backend.cuda->facts.uuid, sizeof mine.uuid);
+    st = nt_comm_agree(s->world->world, st);
+    if (st == NT_OK) st = nt_comm_allgather(s->world->world, &mine, all, sizeof mine);
+    int32_t n = 0;
+    for (size_t i = 0; i < size && st == NT_OK; i++)
+        if (strcmp(all[i].host, mine.host) == 0) memcpy(uuids[n++], all[i].uuid, sizeof mine.uuid);
+    if (st == NT_OK) st = nt_cuda_check_shared((const unsigned char(*)[16])uuids, n);
+    free(all);
+    free(uuids);
+    return st;
+}
+
 nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct nt_config *c) {
     const double start = nt_now();
     *s = (struct nt_session){.world = w, .config = c};
     enum nt_device device;
     NT_TRY(nt_device_choose(c, w, &device));
     nt_status st = nt_comm_agree(w->world, open_parts(s, device));
+    if (st == NT_OK && s->backend.cuda) st = nt_comm_agree(w->world, own_devices(s));
     if (st == NT_OK) st = nt_comm_agree(w->world, nt_model_open(&s->model, c->model_path, w, &s->backend));
     if (st != NT_OK) {
         nt_session_close(s);

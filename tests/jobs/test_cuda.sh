@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# generate and score on the emulated GPU: the CPU's greedy answers, the same bytes for any batch, rank count and restart,
+# sums over NCCL's stand-in or through host memory, an int8 cache, and what is said where there is no GPU.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/generate.sh"
+cd "$WORK" || exit 1
+EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
+unset NOCTURNE_CUDA_DRIVER NOCTURNE_NCCL NT_EMU
+
+tiny model --family smollm2 --layers 2
+MODEL=model INPUT=in.jsonl
+python3 - > in.jsonl << 'END'
+import json
+for i in range(14):
+    row = {"prompt": f"night {i} " * (1 + 3 * (i % 5)), "max_tokens": 4 + i}
+    if i % 3 == 0:
+        row["temperature"] = 0
+    if i % 4 == 1:
+        row.update(top_p=0.8, top_k=40, repetition_penalty=1.3, logprobs=3)
+    if i % 5 == 2:
+        row.update(min_p=0.05, presence_penalty=0.4, n=2)
+    print(json.dumps(row))
+END
+
+# ---- without a GPU (a machine that has one finds it: then there is nothing to refuse)
+if ! "$NOCTURNE" generate $(run_flags) --output nodriver --device cuda > out 2>&1; then
+    check "the reason is said" grep -qE 'no CUDA driver|built without CUDA|no CUDA device' out
+    expect_rc 0 generate auto
+    check "auto says why it takes the CPU" grep -qE '(no CUDA driver|no CUDA device|without CUDA).*using the CPU' out
+fi
+expect_rc 69 generate int8cpu --device cpu --kv-cache-dtype int8
+check "an int8 cache on the CPU is refused" grep -q 'needs a GPU' out
+[ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
+
+export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
+NT_TIMEOUT=300
+expect_rc 0 generate base --device cuda
+check "steps are captured" grep -q 'captured a decode step' out
+check "the device is in the manifest" grep -q '"device":"cuda","isa":"sm_80"' base/run.json
+expect_rc 0 generate auto-gpu
+same base auto-gpu
+
+# ---- the CPU's answers
+expect_rc 0 generate cpu --device cpu
+check "greedy answers differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" cpu/results.jsonl base/results.jsonl in.jsonl
+
+# ---- any batch, step, order of work, rank count
+NT_EMU=devices=2,order=backward,streams=early,copies=early expect_rc 0 generate batch1 --device cuda --max-num-seqs 1
+same base batch1
+NT_EMU=devices=2,order=random,seed=3,streams=random,copies=random \
+    expect_rc 0 generate batch5 --device cuda --max-num-seqs 5 --max-num-batched-tokens 23
+same base batch5
+expect_rc 0 ranks 2 dp2 --device cuda
+same base dp2
+NT_EMU=devices=1 expect_rc 0 mpi 2 "$NOCTURNE" doctor > /dev/null # two ranks, one device: only jobs refuse it
+for how in nccl host; do
+    [ $how = host ] && export NOCTURNE_NCCL=$EMU/absent.so
+    expect_rc 0 ranks 2 tp2-$how --device cuda --tp 2
+    check "tp 2 over $how changes greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl tp2-$how/results.jsonl in.jsonl
+done
+check "the slow way is said" grep -q 'go through host memory' out
+export NOCTURNE_NCCL=$EMU/libnccl_emu.so
+NT_EMU=devices=1 expect_rc 78 ranks 2 crowded --device cuda
+check "the shared device is said" grep -q "ranks 0 and 1" out
+
+# ---- int8 cache
+expect_rc 0 generate int8 --device cuda --kv-cache-dtype int8
+expect_rc 0 generate int8-1 --device cuda --kv-cache-dtype int8 --max-num-seqs 1
+same int8 int8-1
+
+# ---- killed, then resumed
+for wait in 0.9 1.6 2.4; do
+    rm -rf killed
+    timeout -s KILL $wait "$NOCTURNE" generate $(run_flags) --output killed --device cuda --max-num-seqs 3 > /dev/null 2>&1
+    expect_rc 0 generate killed --device cuda
+    same base killed
+done
+
+# ---- a rank that dies in a collective ends the job within 10 s
+start=$(date +%s.%N)
+NT_EMU_NCCL=rank=1,seq=9,fault=die mpi 2 "$NOCTURNE" generate $(run_flags) --threads 1 --output dies --device cuda --tp 2 > out 2>&1
+rc=$?
+[ $rc -ne 0 ] && [ $rc -ne 124 ] || { cat out; fail "a dead rank: exit status $rc"; }
+check "it took longer than 10 s" below "$(since "$start")" 10
+
+# ---- score
+printf 'the quick brown fox jumps over the lazy dog\n%.0s' 1 2 3 4 > text.txt
+score() { "$NOCTURNE" score --model model --input text.txt --device "$1" 2>&1 | grep -oE 'perplexity [0-9.]+' | cut -d' ' -f2; }
+cpu=$(score cpu) gpu=$(score cuda)
+check "perplexity $gpu, the CPU has $cpu" awk -v a="$cpu" -v b="$gpu" 'BEGIN { exit !(a > 0 && (a - b < 0.005 * a) && (b - a < 0.005 * a)) }'
+echo "the emulated GPU answers as the CPU does"
