@@ -20,21 +20,28 @@ static uint32_t part_of(const struct warp *w, const struct ptx_ref *r, uint32_t 
     return lanes32(w, r)[lane];
 }
 
-static float half_element(uint32_t word, int32_t i, bool bf16) {
-    const uint16_t h = (uint16_t)(word >> (16 * (i & 1)));
-    return bf16 ? half_from_bf16(h) : half_from_f16(h);
+/* Elements 2 i and 2 i + 1 of a lane. */
+static void two_halves(uint32_t word, bool bf16, float *first, float *second) {
+    *first = bf16 ? as_f32(word << 16) : half_from_f16((uint16_t)word);
+    *second = bf16 ? as_f32(word & 0xffff0000u) : half_from_f16((uint16_t)(word >> 16));
 }
 
 static void gather_halves(const struct warp *w, const struct ptx_op *o, int32_t k, struct tiles *t) {
     const bool bf16 = o->from == PTX_BF16;
-    const int32_t n_a = k / 2, n_b = k / 4;
-    for (uint32_t l = 0; l < 32; l++) {
-        const int32_t g = (int32_t)l / 4, q = (int32_t)l % 4;
-        for (int32_t i = 0; i < n_a; i++)
-            t->a[g + 8 * (i / 2 % 2)][2 * q + i % 2 + 8 * (i / 4)] =
-                half_element(part_of(w, &o->src[i / 2], l), i, bf16);
-        for (int32_t i = 0; i < n_b; i++)
-            t->b[2 * q + i % 2 + 8 * (i / 2)][g] = half_element(part_of(w, &o->src[n_a / 2 + i / 2], l), i, bf16);
+    const int32_t n_a = k / 4, n_b = k / 8; /* registers */
+    for (int32_t i = 0; i < n_a; i++) {
+        const uint32_t *reg = lanes32(w, &o->src[i]);
+        for (int32_t l = 0; l < 32; l++) {
+            float *to = &t->a[l / 4 + 8 * (i % 2)][2 * (l % 4) + 8 * (i / 2)];
+            two_halves(reg[l], bf16, &to[0], &to[1]);
+        }
+    }
+    for (int32_t i = 0; i < n_b; i++) {
+        const uint32_t *reg = lanes32(w, &o->src[n_a + i]);
+        for (int32_t l = 0; l < 32; l++) {
+            const int32_t at = 2 * (l % 4) + 8 * i;
+            two_halves(reg[l], bf16, &t->b[at][l / 4], &t->b[at + 1][l / 4]);
+        }
     }
 }
 
@@ -66,35 +73,51 @@ static void order_of_sums(struct warp *w, int32_t k, int32_t order[MAX_K]) {
     }
 }
 
-static float dot(const struct tiles *t, int32_t row, int32_t col, float c, int32_t k, const int32_t order[MAX_K]) {
-    for (int32_t i = 0; i < k; i++) c += t->a[row][order[i]] * t->b[order[i]][col];
-    return c;
+/* Columns side by side, so that the sums of a row are made at once; each in the order of k. */
+static void multiply_floats(const struct tiles *t, int32_t k, const int32_t order[MAX_K], float sum[M][N]) {
+    for (int32_t row = 0; row < M; row++) {
+        float s[N];
+        memcpy(s, sum[row], sizeof s);
+        for (int32_t i = 0; i < k; i++) {
+            const float a = t->a[row][order[i]], *line = t->b[order[i]];
+            for (int32_t col = 0; col < N; col++) s[col] += a * line[col];
+        }
+        memcpy(sum[row], s, sizeof s);
+    }
+}
+static void multiply_integers(const struct tiles *t, int32_t k, uint32_t sum[M][N]) {
+    for (int32_t row = 0; row < M; row++)
+        for (int32_t i = 0; i < k; i++)
+            for (int32_t col = 0; col < N; col++) sum[row][col] += (uint32_t)(t->ia[row][i] * t->ib[i][col]);
 }
 
 static enum flow mma(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     const enum flow ready = want_lanes(w, o, mask, UINT32_MAX);
     if (ready != FLOW_NEXT) return ready;
-    const int32_t k = o->n, n_c = o->n_dst;
-    const struct ptx_ref *c = &o->src[o->n_src - n_c];
+    const int32_t k = o->n;
+    const struct ptx_ref *c = &o->src[o->n_src - o->n_dst];
     struct tiles t;
     int32_t order[MAX_K];
-    const bool integer = o->type == PTX_S32;
-    integer ? gather_bytes(w, o, k, &t) : gather_halves(w, o, k, &t);
-    order_of_sums(w, k, order);
-    uint32_t out[4][32];
-    for (uint32_t l = 0; l < 32; l++)
-        for (int32_t i = 0; i < 4; i++) {
-            const int32_t row = (int32_t)l / 4 + 8 * (i / 2), col = 2 * ((int32_t)l % 4) + i % 2;
-            const uint32_t start = part_of(w, &c[i], l);
-            if (integer) {
-                uint32_t sum = start;
-                for (int32_t j = 0; j < k; j++) sum += (uint32_t)(t.ia[row][j] * t.ib[j][col]);
-                out[i][l] = sum;
-            } else {
-                out[i][l] = f32_bits(dot(&t, row, col, as_f32(start), k, order));
-            }
-        }
-    for (int32_t i = 0; i < 4; i++) memcpy(to32(w, &o->dst[i]), out[i], sizeof out[i]);
+    union {
+        float real[M][N];
+        uint32_t integer[M][N];
+    } sum;
+    for (int32_t i = 0; i < 4; i++) {
+        const uint32_t *reg = lanes32(w, &c[i]);
+        for (int32_t l = 0; l < 32; l++) sum.integer[l / 4 + 8 * (i / 2)][2 * (l % 4) + i % 2] = reg[l];
+    }
+    if (o->type == PTX_S32) {
+        gather_bytes(w, o, k, &t);
+        multiply_integers(&t, k, sum.integer);
+    } else {
+        gather_halves(w, o, k, &t);
+        order_of_sums(w, k, order);
+        multiply_floats(&t, k, order, sum.real);
+    }
+    for (int32_t i = 0; i < 4; i++) {
+        uint32_t *reg = to32(w, &o->dst[i]);
+        for (int32_t l = 0; l < 32; l++) reg[l] = sum.integer[l / 4 + 8 * (i / 2)][2 * (l % 4) + i % 2];
+    }
     return FLOW_NEXT;
 }
 
