@@ -24,7 +24,7 @@ struct emu_options { // as listed in options.c
     int32_t idle_ms, check, uninit, leaks, stream0, freesync, hostguard;
     int32_t ulp, shuffle; // error of approximate functions; order of sums inside mma
     int32_t exitcode, trace, parse;
-    char *count, *regs; // files; NULL: none
+    char *count, *ptx, *regs; // files; NULL: none
 };
 const struct emu_options *emu_options(void);
 

@@ -34,6 +34,31 @@ static bool is_ptx(const char *image) {
     return image[0] == '/' || image[0] == '.' || image[0] == '\n' || image[0] == ' ';
 }
 
+/* The first kernel of PTX text: "nt_embed(", its length in *n; NULL: there is none. */
+static const char *first_kernel(const char *text, size_t *n) {
+    const char *entry = strstr(text, ".entry ");
+    if (entry == NULL) return NULL;
+    entry += strlen(".entry ");
+    *n = strcspn(entry, "( \n") + 1;
+    return entry;
+}
+
+/* What option ptx has in place of this module, to be freed; NULL: nothing. */
+static char *substitute(const char *image) {
+    const char *path = emu_options()->ptx, *kernel = NULL, *other = NULL;
+    FILE *f = path == NULL ? NULL : fopen(path, "r");
+    char *text = NULL;
+    size_t size = 0, n = 0, n_other = 0;
+    if (path == NULL) return NULL;
+    if (f == NULL || getdelim(&text, &size, '\0', f) < 0) emu_report(NULL, "option ptx: cannot read '%s'", path);
+    if (f != NULL) fclose(f);
+    if (text != NULL) other = first_kernel(text, &n_other);
+    kernel = first_kernel(image, &n);
+    if (kernel != NULL && other != NULL && n == n_other && memcmp(kernel, other, n) == 0) return text;
+    free(text);
+    return NULL;
+}
+
 static CUresult load_module(CUmodule *out, const void *image) {
     if (out == NULL || image == NULL) return CUDA_ERROR_INVALID_VALUE;
     if (!is_ptx(image)) return CUDA_ERROR_NO_BINARY_FOR_GPU;
@@ -42,7 +67,9 @@ static CUresult load_module(CUmodule *out, const void *image) {
     struct CUmod_st *m = calloc(1, sizeof *m);
     if (m == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
     m->device = emu_current_device();
-    m->module = emu_module_load(image, m->device->index, &target, error, sizeof error);
+    char *instead = substitute(image);
+    m->module = emu_module_load(instead != NULL ? instead : image, m->device->index, &target, error, sizeof error);
+    free(instead);
     if (m->module == NULL) {
         fprintf(stderr, "emu: PTX refused: %s\n", error);
         free(m);

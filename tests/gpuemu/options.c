@@ -38,6 +38,7 @@ static const struct {
     ROW(ulp, NUMBER, 0, 4, "error added to approximate functions, in ulp"),
     ROW(shuffle, NUMBER, 0, 1, "order of sums inside mma is shuffled"),
     ROW(count, TEXT, 0, 0, "file of per-kernel counters, written at exit; %p in it is the process id"),
+    ROW(ptx, TEXT, 0, 0, "file of PTX that is loaded in place of each module with the same first kernel"),
     ROW(regs, TEXT, 0, 0, "registers of kernels: output of ptxas -v, or a folder of *.ptxas.txt"),
     ROW(exitcode, NUMBER, 0, 255, "exit status of a process with reports; 0: its own"),
     ROW(trace, NUMBER, 0, 1, "one line on stderr per launch"),

@@ -1,5 +1,6 @@
-/* test_ops check|perf|list [op], test_ops check [op] --device cuda|cuda-int8: see test_ops.h. The device is the first
- * visible one, or that of the driver NOCTURNE_CUDA_DRIVER names; cuda-int8 runs the ops on an int8 cache. */
+/* test_ops check|perf|list [op], test_ops check [op] --device cuda|cuda-int8: see test_ops.h. "op/case" runs one case.
+ * The device is the first visible one, or that of the driver NOCTURNE_CUDA_DRIVER names; cuda-int8 runs the ops on an
+ * int8 cache. */
 #include "test_ops.h"
 #include "clock.h"
 #include "cuda_backend.h"
@@ -219,12 +220,20 @@ static bool suits_int8(const struct op_case *c) {
            strcmp(c->name, "range") != 0;
 }
 
+/* only: an op, "op/case", or NULL for all. */
+static bool wanted(const struct op_case *c, const char *only) {
+    const char *op = nt_op_name(c->op);
+    const size_t n = strlen(op);
+    if (!only || strcmp(only, op) == 0) return true;
+    return strncmp(only, op, n) == 0 && only[n] == '/' && strcmp(only + n + 1, c->name) == 0;
+}
+
 static void run_cases(struct op_env *env, const struct nt_ops *bodies, const char *only, bool perf,
                       struct totals *totals) {
     for (int f = 0; f < N_FILES; f++) {
         for (int i = 0; i < all_cases[f]->count; i++) {
             const struct op_case *c = &all_cases[f]->cases[i];
-            if (only && strcmp(only, nt_op_name(c->op)) != 0) continue;
+            if (!wanted(c, only)) continue;
             if (env->kv_int8 && !suits_int8(c)) continue;
             if (has_body(bodies, c->op)) run_case(env, c, perf, totals);
         }
@@ -319,6 +328,7 @@ int main(int argc, char **argv) {
     if (right && strcmp(words[0], "check") == 0) return cpu ? run(words[1], false) : run_cuda(words[1], int8);
     if (right && cpu && strcmp(words[0], "perf") == 0) return run(words[1], true);
     if (right && strcmp(words[0], "list") == 0) return list();
-    fprintf(stderr, "usage: test_ops check|perf|list [op]   test_ops check [op] --device cuda|cuda-int8\n");
+    fprintf(stderr,
+            "usage: test_ops check|perf|list [op|op/case]   test_ops check [op|op/case] --device cuda|cuda-int8\n");
     return 2;
 }
