@@ -1,11 +1,20 @@
-/* cp.async: copies that land as late as the waits allow (options: at once, at random). PTX ISA, "cp.async". */
+/* cp.async: copies that land as late as the waits allow (options: at once, at random); cp.async.mbarrier.arrive, which
+ * arrives when all earlier copies of its thread have landed, at the latest when no thread can go on otherwise. PTX ISA,
+ * "cp.async", "cp.async.mbarrier.arrive". */
 #include <stdlib.h>
 #include <string.h>
 
+#include "hopper.h"
 #include "lanes.h"
 
 static void land(struct warp *w, uint32_t lane, const struct copy *c) {
     static const uint8_t zeros[16];
+    if (c->arrives) {
+        const struct emu_where where = where_lane(w, c->op, lane);
+        emu_check_release(&where, c->to);
+        w->run->stop |= !mbarrier_change(w->run, &where, c->to, 1, 0);
+        return;
+    }
     const void *from =
         c->valid > 0 ? emu_at(w, c->op, lane, EMU_SPACE_GLOBAL, c->from, c->valid, EMU_ASYNC_READ) : zeros;
     uint8_t *to = emu_at(w, c->op, lane, EMU_SPACE_SHARED, c->to, c->bytes, EMU_ASYNC_WRITE);
@@ -37,12 +46,40 @@ void copies_release(struct warp *w) {
     }
 }
 
+/* The first n copies of a lane. */
+static void land_first(struct warp *w, uint32_t lane, int32_t n) {
+    struct copies *all = &w->copies[lane];
+    for (int32_t i = 0; i < n; i++) {
+        const struct copy c = all->of[i];
+        land(w, lane, &c);
+    }
+    all->n -= n;
+    memmove(all->of, all->of + n, (size_t)all->n * sizeof *all->of);
+}
+
+bool copies_progress(struct run *r) {
+    for (int32_t i = 0; i < r->block.n_warp; i++)
+        for (uint32_t l = 0; l < 32; l++) {
+            const struct copies *all = &r->warp[i].copies[l];
+            int32_t n = 0;
+            while (n < all->n && !all->of[n].arrives) n++;
+            if (n == all->n) continue;
+            land_first(&r->warp[i], l, n + 1);
+            return true;
+        }
+    return false;
+}
+
 void copies_some(struct warp *w) {
     const uint32_t lane = emu_random(&w->run->random) % 32;
     struct copies *all = &w->copies[lane];
     if (all->n == 0) return;
     const int32_t i = (int32_t)(emu_random(&w->run->random) % (uint64_t)all->n);
     const struct copy c = all->of[i];
+    if (c.arrives) {
+        land_first(w, lane, i + 1);
+        return;
+    }
     memmove(&all->of[i], &all->of[i + 1], (size_t)(all->n - i - 1) * sizeof c);
     all->n--;
     land(w, lane, &c);
@@ -52,6 +89,7 @@ static void issue(struct warp *w, uint32_t lane, struct copy c) {
     struct copies *all = &w->copies[lane];
     const int32_t timing = emu_options()->copies;
     if (timing == EMU_EARLY || (timing == EMU_RANDOM && emu_random(&w->run->random) % 2)) {
+        if (c.arrives) land_first(w, lane, all->n);
         land(w, lane, &c);
         return;
     }
@@ -98,6 +136,17 @@ static enum flow cp_async(struct warp *w, const struct ptx_op *o, uint32_t mask)
     return FLOW_NEXT;
 }
 
+static enum flow arrive_later(struct warp *w, const struct ptx_op *o, uint32_t mask) {
+    EACH_LANE(l, mask) {
+        const struct emu_where where = where_lane(w, o, l);
+        struct copy c = {.arrives = true, .op = o};
+        if (!shared_byte(w, o, l, op_address(w, o, l), &c.to)) return w->run->stop = true, FLOW_STOP;
+        if (o->mode == 0 && !mbarrier_expect_more(w->run, &where, c.to)) return w->run->stop = true, FLOW_STOP;
+        issue(w, l, c);
+    }
+    return w->run->stop ? FLOW_STOP : FLOW_NEXT;
+}
+
 static enum flow commit(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     (void)o;
     EACH_LANE(l, mask) w->copies[l].group++;
@@ -130,7 +179,12 @@ static bool build_copy(struct build *b) {
 static bool build_cp_async(struct build *b) {
     struct ptx_op *o = b->o;
     if (has_mod(b, "commit_group")) return o->run = commit, true;
-    if (has_mod(b, "mbarrier")) return false;
+    if (has_mod(b, "mbarrier")) {
+        o->run = arrive_later;
+        o->mode = has_mod(b, "noinc");
+        (void)(has_mod(b, "shared") || has_mod(b, "shared::cta"));
+        return has_mod(b, "arrive") && take_address(b, 0);
+    }
     if (!has_mod(b, "wait_group") && !has_mod(b, "wait_all")) return build_copy(b);
     o->run = wait_group;
     o->mode = has_mod(b, "wait_all");

@@ -161,6 +161,7 @@ void emu_check_async_issue(const struct emu_where *where) {
     const int a = agent_of(where, block);
     r->vc[a][a] = r->clk[a];
     raise_to(r->vc[ASYNC], r->vc[a]);
+    r->clk[a]++; // what the warp does from now on the copy has not seen
     r->proxy_ordered = true;
 }
 

@@ -139,6 +139,7 @@ struct copy { /* of one lane, cp.async; performed when it must have landed */
     uint32_t to;
     int32_t bytes, valid;
     int32_t group;
+    bool arrives; /* no copy but an arrival on the mbarrier at `to`, after the copies before it */
     const struct ptx_op *op;
 };
 struct copies {
@@ -246,6 +247,7 @@ uint64_t op_address(const struct warp *w, const struct ptx_op *o, uint32_t lane)
 void copies_finish(struct warp *w, uint32_t lane, int32_t keep_groups);
 void copies_some(struct warp *w); /* random timing: perhaps one */
 void copies_release(struct warp *w);
+bool copies_progress(struct run *r); /* lands what an mbarrier may wait for: false when there is none */
 
 /* ---- building (ptx_build.c) ---- */
 

@@ -259,7 +259,7 @@ static void run_warps(struct run *r) {
             (void)round_of_warps(r);
             continue;
         }
-        const bool transfer = bulk_progress(r);
+        const bool transfer = bulk_progress(r) || copies_progress(r);
         if (!transfer && fruitless && !r->progress) {
             report_deadlock(r);
             return;

@@ -39,6 +39,11 @@ static const struct {
     {M "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [s], [%rd10], 16, [m];\n" ARRIVE
        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [m], 16;\n"
        "again: mbarrier.try_wait.parity.shared::cta.b64 %p3, [m], 0; @!%p3 bra again; ld.shared.u32 %r4, [s+4];",        0x08070605},
+    {M "cp.async.ca.shared.global [s], [%rd10], 8; cp.async.mbarrier.arrive.noinc.shared::cta.b64 [m];\n" ARRIVE
+       "again: mbarrier.try_wait.parity.shared::cta.b64 %p3, [m], 0; @!%p3 bra again; ld.shared.u32 %r4, [s];",          0x04030201},
+    {M "cp.async.ca.shared.global [s], [%rd10], 8; cp.async.mbarrier.arrive.shared::cta.b64 [m];\n" ARRIVE
+       "cp.async.wait_all; mbarrier.test_wait.parity.shared::cta.b64 %p4, [m], 0;\n" ARRIVE
+       "mbarrier.test_wait.parity.shared::cta.b64 %p5, [m], 0;",                                                         2         },
     {"ld.global.u64 %rd4, [%rd10]; st.shared.u64 [s], %rd4; st.shared.u64 [s+8], %rd4; fence.proxy.async.shared::cta;\n"
      "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; cp.async.bulk.commit_group;\n"
      "cp.async.bulk.wait_group 0; ld.global.u32 %r4, [%rd11+8];",                                                        0x04030201},
