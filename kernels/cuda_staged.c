@@ -139,6 +139,11 @@ static nt_status repack(const struct nt_packed *from, struct nt_packed *to, void
 }
 
 static void stage_weights(struct stage *s, const struct nt_packed *from, struct nt_packed *to) {
+    if (from->format == NT_WEIGHT_INT4) { /* the same for all backends */
+        *to = *from;
+        to->data = in(s, from->data, nt_packed_bytes(from->format, from->n, from->k));
+        return;
+    }
     void *rows = NULL;
     s->st = repack(from, to, &rows);
     to->data = in(s, rows, s->st == NT_OK ? nt_packed_bytes(to->format, to->n, to->k) : 0);

@@ -23,7 +23,6 @@ template <class T> NT_DEVICE void store_tile(const struct nt_gemm_cuda *a, float
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int32_t row = row0 + 16 * m + 8 * half;
-            if (row >= a->n_tok) continue;
 #pragma unroll
             for (int p = 0; p < T::N / 4; p++) {
                 float v[8];

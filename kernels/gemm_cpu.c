@@ -52,12 +52,36 @@ static void store_panel(const struct nt_gemm_args *a, float acc[NT_PANEL], int32
     }
 }
 
+/* acc[n] of a panel of INT4 weights for every row of x: groups ascending, in a group k ascending. */
+static void int4_panel(const struct nt_gemm_args *a, int32_t panel) {
+    const int32_t k = a->w->k, n_group = (k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
+    int8_t q[NT_INT4_GROUP][NT_PANEL];
+    float scale[NT_PANEL];
+    for (int32_t tok = 0; tok < a->n_tok; tok++) {
+        float acc[NT_PANEL] = {0};
+        for (int32_t g = 0; g < n_group; g++) {
+            const nt_bf16 *x = a->x + tok * a->ldx + g * NT_INT4_GROUP;
+            const int32_t count = k - g * NT_INT4_GROUP < NT_INT4_GROUP ? k - g * NT_INT4_GROUP : NT_INT4_GROUP;
+            float sum[NT_PANEL] = {0};
+            nt_unpack_int4(a->w, panel, g, q, scale);
+            for (int32_t i = 0; i < count; i++)
+                for (int32_t n = 0; n < NT_PANEL; n++) sum[n] += nt_bf16_to_f32(x[i]) * q[i][n];
+            for (int32_t n = 0; n < NT_PANEL; n++) acc[n] += scale[n] * sum[n];
+        }
+        store_panel(a, acc, tok, panel * NT_PANEL);
+    }
+}
+
 static void gemm_thread(void *arg, int thread, int n_threads) {
     const struct nt_gemm_args *a = arg;
     const int32_t k = a->w->k;
     int64_t begin, end;
     nt_split((a->w->n + NT_PANEL - 1) / NT_PANEL, 1, thread, n_threads, &begin, &end);
     for (int64_t panel = begin; panel < end; panel++) {
+        if (a->w->format == NT_WEIGHT_INT4) {
+            int4_panel(a, (int32_t)panel);
+            continue;
+        }
         const nt_bf16 *w = (const nt_bf16 *)a->w->data + panel * NT_PANEL * k;
         for (int32_t tok = 0; tok < a->n_tok; tok++) {
             float acc[NT_PANEL];
@@ -68,7 +92,8 @@ static void gemm_thread(void *arg, int thread, int n_threads) {
 }
 
 nt_status nt_gemm_portable(struct nt_backend *be, const struct nt_gemm_args *args) {
-    NT_CHECK(args->w->format == NT_WEIGHT_BF16 && args->w->k % 2 == 0);
+    const enum nt_weight_format format = args->w->format;
+    NT_CHECK((format == NT_WEIGHT_BF16 || format == NT_WEIGHT_INT4) && args->w->k % 2 == 0);
     struct nt_gemm_args a = *args;
     nt_pool_run(be->pool, gemm_thread, &a);
     return NT_OK;

@@ -2,6 +2,7 @@
 #include "cuda_bodies.h"
 #include "gemm_cublaslt.h"
 #include "gemm_cuda.h"
+#include "gemm_int4_cuda.h"
 #include "gemm_sm90_cuda.h"
 
 struct tile {
@@ -61,8 +62,9 @@ static const struct tile *choose(int32_t n_tok, int32_t n, int32_t n_sm) {
 
 static nt_status check_shape(const struct nt_gemm_args *args) {
     const struct nt_packed *w = args->w;
-    if (w->format != NT_WEIGHT_BF16_ROWS)
-        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA reads weights as bf16 rows, not format %d", (int)w->format);
+    if (w->format != NT_WEIGHT_BF16_ROWS && w->format != NT_WEIGHT_INT4)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA reads weights as bf16 rows or int4, not format %d",
+                       (int)w->format);
     if (w->k % 2 != 0 || args->ldx % 2 != 0 || ((uintptr_t)args->x & 3) != 0)
         return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA loads pairs of x: k %d and ldx %lld must be even", w->k,
                        (long long)args->ldx);
@@ -79,6 +81,7 @@ nt_status nt_gemm_cuda(struct nt_backend *be, const struct nt_gemm_args *args) {
     if (args->n_tok == 0) return NT_OK;
     if (nt_cublaslt_takes(be, args)) return nt_cublaslt_gemm(be, args);
     NT_TRY(check_shape(args));
+    if (args->w->format == NT_WEIGHT_INT4) return nt_gemm_int4(be, args);
     if (nt_gemm_sm90_takes(be, args)) return nt_gemm_sm90(be, args);
     const struct nt_packed *w = args->w;
     const struct tile *tile = choose(args->n_tok, w->n, be->cuda->facts.n_sm);

@@ -2,7 +2,8 @@
  *
  * A thread brings the elements of one row that mma leaves it: of every 8 columns two neighbours (fragment layout:
  * ptx.cuh), 32 columns (a panel) at a time, so that gate and up of a gated product are in the same thread. A quad of
- * lanes holds 8 neighbouring columns: f32 stores fill whole sectors. Columns at or after n are not stored. */
+ * lanes holds 8 neighbouring columns: f32 stores fill whole sectors; bf16 words change lanes first, so that theirs do.
+ * Rows that are not aligned for that are stored in pairs or one by one. Columns at or after n are not stored. */
 #ifndef NT_GEMM_EPILOGUE_CUH
 #define NT_GEMM_EPILOGUE_CUH
 
@@ -43,7 +44,66 @@ NT_DEVICE void nt_store_pair_bf16(nt_bf16 *row, int32_t col, int32_t n, float v0
     if (col + 1 < n) row[col + 1] = nt_dev_to_bf16(v1);
 }
 
-/* One row's part of a panel: v[j] and v[j + 1], j = 2 i, at columns n0 + 8 i + 2 (lane % 4), + 1. */
+/* The lanes of a quad hold one row: lane t word i of column group i, columns 2 t, 2 t + 1 of its 8. Afterwards lane t holds
+ * the four words of group t. */
+NT_DEVICE void nt_quad_transpose(uint32_t w[4]) {
+#pragma unroll
+    for (int d = 1; d < 4; d *= 2) {
+        const bool upper = nt_lane() & d;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i & d) continue;
+            const uint32_t got = __shfl_xor_sync(NT_ALL_LANES, upper ? w[i] : w[i + d], d);
+            if (upper)
+                w[i] = got;
+            else
+                w[i + d] = got;
+        }
+    }
+}
+
+/* Two groups of 8 columns: afterwards lane t holds words 2 t and 2 t + 1 of the 8. */
+NT_DEVICE uint2 nt_quad_pairs(uint32_t first, uint32_t second) {
+    const bool upper = nt_lane() & 2, odd = nt_lane() & 1;
+    const uint32_t other = __shfl_xor_sync(NT_ALL_LANES, upper ? first : second, 2);
+    const uint32_t low = upper ? other : first, high = upper ? second : other; /* words t % 2 and t % 2 + 2 of the group */
+    const uint32_t got = __shfl_xor_sync(NT_ALL_LANES, odd ? low : high, 1);
+    return odd ? make_uint2(got, high) : make_uint2(low, got);
+}
+
+/* The 32 columns of row tok from n0 on; v as below. */
+NT_DEVICE void nt_store_panel_bf16(const struct nt_gemm_cuda *a, int32_t tok, int32_t n0, const float v[8]) {
+    nt_bf16 *row = (nt_bf16 *)a->y + tok * a->ldy;
+    if (n0 + NT_PANEL <= a->n && a->ldy % 8 == 0 && nt_is_aligned16(a->y)) {
+        uint32_t w[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) w[i] = nt_bf16_pack(v[2 * i], v[2 * i + 1]);
+        nt_quad_transpose(w);
+        if (tok < a->n_tok) nt_store128(row + n0 + 8 * (nt_lane() & 3), make_uint4(w[0], w[1], w[2], w[3]));
+        return;
+    }
+    if (tok >= a->n_tok) return;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        nt_store_pair_bf16(row, n0 + 8 * i + 2 * (nt_lane() & 3), a->n, v[2 * i], v[2 * i + 1]);
+}
+
+/* The 16 columns of row tok from n0 on, of which there are always all; v as below, two groups. */
+NT_DEVICE void nt_store_gated_bf16(const struct nt_gemm_cuda *a, int32_t tok, int32_t n0, const float v[4]) {
+    nt_bf16 *row = (nt_bf16 *)a->y + tok * a->ldy;
+    if (a->ldy % 4 == 0 && ((uintptr_t)a->y & 7) == 0) {
+        const uint2 four = nt_quad_pairs(nt_bf16_pack(v[0], v[1]), nt_bf16_pack(v[2], v[3]));
+        if (tok < a->n_tok) *(uint2 *)(row + n0 + 4 * (nt_lane() & 3)) = four;
+        return;
+    }
+    if (tok >= a->n_tok) return;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        nt_store_pair_bf16(row, n0 + 8 * i + 2 * (nt_lane() & 3), n0 + NT_PANEL / 2, v[2 * i], v[2 * i + 1]);
+}
+
+/* One row's part of a panel: v[j] and v[j + 1], j = 2 i, at columns n0 + 8 i + 2 (lane % 4), + 1. All lanes
+ * of a warp come together, with the same n0; rows at or after n_tok are not stored. */
 NT_DEVICE void nt_gemm_store_panel(const struct nt_gemm_cuda *a, float v[8], int32_t tok, int32_t n0) {
     const int32_t c0 = 2 * (nt_lane() & 3);
     if (a->bias) {
@@ -56,24 +116,22 @@ NT_DEVICE void nt_gemm_store_panel(const struct nt_gemm_cuda *a, float v[8], int
     }
     if (a->out == NT_GEMM_STORE_F32 || a->out == NT_GEMM_ADD_F32) {
         float *row = (float *)a->y + tok * a->ldy;
+        if (tok >= a->n_tok) return;
 #pragma unroll
         for (int i = 0; i < 4; i++)
             nt_store_pair_f32(row, n0 + 8 * i + c0, a->n, v[2 * i], v[2 * i + 1], a->out == NT_GEMM_ADD_F32);
         return;
     }
-    nt_bf16 *row = (nt_bf16 *)a->y + tok * a->ldy;
     if (a->out == NT_GEMM_STORE_BF16) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) nt_store_pair_bf16(row, n0 + 8 * i + c0, a->n, v[2 * i], v[2 * i + 1]);
+        nt_store_panel_bf16(a, tok, n0, v);
         return;
     }
+    if (n0 >= a->n) return;
     const bool silu = a->out == NT_GEMM_SWIGLU_BF16;
+    float gated[4];
 #pragma unroll
-    for (int i = 0; i < 2; i++) { /* columns i of the gate, i + 2 of up */
-        const float g0 = v[2 * i], g1 = v[2 * i + 1], u0 = v[2 * i + 4], u1 = v[2 * i + 5];
-        const float y0 = (silu ? nt_silu(g0) : nt_gelu_tanh(g0)) * u0, y1 = (silu ? nt_silu(g1) : nt_gelu_tanh(g1)) * u1;
-        nt_store_pair_bf16(row, n0 / 2 + 8 * i + c0, a->n / 2, y0, y1);
-    }
+    for (int i = 0; i < 4; i++) gated[i] = (silu ? nt_silu(v[i]) : nt_gelu_tanh(v[i])) * v[i + 4]; /* gate, up */
+    nt_store_gated_bf16(a, tok, n0 / 2, gated);
 }
 
 #endif

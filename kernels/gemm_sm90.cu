@@ -102,7 +102,6 @@ template <class T> NT_DEVICE void store_rows(const struct nt_gemm_cuda *g, const
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int32_t row = row0 + nt_lane() / 4 + 8 * half;
-        if (row >= g->n_tok) continue;
 #pragma unroll
         for (int p = 0; p < T::COLS / NT_PANEL; p++) {
             float v[8];

@@ -25,18 +25,19 @@ struct nt_backend;
 
 /* BF16: panels of NT_PANEL output rows for CPUs, [n_pad/NT_PANEL][k_pad/2][NT_PANEL][2], n padded to NT_PANEL and k to
  * 2 with zeros: one (panel, k pair) is two 64-byte lines, read front to back. BF16_ROWS: row-major for GPUs,
- * [n_pad][k_pad], n padded to NT_PANEL and k to 8 (16-byte loads) with zeros. A backend says which one it reads. int8
- * and int4 groups will be further formats with their own layout behind the same struct (scale then points at
- * [n_pad/NT_PANEL][k/group][NT_PANEL] floats). */
-enum { NT_PANEL = 32 };
-enum nt_weight_format { NT_WEIGHT_BF16, NT_WEIGHT_BF16_ROWS, NT_WEIGHT_FORMAT_COUNT };
+ * [n_pad][k_pad], n padded to NT_PANEL and k to 8 (16-byte loads) with zeros. A backend says which one it reads.
+ * INT4 (every backend): w[n, k] = scale * q, q an integer in [-7, 7], one scale for a row's NT_INT4_GROUP k: scale =
+ * bf16(max|w| / 7) (NaN where one is not finite), q = round-to-nearest-even(w / scale), 0 where scale is 0 or NaN.
+ * [n_pad/NT_PANEL][n_group][NT_INT4_BLOCK bytes]: a block holds q + 8 of NT_PANEL rows by one group in 4 bits each, in
+ * the order in which a warp feeds mma.m16n8k16 (pack.c), then NT_PANEL bf16 scales. */
+enum { NT_PANEL = 32, NT_INT4_GROUP = 128, NT_INT4_BLOCK = NT_PANEL * NT_INT4_GROUP / 2 + 2 * NT_PANEL };
+enum nt_weight_format { NT_WEIGHT_BF16, NT_WEIGHT_BF16_ROWS, NT_WEIGHT_INT4, NT_WEIGHT_FORMAT_COUNT };
 
 struct nt_packed {
     enum nt_weight_format format;
     int32_t n, k;  /* logical: y[n] = sum over k; k is even */
-    int32_t group; /* k elements per scale, 0: none */
+    int32_t group; /* k elements per scale: NT_INT4_GROUP for INT4, else 0 */
     const void *data;
-    const float *scale; /* NULL for bf16 */
 };
 
 size_t nt_packed_bytes(enum nt_weight_format format, int32_t n, int32_t k); /* data, 64-byte multiple */
@@ -44,6 +45,9 @@ size_t nt_packed_bytes(enum nt_weight_format format, int32_t n, int32_t k); /* d
  * must have been zeroed by the caller (fresh arena memory is). Rows of different panels may be packed by different
  * threads. */
 void nt_pack_row(const struct nt_packed *w, void *data, int32_t row, const nt_bf16 *values);
+/* The numbers of one INT4 block: q [k in the group][row in the panel], scale [row]. */
+void nt_unpack_int4(const struct nt_packed *w, int32_t panel, int32_t group, int8_t q[NT_INT4_GROUP][NT_PANEL],
+                    float scale[NT_PANEL]);
 /* For NT_GEMM_SWIGLU/GEGLU: packed row of gate row j and up row j; gate and up alternate in half panels of NT_PANEL/2.
  * The matrix has n = 2 * round_up(d_ff, NT_PANEL/2). */
 int32_t nt_packed_gate_row(int32_t j);
@@ -79,8 +83,9 @@ struct nt_rmsnorm_args {
  *   STORE_F32  y = acc            ADD_F32  y += acc           STORE_BF16  y = bf16(acc)
  *   SWIGLU_BF16  y[t, j] = bf16(silu(gate) * up),  GEGLU_BF16  y[t, j] = bf16(gelu_tanh(gate) * up), rows packed by
  *   nt_packed_gate_row/up_row; y has n/2 columns.
- * Products are exact bf16 x bf16; within a k pair the order of the two products is the body's choice. Tolerance 1e-6
- * (f32 output), 1e-5 (bf16 output). Weights [n, k] packed. */
+ * Products are exact bf16 x bf16; within a k pair the order of the two products is the body's choice. With INT4 weights
+ * acc = sum over groups of scale * (sum over the group of x q), the order of the groups being the body's fixed choice.
+ * Tolerance 1e-6 (f32 output), 1e-5 (bf16 output). Weights [n, k] packed. */
 enum nt_gemm_out {
     NT_GEMM_STORE_F32,
     NT_GEMM_ADD_F32,

@@ -33,6 +33,11 @@ template <int N> NT_DEVICE void nt_cp_async_wait(void) {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+/* Barrier `id` (1 to 15; 0 is that of __syncthreads) of so many threads, whole warps. */
+NT_DEVICE void nt_barrier(int32_t id, int32_t threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 /* ---- fragments ---- */
 
 NT_DEVICE void nt_ldmatrix_x2(uint32_t r[2], uint32_t at) {

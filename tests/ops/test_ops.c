@@ -13,11 +13,11 @@
 
 /* Each cases file, once. */
 extern const struct op_cases embed_cases, norm_cases, gemm_cases, rope_cases, attention_cases, logits_cases, edit_cases,
-    sample_cases, head_cases, attention_format_cases, rope_format_cases;
+    sample_cases, head_cases, attention_format_cases, rope_format_cases, gemm_int4_cases;
 static const struct op_cases *const all_cases[] = {
-    &embed_cases,       &norm_cases, &gemm_cases,   &rope_cases, &attention_cases,
-    &logits_cases,      &edit_cases, &sample_cases, &head_cases, &attention_format_cases,
-    &rope_format_cases,
+    &embed_cases,       &norm_cases,      &gemm_cases,   &rope_cases, &attention_cases,
+    &logits_cases,      &edit_cases,      &sample_cases, &head_cases, &attention_format_cases,
+    &rope_format_cases, &gemm_int4_cases,
 };
 enum { N_FILES = sizeof all_cases / sizeof all_cases[0] };
 

@@ -1,0 +1,228 @@
+/* y = x w^T with 4-bit weights (NT_WEIGHT_INT4) on tensor cores, for few rows: as gemm.cu, a quarter of the bytes.
+ *
+ * A block computes a tile of y. Each of 4 slots, one warp for a panel of 32 columns, takes every fourth group of 128 k;
+ * a slot has a ring of stages of 64 k: lines of x in 128 bytes, swizzled as in gemm_tile.cuh, and half a block of
+ * weights. Weights need no barrier: a lane copies the very 32 bytes that it will feed to mma (layout: pack.c), and x is
+ * shared inside a slot alone, so slots never wait for each other.
+ * A word of 8 weights becomes 4 registers of bf16 pairs in 11 instructions: a nibble in the mantissa of 128 is
+ * 128 + (q + 8), and one fma takes 136 off, exactly. A group's sum is made of integer q in f32; scale * sum is added to
+ * the accumulators at its end, one fma for 128 k.
+ * Order of sums: in a slot groups ascending, in a group k in steps of 16 ascending from zero; then slots 0 + 1 + 2 + 3.
+ * Roofline: 4.125 bits a weight, 2 n_tok n k FLOP: bandwidth up to about 32 rows on H100, expected 75-80 % of copy
+ * bandwidth from 16 MB of packed weights on: 28 KB of weights a multiprocessor are under way, and x comes from L2 once
+ * per 32 or 64 columns (at 64 rows more bytes than the weights, which then bounds small matrices). Beyond 32 rows the
+ * rate of mma.sync bounds it; prefills are as fast as the 64 x 64 tile, at best half of gemm.cu. */
+#include "gemm_int4_cuda.h"
+#include "gemm_tile.cuh"
+#include "gemm_epilogue.cuh"
+
+extern __shared__ __align__(128) char nt_gemm_int4_stages[];
+
+template <int ROWS_, int COLS_, int STAGES_> struct nt_int4_tile {
+    enum {
+        ROWS = ROWS_,
+        COLS = COLS_,
+        STAGES = STAGES_,
+        SLOTS = NT_GEMM_INT4_SLOTS,
+        DEPTH = NT_GEMM_INT4_DEPTH,
+        LINE = DEPTH * 2, /* bytes */
+        CHUNKS = LINE / 16,
+        STEPS = DEPTH / 16,
+        M = ROWS / 16, /* mma tiles of a warp */
+        N = NT_PANEL / 8,
+        PANELS = COLS / NT_PANEL,
+        SLOT_THREADS = NT_WARP * PANELS,
+        THREADS = NT_GEMM_INT4_THREADS(COLS),
+        X_BYTES = ROWS * LINE,
+        W_BYTES = NT_GEMM_INT4_W_BYTES,
+        HALF = W_BYTES - 2 * NT_PANEL, /* bytes of nibbles of half a group */
+        STAGE_BYTES = NT_GEMM_INT4_SLOT_BYTES(ROWS, COLS),
+        PASS_ROWS = SLOT_THREADS / CHUNKS, /* lines of x copied by one instruction of a slot */
+        SUMS = M * N * 4,                  /* accumulators of a thread */
+    };
+    static_assert(LINE == 128, "the swizzle of lines");
+    static_assert(HALF == NT_WARP * 32, "a lane has 32 bytes of weights a stage");
+    static_assert(THREADS == SLOTS * SLOT_THREADS && ROWS % PASS_ROWS == 0, "no thread is left out");
+    static_assert((SLOTS - 1) * SUMS * SLOT_THREADS * 4 <= NT_GEMM_INT4_SHARED(ROWS, COLS, STAGES),
+                  "the sums of the slots fit where the stages were");
+    static_assert(STAGE_BYTES % 16 == 0 && NT_INT4_BLOCK % 16 == 0, "copies of 16 bytes");
+};
+
+/* What a thread copies, from stage to stage. */
+struct nt_int4_copier {
+    const nt_bf16 *x; /* its chunk of the slot's first line */
+    const unsigned char *w;
+    int32_t col; /* of x */
+    int32_t lines;
+    bool has_panel, x_aligned;
+};
+
+/* The slot's threads see each other's copies and are done with what they read. */
+template <class T> NT_DEVICE void slot_barrier(int32_t slot) {
+    if (T::PANELS == 1)
+        __syncwarp();
+    else
+        nt_barrier(1 + slot, T::SLOT_THREADS);
+}
+
+/* Starts the copies of the stage with half h (0, 1) of a group; the next call is for the other half. */
+template <class T>
+NT_DEVICE void copy_stage(const struct nt_gemm_int4 *a, struct nt_int4_copier *c, char *stage, int h) {
+    const int32_t tid = (int32_t)threadIdx.x % T::SLOT_THREADS, line = tid / T::CHUNKS, chunk = tid % T::CHUNKS;
+    const int left = nt_gemm_bytes_before(c->col, a->g.k);
+#pragma unroll
+    for (int i = 0; i < T::ROWS / T::PASS_ROWS; i++) {
+        const int bytes = line + i * T::PASS_ROWS < c->lines ? left : 0;
+        const nt_bf16 *from = bytes > 0 ? c->x + i * T::PASS_ROWS * a->g.ldx : a->g.x;
+        const uint32_t at = nt_gemm_chunk_at<T>(line + i * T::PASS_ROWS, chunk);
+        if (c->x_aligned) {
+            nt_cp_async_16_zfill(nt_shared_address(stage) + at, from, bytes);
+        } else {
+            uint32_t pair[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) pair[j] = 4 * j < bytes ? ((const uint32_t *)from)[j] : 0;
+            nt_store128(stage + at, make_uint4(pair[0], pair[1], pair[2], pair[3]));
+        }
+    }
+    const uint32_t to = nt_shared_address(stage) + T::X_BYTES + (tid / NT_WARP) * T::W_BYTES;
+    const int bytes = c->has_panel ? 16 : 0;
+    nt_cp_async_16_zfill(to + 16 * nt_lane(), c->w + 16 * nt_lane(), bytes);
+    nt_cp_async_16_zfill(to + T::HALF / 2 + 16 * nt_lane(), c->w + T::HALF / 2 + 16 * nt_lane(), bytes);
+    if (h == 1 && nt_lane() < 2 * NT_PANEL / 16)
+        nt_cp_async_16_zfill(to + T::HALF + 16 * nt_lane(), c->w + T::HALF + 16 * nt_lane(), bytes);
+    /* to the other half, or to the slot's next group */
+    const int32_t cols = h == 0 ? T::DEPTH : T::DEPTH + (T::SLOTS - 1) * NT_INT4_GROUP;
+    c->x += cols;
+    c->col += cols;
+    if (c->has_panel) c->w += h == 0 ? T::HALF : T::SLOTS * NT_INT4_BLOCK - T::HALF;
+}
+
+/* Register i (0..3) of a word of 8 weights: the pair q, q of nibbles i and i + 4 in bf16. */
+NT_DEVICE uint32_t int4_pair(uint32_t word, int i) {
+    const uint32_t plus_136 = (word >> 4 * i & 0x000f000fu) | 0x43004300u; /* 128 + nibble */
+    return nt_fma_bf16x2(plus_136, 0x3f803f80u, 0xc308c308u);              /* * 1 - 136 */
+}
+
+/* sum += the product of a stage. */
+template <class T> NT_DEVICE void multiply_stage(float sum[T::M][T::N][4], const char *stage, int32_t panel) {
+    const char *w = stage + T::X_BYTES + panel * T::W_BYTES + 16 * nt_lane();
+    const uint32_t x_tile = nt_shared_address(stage);
+    const uint4 low = nt_load128(w), high = nt_load128(w + T::HALF / 2);
+    const uint32_t word[T::N][2] = {{low.x, low.y}, {low.z, low.w}, {high.x, high.y}, {high.z, high.w}};
+#pragma unroll
+    for (int s = 0; s < T::STEPS; s++) {
+        uint32_t x[T::M][4];
+#pragma unroll
+        for (int m = 0; m < T::M; m++)
+            nt_ldmatrix_x4(x[m], x_tile + nt_gemm_chunk_at<T>(16 * m + (nt_lane() & 15), 2 * s + (nt_lane() >> 4)));
+#pragma unroll
+        for (int n = 0; n < T::N; n++) {
+            const uint32_t b0 = int4_pair(word[n][s / 2], 2 * (s % 2)), b1 = int4_pair(word[n][s / 2], 2 * (s % 2) + 1);
+#pragma unroll
+            for (int m = 0; m < T::M; m++) nt_mma_bf16(sum[m][n], x[m], b0, b1);
+        }
+    }
+}
+
+/* acc += scale * sum; sum = 0. */
+template <class T>
+NT_DEVICE void end_group(float acc[T::M][T::N][4], float sum[T::M][T::N][4], const char *stage, int32_t panel) {
+    const char *scales = stage + T::X_BYTES + panel * T::W_BYTES + T::HALF + 4 * (nt_lane() & 3);
+#pragma unroll
+    for (int n = 0; n < T::N; n++) {
+        const uint32_t pair = *(const uint32_t *)(scales + 16 * n);
+        const float scale[2] = {nt_bf16_low(pair), nt_bf16_high(pair)};
+#pragma unroll
+        for (int m = 0; m < T::M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                acc[m][n][i] = __fmaf_rn(scale[i & 1], sum[m][n][i], acc[m][n][i]);
+                sum[m][n][i] = 0;
+            }
+    }
+}
+
+/* acc of slot 0 = the sums of all slots in their order. */
+template <class T> NT_DEVICE void add_slots(float acc[T::M][T::N][4], int32_t slot) {
+    float *parts = (float *)nt_gemm_int4_stages + (int32_t)threadIdx.x % T::SLOT_THREADS;
+    float *flat = &acc[0][0][0];
+    __syncthreads(); /* nobody reads stages any more */
+    if (slot > 0) {
+#pragma unroll
+        for (int i = 0; i < T::SUMS; i++) parts[((slot - 1) * T::SUMS + i) * T::SLOT_THREADS] = flat[i];
+    }
+    __syncthreads();
+    if (slot > 0) return;
+    for (int s = 0; s < T::SLOTS - 1; s++) {
+#pragma unroll
+        for (int i = 0; i < T::SUMS; i++) flat[i] += parts[(s * T::SUMS + i) * T::SLOT_THREADS];
+    }
+}
+
+template <class T> NT_DEVICE void sum_slot(const struct nt_gemm_int4 *a, int32_t slot, int32_t m0, int32_t panel0,
+                                           float acc[T::M][T::N][4]) {
+    const int32_t tid = (int32_t)threadIdx.x % T::SLOT_THREADS, panel = tid / NT_WARP;
+    const int32_t line = tid / T::CHUNKS, chunk = tid % T::CHUNKS, col = slot * NT_INT4_GROUP + 8 * chunk;
+    const int32_t n_stage = 2 * ((a->n_group - slot + T::SLOTS - 1) / T::SLOTS);
+    const bool has_panel = panel0 + panel < a->n_panel;
+    struct nt_int4_copier c = {a->g.x + (m0 + line) * a->g.ldx + col,
+                               has_panel ? a->data + ((int64_t)(panel0 + panel) * a->n_group + slot) * NT_INT4_BLOCK
+                                         : a->data,
+                               col,
+                               a->g.n_tok - m0,
+                               has_panel,
+                               a->g.ldx % 8 == 0 && nt_is_aligned16(a->g.x)};
+    char *ring = nt_gemm_int4_stages + slot * T::STAGES * T::STAGE_BYTES;
+    float sum[T::M][T::N][4] = {};
+#pragma unroll
+    for (int s = 0; s < T::STAGES - 1; s++) {
+        if (s < n_stage) copy_stage<T>(a, &c, ring + s * T::STAGE_BYTES, s & 1);
+        nt_cp_async_commit();
+    }
+    int32_t read = 0, fill = T::STAGES - 1;
+    for (int32_t i = 0; i < n_stage; i++) {
+        nt_cp_async_wait<T::STAGES - 2>();
+        slot_barrier<T>(slot); /* stage i is there for the slot; it has read the one that is filled next */
+        const int32_t next = i + T::STAGES - 1;
+        if (next < n_stage) copy_stage<T>(a, &c, ring + fill * T::STAGE_BYTES, next & 1);
+        nt_cp_async_commit();
+        const char *stage = ring + read * T::STAGE_BYTES;
+        multiply_stage<T>(sum, stage, panel);
+        if (i & 1) end_group<T>(acc, sum, stage, panel);
+        fill = read;
+        read = read + 1 == T::STAGES ? 0 : read + 1;
+    }
+    nt_cp_async_wait<0>();
+}
+
+template <class T> NT_DEVICE void gemm_int4(const struct nt_gemm_int4 *a) {
+    int32_t m0, col_tile;
+    nt_gemm_place(&a->g, &m0, &col_tile);
+    m0 *= T::ROWS;
+    const int32_t slot = nt_warp() / T::PANELS, panel0 = col_tile * T::PANELS;
+    float acc[T::M][T::N][4] = {};
+    sum_slot<T>(a, slot, m0, panel0, acc);
+    add_slots<T>(acc, slot);
+    if (slot > 0) return;
+#pragma unroll
+    for (int m = 0; m < T::M; m++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int32_t row = m0 + 16 * m + 8 * half + nt_lane() / 4;
+            float v[8];
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                v[2 * n] = acc[m][n][2 * half];
+                v[2 * n + 1] = acc[m][n][2 * half + 1];
+            }
+            nt_gemm_store_panel(&a->g, v, row, NT_PANEL * (panel0 + nt_warp() % T::PANELS));
+        }
+    }
+}
+
+#define NT_GEMM_INT4_KERNEL(rows, cols, stages)                                                                        \
+    extern "C" __global__ void __launch_bounds__(NT_GEMM_INT4_THREADS(cols))                                           \
+        nt_gemm_int4_##rows##x##cols(const struct nt_gemm_int4 a) {                                                    \
+        gemm_int4<nt_int4_tile<rows, cols, stages>>(&a);                                                               \
+    }
+NT_GEMM_INT4_TILES(NT_GEMM_INT4_KERNEL)
