@@ -24,6 +24,9 @@ template <class Layout> static void fragment(const char *name, Layout layout, in
     printf("};\n");
 }
 
+// The i-th number of a list, in lines of 16.
+static void number(int i, int value) { printf("%s%d", i == 0 ? "" : i % 16 == 0 ? ",\n     " : ", ", value); }
+
 // Byte of each 16-byte piece of a 64 x 16 tile inside a 64 x 64 tile, and the descriptor of the tile at byte 0.
 template <GMMA::Major major, class Atom> static void tile(const char *name, Atom atom) {
     auto layout = tile_to_shape(atom, Shape<_64, _64>{});
@@ -33,17 +36,17 @@ template <GMMA::Major major, class Atom> static void tile(const char *name, Atom
     const uint64_t descriptor = SM90::GMMA::make_gmma_desc<major>(tensor).desc_;
     fprintf(stderr, " %llx\n", (unsigned long long)descriptor);
     auto bytes = as_position_independent_swizzle_layout(part); // the swizzle is one of bytes, not of elements
-    printf("    {\"%s\", 0x%llxu, %d, {", name, (unsigned long long)descriptor, major == GMMA::Major::MN);
+    printf("    {\"%s\", 0x%llxu, %d,\n     {", name, (unsigned long long)descriptor, major == GMMA::Major::MN);
     for (int i = 0; i < 128; i++) {
         const int m = major == GMMA::Major::K ? i / 2 : i % 8 * 8, k = major == GMMA::Major::K ? i % 2 * 8 : i / 8;
-        printf("%s%d", i ? ", " : "", int(bytes(m, k)) * 2);
+        number(i, int(bytes(m, k)) * 2);
     }
     printf("}},\n");
 }
 
 template <class Pattern> static void pattern(Pattern p) {
     printf("    {");
-    for (int i = 0; i < 128; i++) printf("%s%d", i ? ", " : "", int(p(i * 16)));
+    for (int i = 0; i < 128; i++) number(i, int(p(i * 16)));
     printf("},\n");
 }
 

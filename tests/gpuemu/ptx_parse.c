@@ -174,7 +174,7 @@ static bool read_declaration(struct parser *p, const char *text, struct declarat
     for (char *save = NULL, *word = strtok_r(copy, " ", &save); word != NULL; word = strtok_r(NULL, " ", &save)) {
         if (strcmp(word, ".align") == 0) {
             char *n = strtok_r(NULL, " ", &save);
-            d->align = n != NULL ? atoi(n) : 1;
+            d->align = n != NULL ? strtoll(n, NULL, 10) : 1;
         } else if (strcmp(word, ".extern") == 0) {
             d->external = true;
         } else if (word[0] == '.' && type_named(word + 1) != PTX_NONE) {
@@ -186,7 +186,7 @@ static bool read_declaration(struct parser *p, const char *text, struct declarat
     for (char *open = strchr(d->name, '['); open != NULL; open = NULL) {
         for (const char *c = open; *c == '['; c = strchr(c + 1, '[') ? strchr(c + 1, '[') : "") {
             d->open |= c[1] == ']';
-            d->count *= c[1] == ']' ? 1 : atoll(c + 1);
+            d->count *= c[1] == ']' ? 1 : strtoll(c + 1, NULL, 10);
         }
         *open = '\0';
     }
@@ -751,7 +751,9 @@ static bool module_statement(struct parser *p, int32_t *target) {
     char text[1 << 16];
     if (next_is(p, ".version") || next_is(p, ".address_size")) return skip_line(p), true;
     if (next_is(p, ".target")) {
-        *target = atoi(strstr(p->at, "sm_") + 3);
+        const char *number_at = strstr(p->at, "sm_");
+        if (number_at == NULL) return fail(p, ".target names no sm_NN");
+        *target = (int32_t)strtol(number_at + 3, NULL, 10);
         return skip_line(p), true;
     }
     if (next_is(p, ".file")) return parse_file(p);
