@@ -52,23 +52,32 @@ static void store_panel(const struct nt_gemm_args *a, float acc[NT_PANEL], int32
     }
 }
 
-/* acc[n] of a panel of INT4 weights for every row of x: groups ascending, in a group k ascending. */
+enum { INT4_ROWS = 16 }; /* rows for which a block of weights is unpacked once */
+
+/* acc[n] += scale[n] * sum over the group's k, ascending, of x[k] q[k][n] */
+static void add_group(const nt_bf16 *x, int32_t count, int8_t q[NT_INT4_GROUP][NT_PANEL], const float scale[NT_PANEL],
+                      float acc[NT_PANEL]) {
+    float sum[NT_PANEL] = {0};
+    for (int32_t k = 0; k < count; k++) {
+        const float v = nt_bf16_to_f32(x[k]);
+        for (int32_t n = 0; n < NT_PANEL; n++) sum[n] += v * q[k][n];
+    }
+    for (int32_t n = 0; n < NT_PANEL; n++) acc[n] += scale[n] * sum[n];
+}
+
+/* A panel of INT4 weights for every row of x, groups ascending. */
 static void int4_panel(const struct nt_gemm_args *a, int32_t panel) {
-    const int32_t k = a->w->k, n_group = (k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
     int8_t q[NT_INT4_GROUP][NT_PANEL];
     float scale[NT_PANEL];
-    for (int32_t tok = 0; tok < a->n_tok; tok++) {
-        float acc[NT_PANEL] = {0};
-        for (int32_t g = 0; g < n_group; g++) {
-            const nt_bf16 *x = a->x + tok * a->ldx + g * NT_INT4_GROUP;
-            const int32_t count = k - g * NT_INT4_GROUP < NT_INT4_GROUP ? k - g * NT_INT4_GROUP : NT_INT4_GROUP;
-            float sum[NT_PANEL] = {0};
-            nt_unpack_int4(a->w, panel, g, q, scale);
-            for (int32_t i = 0; i < count; i++)
-                for (int32_t n = 0; n < NT_PANEL; n++) sum[n] += nt_bf16_to_f32(x[i]) * q[i][n];
-            for (int32_t n = 0; n < NT_PANEL; n++) acc[n] += scale[n] * sum[n];
+    for (int32_t first = 0; first < a->n_tok; first += INT4_ROWS) {
+        const int32_t rows = a->n_tok - first < INT4_ROWS ? a->n_tok - first : INT4_ROWS;
+        float acc[INT4_ROWS][NT_PANEL] = {{0}};
+        for (int32_t k = 0; k < a->w->k; k += NT_INT4_GROUP) {
+            const int32_t count = a->w->k - k < NT_INT4_GROUP ? a->w->k - k : NT_INT4_GROUP;
+            nt_unpack_int4(a->w, panel, k / NT_INT4_GROUP, q, scale);
+            for (int32_t t = 0; t < rows; t++) add_group(a->x + (first + t) * a->ldx + k, count, q, scale, acc[t]);
         }
-        store_panel(a, acc, tok, panel * NT_PANEL);
+        for (int32_t t = 0; t < rows; t++) store_panel(a, acc[t], first + t, panel * NT_PANEL);
     }
 }
 

@@ -16,7 +16,7 @@
 
 /* X(rows, cols, stages, blocks of a multiprocessor); rows / 64 warpgroups multiply */
 #define NT_GEMM_SM90_TILES(X)                                                                                          \
-    X(64, 32, 6, 3)                                                                                                    \
+    X(64, 32, 8, 2)                                                                                                    \
     X(64, 64, 6, 2)                                                                                                    \
     X(64, 128, 4, 2)                                                                                                   \
     X(128, 128, 3, 2)                                                                                                  \
