@@ -206,20 +206,24 @@ static void check_invariance(struct op_env *env) {
     }
 }
 
-/* Every tile that a GPU has, by the row counts that choose it on 108 or 132 multiprocessors: right, and the same bits.
- */
+/* Every tile that a GPU has, by the shapes that choose it on 108 or 132 multiprocessors: right, and the same bits. Rows
+ * of x are aligned as TMA wants them, or not. CPUs have no tiles to choose and take the first shape alone. */
 static void check_tiles(struct op_env *env) {
     static const struct {
         int32_t n, k;
         enum nt_gemm_out out;
+        bool aligned;
         int32_t n_tok[6]; /* descending, 0: no more */
     } shapes[] = {
-        {3072,  200, NT_GEMM_SWIGLU_BF16, {512, 250, 128, 50, 20, 1}},
-        {27611, 72,  NT_GEMM_ADD_F32,     {128, 60, 30, 1}          },
-        {6111,  70,  NT_GEMM_STORE_BF16,  {250, 64, 23}             }
+        {3072,  200, NT_GEMM_SWIGLU_BF16, false, {512, 250, 128, 50, 20, 1}},
+        {27611, 72,  NT_GEMM_ADD_F32,     false, {128, 60, 30, 1}          },
+        {6111,  70,  NT_GEMM_STORE_BF16,  false, {250, 64, 23}             },
+        {8608,  264, NT_GEMM_GEGLU_BF16,  true,  {150, 50, 1}              },
+        {33797, 136, NT_GEMM_STORE_F32,   true,  {70, 17}                  }
     };
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+    for (size_t i = 0; i < (env->cuda ? sizeof shapes / sizeof shapes[0] : 1); i++) {
         struct problem p = make(i, shapes[i].n_tok[0], shapes[i].n, shapes[i].k, shapes[i].out, i > 0);
+        if (shapes[i].aligned) p.args.ldx = p.w.k;
         char *all = op_alloc(p.y_bytes);
         run(&env->be[0], &p);
         compare_all(env, &p);
