@@ -27,6 +27,13 @@ void nt_panel_product(const nt_bf16 *x, const nt_bf16 *w, int32_t k, float acc[N
 /* Runs every op of the backend and its portable body on small inputs; one line per op is added to the report. Fails
  * with NT_E_INTERNAL, naming the ops, when a result lies outside the op's tolerance. Milliseconds. */
 NT_MUST nt_status nt_ops_selftest(struct nt_backend *be, struct nt_strbuf *report);
+/* The same for one op, which is no error when it differs. width: d_model of rmsnorm, d_head of rope_kv and attention;
+ * 0: a small one. The backend takes arguments in host memory. */
+struct nt_selftest_row {
+    double difference, limit; /* normalized mean squared */
+    bool ok;
+};
+NT_MUST nt_status nt_ops_selftest_op(struct nt_backend *be, enum nt_op op, int32_t width, struct nt_selftest_row *row);
 
 enum { NT_CPU_SCRATCH_BYTES = 1 << 20 };
 static inline void *nt_cpu_scratch(const struct nt_backend *be, int thread) {

@@ -1,5 +1,9 @@
 /* The CUDA backend of a build without nvcc: opening says so, and the rest is never reached. */
 #include "cuda_backend.h"
+#include "cuda_bench.h"
+#include "cuda_check.h"
+#include "cuda_copy.h"
+#include "cuda_health.h"
 #include "cuda_staged.h"
 #include "gemm_cublaslt.h"
 #include "gpu_api.h"
@@ -140,4 +144,90 @@ nt_status nt_cuda_staged_ops(struct nt_backend *cuda, struct nt_backend *out) {
     (void)cuda;
     *out = (struct nt_backend){0};
     return absent();
+}
+
+nt_status nt_cuda_copy(struct nt_backend *be, void *to, const void *from, size_t bytes) {
+    (void)be;
+    (void)to;
+    (void)from;
+    (void)bytes;
+    return absent();
+}
+
+nt_status nt_cuda_fill(struct nt_backend *be, void *to, size_t bytes, float scale) {
+    (void)be;
+    (void)to;
+    (void)bytes;
+    (void)scale;
+    return absent();
+}
+
+/* ---- doctor --gpu ---- */
+
+const char *nt_cuda_kernel_name(enum nt_cuda_kernel kernel) {
+    (void)kernel;
+    return "";
+}
+
+const char *nt_cuda_kernel_image(enum nt_cuda_kernel kernel) {
+    (void)kernel;
+    return "";
+}
+
+nt_status nt_cuda_check(struct nt_backend *be, bool small, struct nt_cuda_check *out) {
+    (void)be;
+    (void)small;
+    *out = (struct nt_cuda_check){0};
+    return absent();
+}
+
+void nt_cuda_bench_sizes(bool small, struct nt_cuda_bench_sizes *out) {
+    (void)small;
+    *out = (struct nt_cuda_bench_sizes){0};
+}
+
+nt_status nt_cuda_bench_open(struct nt_cuda_bench **out, struct nt_backend *be,
+                             const struct nt_cuda_bench_sizes *sizes) {
+    (void)be;
+    (void)sizes;
+    *out = NULL;
+    return absent();
+}
+
+void nt_cuda_bench_close(struct nt_cuda_bench *b) {
+    (void)b;
+}
+
+nt_status nt_cuda_bench_ceilings(struct nt_cuda_bench *b, struct nt_cuda_ceilings *out) {
+    (void)b;
+    *out = (struct nt_cuda_ceilings){0};
+    return absent();
+}
+
+nt_status nt_cuda_bench_ops(struct nt_cuda_bench *b, const struct nt_cuda_dims *dims, struct nt_cuda_timings *out) {
+    (void)b;
+    (void)dims;
+    *out = (struct nt_cuda_timings){0};
+    return absent();
+}
+
+double nt_cuda_timing_ideal(const struct nt_cuda_timing *t, const struct nt_cuda_ceilings *c) {
+    (void)t;
+    (void)c;
+    return 0;
+}
+
+void nt_cuda_health_read(const char *bus, struct nt_cuda_health *out) {
+    (void)bus;
+    *out = (struct nt_cuda_health){0};
+}
+
+void nt_cuda_throttle_text(uint64_t reasons, struct nt_strbuf *out) {
+    (void)reasons;
+    (void)out;
+}
+
+int32_t nt_cuda_nccl_version(char why[NT_CUDA_HEALTH_TEXT]) {
+    why[0] = '\0';
+    return 0;
 }

@@ -49,6 +49,7 @@ struct nt_cuda_function {
     struct CUfunc_st *function;
     int32_t max_threads, static_shared, max_dynamic_shared;
     size_t args_bytes; /* 0: the driver does not say */
+    int64_t launches;  /* so far, captured ones counted once */
 };
 
 struct nt_cuda {

@@ -159,7 +159,7 @@ static nt_status check_launch(const struct nt_cuda *cuda, enum nt_cuda_kernel ke
 
 nt_status nt_cuda_launch(struct nt_backend *be, enum nt_cuda_kernel kernel, const int64_t grid[3], int32_t threads,
                          size_t dynamic_shared, const void *args, size_t args_bytes) {
-    const struct nt_cuda *cuda = be->cuda;
+    struct nt_cuda *cuda = be->cuda;
     NT_TRY(check_launch(cuda, kernel, grid, threads, dynamic_shared, args_bytes));
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return NT_OK;
     void *params[] = {(void *)(uintptr_t)args};
@@ -167,6 +167,7 @@ nt_status nt_cuda_launch(struct nt_backend *be, enum nt_cuda_kernel kernel, cons
                                                          (unsigned)grid[1], (unsigned)grid[2], (unsigned)threads, 1, 1,
                                                          (unsigned)dynamic_shared, cuda->stream, params, NULL);
     if (result != CUDA_SUCCESS) return nt_gpu_fail(cuda->driver, result, rows[kernel].symbol, __FILE__, __LINE__);
+    cuda->functions[kernel].launches++;
     return NT_OK;
 }
 

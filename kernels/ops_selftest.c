@@ -5,12 +5,13 @@
 #include <math.h>
 
 /* Results of one op, as floats: [0] portable, [1] active. */
-enum { MAX_VALUES = 1 << 17, ARENA_BYTES = 8 << 20 };
+enum { MAX_VALUES = 1 << 20, ARENA_BYTES = 16 << 20 };
 
 struct selftest {
     struct nt_backend *be;
     struct nt_ops ops; /* of the side that runs */
     struct nt_arena arena;
+    int32_t width; /* d_model of rmsnorm, d_head of rope_kv and attention; 0: a small one */
     uint64_t seed, index;
     float *values; // [MAX_VALUES]
     int64_t n_values;
@@ -70,19 +71,20 @@ static nt_status test_embed(struct selftest *t) {
 }
 
 static nt_status test_rmsnorm(struct selftest *t) {
-    enum { TOK = 7, D = 112 };
-    nt_bf16 *y = NT_TAKE(&t->arena, nt_bf16, TOK * D);
-    struct nt_rmsnorm_args a = {.x = floats(t, TOK * D, 4),
-                                .delta = floats(t, TOK * D, 1),
-                                .w = floats(t, D, 1),
+    enum { TOK = 7 };
+    const int32_t d = t->width > 0 ? t->width : 112;
+    nt_bf16 *y = NT_TAKE(&t->arena, nt_bf16, TOK * d);
+    struct nt_rmsnorm_args a = {.x = floats(t, TOK * d, 4),
+                                .delta = floats(t, TOK * d, 1),
+                                .w = floats(t, d, 1),
                                 .y = y,
                                 .eps = 1e-5f,
                                 .n_rows = TOK,
-                                .d_model = D,
-                                .ldy = D};
+                                .d_model = d,
+                                .ldy = d};
     NT_TRY(t->ops.rmsnorm(t->be, &a));
-    keep_f32(t, a.x, TOK * D);
-    keep_bf16(t, y, TOK * D);
+    keep_f32(t, a.x, TOK * d);
+    keep_bf16(t, y, TOK * d);
     return NT_OK;
 }
 
@@ -112,72 +114,80 @@ static nt_status test_gemm(struct selftest *t) {
     return NT_OK;
 }
 
-/* Two sequences over a cache of four pages: a prompt of 70 tokens, and one token at position 40. */
-enum { SEQS = 2, PROMPT = 70, TOKENS = PROMPT + 1, HEADS = 4, KV_HEADS = 2, D_HEAD = 32, PAGES = 4 };
+/* Two sequences over a cache: a prompt of 70 tokens, and one token at position 600, whose keys a body may sum in two
+ * parts. */
+enum { SEQS = 2, PROMPT = 70, TOKENS = PROMPT + 1, FAR = 600, HEADS = 4, KV_HEADS = 2 };
+enum { FAR_PAGES = FAR / NT_KV_PAGE + 1, PROMPT_PAGES = 2, PAGES = FAR_PAGES + PROMPT_PAGES };
 
 struct paged {
     struct nt_kv_layer kv;
     struct nt_attn_seq seqs[SEQS];
-    int32_t pages[SEQS][2], kv_of_head[HEADS];
+    int32_t pages[PAGES], kv_of_head[HEADS];
 };
 
-static int64_t cache_elems(void) {
-    return PAGES * KV_HEADS * nt_kv_head_elems(NT_KV_PAIRED, D_HEAD);
+static int32_t d_head_of(const struct selftest *t) {
+    return t->width > 0 ? t->width : 32;
+}
+
+static int64_t cache_elems(const struct selftest *t) {
+    return PAGES * KV_HEADS * nt_kv_head_elems(NT_KV_PAIRED, d_head_of(t));
 }
 
 static struct paged *make_paged(struct selftest *t) {
     struct paged *p = NT_TAKE(&t->arena, struct paged, 1);
+    const int32_t d = d_head_of(t);
     *p = (struct paged){
-        .pages = {{2, 0}, {3, 1}},
-          .kv_of_head = { 0, 0,          1, 1}
+        .kv_of_head = {0, 0, 1, 1}
     };
-    p->kv = (struct nt_kv_layer){.base = halves(t, cache_elems(), 1),
-                                 .page_stride = KV_HEADS * nt_kv_head_elems(NT_KV_PAIRED, D_HEAD),
+    for (int32_t i = 0; i < PAGES; i++) p->pages[i] = (5 * i + 2) % PAGES; /* all of them, out of order */
+    _Static_assert(PAGES % 5 != 0, "5 and the number of pages have no common divisor");
+    p->kv = (struct nt_kv_layer){.base = halves(t, cache_elems(t), 1),
+                                 .page_stride = KV_HEADS * nt_kv_head_elems(NT_KV_PAIRED, d),
                                  .n_kv = KV_HEADS,
-                                 .d_head = D_HEAD};
-    p->seqs[0] = (struct nt_attn_seq){.q_row = 0, .n_q = PROMPT, .pos0 = 0, .pages = p->pages[0]};
-    p->seqs[1] = (struct nt_attn_seq){.q_row = PROMPT, .n_q = 1, .pos0 = 40, .pages = p->pages[1]};
+                                 .d_head = d};
+    p->seqs[0] = (struct nt_attn_seq){.q_row = 0, .n_q = PROMPT, .pos0 = 0, .pages = p->pages};
+    p->seqs[1] = (struct nt_attn_seq){.q_row = PROMPT, .n_q = 1, .pos0 = FAR, .pages = p->pages + PROMPT_PAGES};
     return p;
 }
 
 static nt_status test_rope_kv(struct selftest *t) {
-    enum { WIDTH = (HEADS + 2 * KV_HEADS) * D_HEAD };
+    const int32_t d = d_head_of(t), width = (HEADS + 2 * KV_HEADS) * d;
     struct paged *p = make_paged(t);
-    nt_bf16 *q = NT_TAKE(&t->arena, nt_bf16, TOKENS * HEADS * D_HEAD);
-    const struct nt_rope_kv_args a = {.qkv = floats(t, TOKENS * WIDTH, 1),
+    nt_bf16 *q = NT_TAKE(&t->arena, nt_bf16, TOKENS * HEADS * d);
+    const struct nt_rope_kv_args a = {.qkv = floats(t, TOKENS * width, 1),
                                       .q = q,
                                       .kv = &p->kv,
                                       .seqs = p->seqs,
-                                      .cos = floats(t, PROMPT * D_HEAD / 2, 1),
-                                      .sin = floats(t, PROMPT * D_HEAD / 2, 1),
-                                      .q_norm = floats(t, D_HEAD, 1),
-                                      .k_norm = floats(t, D_HEAD, 1),
+                                      .cos = floats(t, (FAR + 1) * d / 2, 1),
+                                      .sin = floats(t, (FAR + 1) * d / 2, 1),
+                                      .q_norm = floats(t, d, 1),
+                                      .k_norm = floats(t, d, 1),
                                       .eps = 1e-6f,
                                       .n_seq = SEQS,
                                       .n_tok = TOKENS,
                                       .n_head = HEADS};
     NT_TRY(t->ops.rope_kv(t->be, &a));
-    keep_bf16(t, q, TOKENS * HEADS * D_HEAD);
-    keep_bf16(t, p->kv.base, cache_elems());
+    keep_bf16(t, q, TOKENS * HEADS * d);
+    keep_bf16(t, p->kv.base, cache_elems(t));
     return NT_OK;
 }
 
 static nt_status test_attention(struct selftest *t) {
-    enum { WIDTH = HEADS * D_HEAD };
+    const int32_t d = d_head_of(t), width = HEADS * d;
     struct paged *p = make_paged(t);
-    nt_bf16 *out = NT_TAKE(&t->arena, nt_bf16, TOKENS * WIDTH);
-    const struct nt_attention_args a = {.q = halves(t, TOKENS * WIDTH, 1),
+    nt_bf16 *out = NT_TAKE(&t->arena, nt_bf16, TOKENS * width);
+    const struct nt_attention_args a = {.q = halves(t, TOKENS * width, 1),
                                         .kv = &p->kv,
                                         .seqs = p->seqs,
                                         .kv_of_head = p->kv_of_head,
                                         .out = out,
-                                        .ldo = WIDTH,
-                                        .scale = 0.5f,
+                                        .ldo = width,
+                                        .scale = 2.8f / sqrtf((float)d),
                                         .n_seq = SEQS,
                                         .n_tok = TOKENS,
                                         .n_head = HEADS};
     NT_TRY(t->ops.attention(t->be, &a));
-    keep_bf16(t, out, TOKENS * WIDTH);
+    keep_bf16(t, out, TOKENS * width);
     return NT_OK;
 }
 
@@ -383,31 +393,19 @@ static nt_status run_side(struct selftest *t, const struct nt_ops *ops, enum nt_
     return tests[op].run(t);
 }
 
-static nt_status run_all(struct selftest *t, float *want, float *got, struct nt_strbuf *report) {
-    struct nt_strbuf bad = NT_STRBUF_INIT;
-    nt_status st = NT_OK;
-    for (int i = 0; i < NT_OP_COUNT && st == NT_OK; i++) {
-        const enum nt_op op = (enum nt_op)i;
-        st = run_side(t, nt_cpu_bodies(NT_ISA_PORTABLE), op, want);
-        const int64_t n_want = t->n_values;
-        if (st == NT_OK) st = run_side(t, &t->be->ops, op, got);
-        if (st != NT_OK) break;
-        const double d = difference(want, n_want, got, t->n_values);
-        const bool ok = d <= tests[op].limit;
-        nt_strbuf_addf(report, "op %-12s %-8s difference to portable %.1e, limit %.0e: %s\n", nt_op_name(op),
-                       nt_isa_name(t->be->body_isa[op]), d, tests[op].limit, ok ? "ok" : "FAILED");
-        if (!ok) nt_strbuf_addf(&bad, " %s (%s)", nt_op_name(op), nt_isa_name(t->be->body_isa[op]));
-    }
-    if (st == NT_OK && bad.len > 0)
-        st = NT_FAIL(NT_E_INTERNAL, "kernel self-test: outside tolerance on this CPU:%s; set run.isa to a lower level",
-                     nt_strbuf_cstr(&bad));
-    nt_strbuf_release(&bad);
-    return st;
+static nt_status run_both(struct selftest *t, enum nt_op op, float *want, float *got, struct nt_selftest_row *row) {
+    NT_TRY(run_side(t, nt_cpu_bodies(NT_ISA_PORTABLE), op, want));
+    const int64_t n_want = t->n_values;
+    NT_TRY(run_side(t, &t->be->ops, op, got));
+    row->difference = difference(want, n_want, got, t->n_values);
+    row->ok = row->difference <= row->limit;
+    return NT_OK;
 }
 
-nt_status nt_ops_selftest(struct nt_backend *be, struct nt_strbuf *report) {
-    struct selftest t = {.be = be};
+nt_status nt_ops_selftest_op(struct nt_backend *be, enum nt_op op, int32_t width, struct nt_selftest_row *row) {
+    struct selftest t = {.be = be, .width = width};
     struct nt_arena results;
+    *row = (struct nt_selftest_row){.difference = INFINITY, .limit = tests[op].limit};
     nt_arena_init(&t.arena, "kernel self-test");
     (void)nt_arena_take(&t.arena, ARENA_BYTES, 1);
     nt_arena_init(&results, "kernel self-test results");
@@ -416,9 +414,29 @@ nt_status nt_ops_selftest(struct nt_backend *be, struct nt_strbuf *report) {
     NT_TRY_GOTO(st, release, nt_arena_bind(&t.arena));
     NT_TRY_GOTO(st, release, nt_arena_bind(&results));
     float *values = NT_TAKE(&results, float, 2 * MAX_VALUES);
-    NT_TRY_GOTO(st, release, run_all(&t, values, values + MAX_VALUES, report));
+    NT_TRY_GOTO(st, release, run_both(&t, op, values, values + MAX_VALUES, row));
 release:
     nt_arena_release(&results);
     nt_arena_release(&t.arena);
+    return st;
+}
+
+nt_status nt_ops_selftest(struct nt_backend *be, struct nt_strbuf *report) {
+    struct nt_strbuf bad = NT_STRBUF_INIT;
+    nt_status st = NT_OK;
+    for (int i = 0; i < NT_OP_COUNT && st == NT_OK; i++) {
+        const enum nt_op op = (enum nt_op)i;
+        const char *isa = nt_isa_name(be->body_isa[op]);
+        struct nt_selftest_row row;
+        st = nt_ops_selftest_op(be, op, 0, &row);
+        if (st != NT_OK) break;
+        nt_strbuf_addf(report, "op %-12s %-8s difference to portable %.1e, limit %.0e: %s\n", nt_op_name(op), isa,
+                       row.difference, row.limit, row.ok ? "ok" : "FAILED");
+        if (!row.ok) nt_strbuf_addf(&bad, " %s (%s)", nt_op_name(op), isa);
+    }
+    if (st == NT_OK && bad.len > 0)
+        st = NT_FAIL(NT_E_INTERNAL, "kernel self-test: outside tolerance on this CPU:%s; set run.isa to a lower level",
+                     nt_strbuf_cstr(&bad));
+    nt_strbuf_release(&bad);
     return st;
 }

@@ -2,6 +2,7 @@
  * self-test. */
 #include "cmd.h"
 #include "cpu_bodies.h"
+#include "doctor_gpu.h"
 #include "env.h"
 #include "hdf5file.h"
 #include "peak.h"
@@ -56,6 +57,7 @@ static nt_status check_mpi(struct nt_world *w, struct nt_strbuf *s) {
 }
 
 nt_status nt_cmd_doctor(struct nt_cmd_context *ctx) {
+    if (ctx->config->doctor_gpu) return nt_comm_agree(ctx->world->world, nt_doctor_gpu(ctx));
     struct nt_world *w = ctx->world;
     struct nt_strbuf s = NT_STRBUF_INIT;
     bool ok = true;

@@ -47,9 +47,9 @@ const struct nt_cmd nt_cmd_table[] = {
      .aliases =
          {{"model", "model.path"}, {"m", "model.path"}, {"o", "plan.format"}, {"tensor-parallel-size", "plan.tp"}}                                                                                                                                                },
     {.name = "doctor",
-     .doc = "check this allocation: CPU, threads, MPI, HDF5, memory, kernels",
+     .doc = "check this allocation: CPU, threads, MPI, HDF5, memory, kernels; --gpu: check and measure a GPU",
      .run = nt_cmd_doctor,
-     .sections = {"run"},
+     .sections = {"doctor", "run"},
      .parallel = true                                                                                                                                                               },
     {.name = "config",
      .args = "[FILE]",

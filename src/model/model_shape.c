@@ -41,6 +41,10 @@ nt_status nt_model_open_shape(struct nt_model **out, const struct nt_spec *spec,
     return NT_OK;
 }
 
+void *nt_model_shape_weights(struct nt_model *m) {
+    return m->weight_arena.base;
+}
+
 static double saved(const struct nt_packed *w) {
     struct nt_packed whole = *w;
     whole.group = 0;

@@ -11,6 +11,8 @@
 
 NT_MUST nt_status nt_model_open_shape(struct nt_model **out, const struct nt_spec *spec, struct nt_world *w,
                                       struct nt_backend *be, int32_t int4_group);
+/* Where they lie, nt_model_weight_bytes of them: who measures on a device fills them with random data. */
+void *nt_model_shape_weights(struct nt_model *m);
 /* As nt_model_weight_bytes, with what int4 saves. */
 double nt_model_shape_bytes(const struct nt_model *m);
 

@@ -1,0 +1,373 @@
+#include "cuda_bench_calls.h"
+
+#include "gemm_cublaslt.h"
+#include "rng.h"
+#include <math.h>
+#include <string.h>
+
+/* ---- operands ---- */
+
+static void *next(struct nt_cuda_call *c, struct nt_cuda_pool *pool, int64_t bytes) {
+    const size_t n = ((size_t)bytes + 255) / 256 * 256;
+    if (n > pool->bytes) {
+        c->too_large = true;
+        return pool->base;
+    }
+    if (pool->at + n > pool->bytes) pool->at = 0;
+    void *p = pool->base + pool->at;
+    pool->at += n;
+    return p;
+}
+
+static void *in(struct nt_cuda_call *c, int64_t count, size_t element) {
+    return next(c, c->in, count * (int64_t)element);
+}
+static void *out(struct nt_cuda_call *c, int64_t count, size_t element) {
+    return next(c, c->out, count * (int64_t)element);
+}
+
+/* Costs read what lies behind host pointers, so the sequences of a counted call are the host's. */
+static const struct nt_cuda_call_inputs *inputs(const struct nt_cuda_call *c) {
+    return c->counting ? &c->host : &c->device;
+}
+
+#define FINISH(c, op, args)                                                                                            \
+    do {                                                                                                               \
+        if ((c)->counting) {                                                                                           \
+            (c)->cost = nt_op_cost_##op(args);                                                                         \
+            return NT_OK;                                                                                              \
+        }                                                                                                              \
+        return (c)->be->ops.op((c)->be, (args));                                                                       \
+    } while (0)
+
+/* ---- the ops of a block ---- */
+
+static nt_status call_embed(struct nt_cuda_call *c) {
+    const struct nt_cuda_dims *d = c->dims;
+    const struct nt_embed_args a = {.ids = inputs(c)->ids,
+                                    .table = in(c, (int64_t)d->n_vocab * d->d_model, sizeof(nt_bf16)),
+                                    .x = out(c, (int64_t)c->n_tok * d->d_model, sizeof(float)),
+                                    .scale = 1,
+                                    .n_tok = c->n_tok,
+                                    .d_model = d->d_model,
+                                    .n_rows = d->n_vocab};
+    FINISH(c, embed, &a);
+}
+
+static nt_status call_rmsnorm(struct nt_cuda_call *c) {
+    const int32_t d = c->dims->d_model;
+    const struct nt_rmsnorm_args a = {.x = in(c, (int64_t)c->n_tok * d, sizeof(float)), /* not written without delta */
+                                      .w = in(c, d, sizeof(float)),
+                                      .y = out(c, (int64_t)c->n_tok * d, sizeof(nt_bf16)),
+                                      .eps = 1e-5f,
+                                      .n_rows = c->n_tok,
+                                      .d_model = d,
+                                      .ldy = d};
+    FINISH(c, rmsnorm, &a);
+}
+
+static nt_status call_gemm(struct nt_cuda_call *c, int32_t n, int32_t k, enum nt_gemm_out how) {
+    const bool gated = how == NT_GEMM_SWIGLU_BF16, f32 = how == NT_GEMM_STORE_F32 || how == NT_GEMM_ADD_F32;
+    struct nt_packed w = {.format = NT_WEIGHT_BF16_ROWS, .n = n, .k = k};
+    w.data = in(c, (int64_t)nt_packed_bytes(w.format, n, k), 1);
+    struct nt_gemm_args a = {.x = in(c, (int64_t)c->n_tok * k, sizeof(nt_bf16)),
+                             .ldx = k,
+                             .w = &w,
+                             .ldy = gated && !c->by_blaslt ? n / 2 : n,
+                             .n_tok = c->n_tok,
+                             .out = gated && c->by_blaslt ? NT_GEMM_STORE_BF16 : how};
+    a.y = out(c, (int64_t)c->n_tok * a.ldy, f32 ? sizeof(float) : sizeof(nt_bf16));
+    c->n = n;
+    c->k = k;
+    if (!c->by_blaslt) FINISH(c, gemm, &a);
+    if (!nt_cublaslt_takes(c->be, &a)) return NT_FAIL(NT_E_UNSUPPORTED, "cuBLASLt does not take n %d, k %d", n, k);
+    return nt_cublaslt_gemm(c->be, &a);
+}
+
+static nt_status call_qkv(struct nt_cuda_call *c) {
+    const struct nt_cuda_dims *d = c->dims;
+    return call_gemm(c, (d->n_head + 2 * d->n_kv) * d->d_head, d->d_model, NT_GEMM_STORE_F32);
+}
+static nt_status call_o(struct nt_cuda_call *c) {
+    return call_gemm(c, c->dims->d_model, c->dims->n_head * c->dims->d_head, NT_GEMM_ADD_F32);
+}
+static nt_status call_gate_up(struct nt_cuda_call *c) {
+    return call_gemm(c, 2 * c->dims->d_ff, c->dims->d_model, NT_GEMM_SWIGLU_BF16);
+}
+static nt_status call_down(struct nt_cuda_call *c) {
+    return call_gemm(c, c->dims->d_model, c->dims->d_ff, NT_GEMM_ADD_F32);
+}
+static nt_status call_head(struct nt_cuda_call *c) {
+    return call_gemm(c, c->dims->n_vocab, c->dims->d_model, NT_GEMM_STORE_F32);
+}
+
+static struct nt_kv_layer cache(struct nt_cuda_call *c, bool written, enum nt_kv_format format) {
+    const struct nt_cuda_dims *d = c->dims;
+    struct nt_kv_layer kv = {.n_kv = d->n_kv, .d_head = d->d_head, .format = format};
+    kv.page_stride = d->n_kv * nt_kv_head_elems(format, d->d_head);
+    kv.base = written ? out(c, c->n_pages * kv.page_stride, sizeof(nt_bf16))
+                      : in(c, c->n_pages * kv.page_stride, sizeof(nt_bf16));
+    return kv;
+}
+
+static nt_status call_rope(struct nt_cuda_call *c, enum nt_kv_format format) {
+    const struct nt_cuda_dims *d = c->dims;
+    const struct nt_kv_layer kv = cache(c, true, format);
+    const int64_t width = (int64_t)(d->n_head + 2 * d->n_kv) * d->d_head, table = (int64_t)c->max_pos * d->d_head / 2;
+    const struct nt_rope_kv_args a = {.qkv = in(c, c->n_tok * width, sizeof(float)),
+                                      .q = out(c, (int64_t)c->n_tok * d->n_head * nt_d_pad(d->d_head), sizeof(nt_bf16)),
+                                      .kv = &kv,
+                                      .seqs = inputs(c)->seqs,
+                                      .cos = in(c, table, sizeof(float)),
+                                      .sin = in(c, table, sizeof(float)),
+                                      .n_seq = c->n_seq,
+                                      .n_tok = c->n_tok,
+                                      .n_head = d->n_head,
+                                      .max_q = c->max_q};
+    FINISH(c, rope_kv, &a);
+}
+
+static nt_status call_rope_bf16(struct nt_cuda_call *c) {
+    return call_rope(c, NT_KV_ROWS);
+}
+static nt_status call_rope_int8(struct nt_cuda_call *c) {
+    return call_rope(c, NT_KV_ROWS_INT8);
+}
+
+static nt_status call_attention(struct nt_cuda_call *c, enum nt_kv_format format) {
+    const struct nt_cuda_dims *d = c->dims;
+    const struct nt_kv_layer kv = cache(c, false, format);
+    const int64_t rows = (int64_t)c->n_tok * d->n_head;
+    const struct nt_attention_args a = {.q = in(c, rows * nt_d_pad(d->d_head), sizeof(nt_bf16)),
+                                        .kv = &kv,
+                                        .seqs = inputs(c)->seqs,
+                                        .kv_of_head = inputs(c)->kv_of_head,
+                                        .out = out(c, rows * d->d_head, sizeof(nt_bf16)),
+                                        .ldo = (int64_t)d->n_head * d->d_head,
+                                        .scale = 1 / sqrtf((float)d->d_head),
+                                        .n_seq = c->n_seq,
+                                        .n_tok = c->n_tok,
+                                        .n_head = d->n_head,
+                                        .max_q = c->max_q,
+                                        .max_pos = c->max_pos};
+    FINISH(c, attention, &a);
+}
+
+static nt_status call_attention_bf16(struct nt_cuda_call *c) {
+    return call_attention(c, NT_KV_ROWS);
+}
+static nt_status call_attention_int8(struct nt_cuda_call *c) {
+    return call_attention(c, NT_KV_ROWS_INT8);
+}
+
+static nt_status call_gather(struct nt_cuda_call *c) {
+    const int64_t d = c->dims->d_model;
+    const struct nt_gather_args a = {.from = in(c, c->n_tok * d, sizeof(float)),
+                                     .to = out(c, c->n_tok * d, sizeof(float)),
+                                     .rows = inputs(c)->rows,
+                                     .bytes = d * (int64_t)sizeof(float),
+                                     .n_rows = c->n_tok};
+    FINISH(c, gather, &a);
+}
+
+/* ---- the ops on logits ---- */
+
+enum { TOP = 20, EDITS = 16 };
+
+static int64_t ld_of(const struct nt_cuda_call *c) {
+    return ((int64_t)c->dims->n_vocab + 15) / 16 * 16;
+}
+
+static const float *logits(struct nt_cuda_call *c) {
+    return in(c, c->n_tok * ld_of(c), sizeof(float));
+}
+
+static nt_status call_stats(struct nt_cuda_call *c) {
+    const struct nt_logit_stats_args a = {.logits = logits(c),
+                                          .ld = ld_of(c),
+                                          .max = out(c, c->n_tok, sizeof(float)),
+                                          .sum_exp = out(c, c->n_tok, sizeof(float)),
+                                          .argmax = out(c, c->n_tok, sizeof(int32_t)),
+                                          .n_row = c->n_tok,
+                                          .n_vocab = c->dims->n_vocab};
+    FINISH(c, logit_stats, &a);
+}
+
+static nt_status call_topk(struct nt_cuda_call *c) {
+    const struct nt_logit_topk_args a = {.logits = logits(c),
+                                         .ld = ld_of(c),
+                                         .value = out(c, c->n_tok * TOP, sizeof(float)),
+                                         .index = out(c, c->n_tok * TOP, sizeof(int32_t)),
+                                         .n_row = c->n_tok,
+                                         .n_vocab = c->dims->n_vocab,
+                                         .k = TOP};
+    FINISH(c, logit_topk, &a);
+}
+
+static nt_status call_gumbel(struct nt_cuda_call *c) {
+    const struct nt_logit_gumbel_args a = {.logits = logits(c),
+                                           .ld = ld_of(c),
+                                           .inv_temp = inputs(c)->ones,
+                                           .seed = inputs(c)->seeds,
+                                           .stream = inputs(c)->seeds,
+                                           .value = out(c, c->n_tok, sizeof(float)),
+                                           .index = out(c, c->n_tok, sizeof(int32_t)),
+                                           .n_row = c->n_tok,
+                                           .n_vocab = c->dims->n_vocab};
+    FINISH(c, logit_gumbel, &a);
+}
+
+static nt_status call_edit(struct nt_cuda_call *c) {
+    const struct nt_logit_edit_args a = {.logits = out(c, c->n_tok * ld_of(c), sizeof(float)),
+                                         .ld = ld_of(c),
+                                         .edits = inputs(c)->edits,
+                                         .n_row = c->n_tok,
+                                         .n_vocab = c->dims->n_vocab,
+                                         .n_edit = c->n_tok * EDITS};
+    FINISH(c, logit_edit, &a);
+}
+
+static nt_status call_pick(struct nt_cuda_call *c) {
+    const struct nt_logit_pick_args a = {.logits = logits(c),
+                                         .ld = ld_of(c),
+                                         .id = inputs(c)->ids,
+                                         .value = out(c, c->n_tok, sizeof(float)),
+                                         .n_row = c->n_tok,
+                                         .n_vocab = c->dims->n_vocab};
+    FINISH(c, logit_pick, &a);
+}
+
+static nt_status call_sample(struct nt_cuda_call *c) {
+    const struct nt_logit_sample_args a = {.logits = logits(c),
+                                           .ld = ld_of(c),
+                                           .inv_temp = inputs(c)->ones,
+                                           .top_p = inputs(c)->top_p,
+                                           .min_p = inputs(c)->min_p,
+                                           .top_k = inputs(c)->top_k,
+                                           .seed = inputs(c)->seeds,
+                                           .stream = inputs(c)->seeds,
+                                           .index = out(c, c->n_tok, sizeof(int32_t)),
+                                           .n_row = c->n_tok,
+                                           .n_vocab = c->dims->n_vocab};
+    FINISH(c, logit_sample, &a);
+}
+
+static nt_status call_head_argmax(struct nt_cuda_call *c) {
+    struct nt_packed w = {.format = NT_WEIGHT_BF16_ROWS, .n = c->dims->n_vocab, .k = c->dims->d_model};
+    w.data = in(c, (int64_t)nt_packed_bytes(w.format, w.n, w.k), 1);
+    const struct nt_head_argmax_args a = {.x = in(c, (int64_t)c->n_tok * w.k, sizeof(nt_bf16)),
+                                          .ldx = w.k,
+                                          .w = &w,
+                                          .inv_temp = inputs(c)->ones,
+                                          .seed = inputs(c)->seeds,
+                                          .stream = inputs(c)->seeds,
+                                          .value = out(c, c->n_tok, sizeof(float)),
+                                          .index = out(c, c->n_tok, sizeof(int32_t)),
+                                          .n_row = c->n_tok,
+                                          .n_vocab = w.n};
+    c->n = w.n;
+    c->k = w.k;
+    FINISH(c, head_argmax, &a);
+}
+
+static const struct nt_cuda_call_row call_rows[] = {
+    {NT_OP_embed,        "embed",          call_embed,          false, false},
+    {NT_OP_rmsnorm,      "rmsnorm",        call_rmsnorm,        false, false},
+    {NT_OP_gemm,         "gemm qkv",       call_qkv,            false, true },
+    {NT_OP_rope_kv,      "rope_kv bf16",   call_rope_bf16,      false, false},
+    {NT_OP_rope_kv,      "rope_kv int8",   call_rope_int8,      false, false},
+    {NT_OP_attention,    "attention bf16", call_attention_bf16, false, false},
+    {NT_OP_attention,    "attention int8", call_attention_int8, false, false},
+    {NT_OP_gather,       "gather",         call_gather,         true,  false},
+    {NT_OP_gemm,         "gemm o",         call_o,              false, true },
+    {NT_OP_gemm,         "gemm gate_up",   call_gate_up,        false, true },
+    {NT_OP_gemm,         "gemm down",      call_down,           false, true },
+    {NT_OP_gemm,         "gemm head",      call_head,           true,  true },
+    {NT_OP_head_argmax,  "head_argmax",    call_head_argmax,    true,  false},
+    {NT_OP_logit_stats,  "logit_stats",    call_stats,          true,  false},
+    {NT_OP_logit_topk,   "logit_topk 20",  call_topk,           true,  false},
+    {NT_OP_logit_gumbel, "logit_gumbel",   call_gumbel,         true,  false},
+    {NT_OP_logit_edit,   "logit_edit 16",  call_edit,           true,  false},
+    {NT_OP_logit_pick,   "logit_pick",     call_pick,           true,  false},
+    {NT_OP_logit_sample, "logit_sample",   call_sample,         true,  false},
+};
+
+const struct nt_cuda_call_row *nt_cuda_call_rows(int32_t *n) {
+    *n = (int32_t)(sizeof call_rows / sizeof call_rows[0]);
+    return call_rows;
+}
+
+/* ---- what the host prepares ---- */
+
+/* Room for count elements; the device's address of it. */
+static void *put(struct nt_cuda_call_memory *m, int64_t count, size_t element, const void **device) {
+    const size_t bytes = ((size_t)count * element + 255) / 256 * 256;
+    NT_CHECK(m->used + bytes <= m->bytes);
+    void *p = m->host + m->used;
+    *device = m->device + m->used;
+    m->used += bytes;
+    return p;
+}
+
+#define PUT(field, type, count)                                                                                        \
+    type *field = put(m, (count), sizeof(type), &device);                                                              \
+    c->host.field = field;                                                                                             \
+    c->device.field = device
+
+static void put_parameters(struct nt_cuda_call *c, struct nt_cuda_call_memory *m) {
+    const void *device;
+    const int32_t n = c->n_tok;
+    PUT(ids, int32_t, n);
+    PUT(rows, int32_t, n);
+    PUT(top_k, int32_t, n);
+    PUT(ones, float, n);
+    PUT(top_p, float, n);
+    PUT(min_p, float, n);
+    PUT(seeds, uint64_t, n);
+    PUT(kv_of_head, int32_t, c->dims->n_head);
+    for (int32_t i = 0; i < n; i++) {
+        uint32_t word[4];
+        nt_philox(3, 1, (uint64_t)i, word);
+        ids[i] = (int32_t)(word[0] % (uint32_t)c->dims->n_vocab);
+        rows[i] = i;
+        top_k[i] = 50;
+        ones[i] = 1;
+        top_p[i] = 0.9f;
+        min_p[i] = 0.05f;
+        seeds[i] = (uint64_t)i + 1;
+    }
+    for (int32_t h = 0; h < c->dims->n_head; h++) kv_of_head[h] = h / (c->dims->n_head / c->dims->n_kv);
+}
+
+static void put_edits(struct nt_cuda_call *c, struct nt_cuda_call_memory *m) {
+    const void *device;
+    PUT(edits, struct nt_logit_edit, c->n_tok * EDITS);
+    const int32_t apart = c->dims->n_vocab / EDITS;
+    for (int32_t i = 0; i < c->n_tok * EDITS; i++)
+        edits[i] = (struct nt_logit_edit){i / EDITS, i % EDITS * apart + 1, 0.25f, 1.1f, 0.5f};
+}
+
+static void put_sequences(struct nt_cuda_call *c, struct nt_cuda_call_memory *m, int32_t pos0) {
+    const void *device;
+    const int32_t each = (c->max_pos + NT_KV_PAGE - 1) / NT_KV_PAGE;
+    c->n_pages = each * c->n_seq;
+    PUT(pages, int32_t, c->n_pages);
+    PUT(seqs, struct nt_attn_seq, c->n_seq);
+    for (int32_t i = 0; i < c->n_pages; i++) pages[i] = (int32_t)((int64_t)i * 7919 % c->n_pages); /* a prime: all */
+    for (int32_t i = 0; i < c->n_seq; i++)
+        seqs[i] = (struct nt_attn_seq){
+            .q_row = i * c->max_q, .n_q = c->max_q, .pos0 = pos0, .pages = c->device.pages + (int64_t)i * each};
+}
+
+nt_status nt_cuda_calls_begin(struct nt_cuda_call *c, struct nt_cuda_call_memory *m, int32_t n_tok, bool prefill,
+                              int32_t context) {
+    c->n_tok = n_tok;
+    c->n_seq = prefill ? 1 : n_tok;
+    c->max_q = prefill ? n_tok : 1;
+    c->max_pos = prefill ? n_tok : context;
+    m->used = 0;
+    put_parameters(c, m);
+    if (!prefill) put_edits(c, m);
+    put_sequences(c, m, prefill ? 0 : context - 1);
+    return c->be->memory->upload(c->be, m->device, m->host, m->used);
+}
