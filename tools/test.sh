@@ -1,9 +1,17 @@
 #!/usr/bin/env bash
 # Packages, model, build and all tests. Extra arguments go to the last ctest (-L unit, -R gguf, ...) and skip the sanitizer builds.
+# The CUDA backend is built and run on an emulated GPU: an nvcc that is missing is fetched, and it is an error if that fails.
+# NT_CUDA=OFF tools/test.sh leaves the backend out. The longer tier: tools/test.sh -L cuda_long.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh test
 tools/setup.sh model > /dev/null
+if [ "${NT_CUDA:-ON}" = OFF ]; then
+    cuda=(-DNT_CUDA=OFF)
+else
+    nvcc=$(tools/setup.sh cuda)
+    cuda=(-UNT_CUDA_INCLUDE -DNT_CUDA=ON -DNT_NVCC="$nvcc")
+fi
 
 # step NAME COMMAND...: one line; the output only when it fails
 step() {
@@ -14,12 +22,16 @@ step() {
     rm -f "$log"
 }
 
+jobs=$(nproc)
+
 if [ $# -eq 0 ]; then
     step "fuzz targets, clang, address and undefined behaviour sanitizers: build" \
         sh -c 'cmake --preset fuzz -G Ninja && cmake --build --preset fuzz'
-    step "fuzz targets: short runs" ctest --test-dir build-fuzz -L fuzz --output-on-failure
-    step "sanitizer build" sh -c 'cmake --preset asan -G Ninja && cmake --build --preset asan'
-    step "sanitizers: unit, ops, fault, fuzz replay" ctest --test-dir build-asan -L "unit|ops|fault|fuzz" --output-on-failure
+    step "fuzz targets: short runs" ctest --test-dir build-fuzz -L fuzz -j "$jobs" --output-on-failure
+    step "sanitizer build" sh -c 'cmake --preset asan -G Ninja "$@" && cmake --build --preset asan' sh "${cuda[@]}"
+    step "sanitizers: unit, ops, fault, fuzz replay" \
+        ctest --test-dir build-asan -L "unit|ops|fault|fuzz" -E "^ops/cuda/" -j "$jobs" --output-on-failure
+    set -- -LE cuda_long
 fi
-step "release build" sh -c 'cmake --preset release -G Ninja -DNT_TESTS=ON && cmake --build --preset release'
-ctest --test-dir build --output-on-failure "$@"
+step "release build" sh -c 'cmake --preset release -G Ninja -DNT_TESTS=ON "$@" && cmake --build --preset release' sh "${cuda[@]}"
+ctest --test-dir build -j "$jobs" --output-on-failure "$@"
