@@ -19,6 +19,7 @@ enum { N_AGENT = 33, ASYNC = 32, MANY = 255, NOBODY = 255, SEVERAL = 254, MAX_MB
 struct cell {
     uint32_t w_clk, r_clk;
     uint8_t w_agent, w_lane, w_strong;
+    uint8_t r_strong;        // all reads since the last write
     uint8_t r_agent, r_lane; // NOBODY: no read since the last write; SEVERAL agents: their times are in struct readers
     uint8_t split;           // of a word: its bytes have their own cells
 };
@@ -205,7 +206,7 @@ static struct trouble check_write(const struct race *r, const struct cell *c, in
     if (a == ASYNC && !r->proxy_ordered) return (struct trouble){0};
     if (c->w_clk >= r->base && !(strong && c->w_strong) && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
         return (struct trouble){"RACE: overwrites what another thread may still be writing in", c->w_agent, c->w_lane};
-    if (c->r_agent == NOBODY || c->w_clk < r->base) return (struct trouble){0};
+    if (c->r_agent == NOBODY || c->w_clk < r->base || (strong && c->r_strong)) return (struct trouble){0};
     if (c->r_agent != SEVERAL)
         return unseen(r, a, lane, c->r_agent, c->r_lane, c->r_clk) ? still_read(c->r_agent, c->r_lane)
                                                                    : (struct trouble){0};
@@ -231,8 +232,9 @@ static void note_several(const struct race *r, struct cell *c, int a, int lane) 
     all->clk[a] = r->clk[a];
 }
 
-static void note_read(const struct race *r, struct cell *c, int a, int lane) {
+static void note_read(const struct race *r, struct cell *c, int a, int lane, bool strong) {
     if (c->w_clk < r->base) return; // it was reported, and who reads what nobody wrote is of no interest to a writer
+    c->r_strong = strong && (c->r_agent == NOBODY || c->r_strong);
     if (c->r_agent != a && c->r_agent != NOBODY) {
         note_several(r, c, a, lane);
         return;
@@ -262,7 +264,7 @@ static struct trouble visit_cell(const struct visit *v, struct cell *c) {
     struct trouble t = {0};
     if (v->reads) t = check_read(v->race, c, v->agent, v->lane, v->strong);
     if (!v->writes) {
-        note_read(v->race, c, v->agent, v->lane);
+        note_read(v->race, c, v->agent, v->lane, v->strong);
         return t;
     }
     if (t.what == NULL) t = check_write(v->race, c, v->agent, v->lane, v->strong);

@@ -101,6 +101,7 @@ static enum flow ld(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     const int32_t element = type_bytes(o->type), bytes = element * o->n_dst;
     count(w, o, mask, bytes, false);
     w->yields = o->mode;
+    if (o->mode) part_polls(w, o);
     EACH_LANE(l, mask) {
         const uint8_t *from = emu_at(w, o, l, o->space, op_address(w, o, l), bytes, (enum emu_access)o->immediate);
         uint8_t copy[64];
@@ -246,6 +247,7 @@ static uint64_t exchange(const struct ptx_op *o, void *at, uint64_t b, uint64_t 
 
 static enum flow atom(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     w->yields = true;
+    part_polls(w, o);
     EACH_LANE(l, mask) {
         void *at = emu_at(w, o, l, o->space, op_address(w, o, l), type_bytes(o->type), EMU_ATOMIC);
         if (at == NULL) continue;

@@ -130,7 +130,8 @@ struct part {
     uint32_t mask;
     int32_t pc;
     enum part_state state;
-    int32_t barrier;
+    int32_t barrier, polls; /* polls: of `waiting`, in a row */
+    bool polls_memory;
     const struct ptx_op *waiting;
 };
 
@@ -180,6 +181,7 @@ struct run { /* of one block */
     struct barrier barrier[16];
     bool stop;     /* something fatal was reported */
     bool progress; /* since the spinners were last woken */
+    int32_t naps;  /* since then, waiting for memory that another process may write */
     uint64_t random;
     int64_t executed, budget, reports; /* operations, their limit; reports before this block */
     struct bulk *bulk;                 /* bulk.c */
@@ -233,6 +235,8 @@ uint64_t emu_random(uint64_t *state);
 enum flow want_lanes(struct warp *w, const struct ptx_op *o, uint32_t mask, uint32_t wanted);
 /* A part that polls: others run before it does again. */
 void part_spins(struct warp *w, const struct ptx_op *o);
+/* A load or an atomic that may be in such a loop: after many in a row it is taken for one. */
+void part_polls(struct warp *w, const struct ptx_op *o);
 enum flow barrier_arrive(struct warp *w, const struct ptx_op *o, uint32_t mask, int32_t id, int32_t expected,
                          bool wait);
 void lanes_exit(struct warp *w, uint32_t mask);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "hopper.h"
 #include "ptx_symbols.h"
@@ -64,6 +65,17 @@ void part_spins(struct warp *w, const struct ptx_op *o) {
     struct part *p = &w->part[w->current];
     p->state = PART_SPINS;
     p->waiting = o;
+}
+
+enum { MANY_POLLS = 256 };
+void part_polls(struct warp *w, const struct ptx_op *o) {
+    struct part *p = &w->part[w->current];
+    p->polls = p->waiting == o ? p->polls + 1 : 0;
+    p->waiting = o;
+    if (p->polls < MANY_POLLS) return;
+    p->state = PART_SPINS;
+    p->polls = 0;
+    p->polls_memory = true;
 }
 
 /* ---- barriers ---- */
@@ -219,6 +231,19 @@ static void report_deadlock(struct run *r) {
     emu_report(&where, "deadlock: no thread of the block can go on (barrier divergence?)%s%s", barriers, text);
 }
 
+/* Whether somebody polls memory: another process may still write it, within ten minutes; then a little time passes. */
+static bool nap(struct run *r) {
+    enum { MANY_NAPS = 600000 };
+    bool any = false;
+    for (int32_t i = 0; i < r->block.n_warp; i++)
+        for (int32_t j = 0; j < r->warp[i].n_part; j++)
+            any |= r->warp[i].part[j].state == PART_SPINS && r->warp[i].part[j].polls_memory;
+    if (!any || r->naps++ >= MANY_NAPS) return false;
+    const struct timespec t = {.tv_nsec = r->naps < 100 ? 20000 : 1000000};
+    (void)nanosleep(&t, NULL);
+    return true;
+}
+
 static bool wake_spinners(struct run *r) {
     bool any = false;
     for (int32_t i = 0; i < r->block.n_warp; i++)
@@ -226,6 +251,7 @@ static bool wake_spinners(struct run *r) {
             struct part *p = &r->warp[i].part[j];
             if (p->state != PART_SPINS) continue;
             p->state = PART_READY;
+            p->polls_memory = false;
             any = true;
         }
     return any;
@@ -260,7 +286,8 @@ static void run_warps(struct run *r) {
             continue;
         }
         const bool transfer = bulk_progress(r) || copies_progress(r);
-        if (!transfer && fruitless && !r->progress) {
+        if (transfer || r->progress) r->naps = 0;
+        if (!transfer && fruitless && !r->progress && !nap(r)) {
             report_deadlock(r);
             return;
         }
@@ -322,6 +349,7 @@ static void run_block(struct run *r, uint32_t linear) {
     r->block.index[1] = linear / grid[0] % grid[1];
     r->block.index[2] = linear / grid[0] / grid[1];
     r->executed = 0;
+    r->naps = 0;
     r->reports = emu_report_total();
     memset(r->barrier, 0, sizeof r->barrier);
     emu_check_block_begin(&r->block);

@@ -183,6 +183,7 @@ SCALARS(conversions,
     {"cvt.rzi.s32.f32 %x4, %x0; cvt.rzi.s32.f32 %x5, %x1;", {0x4f32d05e, 0xcf32d05e}, 0x800000007fffffff, X4_X5},
     {"cvt.rzi.u32.f32 %x4, %x0; cvt.rzi.u32.f32 %x5, %x1;", {0xbf800000, 0x50000000}, 0xffffffff00000000, X4_X5},
     {"cvt.rzi.s32.f32 %x4, %x0; cvt.rzi.u32.f32 %x5, %x0;", {NAN32}, 0, X4_X5},
+    {"cvt.rzi.s32.f32 %x4, %x0; cvt.rzi.s32.f32 %x5, %x1;", {0x4f000000, 0xcf000000}, 0x800000007fffffff, X4_X5},
     {"cvt.rzi.u64.f32 %y4, %x0;", {0x5f000000}, 0x8000000000000000, Y4},
     {"cvt.rni.f32.f32 %x4, %x0; cvt.rpi.f32.f32 %x5, %x1;", {0x3fc00000, 0xbf000000}, 0x8000000040000000, X4_X5},
     {"cvt.sat.f32.f32 %x4, %x0; cvt.sat.f32.f32 %x5, %x1;", {0x40000000, NAN32}, 0x3f800000, X4_X5},
@@ -245,6 +246,47 @@ SCALARS(atomics,
     {"st.shared.u64 [tile], %y0; atom.shared.add.u64 %y4, [tile], %y1; ld.shared.u32 %x4, [tile + 4];", {0xffffffff, 0, 1, 0}, 1, X4})
 /* clang-format on */
 
+/* ---- threads that wait for each other ---- */
+
+static struct words inputs[128], results[128];
+
+static void negated_barrier(void) {
+    start();
+    program("setp.lt.u32 %p0, %tid, 10; bar.red.popc.u32 %x4, 0, !%p0;", 64, inputs, results);
+    for (int i = 0; i < 64; i++) CHECK(results[i].w[0] == 54);
+}
+
+/* Warp 0 polls memory; warp 1 writes it when a copy has come that lands only when nobody else can go on. */
+static void polls_beside_a_copy(void) {
+    start();
+    inputs[0].w[0] = 41;
+    program("setp.eq.u32 %p0, %tid, 0; @%p0 st.shared.u32 [tile], 0;\n"
+            "@%p0 mbarrier.init.shared.b64 [tile + 8], 1; @%p0 fence.proxy.async; bar.sync 0;\n"
+            "setp.ge.u32 %p1, %tid, 32; @%p1 bra second;\n"
+            "again: ld.relaxed.cta.shared.u32 %x4, [tile]; setp.eq.u32 %p2, %x4, 0; @%p2 bra again; bra.uni done;\n"
+            "second: setp.ne.u32 %p2, %tid, 32; @%p2 bra waits;\n"
+            "mbarrier.arrive.expect_tx.shared.b64 _, [tile + 8], 16;\n"
+            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [tile + 32], [%in], 16, [tile + 8];\n"
+            "waits: mbarrier.try_wait.parity.shared.b64 %p2, [tile + 8], 0; @!%p2 bra waits;\n"
+            "ld.shared.u32 %x5, [tile + 32]; setp.eq.u32 %p2, %tid, 32;\n"
+            "@%p2 st.relaxed.cta.shared.u32 [tile], 7;\n"
+            "done:",
+            64, inputs, results);
+    for (int i = 0; i < 64; i++) CHECK(i < 32 ? results[i].w[0] == 7 : results[i].w[1] == 41);
+}
+
+/* The lane that polls stands before the one that writes. */
+static void polls_beside_a_lane(void) {
+    start();
+    program("setp.eq.u32 %p0, %tid, 0; @%p0 st.shared.u32 [tile], 0; bar.warp.sync -1;\n"
+            "@!%p0 bra other;\n"
+            "again: ld.relaxed.cta.shared.u32 %x4, [tile]; setp.eq.u32 %p2, %x4, 0; @%p2 bra again; bra.uni done;\n"
+            "other: setp.eq.u32 %p2, %tid, 1; @%p2 st.relaxed.cta.shared.u32 [tile], 9;\n"
+            "done:",
+            32, inputs, results);
+    CHECK(results[0].w[0] == 9);
+}
+
 /* ---- what must not pass in silence ---- */
 
 static void wrong_programs(void) {
@@ -259,6 +301,7 @@ static void wrong_programs(void) {
             32, "unknown form of mma");
     refused("st.shared.v4.u32 [tile + 8], {%x0, %x1, %x2, %x3};", 1, "misaligned access of 16 bytes");
     refused("st.shared.u32 [tile + 16384], %x0;", 1, "the block has 16384 bytes of shared memory");
+    refused("setp.lt.u32 %p0, %tid, 32; @%p0 bar.sync 1, 64; @!%p0 bar.sync 1, 96;", 64, "is awaited by");
     refused("trap;", 1, "the kernel trapped");
 }
 
@@ -283,6 +326,11 @@ static const struct row rows[] = {
     ROW("cc=90", moves),
     ROW("cc=90", atomics),
     ROW("cc=90", loads_and_stores),
+    ROW("cc=90", negated_barrier),
+    ROW("cc=90", polls_beside_a_copy),
+    ROW("cc=90,order=backward", polls_beside_a_copy),
+    ROW("cc=90,order=random,copies=random", polls_beside_a_copy),
+    ROW("cc=90", polls_beside_a_lane),
     ROW("cc=90", wrong_programs),
     ROW("cc=90", unknown_modifiers),
 };
