@@ -54,7 +54,7 @@ static void land_first(struct warp *w, uint32_t lane, int32_t n) {
         land(w, lane, &c);
     }
     all->n -= n;
-    memmove(all->of, all->of + n, (size_t)all->n * sizeof *all->of);
+    if (n > 0) memmove(all->of, all->of + n, (size_t)all->n * sizeof *all->of);
 }
 
 bool copies_progress(struct run *r) {
