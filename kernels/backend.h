@@ -16,6 +16,9 @@
 
 struct nt_cuda; /* the CUDA backend's own state (cuda_backend.h) */
 
+/* Places of split downloads, and the most bytes of one. */
+enum { NT_DOWNLOAD_SLOTS = 2, NT_DOWNLOAD_SLOT_BYTES = 1 << 20 };
+
 /* One row per kind of memory. Sizes in bytes; pointers 256-byte aligned; taken memory is zeroed. */
 struct nt_memory {
     nt_status (*take)(struct nt_backend *be, size_t bytes, const char *what, void **out);
@@ -24,6 +27,9 @@ struct nt_memory {
     /* Ordered with the ops. `from` of an upload may be reused at once; a download has arrived when it returns. */
     nt_status (*upload)(struct nt_backend *be, void *to, const void *from, size_t bytes);
     nt_status (*download)(struct nt_backend *be, void *to, const void *from, size_t bytes);
+    /* The same in two halves: start queues it into place `slot`, finish waits for that alone, while later ops run. */
+    nt_status (*start_download)(struct nt_backend *be, int slot, const void *from, size_t bytes);
+    nt_status (*finish_download)(struct nt_backend *be, int slot, void *to, size_t bytes);
     nt_status (*zero)(struct nt_backend *be, void *to, size_t bytes);
     nt_status (*wait)(struct nt_backend *be);              /* until all that was called has run; reports its errors */
     nt_status (*query)(struct nt_backend *be, bool *done); /* has all that was called run; does not wait */

@@ -8,9 +8,10 @@
 enum { N_SEGMENTS = 16, SEGMENT = 1 << 20, HALF = 2 << 20, UPLOAD_ALIGN = 64 };
 
 struct nt_cuda_staging {
-    char *up;   /* [N_SEGMENTS][SEGMENT] */
-    char *down; /* [2][HALF] */
-    CUevent left[N_SEGMENTS], arrived[2];
+    char *up;    /* [N_SEGMENTS][SEGMENT] */
+    char *down;  /* [2][HALF] */
+    char *slots; /* [NT_DOWNLOAD_SLOTS][NT_DOWNLOAD_SLOT_BYTES] */
+    CUevent left[N_SEGMENTS], arrived[2], slot_filled[NT_DOWNLOAD_SLOTS];
     bool under_way[N_SEGMENTS]; /* left was recorded and not waited for */
     int segment;                /* being filled */
     size_t used;                /* bytes of it */
@@ -31,6 +32,10 @@ static nt_status open_staging(struct nt_cuda *cuda) {
     s->up = p;
     NT_TRY(NT_CU(d, cuMemHostAlloc(&p, (size_t)2 * HALF, 0)));
     s->down = p;
+    NT_TRY(NT_CU(d, cuMemHostAlloc(&p, (size_t)NT_DOWNLOAD_SLOTS * NT_DOWNLOAD_SLOT_BYTES, 0)));
+    s->slots = p;
+    for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++)
+        NT_TRY(NT_CU(d, cuEventCreate(&s->slot_filled[i], CU_EVENT_DISABLE_TIMING)));
     for (int i = 0; i < N_SEGMENTS; i++) NT_TRY(NT_CU(d, cuEventCreate(&s->left[i], CU_EVENT_DISABLE_TIMING)));
     for (int i = 0; i < 2; i++) NT_TRY(NT_CU(d, cuEventCreate(&s->arrived[i], CU_EVENT_DISABLE_TIMING)));
     return NT_OK;
@@ -44,6 +49,9 @@ static void close_staging(struct nt_cuda *cuda) {
         if (s->left[i]) (void)d->cuEventDestroy(s->left[i]);
     for (int i = 0; i < 2; i++)
         if (s->arrived[i]) (void)d->cuEventDestroy(s->arrived[i]);
+    for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++)
+        if (s->slot_filled[i]) (void)d->cuEventDestroy(s->slot_filled[i]);
+    if (s->slots) (void)d->cuMemFreeHost(s->slots);
     if (s->up) (void)d->cuMemFreeHost(s->up);
     if (s->down) (void)d->cuMemFreeHost(s->down);
     free(s);
@@ -151,6 +159,22 @@ static nt_status cuda_download(struct nt_backend *be, void *to, const void *from
     return NT_OK;
 }
 
+static nt_status cuda_start_download(struct nt_backend *be, int slot, const void *from, size_t bytes) {
+    struct nt_cuda *cuda = be->cuda;
+    NT_CHECK(slot >= 0 && slot < NT_DOWNLOAD_SLOTS && bytes <= NT_DOWNLOAD_SLOT_BYTES && !cuda->capturing);
+    char *to = cuda->staging->slots + (size_t)slot * NT_DOWNLOAD_SLOT_BYTES;
+    NT_TRY(NT_CU(cuda->driver, cuMemcpyDtoHAsync(to, device_address(from), bytes, cuda->stream)));
+    NT_TRY(NT_CU(cuda->driver, cuEventRecord(cuda->staging->slot_filled[slot], cuda->stream)));
+    return NT_OK;
+}
+
+static nt_status cuda_finish_download(struct nt_backend *be, int slot, void *to, size_t bytes) {
+    const struct nt_cuda *cuda = be->cuda;
+    NT_TRY(NT_CU(cuda->driver, cuEventSynchronize(cuda->staging->slot_filled[slot])));
+    memcpy(to, cuda->staging->slots + (size_t)slot * NT_DOWNLOAD_SLOT_BYTES, bytes);
+    return NT_OK;
+}
+
 static nt_status cuda_wait(struct nt_backend *be) {
     if (be->cuda->capturing) return NT_FAIL(NT_E_INTERNAL, "a wait inside a captured step");
     if (be->watch) NT_TRY(be->watch(be->watch_arg));
@@ -171,6 +195,8 @@ static const struct nt_memory cuda_memory = {.take = cuda_take,
                                              .available = cuda_available,
                                              .upload = cuda_upload,
                                              .download = cuda_download,
+                                             .start_download = cuda_start_download,
+                                             .finish_download = cuda_finish_download,
                                              .zero = cuda_zero,
                                              .wait = cuda_wait,
                                              .query = cuda_query};

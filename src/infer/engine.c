@@ -21,6 +21,13 @@ struct row_list {
     struct nt_row *head, **tail;
 };
 
+/* A step whose tokens the host has not seen yet: its sequences, in the order of its rows; one that ended since is NULL.
+ */
+struct launched {
+    struct nt_seq **seq; // [max_seqs]
+    int32_t n, slot;
+};
+
 struct nt_engine {
     struct nt_engine_config c;
     struct nt_job_memory memory;
@@ -36,7 +43,10 @@ struct nt_engine {
     struct nt_seq **sampled;   // [max_seqs]
     struct nt_sample_in *in;   // [max_seqs]
     struct nt_sample_out *out; // [max_seqs]
-    float *logits;             // [max_seqs, ld]
+    float *logits;             // [max_seqs, ld] in the backend's memory
+    struct launched flight[NT_DOWNLOAD_SLOTS];
+    struct launched *pending; /* one of flight, or NULL */
+    int32_t *prev_row;        // [max_seqs]
     int32_t stops[NT_MAX_STOP_IDS];
     int32_t n_stops;
     struct nt_engine_stats stats;
@@ -60,6 +70,9 @@ static nt_status layout(struct nt_engine *e, int32_t n_page) {
     e->in = NT_TAKE(a, struct nt_sample_in, seqs);
     e->out = NT_TAKE(a, struct nt_sample_out, seqs);
     e->out_rows = NT_TAKE(a, int32_t, seqs);
+    e->prev_row = NT_TAKE(a, int32_t, seqs);
+    for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++)
+        e->flight[i] = (struct launched){.seq = NT_TAKE(a, struct nt_seq *, seqs), .slot = i};
     e->ids = NT_TAKE(a, int32_t, e->c.max_tokens_per_step);
     e->logits = NT_TAKE(&e->memory.device, float, seqs *(size_t)nt_model_logit_ld(e->c.model));
     return NT_OK;
@@ -169,6 +182,7 @@ static void seq_free(struct nt_seq *s) {
 
 void nt_engine_free(struct nt_engine *e) {
     if (!e) return;
+    if (e->pending) (void)e->c.backend->memory->wait(e->c.backend); /* it works in the memory that goes */
     for (int32_t i = 0; i < e->n_running; i++) seq_free(e->running[i]);
     for (struct nt_row *row = e->waiting.head, *next; row; row = next) {
         next = row->next;
@@ -398,29 +412,114 @@ static void finish_seq(struct nt_engine *e, struct nt_seq *s) {
     if (--row->n_open == 0) finish_row(e, row);
 }
 
-static void collect(struct nt_engine *e, int32_t n_out) {
-    for (int32_t i = 0; i < n_out; i++) nt_seq_accept(e->sampled[i], e->c.tok, e->stops, e->n_stops, &e->out[i]);
-    e->stats.answer_tokens += n_out;
+/* A sequence that ends has no place in the step that was launched before this was known. */
+static void forget(struct launched *l, const struct nt_seq *s) {
+    for (int32_t i = 0; l && i < l->n; i++)
+        if (l->seq[i] == s) l->seq[i] = NULL;
+}
+
+/* Tokens of rows 0 .. n-1 of a step go to their sequences; `next`: the step launched after it, or NULL. */
+static void collect(struct nt_engine *e, struct nt_seq *const *seqs, int32_t n, struct launched *next) {
+    for (int32_t i = 0; i < n; i++) {
+        if (!seqs[i]) continue;
+        nt_seq_accept(seqs[i], e->c.tok, e->stops, e->n_stops, &e->out[i]);
+        e->stats.answer_tokens++;
+    }
     int32_t kept = 0;
     for (int32_t i = 0; i < e->n_running; i++) {
-        if (e->running[i]->done)
-            finish_seq(e, e->running[i]);
-        else
-            e->running[kept++] = e->running[i];
+        struct nt_seq *s = e->running[i];
+        if (s->done) {
+            forget(next, s);
+            finish_seq(e, s);
+        } else {
+            e->running[kept++] = s;
+        }
     }
     e->n_running = kept;
 }
 
+/* ---- steps that follow each other on the device ---- */
+
+static nt_status land(struct nt_engine *e, struct launched *l, struct launched *next) {
+    const double start = nt_now();
+    NT_TRY(nt_sampler_finish(&e->sampler, l->slot, e->out, l->n));
+    collect(e, l->seq, l->n, next);
+    e->stats.sample_s += nt_now() - start;
+    return NT_OK;
+}
+
+/* The next token of every sequence of a launched step that will not end by its length, before its last one is known.
+ * False: something else has to happen first. */
+static bool compose_next(struct nt_engine *e, const struct launched *l, struct launched *next, struct nt_batch *b) {
+    int32_t alive = 0;
+    for (int32_t i = 0; i < l->n; i++) alive += l->seq[i] != NULL;
+    const bool room = e->n_running < e->c.max_seqs;
+    if ((e->waiting.head && room) || alive != e->n_running) return false; /* a row to admit, a prompt under way */
+    *b = (struct nt_batch){.ids = e->ids, .seqs = e->batch, .out_rows = e->out_rows, .prev_row = e->prev_row};
+    next->n = 0;
+    for (int32_t i = 0; i < l->n; i++) {
+        struct nt_seq *s = l->seq[i];
+        if (!s || nt_seq_n_answer(s) + 1 >= s->params->max_tokens || s->ids.len + 1 >= s->limit) continue;
+        const int32_t at = next->n++;
+        next->seq[at] = s;
+        e->ids[at] = 0; /* the device has it */
+        e->prev_row[at] = i;
+        e->out_rows[at] = at;
+        e->batch[at] = (struct nt_attn_seq){.q_row = at, .n_q = 1, .pos0 = s->n_cached, .pages = s->pages};
+        nt_seq_sample_in(s, e->stops, e->n_stops, &e->in[at]);
+        e->in[at].stream++; /* the token after the one that is under way */
+    }
+    b->n_tok = b->n_seq = b->n_out = next->n;
+    return next->n > 0 && nt_sampler_is_plain(&e->sampler, e->in, next->n);
+}
+
+/* Queues a step that draws its own tokens, and their way back. */
+static nt_status launch(struct nt_engine *e, struct nt_batch *b, struct launched *l) {
+    const double start = nt_now();
+    struct nt_logit_sample_args sample;
+    NT_TRY(nt_sampler_prepare(&e->sampler, e->in, b->n_out, &sample));
+    b->sample = &sample;
+    NT_TRY(nt_model_forward(e->c.model, b, &e->pages.pool, e->logits));
+    NT_TRY(nt_sampler_start(&e->sampler, l->slot, b->n_out));
+    l->n = b->n_out;
+    e->stats.steps++;
+    e->stats.forward_s += nt_now() - start;
+    return NT_OK;
+}
+
+/* While the device works on the newest step, the host looks at the tokens of the one before. */
+static nt_status go_on(struct nt_engine *e) {
+    struct launched *l = e->pending, *next = &e->flight[!l->slot];
+    struct nt_batch b;
+    e->pending = NULL;
+    if (!compose_next(e, l, next, &b)) return land(e, l, NULL);
+    b.prev = e->sampler.tokens.device;
+    for (int32_t i = 0; i < next->n; i++) next->seq[i]->n_cached++;
+    NT_TRY(launch(e, &b, next));
+    e->pending = next;
+    return land(e, l, next);
+}
+
+static nt_status launch_first(struct nt_engine *e, struct nt_batch *b) {
+    struct launched *l = &e->flight[0];
+    memcpy(l->seq, e->sampled, (size_t)b->n_out * sizeof(struct nt_seq *));
+    NT_TRY(launch(e, b, l));
+    e->pending = l;
+    return NT_OK;
+}
+
 nt_status nt_engine_step(struct nt_engine *e) {
+    if (e->pending) return go_on(e);
     admit(e);
-    const struct nt_batch b = compose(e);
+    struct nt_batch b = compose(e);
     if (b.n_tok == 0) return NT_OK;
+    for (int32_t i = 0; i < b.n_out; i++) nt_seq_sample_in(e->sampled[i], e->stops, e->n_stops, &e->in[i]);
+    if (b.n_out > 0 && nt_sampler_is_plain(&e->sampler, e->in, b.n_out)) return launch_first(e, &b);
     const double start = nt_now();
     NT_TRY(nt_model_forward(e->c.model, &b, &e->pages.pool, e->logits));
     const double forwarded = nt_now();
-    for (int32_t i = 0; i < b.n_out; i++) nt_seq_sample_in(e->sampled[i], e->stops, e->n_stops, &e->in[i]);
     if (b.n_out > 0) NT_TRY(nt_sampler_run(&e->sampler, e->logits, e->in, e->out, b.n_out));
-    collect(e, b.n_out);
+    collect(e, e->sampled, b.n_out, NULL);
     e->stats.steps++;
     e->stats.forward_s += forwarded - start;
     e->stats.sample_s += nt_now() - forwarded;

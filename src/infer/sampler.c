@@ -1,4 +1,4 @@
-#include "sampler.h"
+#include "sampler_impl.h"
 
 #include "cpu_math.h"
 #include "rng.h"
@@ -39,6 +39,7 @@ void nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
     s->rows = nt_job_take_both(mem, rows * sizeof(int32_t));
     s->edits = nt_job_take_both(mem, NT_SAMPLER_EDITS * sizeof(struct nt_logit_edit));
     s->scale = nt_job_take_both(mem, rows * sizeof(float));
+    nt_sampler_take_params(s, mem);
 }
 
 /* ---- pieces that look at the whole vocabulary ---- */
@@ -67,7 +68,7 @@ static void combine(struct nt_sampler *s, const struct nt_pair *part, int64_t st
 }
 
 /* Maximum, its id and sum of exponentials of every row over the first n_local columns of all shards. */
-static nt_status global_stats(struct nt_sampler *s, const float *logits, int32_t n, int32_t n_local) {
+nt_status nt_sampler_stats(struct nt_sampler *s, const float *logits, int32_t n, int32_t n_local) {
     const float *max = s->stats.host, *sum = max + s->max_rows;
     const int32_t *argmax = (const int32_t *)(sum + s->max_rows);
     if (n_local > 0) {
@@ -137,21 +138,24 @@ static nt_status global_topk(struct nt_sampler *s, const float *logits, int32_t 
 
 /* ---- one row's rules ---- */
 
-static bool is_sampled(const struct nt_sampling *p) {
+bool nt_sample_is_random(const struct nt_sampling *p) {
     return p->temperature > 0;
 }
 static bool is_truncated(const struct nt_sampling *p, int32_t n_vocab) {
-    return is_sampled(p) && ((p->top_k > 0 && p->top_k < n_vocab) || p->top_p < 1 || p->min_p > 0);
+    return nt_sample_is_random(p) && ((p->top_k > 0 && p->top_k < n_vocab) || p->top_p < 1 || p->min_p > 0);
 }
-static bool wants_logprobs(const struct nt_sampling *p) {
+bool nt_sample_wants_logprobs(const struct nt_sampling *p) {
     return p->top_logprobs >= 0;
 }
 
 static bool is_scaled(const struct nt_sampling *p) {
-    return is_sampled(p) && p->temperature != 1.0f;
+    return nt_sample_is_random(p) && p->temperature != 1.0f;
+}
+bool nt_sample_is_edited(const struct nt_sample_in *in) {
+    return in->params->n_bias > 0 || in->penalty || in->n_masked > 0;
 }
 static bool is_shaped(const struct nt_sample_in *in) {
-    return is_scaled(in->params) || in->params->n_bias > 0 || in->penalty || in->n_masked > 0;
+    return is_scaled(in->params) || nt_sample_is_edited(in);
 }
 
 /* ---- shaping: edits of single logits, collected over the rows ---- */
@@ -213,17 +217,17 @@ static nt_status add_mask(struct nt_sampler *s, float *logits, const struct nt_s
 }
 
 /* Bias, then penalties, then masks, then temperature, in place on this shard. */
-static nt_status shape_rows(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n) {
+nt_status nt_sampler_shape(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n, bool scale) {
     static nt_status (*const passes[])(struct nt_sampler *, float *, const struct nt_sample_in *, int32_t,
                                        int32_t) = {add_bias, add_penalty, add_mask};
     enum { N_PASS = sizeof passes / sizeof passes[0] };
-    float *scale = s->scale.host;
+    float *factor = s->scale.host;
     bool scaled = false;
     for (int32_t r = 0; r < n; r++) {
-        scaled |= is_scaled(in[r].params);
-        scale[r] = is_scaled(in[r].params) ? 1.0f / in[r].params->temperature : 1.0f;
+        scaled |= scale && is_scaled(in[r].params);
+        factor[r] = is_scaled(in[r].params) ? 1.0f / in[r].params->temperature : 1.0f;
     }
-    NT_TRY(nt_both_push(s->be, &s->scale, 0, scaled ? (size_t)n * sizeof *scale : 0));
+    NT_TRY(nt_both_push(s->be, &s->scale, 0, scaled ? (size_t)n * sizeof *factor : 0));
     for (int pass = 0; pass < N_PASS; pass++) {
         for (int32_t r = 0; r < n; r++) NT_TRY(passes[pass](s, logits, in, r, n));
         NT_TRY(apply_edits(s, logits, n, pass == N_PASS - 1 && scaled ? s->scale.device : NULL));
@@ -320,8 +324,8 @@ static nt_status draw_long(struct nt_sampler *s, const float *row, const struct 
 
 /* ---- the passes ---- */
 
-static nt_status top_logprobs(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in,
-                              struct nt_sample_out *out, int32_t n) {
+nt_status nt_sampler_top_logprobs(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in,
+                                  struct nt_sample_out *out, int32_t n) {
     int32_t k = 0;
     for (int32_t r = 0; r < n; r++) k = in[r].params->top_logprobs > k ? in[r].params->top_logprobs : k;
     k = k < s->n_vocab ? k : s->n_vocab;
@@ -346,7 +350,7 @@ static nt_status gumbel_pass(struct nt_sampler *s, const float *logits, const st
     uint64_t *seed = s->noise.host, *stream = seed + rows;
     float *inv_temp = (float *)(stream + rows);
     for (int32_t r = 0; r < n; r++) {
-        inv_temp[r] = is_sampled(in[r].params) && !is_truncated(in[r].params, s->n_vocab) ? 1.0f : 0.0f;
+        inv_temp[r] = nt_sample_is_random(in[r].params) && !is_truncated(in[r].params, s->n_vocab) ? 1.0f : 0.0f;
         seed[r] = in[r].seed;
         stream[r] = in[r].stream;
     }
@@ -399,8 +403,8 @@ static nt_status truncated_pass(struct nt_sampler *s, const float *logits, const
 }
 
 /* Raw logits of the chosen tokens live on the shard that owns them. */
-static nt_status chosen_logprobs(struct nt_sampler *s, const float *logits, const float *lse, struct nt_sample_out *out,
-                                 int32_t n) {
+nt_status nt_sampler_chosen(struct nt_sampler *s, const float *logits, const float *lse, struct nt_sample_out *out,
+                            int32_t n) {
     const int32_t size = nt_comm_size(s->tp);
     int32_t *id = s->picks.host;
     const float *value = (const float *)(id + s->max_rows);
@@ -425,7 +429,7 @@ static nt_status chosen_logprobs(struct nt_sampler *s, const float *logits, cons
 }
 
 /* Rows as the model made them, for their log-probabilities. */
-static nt_status keep_raw(struct nt_sampler *s, const float *logits, int32_t n) {
+nt_status nt_sampler_keep_raw(struct nt_sampler *s, const float *logits, int32_t n) {
     int32_t *rows = s->rows.host;
     for (int32_t r = 0; r < n; r++) rows[r] = r;
     NT_TRY(nt_both_push(s->be, &s->rows, 0, (size_t)n * sizeof *rows));
@@ -437,30 +441,31 @@ static nt_status keep_raw(struct nt_sampler *s, const float *logits, int32_t n) 
 nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, struct nt_sample_out *out,
                          int32_t n) {
     NT_CHECK(n <= s->max_rows);
+    if (s->on_device) return nt_sampler_run_device(s, logits, in, out, n);
     bool logprobs = false, sampled = false, truncated = false, shaped = false;
     float lse[n > 0 ? n : 1];
     for (int32_t r = 0; r < n; r++) {
-        logprobs |= wants_logprobs(in[r].params);
-        sampled |= is_sampled(in[r].params) && !is_truncated(in[r].params, s->n_vocab);
+        logprobs |= nt_sample_wants_logprobs(in[r].params);
+        sampled |= nt_sample_is_random(in[r].params) && !is_truncated(in[r].params, s->n_vocab);
         truncated |= is_truncated(in[r].params, s->n_vocab);
         shaped |= is_shaped(&in[r]);
         out[r].n_top = 0;
         out[r].failed = false;
     }
     if (logprobs) {
-        NT_TRY(global_stats(s, logits, n, s->n_head_rows));
+        NT_TRY(nt_sampler_stats(s, logits, n, s->n_head_rows));
         for (int32_t r = 0; r < n; r++) out[r].failed = !isfinite(s->sum[r]);
         for (int32_t r = 0; r < n; r++) lse[r] = s->max[r] + logf(s->sum[r]);
-        NT_TRY(top_logprobs(s, logits, in, out, n));
+        NT_TRY(nt_sampler_top_logprobs(s, logits, in, out, n));
     }
-    if (logprobs && shaped) NT_TRY(keep_raw(s, logits, n));
-    if (shaped) NT_TRY(shape_rows(s, logits, in, n));
-    if (!logprobs || shaped || s->n_vocab < s->n_model_vocab) NT_TRY(global_stats(s, logits, n, s->n_local));
+    if (logprobs && shaped) NT_TRY(nt_sampler_keep_raw(s, logits, n));
+    if (shaped) NT_TRY(nt_sampler_shape(s, logits, in, n, true));
+    if (!logprobs || shaped || s->n_vocab < s->n_model_vocab) NT_TRY(nt_sampler_stats(s, logits, n, s->n_local));
     for (int32_t r = 0; r < n; r++) {
         out[r].token = s->argmax[r];
         out[r].failed |= !isfinite(s->sum[r]);
     }
     if (truncated) NT_TRY(truncated_pass(s, logits, in, out, n));
     if (sampled) NT_TRY(gumbel_pass(s, logits, in, out, n));
-    return logprobs ? chosen_logprobs(s, shaped ? s->raw : logits, lse, out, n) : NT_OK;
+    return logprobs ? nt_sampler_chosen(s, shaped ? s->raw : logits, lse, out, n) : NT_OK;
 }

@@ -52,6 +52,9 @@ struct nt_sampler {
     struct nt_both edits; // [NT_SAMPLER_EDITS] struct nt_logit_edit
     struct nt_both scale; // [max_rows]
     int32_t n_edit;
+    /* Where logits are whole on a device (one tensor-parallel rank), tokens are drawn there: sampler_device.c. */
+    bool on_device;
+    struct nt_both params, tokens; // the parameters of all rows; [max_rows] int32_t
 };
 
 /* Candidates per row in the batched pass; rows that need more are extended one by one. Edits per call of the op. */
@@ -62,6 +65,13 @@ void nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const st
                        int32_t n_vocab, int32_t max_rows);
 /* Its second half: the buffers, for the sizes that are set. */
 void nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem);
+/* Rows without edits and log-probabilities, on a device: their step can draw its own tokens. prepare fills args but
+ * for logits, ld and n_row; start queues the way back of the tokens after the step, finish waits for it. */
+bool nt_sampler_is_plain(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n);
+NT_MUST nt_status nt_sampler_prepare(struct nt_sampler *s, const struct nt_sample_in *in, int32_t n,
+                                     struct nt_logit_sample_args *args);
+NT_MUST nt_status nt_sampler_start(struct nt_sampler *s, int slot, int32_t n);
+NT_MUST nt_status nt_sampler_finish(struct nt_sampler *s, int slot, struct nt_sample_out *out, int32_t n);
 /* logits [n, ld], in the backend's memory, are overwritten. */
 NT_MUST nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in,
                                  struct nt_sample_out *out, int32_t n);

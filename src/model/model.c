@@ -318,10 +318,31 @@ static nt_status head(struct nt_model *m, const struct nt_step *s, float *logits
     return m->backend->ops.gemm(m->backend, &gemm);
 }
 
+/* Ids the device drew in the step before. */
+static nt_status take_previous(struct nt_model *m, const struct nt_batch *b) {
+    const struct nt_gather_args args = {.from = b->prev,
+                                        .to = (void *)(uintptr_t)b->ids, /* the step's own buffer */
+                                        .rows = b->prev_row,
+                                        .bytes = sizeof *b->prev,
+                                        .n_rows = b->n_tok};
+    return m->backend->ops.gather(m->backend, &args);
+}
+
+static nt_status sample(struct nt_model *m, const struct nt_batch *b, const float *logits) {
+    struct nt_logit_sample_args args = *b->sample;
+    args.logits = logits;
+    args.ld = nt_model_logit_ld(m);
+    args.n_row = b->n_out;
+    return m->backend->ops.logit_sample(m->backend, &args);
+}
+
 nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits) {
+    if (s->batch.prev) NT_TRY(take_previous(m, &s->batch));
     NT_TRY(embed(m, &s->batch));
     for (int32_t layer = 0; layer < m->spec.n_layer; layer++) NT_TRY(nt_block_forward(m, layer, s));
-    return s->batch.n_out > 0 ? head(m, s, logits) : NT_OK;
+    if (s->batch.n_out == 0) return NT_OK;
+    NT_TRY(head(m, s, logits));
+    return s->batch.sample ? sample(m, &s->batch, logits) : NT_OK;
 }
 
 nt_status nt_model_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv, float *logits) {

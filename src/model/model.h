@@ -59,12 +59,17 @@ struct nt_step_limits {
  * errors of the backend's copies. */
 NT_MUST nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const struct nt_step_limits *max);
 
-/* All in host memory. */
+/* All in host memory, but for what is said to be on the device. */
 struct nt_batch {
     const int32_t *ids;             // [n_tok]
     const struct nt_attn_seq *seqs; // [n_seq], token rows in order, covering 0..n_tok-1
     const int32_t *out_rows;        // [n_out] rows whose logits are wanted, ascending
     int32_t n_tok, n_seq, n_out;
+    /* On a device, whose decode steps can follow each other without the host: */
+    const struct nt_logit_sample_args
+        *sample;             /* tokens are drawn from the logits; logits, ld and n_row are filled in */
+    const int32_t *prev;     /* NULL, or device memory: ids[t] = prev[prev_row[t]] */
+    const int32_t *prev_row; // [n_tok]
 };
 /* logits [n_out, ld >= vocab_count] in the backend's memory; ld = nt_model_logit_ld. Scaled/capped as the model says.
  */

@@ -32,8 +32,8 @@ struct nt_acts {
 
 /* Where the ops find a batch: the caller's arrays on a CPU, one uploaded block on a device. */
 struct nt_inputs {
-    struct nt_both block; /* ids, sequences, output rows, pages: at the offsets */
-    size_t seqs_at, out_rows_at, pages_at;
+    struct nt_both block; /* ids, sequences, output rows, previous rows, pages: at the offsets */
+    size_t seqs_at, out_rows_at, prev_at, pages_at;
     struct nt_both kv_of_head; // [s.n_head] int32_t
 };
 

@@ -14,7 +14,8 @@ nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem) {
     if (!nt_backend_is_host(m->backend)) {
         in->seqs_at = round_up((size_t)max->tok * sizeof(int32_t));
         in->out_rows_at = in->seqs_at + round_up((size_t)max->seq * sizeof(struct nt_attn_seq));
-        in->pages_at = in->out_rows_at + round_up((size_t)max->out * sizeof(int32_t));
+        in->prev_at = in->out_rows_at + round_up((size_t)max->out * sizeof(int32_t));
+        in->pages_at = in->prev_at + round_up((size_t)max->seq * sizeof(int32_t));
         in->block = nt_job_take_both(mem, in->pages_at + (size_t)max->pages * sizeof(int32_t));
     }
     if (!in->kv_of_head.host) return NT_OK; /* counting */
@@ -63,10 +64,12 @@ static size_t copy_sequences(const struct nt_inputs *in, const struct nt_batch *
 /* Places [n_seq, n_pad): a token nobody reads, a sequence without tokens, a row of logits that is dropped. */
 static void pad(const struct nt_inputs *in, int32_t n_seq, int32_t n_pad) {
     int32_t *ids = in->block.host, *out_rows = (int32_t *)((char *)in->block.host + in->out_rows_at);
+    int32_t *prev_row = (int32_t *)((char *)in->block.host + in->prev_at);
     struct nt_attn_seq *seqs = (struct nt_attn_seq *)((char *)in->block.host + in->seqs_at);
     for (int32_t i = n_seq; i < n_pad; i++) {
         ids[i] = 0;
         out_rows[i] = i;
+        prev_row[i] = 0;
         seqs[i] = (struct nt_attn_seq){.q_row = i, .pages = seqs[0].pages};
     }
 }
@@ -76,6 +79,11 @@ static nt_status upload(struct nt_model *m, const struct nt_batch *b, struct nt_
     char *host = in->block.host, *device = in->block.device;
     memcpy(host, b->ids, (size_t)b->n_tok * sizeof *b->ids);
     memcpy(host + in->out_rows_at, b->out_rows, (size_t)b->n_out * sizeof *b->out_rows);
+    if (b->prev) {
+        NT_CHECK(b->n_tok <= m->acts.max.seq);
+        memcpy(host + in->prev_at, b->prev_row, (size_t)b->n_tok * sizeof *b->prev_row);
+        s->batch.prev_row = (const int32_t *)(device + in->prev_at);
+    }
     const size_t bytes = in->pages_at + copy_sequences(in, b);
     if (n_pad > b->n_seq) {
         pad(in, b->n_seq, n_pad);

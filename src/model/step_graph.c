@@ -42,18 +42,29 @@ static void forget_oldest(struct nt_model *m) {
     g->n--;
 }
 
+static struct nt_step_graph key_of(const struct nt_step *s, const float *logits) {
+    return (struct nt_step_graph){.n_seq = s->batch.n_seq,
+                                  .max_pos = s->max_pos,
+                                  .logits = logits,
+                                  .kv = s->kv->base,
+                                  .drawn = s->batch.sample ? s->batch.sample->index : NULL,
+                                  .prev = s->batch.prev};
+}
+
+static bool same_key(const struct nt_step_graph *a, const struct nt_step_graph *b) {
+    return a->n_seq == b->n_seq && a->max_pos == b->max_pos && a->logits == b->logits && a->kv == b->kv &&
+           a->drawn == b->drawn && a->prev == b->prev;
+}
+
 static nt_status find(struct nt_model *m, struct nt_step *s, float *logits, const struct nt_cuda_graph **out) {
     struct nt_step_graphs *g = &m->graphs;
+    struct nt_step_graph fresh = key_of(s, logits);
     for (int32_t i = 0; i < g->n; i++) {
-        const struct nt_step_graph *have = &g->of[i];
-        if (have->n_seq != s->batch.n_seq || have->max_pos != s->max_pos || have->logits != logits ||
-            have->kv != s->kv->base)
-            continue;
-        *out = have->graph;
+        if (!same_key(&g->of[i], &fresh)) continue;
+        *out = g->of[i].graph;
         return NT_OK;
     }
     if (g->n == NT_STEP_GRAPHS) forget_oldest(m);
-    struct nt_step_graph fresh = {.n_seq = s->batch.n_seq, .max_pos = s->max_pos, .logits = logits, .kv = s->kv->base};
     NT_TRY(capture(m, s, logits, &fresh.graph));
     g->of[g->n++] = fresh;
     *out = fresh.graph;

@@ -17,7 +17,7 @@ struct nt_step_graphs {
     struct nt_step_graph {
         int32_t n_seq, max_pos; /* the bucket */
         const float *logits;
-        const void *kv;
+        const void *kv, *drawn, *prev; /* where tokens are drawn to and taken from, or NULL */
         struct nt_cuda_graph *graph;
     } of[NT_STEP_GRAPHS];
     int32_t n;
