@@ -334,7 +334,6 @@ static enum flow wait_group(struct warp *w, const struct ptx_op *o, uint32_t mas
         const struct emu_where where = where_lane(w, o, l);
         const struct emu_where engine = {.block = w->block, .instr = &o->info};
         const uint32_t mark = 0x80000000u + (uint32_t)where.thread->linear; /* no shared byte: orders the two */
-        bool any = false;
         for (int32_t i = 0; i < b->n; i++) {
             const struct transfer *t = &b->of[i];
             if (!t->store || t->warp != w || t->lane != l) continue;
@@ -342,10 +341,10 @@ static enum flow wait_group(struct warp *w, const struct ptx_op *o, uint32_t mas
             struct transfer due;
             take_out(b, i--, &due);
             if (!perform(&due)) return FLOW_STOP;
-            any = true;
         }
-        if (any) emu_check_release(&engine, mark);
-        if (b->group[where.thread->linear] > 0) emu_check_acquire(&where, mark);
+        if (b->group[where.thread->linear] <= (int32_t)o->immediate) continue; /* no group is over */
+        emu_check_release(&engine, mark); /* also of what was made before the wait */
+        emu_check_acquire(&where, mark);
     }
     return FLOW_NEXT;
 }
