@@ -66,9 +66,10 @@ static nt_status call_rmsnorm(struct nt_cuda_call *c) {
     FINISH(c, rmsnorm, &a);
 }
 
-static nt_status call_gemm(struct nt_cuda_call *c, int32_t n, int32_t k, enum nt_gemm_out how) {
+static nt_status call_gemm(struct nt_cuda_call *c, int32_t n, int32_t k, enum nt_gemm_out how, bool int4) {
     const bool gated = how == NT_GEMM_SWIGLU_BF16, f32 = how == NT_GEMM_STORE_F32 || how == NT_GEMM_ADD_F32;
-    struct nt_packed w = {.format = NT_WEIGHT_BF16_ROWS, .n = n, .k = k};
+    struct nt_packed w = {.format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS, .n = n, .k = k};
+    w.group = int4 ? NT_INT4_GROUP : 0;
     w.data = in(c, (int64_t)nt_packed_bytes(w.format, n, k), 1);
     struct nt_gemm_args a = {.x = in(c, (int64_t)c->n_tok * k, sizeof(nt_bf16)),
                              .ldx = k,
@@ -84,21 +85,46 @@ static nt_status call_gemm(struct nt_cuda_call *c, int32_t n, int32_t k, enum nt
     return nt_cublaslt_gemm(c->be, &a);
 }
 
-static nt_status call_qkv(struct nt_cuda_call *c) {
+static nt_status qkv(struct nt_cuda_call *c, bool int4) {
     const struct nt_cuda_dims *d = c->dims;
-    return call_gemm(c, (d->n_head + 2 * d->n_kv) * d->d_head, d->d_model, NT_GEMM_STORE_F32);
+    return call_gemm(c, (d->n_head + 2 * d->n_kv) * d->d_head, d->d_model, NT_GEMM_STORE_F32, int4);
+}
+static nt_status o(struct nt_cuda_call *c, bool int4) {
+    return call_gemm(c, c->dims->d_model, c->dims->n_head * c->dims->d_head, NT_GEMM_ADD_F32, int4);
+}
+static nt_status gate_up(struct nt_cuda_call *c, bool int4) {
+    return call_gemm(c, 2 * c->dims->d_ff, c->dims->d_model, NT_GEMM_SWIGLU_BF16, int4);
+}
+static nt_status down(struct nt_cuda_call *c, bool int4) {
+    return call_gemm(c, c->dims->d_model, c->dims->d_ff, NT_GEMM_ADD_F32, int4);
+}
+
+static nt_status call_qkv(struct nt_cuda_call *c) {
+    return qkv(c, false);
 }
 static nt_status call_o(struct nt_cuda_call *c) {
-    return call_gemm(c, c->dims->d_model, c->dims->n_head * c->dims->d_head, NT_GEMM_ADD_F32);
+    return o(c, false);
 }
 static nt_status call_gate_up(struct nt_cuda_call *c) {
-    return call_gemm(c, 2 * c->dims->d_ff, c->dims->d_model, NT_GEMM_SWIGLU_BF16);
+    return gate_up(c, false);
 }
 static nt_status call_down(struct nt_cuda_call *c) {
-    return call_gemm(c, c->dims->d_model, c->dims->d_ff, NT_GEMM_ADD_F32);
+    return down(c, false);
+}
+static nt_status call_qkv_int4(struct nt_cuda_call *c) {
+    return qkv(c, true);
+}
+static nt_status call_o_int4(struct nt_cuda_call *c) {
+    return o(c, true);
+}
+static nt_status call_gate_up_int4(struct nt_cuda_call *c) {
+    return gate_up(c, true);
+}
+static nt_status call_down_int4(struct nt_cuda_call *c) {
+    return down(c, true);
 }
 static nt_status call_head(struct nt_cuda_call *c) {
-    return call_gemm(c, c->dims->n_vocab, c->dims->d_model, NT_GEMM_STORE_F32);
+    return call_gemm(c, c->dims->n_vocab, c->dims->d_model, NT_GEMM_STORE_F32, false);
 }
 
 static struct nt_kv_layer cache(struct nt_cuda_call *c, bool written, enum nt_kv_format format) {
@@ -271,25 +297,29 @@ static nt_status call_head_argmax(struct nt_cuda_call *c) {
 }
 
 static const struct nt_cuda_call_row call_rows[] = {
-    {NT_OP_embed,        "embed",          call_embed,          false, false},
-    {NT_OP_rmsnorm,      "rmsnorm",        call_rmsnorm,        false, false},
-    {NT_OP_gemm,         "gemm qkv",       call_qkv,            false, true },
-    {NT_OP_rope_kv,      "rope_kv bf16",   call_rope_bf16,      false, false},
-    {NT_OP_rope_kv,      "rope_kv int8",   call_rope_int8,      false, false},
-    {NT_OP_attention,    "attention bf16", call_attention_bf16, false, false},
-    {NT_OP_attention,    "attention int8", call_attention_int8, false, false},
-    {NT_OP_gather,       "gather",         call_gather,         true,  false},
-    {NT_OP_gemm,         "gemm o",         call_o,              false, true },
-    {NT_OP_gemm,         "gemm gate_up",   call_gate_up,        false, true },
-    {NT_OP_gemm,         "gemm down",      call_down,           false, true },
-    {NT_OP_gemm,         "gemm head",      call_head,           true,  true },
-    {NT_OP_head_argmax,  "head_argmax",    call_head_argmax,    true,  false},
-    {NT_OP_logit_stats,  "logit_stats",    call_stats,          true,  false},
-    {NT_OP_logit_topk,   "logit_topk 20",  call_topk,           true,  false},
-    {NT_OP_logit_gumbel, "logit_gumbel",   call_gumbel,         true,  false},
-    {NT_OP_logit_edit,   "logit_edit 16",  call_edit,           true,  false},
-    {NT_OP_logit_pick,   "logit_pick",     call_pick,           true,  false},
-    {NT_OP_logit_sample, "logit_sample",   call_sample,         true,  false},
+    {NT_OP_embed,        "embed",              call_embed,          false, false},
+    {NT_OP_rmsnorm,      "rmsnorm",            call_rmsnorm,        false, false},
+    {NT_OP_gemm,         "gemm qkv",           call_qkv,            false, true },
+    {NT_OP_rope_kv,      "rope_kv bf16",       call_rope_bf16,      false, false},
+    {NT_OP_rope_kv,      "rope_kv int8",       call_rope_int8,      false, false},
+    {NT_OP_attention,    "attention bf16",     call_attention_bf16, false, false},
+    {NT_OP_attention,    "attention int8",     call_attention_int8, false, false},
+    {NT_OP_gather,       "gather",             call_gather,         true,  false},
+    {NT_OP_gemm,         "gemm o",             call_o,              false, true },
+    {NT_OP_gemm,         "gemm gate_up",       call_gate_up,        false, true },
+    {NT_OP_gemm,         "gemm down",          call_down,           false, true },
+    {NT_OP_gemm,         "gemm head",          call_head,           true,  true },
+    {NT_OP_gemm,         "gemm qkv, int4",     call_qkv_int4,       false, false},
+    {NT_OP_gemm,         "gemm o, int4",       call_o_int4,         false, false},
+    {NT_OP_gemm,         "gemm gate_up, int4", call_gate_up_int4,   false, false},
+    {NT_OP_gemm,         "gemm down, int4",    call_down_int4,      false, false},
+    {NT_OP_head_argmax,  "head_argmax",        call_head_argmax,    true,  false},
+    {NT_OP_logit_stats,  "logit_stats",        call_stats,          true,  false},
+    {NT_OP_logit_topk,   "logit_topk 20",      call_topk,           true,  false},
+    {NT_OP_logit_gumbel, "logit_gumbel",       call_gumbel,         true,  false},
+    {NT_OP_logit_edit,   "logit_edit 16",      call_edit,           true,  false},
+    {NT_OP_logit_pick,   "logit_pick",         call_pick,           true,  false},
+    {NT_OP_logit_sample, "logit_sample",       call_sample,         true,  false},
 };
 
 const struct nt_cuda_call_row *nt_cuda_call_rows(int32_t *n) {

@@ -10,15 +10,19 @@
 /* n_tok and n so that every tile is some shape's choice on a device of 50 to 200 multiprocessors; small: without the
  * largest ones. n: whole panels, as gated products want them. k: no multiple of any tile's depth. */
 static const int32_t tok_counts[] = {1, 5, 17, 70, 130, 33, 64, 200, 256, 520, 1030, 2050}; /* small: the first 5 */
-static const int32_t widths[] = {96, 320, 576, 1056, 4128, 12288};                          /* small: the first 2 */
-enum { MAX_TOK = 2050, MAX_N = 12288, K = 264, SMALL_K = 72, LDX = K + 2, MAX_SAMPLE = 24, COLS = 96 };
+static const int32_t widths[] = {96, 320, 2080, 576, 1056, 4128, 12288};                    /* small: the first 3 */
+enum { N_COUNTS = sizeof tok_counts / sizeof tok_counts[0], N_WIDTHS = sizeof widths / sizeof widths[0] };
+enum { SMALL_COUNTS = 5, SMALL_WIDTHS = 3, SMALL_TOK = 130, SMALL_N = 2080, SMALL_K = 72 };
+enum { MAX_TOK = 2050, MAX_N = 12288, K = 264, LDX = K + 2, MAX_SAMPLE = 24, COLS = 96 };
 
 struct sweep {
     struct nt_backend *be;
     int32_t k, max_tok, max_n;
     nt_bf16 *x, *w;                                       // host: [max_tok, LDX], [max_n, k]
-    float *bias, *y;                                      // host: [max_n], [max_tok, max_n] of floats before and after
-    char *dx, *dw, *db;                                   /* device */
+    float *w4;                                            // host: [max_n, k], what int4 makes of w
+    void *packed4;                                        /* host: w as int4 */
+    float *bias, *y;                                      // host: [max_n], [max_tok, max_n]
+    char *dx, *dw, *dw4, *db;                             /* device */
     char *dy, *done;                                      /* the product, and one row of it alone */
     struct nt_cuda_check_row worst[NT_CUDA_KERNEL_COUNT]; /* by kernel; name "": none yet */
     struct nt_cuda_check_row invariance, blaslt;
@@ -53,22 +57,51 @@ static size_t x_bytes(const struct sweep *s) {
 static size_t w_bytes(const struct sweep *s) { /* k is a multiple of 8: no padding */
     return (size_t)s->max_n * (size_t)s->k * sizeof(nt_bf16);
 }
+static size_t w4_bytes(const struct sweep *s) {
+    return nt_packed_bytes(NT_WEIGHT_INT4, s->max_n, s->k);
+}
 static size_t y_bytes(const struct sweep *s) {
     return (size_t)s->max_tok * (size_t)s->max_n * sizeof(float);
+}
+
+/* The weights as int4, and what they are worth then. */
+static void pack_int4(struct sweep *s) {
+    const struct nt_packed w = {
+        .format = NT_WEIGHT_INT4, .n = s->max_n, .k = s->k, .group = NT_INT4_GROUP, .data = s->packed4};
+    for (int32_t n = 0; n < s->max_n; n++) nt_pack_row(&w, s->packed4, n, s->w + (int64_t)n * s->k);
+    for (int32_t panel = 0; panel < s->max_n / NT_PANEL; panel++) {
+        for (int32_t first = 0; first < s->k; first += NT_INT4_GROUP) {
+            int8_t q[NT_INT4_GROUP][NT_PANEL];
+            float scale[NT_PANEL];
+            nt_unpack_int4(&w, panel, first / NT_INT4_GROUP, q, scale);
+            for (int32_t row = 0; row < NT_PANEL; row++)
+                for (int32_t i = 0; i < NT_INT4_GROUP && first + i < s->k; i++)
+                    s->w4[((int64_t)panel * NT_PANEL + row) * s->k + first + i] = scale[row] * (float)q[i][row];
+        }
+    }
+}
+
+static void fill_host(struct sweep *s) {
+    const float scale = 1.5f / sqrtf((float)s->k);
+    for (int64_t i = 0; i < (int64_t)s->max_tok * LDX; i++) s->x[i] = nt_f32_to_bf16(uniform(s));
+    for (int64_t i = 0; i < (int64_t)s->max_n * s->k; i++) s->w[i] = nt_f32_to_bf16(uniform(s) * scale);
+    for (int32_t i = 0; i < s->max_n; i++) s->bias[i] = uniform(s) / 2;
+    pack_int4(s);
 }
 
 static nt_status open_sweep(struct sweep *s) {
     s->x = malloc(x_bytes(s));
     s->w = malloc(w_bytes(s));
+    s->w4 = malloc(2 * w_bytes(s)); /* floats */
+    s->packed4 = calloc(1, w4_bytes(s));
     s->bias = malloc((size_t)s->max_n * sizeof *s->bias);
     s->y = malloc(y_bytes(s));
-    if (!s->x || !s->w || !s->bias || !s->y) return NT_FAIL(NT_E_NOMEM, "no memory to check products");
-    for (int64_t i = 0; i < (int64_t)s->max_tok * LDX; i++) s->x[i] = nt_f32_to_bf16(uniform(s));
-    const float scale = 1.5f / sqrtf((float)s->k);
-    for (int64_t i = 0; i < (int64_t)s->max_n * s->k; i++) s->w[i] = nt_f32_to_bf16(uniform(s) * scale);
-    for (int32_t i = 0; i < s->max_n; i++) s->bias[i] = uniform(s) / 2;
+    if (!s->x || !s->w || !s->w4 || !s->packed4 || !s->bias || !s->y)
+        return NT_FAIL(NT_E_NOMEM, "no memory to check products");
+    fill_host(s);
     NT_TRY(take(s, x_bytes(s), s->x, &s->dx));
     NT_TRY(take(s, w_bytes(s), s->w, &s->dw));
+    NT_TRY(take(s, w4_bytes(s), s->packed4, &s->dw4));
     NT_TRY(take(s, (size_t)s->max_n * sizeof *s->bias, s->bias, &s->db));
     NT_TRY(take(s, y_bytes(s), NULL, &s->dy));
     return take(s, (size_t)s->max_n * sizeof(float), NULL, &s->done);
@@ -78,11 +111,14 @@ static void close_sweep(struct sweep *s) {
     const struct nt_memory *m = s->be->memory;
     m->give(s->be, s->dx, x_bytes(s));
     m->give(s->be, s->dw, w_bytes(s));
+    m->give(s->be, s->dw4, w4_bytes(s));
     m->give(s->be, s->db, (size_t)s->max_n * sizeof *s->bias);
     m->give(s->be, s->dy, y_bytes(s));
     m->give(s->be, s->done, (size_t)s->max_n * sizeof(float));
     free(s->x);
     free(s->w);
+    free(s->w4);
+    free(s->packed4);
     free(s->bias);
     free(s->y);
 }
@@ -90,9 +126,12 @@ static void close_sweep(struct sweep *s) {
 /* ---- one product ---- */
 
 static double dot(const struct sweep *s, const struct nt_gemm_args *a, int64_t t, int64_t row) {
+    const bool int4 = a->w->format == NT_WEIGHT_INT4;
     double sum = a->bias ? (double)s->bias[row] : 0;
-    for (int32_t i = 0; i < s->k; i++)
-        sum += (double)nt_bf16_to_f32(s->x[t * a->ldx + i]) * (double)nt_bf16_to_f32(s->w[row * s->k + i]);
+    for (int32_t i = 0; i < s->k; i++) {
+        const int64_t at = row * s->k + i;
+        sum += (double)nt_bf16_to_f32(s->x[t * a->ldx + i]) * (double)(int4 ? s->w4[at] : nt_bf16_to_f32(s->w[at]));
+    }
     return sum;
 }
 
@@ -176,9 +215,28 @@ static int launched_since(const struct nt_backend *be, const int64_t before[NT_C
     return -1;
 }
 
-static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t ldx, enum nt_gemm_out out) {
+/* cuBLASLt too, where it is and takes the product; min_rows says whether the op goes its way. */
+static nt_status check_blaslt(struct sweep *s, const struct nt_gemm_args *a) {
+    double difference = INFINITY;
+    if (s->be->cuda->blas == NULL) return NT_OK;
+    NT_TRY(nt_cublaslt_enable(s->be, 1));
+    nt_status st = NT_OK;
+    if (nt_cublaslt_takes(s->be, a)) {
+        st = run_product(s, a, &difference);
+        keep_worst(&s->blaslt, difference, limit_of(a->out));
+        (void)snprintf(s->blaslt.name, sizeof s->blaslt.name, "gemm by cuBLASLt");
+    }
+    NT_TRY(nt_cublaslt_enable(s->be, INT32_MAX));
+    return st;
+}
+
+static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t ldx, enum nt_gemm_out out, bool int4) {
     int64_t before[NT_CUDA_KERNEL_COUNT];
-    const struct nt_packed w = {.format = NT_WEIGHT_BF16_ROWS, .n = n, .k = s->k, .data = s->dw};
+    const struct nt_packed w = {.format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS,
+                                .n = n,
+                                .k = s->k,
+                                .group = int4 ? NT_INT4_GROUP : 0,
+                                .data = int4 ? s->dw4 : s->dw};
     const struct nt_gemm_args a = {.x = (const nt_bf16 *)(void *)s->dx,
                                    .ldx = ldx,
                                    .w = &w,
@@ -199,17 +257,7 @@ static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t 
     }
     NT_TRY(check_alone(s, &a, 0));
     NT_TRY(check_alone(s, &a, n_tok - 1));
-    if (ldx % 8 != 0 || n_tok < 2) return NT_OK;
-    /* cuBLASLt too, where it is; min_rows says when the op goes its way. */
-    if (s->be->cuda->blas == NULL || nt_cublaslt_enable(s->be, 1) != NT_OK) return NT_OK;
-    nt_status st = NT_OK;
-    if (nt_cublaslt_takes(s->be, &a)) {
-        st = run_product(s, &a, &difference);
-        keep_worst(&s->blaslt, difference, limit_of(out));
-        (void)snprintf(s->blaslt.name, sizeof s->blaslt.name, "gemm by cuBLASLt");
-    }
-    NT_TRY(nt_cublaslt_enable(s->be, INT32_MAX));
-    return st;
+    return check_blaslt(s, &a);
 }
 
 static nt_status sweep_all(struct sweep *s, int n_counts, int n_widths) {
@@ -218,8 +266,9 @@ static nt_status sweep_all(struct sweep *s, int n_counts, int n_widths) {
         for (int t = 0; t < n_counts; t++, i++) {
             /* Rows of whole 16 bytes, and rows that only the kernels of compute capability 8.0 take. */
             const enum nt_gemm_out out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out));
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out));
+            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, false));
+            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out, false));
+            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, true));
         }
     }
     return NT_OK;
@@ -229,14 +278,14 @@ nt_status nt_cuda_check_gemm(struct nt_backend *be, bool small, struct nt_cuda_c
     struct sweep *s = calloc(1, sizeof *s);
     int64_t before[NT_CUDA_KERNEL_COUNT];
     if (!s) return NT_FAIL(NT_E_NOMEM, "no memory to check products");
-    *s = (struct sweep){.be = be, .k = small ? SMALL_K : K, .max_tok = small ? 130 : MAX_TOK};
-    s->max_n = small ? 320 : MAX_N;
+    *s = (struct sweep){.be = be, .k = small ? SMALL_K : K, .max_tok = small ? SMALL_TOK : MAX_TOK};
+    s->max_n = small ? SMALL_N : MAX_N;
     s->invariance = (struct nt_cuda_check_row){.name = "gemm, rows alone and in a batch", .op = NT_OP_gemm};
     const bool had_blas = be->cuda->blas != NULL;
     if (!had_blas && nt_cublaslt_enable(be, INT32_MAX) != NT_OK) nt_error_clear();
     nt_status st = open_sweep(s);
     const bool opened = st == NT_OK;
-    if (opened) st = sweep_all(s, small ? 5 : 12, small ? 2 : 6);
+    if (opened) st = sweep_all(s, small ? SMALL_COUNTS : N_COUNTS, small ? SMALL_WIDTHS : N_WIDTHS);
     nt_cuda_check_begin(be, before);
     for (int k = 0; k < NT_CUDA_KERNEL_COUNT && opened; k++)
         if (s->worst[k].name[0]) nt_cuda_check_add(out, be, s->worst[k], NT_OK, before);

@@ -1,7 +1,8 @@
 /* Clocks, temperature, power and throttling of a device, by NVML where it is there, and the versions of the libraries.
  *
- * A number that cannot be read is -1. Reads take a moment and wait for nothing on the device. No state is kept; NVML is
- * opened and shut again by each call. Any thread. No errors: a missing library is a sentence. */
+ * A number that cannot be read is -1. Reads take a moment and wait for nothing on the device.
+ * Ownership: plain data; NVML is opened and shut again by each call. Threading: any thread.
+ * Errors: none; a missing library is a sentence. Source: NVML API reference. */
 #ifndef NT_CUDA_HEALTH_H
 #define NT_CUDA_HEALTH_H
 

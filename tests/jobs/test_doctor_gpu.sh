@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# nocturne doctor --gpu on an emulated device: every op is checked and timed, each time says that it means nothing, both
+# files hold the same; a wrong kernel, a missing driver and a directory that cannot be written are told apart.
+. "$(dirname "$0")/lib.sh"
+cd "$WORK" || exit 1
+EMU=$(dirname "$NT_TEST_BIN")/gpuemu/libcuda_emu.so BLAS=$(dirname "$NT_TEST_BIN")/gpuemu/libcublasLt_emu.so
+
+if [ ! -e "$EMU" ]; then # a build without nvcc
+    expect_rc 69 "$NOCTURNE" doctor --gpu
+    check "the reason" grep -q "this build has no CUDA backend" out
+    echo "built without CUDA: doctor --gpu says so"
+    exit 0
+fi
+
+# without a driver
+expect_rc 69 env NOCTURNE_CUDA_DRIVER="$WORK/none.so" "$NOCTURNE" doctor --gpu --report refused
+check "the reason" grep -q "NOCTURNE_CUDA_DRIVER names a library that does not open" out
+check "no report" test ! -e refused
+if ! python3 -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2> /dev/null; then
+    expect_rc 69 "$NOCTURNE" doctor --gpu
+    check "no driver" grep -q "no CUDA driver" out
+fi
+
+export NOCTURNE_CUDA_DRIVER=$EMU
+expect_rc 2 mpi 2 "$NOCTURNE" doctor --gpu
+check "one rank" grep -q "start it with one rank" out
+touch file
+expect_rc 74 "$NOCTURNE" doctor --gpu --report file/sub
+
+NOCTURNE_CUBLASLT=$BLAS expect_rc 0 "$NOCTURNE" doctor --gpu --report report
+check "stdout" grep -q "^# GPU report: Emulated GPU" out
+check "both files" test -s report/gpu-report.json -a -s report/gpu-report.md
+check "no temporary files" test "$(ls -A report | wc -l)" -eq 2
+check "report" python3 - "$SOURCE" << 'PY'
+import json, re, sys
+src = sys.argv[1]
+r = json.load(open("report/gpu-report.json"))
+md = open("report/gpu-report.md").read()
+ops = re.findall(r"^NT_OP\((\w+),", open(src + "/kernels/ops.def").read(), re.M)
+kernels = re.findall(r"^NT_CUDA_KERNEL\(\w+, (\w+),", open(src + "/kernels/cuda_kernels.def").read(), re.M)
+assert ops and kernels
+assert r["complete"] and r["error"] is None and r["meaningful"] is False and r["wrong"] == 0
+assert r["note"] == "emulated: not meaningful" and r["device"]["emulated"]
+assert {c["op"] for c in r["checks"]} == set(ops)
+for c in r["checks"]:
+    assert c["ok"] and c["error"] is None and c["difference_nmse"] <= c["limit_nmse"], c
+names = [c["name"] for c in r["checks"]]
+for d in (64, 96, 128, 256):
+    for cache in ("bf16", "int8"):
+        assert f"attention d_head {d}, {cache} cache" in names
+assert "gemm by cuBLASLt" in names and "gemm, rows alone and in a batch" in names
+assert [k["name"] for k in r["kernels"]] == kernels
+reached = {k for c in r["checks"] for k in c["kernels"]}
+assert reached == {k["name"] for k in r["kernels"] if k["checked"] == "ok"}
+# what small shapes cannot reach are the larger tiles of products alone, and what runs on 9.0 only
+assert all(k.startswith("gemm") for k in set(kernels) - reached), set(kernels) - reached
+assert {"gemm_16x32", "gemm_int4_16x32", "attention_merge", "allreduce_norm_p2p"} <= reached
+assert r["ceilings"]["copy_gb_s"] > 0 and r["ceilings"]["cublaslt_tflop_s"] > 0 and not r["ceilings"]["meaningful"]
+assert r["ceilings"]["matrix_tflop_s"] == max(r["ceilings"]["cublaslt_tflop_s"], r["ceilings"]["nocturne_tflop_s"])
+assert {t["op"] for t in r["timings"]} == set(ops)
+for model in ("smollm2-135m", "llama3-8b"):
+    mine = [t for t in r["timings"] if t["model"] == model]
+    assert {t["op"] for t in mine if t["phase"] == "decode"} == set(ops)
+    assert {t["what"] for t in mine if t["cublaslt_us"]} >= {"gemm " + x for x in ("qkv", "o", "gate_up", "down", "head")}
+for t in r["timings"]:
+    assert t["meaningful"] is False and t["time_us"] > 0 and t["bytes"] > 0 and t["skipped"] is None, t
+    assert abs(t["gb_s"] - t["bytes"] / t["time_us"] / 1e3) < 1e-6 * t["gb_s"]
+for s in r["steps"]:
+    assert s["meaningful"] is False and s["time_ms"] > 0 and s["ideal_ms"] > 0 and s["launches"] > 10, s
+    assert abs(s["percent_of_ideal"] - 100 * s["ideal_ms"] / s["time_ms"]) < 1e-6
+assert {(s["model"], s["phase"]) for s in r["steps"]} == {
+    (m, p) for m in ("smollm2-135m", "llama3-8b") for p in ("decode", "prefill")}
+rows = [l for l in md.splitlines() if re.match(r"\| [\w ,]+ \| (decode|prefill) \d", l)]
+assert len(rows) == len(r["timings"]) and all("emulated: not meaningful" in l for l in rows)
+assert "times are not meaningful" in md and "## Whole steps" in md and "FAILED" not in md
+PY
+
+# compute capability 9.0 has kernels of its own, and there is no cuBLASLt
+expect_rc 0 env NT_EMU=cc=90 "$NOCTURNE" doctor --gpu
+check "wgmma" grep -q "^| gemm, kernel gemm_sm90_64x32 | ok |" out
+check "no cuBLASLt" grep -q "^| cuBLASLt | no cuBLASLt beside" out
+echo "doctor --gpu checks and measures all ops"
