@@ -83,6 +83,11 @@ rc=$?
 [ $rc -ne 0 ] && [ $rc -ne 124 ] || { cat out; fail "a dead rank: exit status $rc"; }
 check "it took longer than 10 s" below "$(since "$start")" 10
 
+# ---- a rank that hangs in one is named, with the collective and its number
+NT_EMU_NCCL=rank=1,seq=9,fault=hang expect_rc 76 mpi 2 "$NOCTURNE" generate --model model --input in.jsonl --threads 1 \
+    --output hangs --device cuda --tp 2 --set run.watchdog_s=3
+check "the collective is named" grep -qE 'watchdog: .*rank 1 .*in ncclAllReduce #[0-9]+ on tp' out
+
 # ---- score
 printf 'the quick brown fox jumps over the lazy dog\n%.0s' 1 2 3 4 > text.txt
 score() { "$NOCTURNE" score --model model --input text.txt --device "$1" 2>&1 | grep -oE 'perplexity [0-9.]+' | cut -d' ' -f2; }
