@@ -116,11 +116,14 @@ static int32_t add_prompts(const struct rank *r, struct nt_batch *b, int32_t tok
     return whole;
 }
 
+/* As the sampler does on a device: whole rows by one op, shards by their statistics and a draw. */
 static nt_status sample(struct rank *r, int32_t n_row) {
     struct nt_backend *be = &r->ledger.be;
     const int64_t ld = nt_model_logit_ld(r->model);
     const int32_t n_vocab = nt_model_vocab_count(r->model);
     float sums[1] = {0};
+    const struct nt_logit_sample_args whole = {.logits = r->logits, .ld = ld, .n_row = n_row, .n_vocab = n_vocab};
+    if (r->job->tp == 1) return be->ops.logit_sample(be, &whole);
     const struct nt_logit_stats_args stats = {
         .logits = r->logits, .ld = ld, .sum_exp = sums, .argmax = r->ids, .n_row = n_row, .n_vocab = n_vocab};
     const struct nt_logit_gumbel_args draw = {.logits = r->logits, .ld = ld, .n_row = n_row, .n_vocab = n_vocab};
