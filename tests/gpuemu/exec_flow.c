@@ -70,6 +70,12 @@ static enum flow pass(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     w->yields = true;
     return FLOW_NEXT;
 }
+static bool build_setmaxnreg(struct build *b) { /* the registers themselves are ptxas' affair */
+    b->o->run = pass;
+    if (!(has_mod(b, "inc") || has_mod(b, "dec")) || !take_src(b, 0, false) || !b->arg[0].is_constant) return false;
+    const uint64_t n = b->arg[0].value;
+    return (n >= 24 && n <= 256 && n % 8 == 0) || build_fail(b, "setmaxnreg of %d: 24 to 256, by 8", (int)n);
+}
 static bool build_pass(struct build *b) {
     b->o->run = pass;
     return true;
@@ -132,16 +138,16 @@ static bool build_bar(struct build *b) {
 }
 
 const struct opcode flow_opcodes[] = {
-    {"bra",            build_bra,  EMU_CLASS_BRANCH },
-    {"ret",            build_exit, EMU_CLASS_BRANCH },
-    {"exit",           build_exit, EMU_CLASS_BRANCH },
-    {"trap",           build_trap, EMU_CLASS_OTHER  },
-    {"call",           build_call, EMU_CLASS_OTHER  },
-    {"brkpt",          build_trap, EMU_CLASS_OTHER  },
-    {"nanosleep",      build_pass, EMU_CLASS_OTHER  },
-    {"setmaxnreg",     build_pass, EMU_CLASS_OTHER  },
-    {"griddepcontrol", build_pass, EMU_CLASS_OTHER  },
-    {"bar",            build_bar,  EMU_CLASS_BARRIER},
-    {"barrier",        build_bar,  EMU_CLASS_BARRIER},
-    {NULL,             NULL,       0                },
+    {"bra",            build_bra,        EMU_CLASS_BRANCH },
+    {"ret",            build_exit,       EMU_CLASS_BRANCH },
+    {"exit",           build_exit,       EMU_CLASS_BRANCH },
+    {"trap",           build_trap,       EMU_CLASS_OTHER  },
+    {"call",           build_call,       EMU_CLASS_OTHER  },
+    {"brkpt",          build_trap,       EMU_CLASS_OTHER  },
+    {"nanosleep",      build_pass,       EMU_CLASS_OTHER  },
+    {"setmaxnreg",     build_setmaxnreg, EMU_CLASS_OTHER  },
+    {"griddepcontrol", build_pass,       EMU_CLASS_OTHER  },
+    {"bar",            build_bar,        EMU_CLASS_BARRIER},
+    {"barrier",        build_bar,        EMU_CLASS_BARRIER},
+    {NULL,             NULL,             0                },
 };

@@ -300,6 +300,43 @@ static void unwaited(void) {
                      3, 3, 10, 1));
 }
 
+/* Bytes: k 32 of them fill the pieces that 16 halves fill. A from shared memory, then from registers, on top of 10. */
+static void byte_products(void) {
+    static struct images x;
+    static int32_t out[128][16];
+    start();
+    for (int in_registers = 0; in_registers < 2; in_registers++) {
+        char body[8192];
+        memset(&x, 0, sizeof x);
+        for (int i = 0; i < 128; i++)
+            for (int e = 0; e < 16; e++) {
+                const size_t at = cute_tiles[3].piece[i] + (size_t)e;
+                ((uint8_t *)x.a)[at] = (uint8_t)(int8_t)(20 * a_at(i / 2, i % 2 * 16 + e));
+                ((uint8_t *)x.b)[at] = (uint8_t)(int8_t)(18 * b_at(i / 2, i % 2 * 16 + e));
+            }
+        x.a_descriptor = x.b_descriptor = cute_tiles[3].descriptor;
+        for (int t = 0; t < 128; t++)
+            for (int i = 0; i < 16; i++) {
+                const int at = cute_m16n8k32_a[t % 32][i];
+                const float v = 20 * a_at(at % 16 + t / 32 * 16, at / 16);
+                x.a_reg[t][i / 4] |= (uint32_t)(uint8_t)(int8_t)v << (8 * (i % 4));
+            }
+        snprintf(body, sizeof body, "%s%s%s%s%s%s", wgmma_before, "cvt.rni.s32.f32 %f0, %f0; " FENCES,
+                 "wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.s8 " D16 ", ",
+                 in_registers ? "{%r20, %r21, %r22, %r23}" : "%rd2", ", %rd3, %p1;\n" ENDS, wgmma_after);
+        const struct ptx_run r = {
+            .body = body, .n_thread = 128, .in = &x, .n_in = sizeof x, .out = out, .n_out = sizeof out};
+        CHECK(run_text(&r));
+        for (int t = 0; t < 128; t++)
+            for (int i = 0; i < 16; i++) {
+                const int at = cute_wgmma_c_n32[t][i];
+                int32_t sum = i == 0 ? 10 : 0x41200000; /* only the first accumulator was made an integer */
+                for (int k = 0; k < 32; k++) sum += (int32_t)(20 * a_at(at % 64, k) * 18 * b_at(at / 64, k));
+                CHECK(out[t][i] == sum);
+            }
+    }
+}
+
 /* ---- what is reported ---- */
 
 #define TILE_HEAD                                                                                                      \
@@ -413,6 +450,7 @@ static const struct row rows[] = {
     ROW("cc=90,copies=early", chains),
     ROW("cc=90,copies=random,seed=9", chains),
     ROW("cc=90", unwaited),
+    ROW("cc=90", byte_products),
 };
 
 int main(void) {
