@@ -147,22 +147,30 @@ static void tiles(void) {
 }
 
 /* A tile that was loaded goes back to another place; what is outside of the matrix is not written. */
-static void stored_tile(void) {
+static void store_tile(int row0, int col0) {
     char body[4096];
     uint16_t back[ROWS][COLS];
-    start();
     const CUdeviceptr matrix = matrix_on_device();
     const int n = snprintf(body, sizeof body, load_tile, 2048, 0, 0);
     snprintf(body + n, sizeof body - (size_t)n,
-             "bar.sync 0; @one cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%%rd9, {32, 12}], [s];\n"
-             "@one cp.async.bulk.commit_group; @one cp.async.bulk.wait_group.read 0;");
+             "bar.sync 0; @one cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%%rd9, {%d, %d}], [s];\n"
+             "@one cp.async.bulk.commit_group; @one cp.async.bulk.wait_group.read 0;",
+             col0, row0);
     const struct ptx_run r = {
         .body = body, .n_thread = 128, .out = back, .n_out = 2048, .map = make_map(matrix, 128, 64)};
     CHECK(run_text(&r));
     OK(cuMemcpyDtoH(back, matrix, sizeof back));
     for (int row = 0; row < ROWS; row++)
-        for (int col = 0; col < COLS; col++)
-            CHECK(back[row][col] == (row >= 12 && col >= 32 ? matrix_at(row - 12, col - 32) : matrix_at(row, col)));
+        for (int col = 0; col < COLS; col++) {
+            const bool inside = row >= row0 && row < row0 + 16 && col >= col0 && col < col0 + 64;
+            CHECK(back[row][col] == (inside ? matrix_at(row - row0, col - col0) : matrix_at(row, col)));
+        }
+}
+static void stored_tile(void) {
+    start();
+    store_tile(12, 32);
+    store_tile(3, 0);
+    store_tile(-2, -8);
 }
 
 /* ---- wgmma: m64n32k16, A 64 x 16 and B 32 x 16 ---- */

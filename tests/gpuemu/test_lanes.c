@@ -96,6 +96,8 @@ static const struct lanes_row lanes_rows[] = {
     {"and.b32 %r5, %r1, 1; setp.ne.u32 %p1, %r5, 0; vote.sync.all.pred %p4, %p1, -1;",                           none          },
     {"and.b32 %r5, %r1, 1; setp.ne.u32 %p1, %r5, 0; vote.sync.any.pred %p4, !%p1, -1;",                          yes           },
     {"setp.lt.u32 %p1, %r1, 32; vote.sync.uni.pred %p4, %p1, -1;",                                               yes           },
+    {"setp.ge.u32 %p1, %r1, 32; vote.sync.uni.pred %p4, %p1, -1;",                                               yes           },
+    {"setp.ge.u32 %p1, %r1, 7; vote.sync.uni.pred %p4, %p1, -1;",                                                none          },
     {"and.b32 %r5, %r1, 3; match.any.sync.b32 %r4, %r5, -1;",                                                    same_quarter  },
     {"match.all.sync.b32 %r4|%p4, %r1, -1;",                                                                     none          },
     {"redux.sync.add.s32 %r4, %r2, -1;",                                                                         sum_of_all    },
