@@ -34,9 +34,6 @@ bool proxy_check(struct warp *w, const struct ptx_op *o, uint32_t lane, uint32_t
 /* ---- wgmma.c ---- */
 void wgmma_block_end(struct run *r);
 
-/* Address of element (row or column mn, k) inside what a matrix descriptor describes: exported for the tests that
- * compare with NVIDIA's layouts. Whole bytes from the start of shared memory; element_bytes 1 or 2. */
-uint32_t wgmma_element_at(uint64_t descriptor, int32_t mn, int32_t k, int32_t element_bytes, bool mn_major);
 /* Where the swizzle of 0, 32, 64 or 128 bytes puts a shared byte. */
 static inline uint32_t swizzled(uint32_t at, int32_t span) {
     const uint32_t mask = span == 128 ? 7 : span == 64 ? 3 : span == 32 ? 1 : 0;

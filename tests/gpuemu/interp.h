@@ -49,6 +49,7 @@ enum emu_space {
 struct warp;
 struct ptx_op;
 enum flow {
+    FLOW_NONE = -1, /* never returned: the type is signed for every compiler */
     FLOW_NEXT,
     FLOW_JUMP /* parts were set by the operation */,
     FLOW_WAIT /* blocked, the pc stays */,

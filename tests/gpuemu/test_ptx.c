@@ -417,8 +417,7 @@ static void refused(void **state) {
         "add.u32 %rd1, %r2, %r3;",
         "add.u32 %r1, %r2, %r9;",
         "shfl.sync.round.b32 %r1, %r2, 1, 31, -1;",
-        "mma.sync.aligned.m16n8k16.row.row.f32.bf16.bf16.f32 {%r1,%r1,%r1,%r1}, {%r1,%r1,%r1,%r1}, {%r1,%r1}, "
-        "{%r1,%r1,%r1,%r1};",
+        "mma.sync.aligned.m16n8k8.row.row.f32.bf16.bf16.f32 {%r1,%r1,%r1,%r1}, {%r1,%r1}, {%r1}, {%r1,%r1,%r1,%r1};",
         "cvt.rna.tf32.f32 %r1, %r2;",
         "cp.async.ca.shared.global [%r1], [%rd1], 12;",
         "bra nowhere;",

@@ -68,11 +68,6 @@ static uint32_t piece_at(uint64_t d, int32_t mn, int32_t k, int32_t element_byte
     return swizzled(at, span);
 }
 
-uint32_t wgmma_element_at(uint64_t descriptor, int32_t mn, int32_t k, int32_t element_bytes, bool mn_major) {
-    const int32_t per = 16 / element_bytes, inner = mn_major ? mn : k;
-    return piece_at(descriptor, mn, k, element_bytes, mn_major) + (uint32_t)(inner % per * element_bytes);
-}
-
 static float value_of(const uint8_t *at, enum ptx_type t) {
     uint16_t h;
     memcpy(&h, at, sizeof h);
