@@ -2,7 +2,6 @@
  * made, so what comes here is host code that touches device memory, or a defect of the emulator itself. */
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include "emu.h"
 
 static struct sigaction before[2];
+static unsigned char handler_stack[65536];
 
 static void write_text(const char *text) {
     const ssize_t n = write(STDERR_FILENO, text, strlen(text));
@@ -35,8 +35,8 @@ static void on_fault(int signal_number, siginfo_t *info, void *context) {
 
 void emu_install_fault_handler(void) {
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-    const stack_t stack = {.ss_sp = malloc(65536), .ss_size = 65536};
-    if (stack.ss_sp != NULL) sigaltstack(&stack, NULL); // of this thread: device work can use another small stack
+    const stack_t stack = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
+    sigaltstack(&stack, NULL); // of this thread: device work can use another small stack
     sigemptyset(&action.sa_mask);
     sigaction(SIGSEGV, &action, &before[0]);
     sigaction(SIGBUS, &action, &before[1]);
