@@ -287,6 +287,24 @@ static void polls_beside_a_lane(void) {
     CHECK(results[0].w[0] == 9);
 }
 
+/* Many more constants than the parser remembers: each is itself. */
+static void many_constants(void) {
+    enum { N = 4000, ROOM = 40 };
+    char *body = malloc(N * ROOM);
+    uint32_t want = 0;
+    size_t len = 0;
+    CHECK(body != NULL);
+    start();
+    for (uint32_t i = 0; i < N; i++) {
+        const uint32_t c = i * i + 3 * i;
+        want = want * 5 + c;
+        len += (size_t)snprintf(body + len, N * ROOM - len, "mad.lo.u32 %%x4, %%x4, 5, %u;\n", c);
+    }
+    program(body, 1, inputs, results);
+    free(body);
+    CHECK(results[0].w[0] == want);
+}
+
 /* ---- what must not pass in silence ---- */
 
 static void wrong_programs(void) {
@@ -302,6 +320,10 @@ static void wrong_programs(void) {
     refused("st.shared.v4.u32 [tile + 8], {%x0, %x1, %x2, %x3};", 1, "misaligned access of 16 bytes");
     refused("st.shared.u32 [tile + 16384], %x0;", 1, "the block has 16384 bytes of shared memory");
     refused("setp.lt.u32 %p0, %tid, 32; @%p0 bar.sync 1, 64; @!%p0 bar.sync 1, 96;", 64, "is awaited by");
+    refused("setp.eq.u32 %p0, %tid, 0; setp.eq.u32 %p1, %tid, 1; setp.eq.u32 %p2, %tid, 2; setp.eq.u32 %p3, %tid, 3;\n"
+            "@%p0 st.shared.u32 [tile], 0; bar.warp.sync -1; @%p1 ld.shared.u32 %x4, [tile];\n"
+            "@%p2 ld.relaxed.cta.shared.u32 %x4, [tile]; @%p3 st.relaxed.cta.shared.u32 [tile], 1;",
+            32, "RACE: overwrites what may still be read");
     refused("trap;", 1, "the kernel trapped");
 }
 
@@ -331,6 +353,7 @@ static const struct row rows[] = {
     ROW("cc=90,order=backward", polls_beside_a_copy),
     ROW("cc=90,order=random,copies=random", polls_beside_a_copy),
     ROW("cc=90", polls_beside_a_lane),
+    ROW("cc=90", many_constants),
     ROW("cc=90", wrong_programs),
     ROW("cc=90", unknown_modifiers),
 };
