@@ -44,8 +44,8 @@ NT_DEVICE void nt_store_pair_bf16(nt_bf16 *row, int32_t col, int32_t n, float v0
     if (col + 1 < n) row[col + 1] = nt_dev_to_bf16(v1);
 }
 
-/* The lanes of a quad hold one row: lane t word i of column group i, columns 2 t, 2 t + 1 of its 8. Afterwards lane t holds
- * the four words of group t. */
+/* The lanes of a quad hold one row: lane t word i of column group i, columns 2 t, 2 t + 1 of its 8. Afterwards lane t
+ * holds the four words of group t. */
 NT_DEVICE void nt_quad_transpose(uint32_t w[4]) {
 #pragma unroll
     for (int d = 1; d < 4; d *= 2) {
@@ -66,7 +66,8 @@ NT_DEVICE void nt_quad_transpose(uint32_t w[4]) {
 NT_DEVICE uint2 nt_quad_pairs(uint32_t first, uint32_t second) {
     const bool upper = nt_lane() & 2, odd = nt_lane() & 1;
     const uint32_t other = __shfl_xor_sync(NT_ALL_LANES, upper ? first : second, 2);
-    const uint32_t low = upper ? other : first, high = upper ? second : other; /* words t % 2 and t % 2 + 2 of the group */
+    /* words t % 2 and t % 2 + 2 of the group that this lane ends with */
+    const uint32_t low = upper ? other : first, high = upper ? second : other;
     const uint32_t got = __shfl_xor_sync(NT_ALL_LANES, odd ? low : high, 1);
     return odd ? make_uint2(got, high) : make_uint2(low, got);
 }

@@ -10,8 +10,8 @@
  * four times what DRAM delivers; the zeros cost no traffic.
  * Roofline: 2 n k bytes of weights, 2 n_tok n k FLOP; bandwidth up to about 295 rows, expected 80-85 % of copy
  * bandwidth from 16 MB of weights on. Beyond: 128 x 256 x 64 needs 1024 cycles of the tensor cores and reads 80 bytes
- * of shared memory a cycle of the 128 there are; expected 65-75 % of the dense rate, the rest being clocks, the epilogue
- * (not overlapped: one tile a block) and the last wave. */
+ * of shared memory a cycle of the 128 there are; expected 65-75 % of the dense rate, the rest being clocks, the
+ * epilogue (not overlapped: one tile a block) and the last wave. */
 #include "gemm_sm90_cuda.h"
 #include "gemm_tile.cuh"
 #include "gemm_epilogue.cuh"
@@ -137,7 +137,7 @@ template <class T> NT_DEVICE void gemm_sm90(const struct nt_gemm_sm90 *a) {
 }
 
 #define NT_GEMM_SM90_KERNEL(rows, cols, stages, blocks)                                                                \
-    extern "C" __global__ void __launch_bounds__(NT_GEMM_SM90_THREADS(rows, cols), blocks)                                   \
+    extern "C" __global__ void __launch_bounds__(NT_GEMM_SM90_THREADS(rows, cols), blocks)                             \
         nt_gemm_sm90_##rows##x##cols(const __grid_constant__ struct nt_gemm_sm90 a) {                                  \
         gemm_sm90<nt_sm90_tile<rows, cols, stages>>(&a);                                                               \
     }

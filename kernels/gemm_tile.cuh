@@ -1,8 +1,8 @@
 /* A tile of y = x w^T on tensor cores: stages of x and w in shared memory by cp.async, ldmatrix, mma.m16n8k16.
  *
- * Shared memory: a stage holds ROWS lines of x, then COLS lines of w, each DEPTH elements, in 16-byte chunks. Chunk c of
- * line r lies at chunk c ^ (r & 7) of 128-byte lines, c ^ (r >> 1 & 3) of 64-byte lines: the 8 rows of an ldmatrix and
- * the chunks of a copy touch all banks once.
+ * Shared memory: a stage holds ROWS lines of x, then COLS lines of w, each DEPTH elements, in 16-byte chunks. Chunk c
+ * of line r lies at chunk c ^ (r & 7) of 128-byte lines, c ^ (r >> 1 & 3) of 64-byte lines: the 8 rows of an ldmatrix
+ * and the chunks of a copy touch all banks once.
  * Pipeline: STAGES - 1 stages are under way; one barrier per stage says both that the next stage has arrived and that
  * nobody reads the slot filled next. Fragments are loaded one step ahead of their mma, across stages too.
  * Order of sums: k in steps of 16 ascending, one accumulator per element; the padding of k adds products with zeros.
