@@ -2,8 +2,8 @@
  *
  * A block computes a tile of y (gemm_tile.cuh); one kernel per row of NT_GEMM_TILES, chosen by gemm_cuda.c from n_tok
  * and the number of blocks. k is not split: even a 16 x 32 tile, whose chain of dependent mma takes some 33 cycles per
- * 16 of k, stays below the time its weights take from DRAM when all multiprocessors stream (k 4096: 5 us against 11 us for
- * 4096 x 4096), so the bits need no second order of sums. Blocks of NT_GEMM_GROUP row tiles run together.
+ * 16 of k, stays below the time its weights take from DRAM when all multiprocessors stream (k 4096: 5 us against 11 us
+ * for 4096 x 4096), so the bits need no second order of sums. Blocks of NT_GEMM_GROUP row tiles run together.
  * Layout: w row-major [n_pad, k_pad] (NT_WEIGHT_BF16_ROWS), x row-major.
  * Roofline: 2 n k bytes of weights, 2 n_tok k of x, 4 or 2 n_tok n of y; 2 n_tok n k FLOP. Bandwidth up to about 295
  * rows on H100 (160 on A100), expected 80-85 % of copy bandwidth from 16 MB of weights on, less for small ones (launch
