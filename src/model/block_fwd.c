@@ -35,9 +35,10 @@ static nt_status branch_out(struct nt_model *m, struct nt_step *s, const nt_bf16
                             const float *bias, int32_t n_tok) {
     const int64_t d_model = m->spec.d_model;
     if (m->shard.size == 1) return product(m, h, w, bias, s->x, d_model, n_tok, NT_GEMM_ADD_F32);
-    NT_TRY(product(m, h, w, bias, m->acts.delta, d_model, n_tok, NT_GEMM_STORE_F32));
+    float *partial = nt_model_partial(m, m->acts.delta, n_tok * d_model);
+    NT_TRY(product(m, h, w, bias, partial, d_model, n_tok, NT_GEMM_STORE_F32));
     s->pending = true;
-    return nt_model_allreduce(m, m->acts.delta, n_tok * d_model);
+    return nt_model_allreduce(m, partial, m->acts.delta, n_tok * d_model);
 }
 
 /* After the last layer's attention only rows with wanted logits matter: they move to the front. Row results do not

@@ -104,6 +104,7 @@ static nt_status open_device_comm(struct nt_model *m) {
     const struct nt_device_stream stream = {.stream = be->cuda->stream, .arg = be, .query = stream_done};
     NT_TRY(nt_device_comm_open(m->world->tp, &stream, &m->device_comm));
     if (!m->device_comm) return NT_OK;
+    NT_TRY(nt_peer_sum_open(be, m->world, &m->peers));
     be->watch = wait_for_peers;
     be->watch_arg = m->device_comm;
     return NT_OK;
@@ -149,6 +150,8 @@ void nt_model_close(struct nt_model *m) {
     if (!m) return;
     nt_step_graphs_drop(m);
     if (m->device_comm) {
+        if (m->peers) (void)m->backend->memory->wait(m->backend);
+        nt_peer_sum_close(m->peers);
         m->backend->watch = NULL;
         nt_device_comm_close(m->device_comm);
     }
@@ -284,9 +287,11 @@ nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const s
 }
 
 static nt_status embed(struct nt_model *m, const struct nt_batch *b) {
+    const int64_t n = (int64_t)b->n_tok * m->spec.d_model;
+    float *x = m->shard.size == 1 ? m->acts.x : nt_model_partial(m, m->acts.x, n);
     const struct nt_embed_args args = {.ids = b->ids,
                                        .table = m->weights.embed,
-                                       .x = m->acts.x,
+                                       .x = x,
                                        .scale = 1,
                                        .n_tok = b->n_tok,
                                        .d_model = m->spec.d_model,
@@ -294,7 +299,7 @@ static nt_status embed(struct nt_model *m, const struct nt_batch *b) {
                                        .n_rows = m->shard.n_vocab};
     NT_TRY(m->backend->ops.embed(m->backend, &args));
     if (m->shard.size == 1) return NT_OK;
-    return nt_model_allreduce(m, m->acts.x, (int64_t)b->n_tok * m->spec.d_model);
+    return nt_model_allreduce(m, x, m->acts.x, n);
 }
 
 /* The rows with wanted logits are s->x[0 .. n_out) by now. */
@@ -337,6 +342,7 @@ static nt_status sample(struct nt_model *m, const struct nt_batch *b, const floa
 }
 
 nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits) {
+    nt_peer_sum_step(m->peers);
     if (s->batch.prev) NT_TRY(take_previous(m, &s->batch));
     NT_TRY(embed(m, &s->batch));
     for (int32_t layer = 0; layer < m->spec.n_layer; layer++) NT_TRY(nt_block_forward(m, layer, s));

@@ -10,6 +10,7 @@
 
 #include "model.h"
 #include "comm_device.h"
+#include "peer_sum.h"
 #include "shard.h"
 #include "step_graph.h"
 #include "weights.h"
@@ -49,6 +50,7 @@ struct nt_model {
     struct nt_acts acts;
     struct nt_inputs inputs;
     struct nt_step_graphs graphs;
+    struct nt_peer_sum *peers;          /* NULL: none */
     struct nt_device_comm *device_comm; /* over the tp ranks; NULL: tensors are summed in host memory */
     int32_t max_len;                    /* rows of the rotary tables */
     uint8_t digest[32];
@@ -64,8 +66,10 @@ struct nt_step {
 };
 
 NT_MUST nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s);
-/* buf [n] in the backend's memory, summed over the tensor-parallel ranks in place. */
-NT_MUST nt_status nt_model_allreduce(struct nt_model *m, float *buf, int64_t n);
+/* Where a partial sum of n floats that is to end in `out` is written: out itself, or memory the peers read. */
+float *nt_model_partial(struct nt_model *m, float *out, int64_t n);
+/* out [n] in the backend's memory = sum over the tensor-parallel ranks of `partial`, as nt_model_partial gave it. */
+NT_MUST nt_status nt_model_allreduce(struct nt_model *m, const float *partial, float *out, int64_t n);
 /* Layout and filling of the step inputs (model_inputs.c). */
 NT_MUST nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem);
 /* n_pad: sequences the step is padded to (a decode step on a device), 0: none. */

@@ -573,6 +573,7 @@ CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *address, CUipcMemHandle handle, unsi
     memcpy(&h, &handle, sizeof h);
     if (address == NULL || flags != CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS || memcmp(h.magic, "emu-ipc", 8) != 0)
         return emu_leave(CUDA_ERROR_INVALID_VALUE);
+    if (!emu_options()->peer) return emu_leave(CUDA_ERROR_PEER_ACCESS_UNSUPPORTED);
     return emu_leave(open_peer(&h, address));
 }
 

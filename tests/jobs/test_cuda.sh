@@ -53,11 +53,14 @@ same base batch5
 expect_rc 0 ranks 2 dp2 --device cuda
 same base dp2
 NT_EMU=devices=1 expect_rc 0 mpi 2 "$NOCTURNE" doctor > /dev/null # two ranks, one device: only jobs refuse it
-for how in nccl host; do
+for how in peers nccl host; do
     [ $how = host ] && export NOCTURNE_NCCL=$EMU/absent.so
-    expect_rc 0 ranks 2 tp2-$how --device cuda --tp 2
+    [ $how = peers ] && peer=1 || peer=0
+    NT_EMU=$NT_EMU,peer=$peer expect_rc 0 ranks 2 tp2-$how --device cuda --tp 2
+    [ $how = peers ] && check "sums over peers are said" grep -q 'sums up to 256 KiB' out
     check "tp 2 over $how changes greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl tp2-$how/results.jsonl in.jsonl
 done
+cmp tp2-peers/results.jsonl tp2-nccl/results.jsonl || fail "sums over peers and over NCCL differ"
 check "the slow way is said" grep -q 'go through host memory' out
 export NOCTURNE_NCCL=$EMU/libnccl_emu.so
 NT_EMU=devices=1 expect_rc 78 ranks 2 crowded --device cuda
@@ -78,13 +81,13 @@ done
 
 # ---- a rank that dies in a collective ends the job within 10 s
 start=$(date +%s.%N)
-NT_EMU_NCCL=rank=1,seq=9,fault=die mpi 2 "$NOCTURNE" generate $(run_flags) --threads 1 --output dies --device cuda --tp 2 > out 2>&1
+NT_EMU=$NT_EMU,peer=0 NT_EMU_NCCL=rank=1,seq=9,fault=die mpi 2 "$NOCTURNE" generate $(run_flags) --threads 1 --output dies --device cuda --tp 2 > out 2>&1
 rc=$?
 [ $rc -ne 0 ] && [ $rc -ne 124 ] || { cat out; fail "a dead rank: exit status $rc"; }
 check "it took longer than 10 s" below "$(since "$start")" 10
 
 # ---- a rank that hangs in one is named, with the collective and its number
-NT_EMU_NCCL=rank=1,seq=9,fault=hang expect_rc 76 mpi 2 "$NOCTURNE" generate --model model --input in.jsonl --threads 1 \
+NT_EMU=$NT_EMU,peer=0 NT_EMU_NCCL=rank=1,seq=9,fault=hang expect_rc 76 mpi 2 "$NOCTURNE" generate --model model --input in.jsonl --threads 1 \
     --output hangs --device cuda --tp 2 --set run.watchdog_s=3
 check "the collective is named" grep -qE 'watchdog: .*rank 1 .*in ncclAllReduce #[0-9]+ on tp' out
 
