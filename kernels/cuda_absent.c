@@ -174,9 +174,10 @@ const char *nt_cuda_kernel_image(enum nt_cuda_kernel kernel) {
     return "";
 }
 
-nt_status nt_cuda_check(struct nt_backend *be, bool small, struct nt_cuda_check *out) {
+nt_status nt_cuda_check(struct nt_backend *be, bool small, const bool skip[NT_OP_COUNT], struct nt_cuda_check *out) {
     (void)be;
     (void)small;
+    (void)skip;
     *out = (struct nt_cuda_check){0};
     return absent();
 }

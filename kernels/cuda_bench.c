@@ -241,7 +241,7 @@ nt_status nt_cuda_bench_ceilings(struct nt_cuda_bench *b, struct nt_cuda_ceiling
     const int samples = b->sizes.replays < SAMPLES ? b->sizes.replays : SAMPLES;
     NT_TRY(measure(b->be, run_copy, &c, COPIES, samples, &seconds));
     out->copy_bytes_s = 2 * (double)c.bytes / seconds;
-    NT_TRY(measure_matrix(b, out));
+    if (!b->sizes.skip[NT_OP_gemm]) NT_TRY(measure_matrix(b, out));
     /* The product left large values where outputs lie. */
     return nt_cuda_fill(b->be, b->out.base, b->out.bytes, 1);
 }
@@ -283,12 +283,18 @@ static nt_status time_rows(struct nt_cuda_bench *b, struct nt_cuda_call *c, bool
     const struct nt_cuda_call_row *rows = nt_cuda_call_rows(&n);
     NT_TRY(nt_cuda_calls_begin(c, &b->inputs, n_tok, prefill, b->sizes.context));
     for (int32_t i = 0; i < n; i++) {
-        if (prefill && rows[i].decode_only) continue;
+        if ((prefill && rows[i].decode_only) || b->sizes.skip[rows[i].op]) continue;
         NT_CHECK(out->n < NT_CUDA_TIMINGS_MAX);
         struct nt_cuda_timing *t = &out->row[out->n];
         *t = (struct nt_cuda_timing){.model = c->dims->name, .op = rows[i].op, .n_tok = n_tok, .prefill = prefill};
         (void)snprintf(t->what, sizeof t->what, "%s", rows[i].what);
-        NT_TRY(time_row(b, &rows[i], c, t));
+        const nt_status st = time_row(b, &rows[i], c, t);
+        if (st != NT_OK) {
+            struct nt_error cause;
+            nt_error_take(&cause);
+            return NT_FAIL(st, "%s in the shape of %s, %d rows: %.600s; for the rest: --skip %s", t->what, t->model,
+                           n_tok, cause.text, nt_op_name(t->op));
+        }
         out->n++;
     }
     return NT_OK;

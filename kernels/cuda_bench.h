@@ -27,6 +27,7 @@ struct nt_cuda_bench_sizes {
     int32_t launches, replays;   /* of a graph; timed ones */
     int32_t matrix;              /* n = k = n_tok of the large product */
     size_t in_bytes, out_bytes;  /* of the two pools, less where memory is short */
+    bool skip[NT_OP_COUNT];      /* ops left out */
 };
 void nt_cuda_bench_sizes(bool small, struct nt_cuda_bench_sizes *out);
 

@@ -16,12 +16,13 @@ void nt_cuda_check_begin(const struct nt_backend *be, int64_t before[NT_CUDA_KER
     for (int k = 0; k < NT_CUDA_KERNEL_COUNT; k++) before[k] = be->cuda->functions[k].launches;
 }
 
-void nt_cuda_check_add(struct nt_cuda_check *out, const struct nt_backend *be, struct nt_cuda_check_row row,
-                       nt_status st, const int64_t before[NT_CUDA_KERNEL_COUNT]) {
+void nt_cuda_check_add(struct nt_cuda_check *out, struct nt_backend *be, struct nt_cuda_check_row row, nt_status st,
+                       const int64_t before[NT_CUDA_KERNEL_COUNT]) {
     NT_CHECK(out->n < NT_CUDA_CHECK_MAX);
     row.ok = st == NT_OK && row.difference <= row.limit; /* false for NaN too */
     if (st != NT_OK) {
         (void)snprintf(row.error, sizeof row.error, "%.*s", NT_CUDA_CHECK_ERROR - 1, nt_error_last()->text);
+        out->lost = be->memory->wait(be) != NT_OK;
         nt_error_clear();
     }
     for (int k = 0; k < NT_CUDA_KERNEL_COUNT; k++) {
@@ -40,8 +41,9 @@ void nt_cuda_check_add(struct nt_cuda_check *out, const struct nt_backend *be, s
 /* An int8 cache rounds each element by at most max|x| / 254: 3e-5 of the power of normal data. */
 static const double int8_factor = 10;
 
-static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, const struct nt_backend *be, enum nt_op op,
+static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, struct nt_backend *be, enum nt_op op,
                        int32_t width) {
+    if (out->lost) return;
     int64_t before[NT_CUDA_KERNEL_COUNT];
     struct nt_cuda_check_row row = {.op = op};
     struct nt_selftest_row test;
@@ -60,11 +62,13 @@ static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, con
 }
 
 /* The widths at which other kernels take over (norm_cuda.h, attention_cuda.c). */
-static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, struct nt_backend *be, bool small) {
+static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, struct nt_backend *be, bool small,
+                        const bool skip[NT_OP_COUNT]) {
     static const int32_t norms[] = {110, 576, 4096}, heads[] = {64, 96, 128, 256};
     for (int i = 0; i < NT_OP_COUNT; i++) {
         const enum nt_op op = (enum nt_op)i;
         const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention;
+        if (skip[op]) continue;
         if (op == NT_OP_rmsnorm)
             for (int w = 0; w < 3; w++) staged_row(out, staged, be, op, norms[w]);
         else if (!cache)
@@ -134,7 +138,7 @@ static void p2p_rows(struct nt_cuda_check *out, struct nt_backend *be) {
     const size_t words = NT_P2P_FLAGS + NT_P2P_BLOCKS + P2P_COUNT, bytes = sizeof(struct p2p) + 4 * words;
     struct p2p p;
     fill_p2p(&p);
-    for (int norm = 0; norm < 2; norm++) {
+    for (int norm = 0; norm < 2 && !out->lost; norm++) {
         int64_t before[NT_CUDA_KERNEL_COUNT];
         struct nt_cuda_check_row row = {.op = NT_OP_rmsnorm, .difference = INFINITY};
         void *device = NULL;
@@ -148,17 +152,22 @@ static void p2p_rows(struct nt_cuda_check *out, struct nt_backend *be) {
     }
 }
 
-nt_status nt_cuda_check(struct nt_backend *be, bool small, struct nt_cuda_check *out) {
+nt_status nt_cuda_check(struct nt_backend *be, bool small, const bool skip[NT_OP_COUNT], struct nt_cuda_check *out) {
     const enum nt_kv_format format = be->kv_format;
     struct nt_backend staged;
     *out = (struct nt_cuda_check){0};
     be->kv_format = NT_KV_ROWS;
     NT_TRY(nt_cuda_staged_ops(be, &staged));
-    staged_rows(out, &staged, be, small);
+    staged_rows(out, &staged, be, small, skip);
     staged.watch_arg = NULL;
     nt_backend_close(&staged);
-    p2p_rows(out, be);
-    nt_status st = nt_cuda_check_gemm(be, small, out);
+    if (!skip[NT_OP_rmsnorm]) p2p_rows(out, be);
+    nt_status st = skip[NT_OP_gemm] || out->lost ? NT_OK : nt_cuda_check_gemm(be, small, out);
     be->kv_format = format;
+    if (out->lost) {
+        const struct nt_cuda_check_row *last = &out->row[out->n - 1];
+        st = NT_FAIL(NT_E_SYSTEM, "the check \"%s\" ended all work on the device: %s; for the rest: --skip %s",
+                     last->name, last->error, nt_op_name(last->op));
+    }
     return st;
 }

@@ -246,6 +246,8 @@ static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t 
                                    .n_tok = n_tok,
                                    .out = out};
     double difference = INFINITY;
+    (void)snprintf(s->invariance.name, sizeof s->invariance.name, "gemm n_tok %d, n %d, ldx %lld%s", n_tok, n,
+                   (long long)ldx, int4 ? ", int4" : ""); /* until the end, for an error */
     nt_cuda_check_begin(s->be, before);
     NT_TRY(run_product(s, &a, &difference));
     const int k = launched_since(s->be, before);
@@ -280,12 +282,13 @@ nt_status nt_cuda_check_gemm(struct nt_backend *be, bool small, struct nt_cuda_c
     if (!s) return NT_FAIL(NT_E_NOMEM, "no memory to check products");
     *s = (struct sweep){.be = be, .k = small ? SMALL_K : K, .max_tok = small ? SMALL_TOK : MAX_TOK};
     s->max_n = small ? SMALL_N : MAX_N;
-    s->invariance = (struct nt_cuda_check_row){.name = "gemm, rows alone and in a batch", .op = NT_OP_gemm};
+    s->invariance = (struct nt_cuda_check_row){.name = "gemm, its buffers", .op = NT_OP_gemm};
     const bool had_blas = be->cuda->blas != NULL;
     if (!had_blas && nt_cublaslt_enable(be, INT32_MAX) != NT_OK) nt_error_clear();
     nt_status st = open_sweep(s);
     const bool opened = st == NT_OK;
     if (opened) st = sweep_all(s, small ? SMALL_COUNTS : N_COUNTS, small ? SMALL_WIDTHS : N_WIDTHS);
+    if (st == NT_OK) (void)snprintf(s->invariance.name, sizeof s->invariance.name, "gemm, rows alone and in a batch");
     nt_cuda_check_begin(be, before);
     for (int k = 0; k < NT_CUDA_KERNEL_COUNT && opened; k++)
         if (s->worst[k].name[0]) nt_cuda_check_add(out, be, s->worst[k], NT_OK, before);

@@ -11,9 +11,10 @@
 
 NT_MUST nt_status nt_cuda_check_gemm(struct nt_backend *be, bool small, struct nt_cuda_check *out);
 
-/* Launch counts before a row, and the row with what was launched since. st: of the run; its sentence is taken. */
+/* Launch counts before a row, and the row with what was launched since. st: of the run; its sentence is taken, and when
+ * the device answers no more, out->lost is set: no row may follow. */
 void nt_cuda_check_begin(const struct nt_backend *be, int64_t before[NT_CUDA_KERNEL_COUNT]);
-void nt_cuda_check_add(struct nt_cuda_check *out, const struct nt_backend *be, struct nt_cuda_check_row row,
-                       nt_status st, const int64_t before[NT_CUDA_KERNEL_COUNT]);
+void nt_cuda_check_add(struct nt_cuda_check *out, struct nt_backend *be, struct nt_cuda_check_row row, nt_status st,
+                       const int64_t before[NT_CUDA_KERNEL_COUNT]);
 
 #endif

@@ -79,12 +79,34 @@ static nt_status read_facts(struct doctor *d) {
         NT_TRY(nt_cuda_kernel_facts(&d->be, (enum nt_cuda_kernel)k, 32, 0, &r->kernel[k]));
     }
     nt_cuda_bench_sizes(r->emulated, &d->sizes);
+    memcpy(d->sizes.skip, r->skip, sizeof r->skip);
     return choose_models(d);
+}
+
+/* "attention,gemm" as flags. */
+static nt_status read_skip(const char *list, bool skip[NT_OP_COUNT]) {
+    const char *names[NT_OP_COUNT];
+    for (int i = 0; i < NT_OP_COUNT; i++) names[i] = nt_op_name((enum nt_op)i);
+    for (const char *at = list; *at;) {
+        char name[64];
+        const size_t n = strcspn(at, ",");
+        int i = 0;
+        (void)snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : sizeof name - 1), at);
+        while (i < NT_OP_COUNT && strcmp(names[i], name) != 0) i++;
+        if (i == NT_OP_COUNT) {
+            const char *near = nt_nearest(name, names, NT_OP_COUNT);
+            return NT_FAIL(NT_E_USAGE, "doctor.skip: unknown op \"%s\"%s%s%s", name, near ? " (maybe: " : "",
+                           near ? near : "", near ? "?)" : "");
+        }
+        skip[i] = true;
+        at += at[n] ? n + 1 : n;
+    }
+    return NT_OK;
 }
 
 static nt_status check_kernels(struct doctor *d) {
     nt_info("doctor", "kernels of %s against the CPU", d->report.facts.name);
-    NT_TRY(nt_cuda_check(&d->be, d->report.emulated, &d->report.check));
+    NT_TRY(nt_cuda_check(&d->be, d->report.emulated, d->sizes.skip, &d->report.check));
     return publish(d);
 }
 
@@ -136,6 +158,7 @@ static nt_status finish(struct doctor *d, nt_status st) {
     if (st != NT_OK) nt_error_give(&error);
     nt_gpu_report_md(&d->report, &md);
     fputs(nt_strbuf_cstr(&md), stdout);
+    fflush(stdout); /* before the sentence on stderr */
     nt_strbuf_release(&md);
     if (st != NT_OK) return st;
     NT_TRY(published);
@@ -159,8 +182,9 @@ nt_status nt_doctor_gpu(struct nt_cmd_context *ctx) {
     if (!d) return NT_FAIL(NT_E_NOMEM, "no memory for the report");
     d->ctx = ctx;
     d->start = nt_now();
-    nt_status st = open_device(d);
-    if (st == NT_OK) {
+    nt_status st = read_skip(ctx->config->doctor_skip, d->report.skip);
+    if (st == NT_OK) st = open_device(d);
+    if (d->be.cuda) {
         st = finish(d, run(d));
         struct nt_error error;
         nt_error_take(&error); /* closing a lost device must not replace the sentence */

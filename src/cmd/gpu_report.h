@@ -17,6 +17,7 @@ enum { NT_GPU_REPORT_MODELS = 2, NT_GPU_REPORT_HEALTH = 3 };
 struct nt_gpu_report {
     bool emulated; /* times mean nothing */
     bool complete;
+    bool skip[NT_OP_COUNT]; /* left out on request */
     char error[NT_ERROR_TEXT];
     double unix_time, took_s;
     struct nt_cuda_facts facts;

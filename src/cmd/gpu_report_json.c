@@ -217,6 +217,14 @@ void nt_gpu_report_json(const struct nt_gpu_report *r, struct nt_strbuf *out) {
     flag(out, "complete", r->complete);
     text(out, "error", r->error);
     num(out, "wrong", r->check.n_wrong);
+    key(out, "skipped_ops");
+    const char *comma = "[";
+    for (int i = 0; i < NT_OP_COUNT; i++) {
+        if (!r->skip[i]) continue;
+        nt_strbuf_addf(out, "%s\"%s\"", comma, nt_op_name((enum nt_op)i));
+        comma = ", ";
+    }
+    nt_strbuf_adds(out, *comma == '[' ? "[]" : "]");
     nt_strbuf_addc(out, '\n');
     void (*const parts[])(struct nt_strbuf *, const struct nt_gpu_report *) = {
         add_facts, add_health, add_checks, add_kernels, add_ceilings, add_timings, add_steps};

@@ -148,6 +148,8 @@ void nt_gpu_report_md(const struct nt_gpu_report *r, struct nt_strbuf *out) {
                    r->took_s, r->complete ? "" : ", not complete",
                    r->emulated ? " The device is emulated and all shapes are small: times are not meaningful." : "");
     if (r->error[0]) nt_strbuf_addf(out, "\n**Stopped: %s**\n", r->error);
+    for (int i = 0; i < NT_OP_COUNT; i++)
+        if (r->skip[i]) nt_strbuf_addf(out, "\nLeft out on request: %s\n", nt_op_name((enum nt_op)i));
     nt_strbuf_addc(out, '\n');
     add_facts(out, r);
     add_health(out, r);

@@ -75,6 +75,40 @@ assert len(rows) == len(r["timings"]) and all("emulated: not meaningful" in l fo
 assert "times are not meaningful" in md and "## Whole steps" in md and "FAILED" not in md
 PY
 
+# a kernel that is wrong (a quotient became a product): its rows, and no others, and the rest is measured
+PTX=$(dirname "$NT_TEST_BIN")/../cuda
+sed 's/div\.rn\.f32/mul.rn.f32/' "$PTX/norm.ptx" > wrong.ptx
+cmp -s "$PTX/norm.ptx" wrong.ptx && fail "no quotient to spoil in norm.ptx"
+expect_rc 70 env NT_EMU=ptx="$WORK/wrong.ptx" "$NOCTURNE" doctor --gpu --report wrong
+check "the sentence" grep -q "^nocturne: 3 of [0-9]* checks of the CUDA kernels failed" out
+check "the report" python3 - << 'PY'
+import json
+r = json.load(open("wrong/gpu-report.json"))
+assert r["complete"] and r["wrong"] == 3 and all(s["time_ms"] for s in r["steps"])
+assert [c["op"] for c in r["checks"] if not c["ok"]] == ["rmsnorm"] * 3
+assert {k["name"] for k in r["kernels"] if k["checked"] == "failed"} == {"rmsnorm_any", "rmsnorm_warp", "rmsnorm_block"}
+PY
+
+# a kernel that faults ends the device: the report has what was done, the sentence says how to get the rest
+sed -E 's/(st\.global\.(v4\.)?f32[^[]*)\[(%rd[0-9]+)\]/\1[\3+268435456]/' "$PTX/embed.ptx" > fault.ptx
+cmp -s "$PTX/embed.ptx" fault.ptx && fail "no store to spoil in embed.ptx"
+expect_rc 71 env NT_EMU=ptx="$WORK/fault.ptx",exitcode=0 "$NOCTURNE" doctor --gpu --report fault
+check "the sentence" grep -q '^nocturne: the check "embed" ended all work on the device: .*CUDA_ERROR_LAUNCH_FAILED.*--skip embed' out
+check "an incomplete report" python3 - << 'PY'
+import json
+r = json.load(open("fault/gpu-report.json"))
+assert not r["complete"] and "--skip embed" in r["error"] and r["wrong"] == 1 and not r["timings"]
+PY
+expect_rc 0 env NT_EMU=ptx="$WORK/fault.ptx",exitcode=0 "$NOCTURNE" doctor --gpu --skip embed --report fault
+check "the rest" python3 - << 'PY'
+import json
+r = json.load(open("fault/gpu-report.json"))
+assert r["complete"] and r["skipped_ops"] == ["embed"] and "embed" not in {t["op"] for t in r["timings"]}
+assert len({t["op"] for t in r["timings"]}) > 10 and all(s["skipped"] and s["time_ms"] is None for s in r["steps"])
+PY
+expect_rc 2 "$NOCTURNE" doctor --gpu --skip attnetion
+check "unknown op" grep -q 'unknown op "attnetion" (maybe: attention?)' out
+
 # compute capability 9.0 has kernels of its own, and there is no cuBLASLt
 expect_rc 0 env NT_EMU=cc=90 "$NOCTURNE" doctor --gpu
 check "wgmma" grep -q "^| gemm, kernel gemm_sm90_64x32 | ok |" out
