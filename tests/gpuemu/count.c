@@ -1,8 +1,8 @@
 /* Counters of each kernel: sectors per request against the ideal, shared-memory bank passes against the ideal, and
- * executed instructions by class and by PTX line. Written as one JSON line per kernel: numbers a test can compare.
- * Global: distinct 32-byte sectors of a warp's access; ideal = ceil(distinct bytes / 32). Shared: a request is split
- * into 32, 16 or 8 lanes (up to 4, 8, 16 bytes each); passes = most distinct 4-byte words in one of the 32 banks;
- * ideal 1 per part.
+ * executed instructions by class, PTX line and place in the source. Written as one JSON line per kernel: numbers a test
+ * can compare. Global: distinct 32-byte sectors of a warp's access; ideal = ceil(distinct bytes / 32). Shared: a
+ * request is split into 32, 16 or 8 lanes (up to 4, 8, 16 bytes each); passes = most distinct 4-byte words in one of
+ * the 32 banks; ideal 1 per part.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -15,7 +15,7 @@
 #include "emu.h"
 
 struct line {
-    char *text; // copied: the module can be gone when the file is written
+    char *text, *file; // copied: the module can be gone when the file is written
     int32_t ptx_line, source_line;
     int64_t executed, requests, cost, ideal; // cost: sectors or passes
     bool shared, write;
@@ -70,6 +70,7 @@ static struct line *line_of(struct counts *c, const struct emu_instr *instr) {
     }
     struct line *line = &c->line[instr->number];
     if (line->text == NULL && instr->text != NULL) line->text = strdup(instr->text);
+    if (line->file == NULL && instr->file != NULL) line->file = strdup(instr->file);
     line->ptx_line = instr->ptx_line;
     line->source_line = instr->line;
     return line;
@@ -202,10 +203,27 @@ static void write_lines(FILE *f, const struct counts *c) {
         if (l->requests == 0) continue;
         fprintf(f,
                 "%s{\"ptx_line\": %d, \"source_line\": %d, \"space\": \"%s\", \"requests\": %" PRId64
-                ", \"cost\": %" PRId64 ", \"ideal\": %" PRId64 ", \"text\": ",
+                ", \"cost\": %" PRId64 ", \"ideal\": %" PRId64 ", \"file\": ",
                 comma, l->ptx_line, l->source_line, l->shared ? "shared" : "global", l->requests, l->cost, l->ideal);
+        write_text(f, l->file != NULL ? l->file : "");
+        fputs(", \"text\": ", f);
         write_text(f, l->text != NULL ? l->text : "");
         fputc('}', f);
+        comma = ", ";
+    }
+    fputc(']', f);
+}
+
+/* Every executed instruction's place. */
+static void write_executed(FILE *f, const struct counts *c) {
+    const char *comma = "";
+    fputs(", \"executed\": [", f);
+    for (int32_t i = 0; i < c->n_line; i++) {
+        const struct line *l = &c->line[i];
+        if (l->executed == 0 || l->file == NULL) continue;
+        fprintf(f, "%s[", comma);
+        write_text(f, l->file);
+        fprintf(f, ", %d, %" PRId64 "]", l->source_line, l->executed);
         comma = ", ";
     }
     fputc(']', f);
@@ -221,6 +239,7 @@ static void write_kernel(FILE *f, const struct counts *c) {
         if (c->by_class[i] > 0) fprintf(f, ", \"%s\": %" PRId64, class_names[i], c->by_class[i]);
     write_totals(f, c);
     write_lines(f, c);
+    write_executed(f, c);
     fputs("}\n", f);
 }
 

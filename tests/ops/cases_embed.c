@@ -29,6 +29,8 @@ static void check_shape(struct op_env *env, uint64_t seed, int32_t n_tok, int32_
     }
     for (int32_t t = 0; t < n_tok; t++) {
         ids[t] = op_random_int(&seed, FIRST - 50, FIRST + N_ROWS + 49); /* some belong to other ranks */
+        if (t == 1) ids[t] = FIRST - 1;
+        if (t == 2) ids[t] = FIRST + N_ROWS;
         const int32_t row = ids[t] - FIRST;
         for (int32_t i = 0; row >= 0 && row < N_ROWS && i < d_model; i++)
             want[(int64_t)t * d_model + i] = (float)((double)nt_bf16_to_f32(table[row * d_model + i]) * scale);

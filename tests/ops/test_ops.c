@@ -1,6 +1,6 @@
-/* test_ops check|perf|list [op], test_ops check [op] --device cuda|cuda-int8: see test_ops.h. "op/case" runs one case.
- * The device is the first visible one, or that of the driver NOCTURNE_CUDA_DRIVER names; cuda-int8 runs the ops on an
- * int8 cache. */
+/* test_ops check|perf|list [op], test_ops check [op] --device cuda|cuda-int8: see test_ops.h. "op/case" runs one case,
+ * test_ops count the ops of count_ops.c. The device is the first visible one, or that of the driver
+ * NOCTURNE_CUDA_DRIVER names; cuda-int8 runs the ops on an int8 cache. */
 #include "test_ops.h"
 #include "clock.h"
 #include "cuda_backend.h"
@@ -252,7 +252,7 @@ static void run_level(enum nt_isa isa, const char *only, bool perf, struct nt_po
 }
 
 /* Every failure of a device is one of the test: it was asked for. */
-static int run_cuda(const char *only, bool kv_int8) {
+static int run_cuda(const char *only, bool kv_int8, bool count) {
     struct nt_pool *pool;
     struct nt_backend cuda;
     struct op_env env = {.isa = NT_ISA_PORTABLE, .cuda = true, .kv_int8 = kv_int8};
@@ -266,13 +266,17 @@ static int run_cuda(const char *only, bool kv_int8) {
     env.emulated = cuda.cuda->facts.overridden;
     if (kv_int8) cuda.kv_format = NT_KV_ROWS_INT8;
     for (int i = 0; i < OP_BACKENDS; i++) NT_CHECK(nt_cuda_staged_ops(&cuda, &env.be[i]) == NT_OK);
-    run_cases(&env, &cuda.ops, only, false, &totals);
+    if (count)
+        totals.n_failed = op_count_all(&env.be[0]);
+    else
+        run_cases(&env, &cuda.ops, only, false, &totals);
     for (int i = 0; i < OP_BACKENDS; i++) nt_backend_close(&env.be[i]);
-    printf("%d cases run on %s, %lld comparisons, %d failed\n", totals.n_run, cuda.cuda->facts.name,
-           (long long)totals.n_checked, totals.n_failed);
+    if (!count)
+        printf("%d cases run on %s, %lld comparisons, %d failed\n", totals.n_run, cuda.cuda->facts.name,
+               (long long)totals.n_checked, totals.n_failed);
     nt_backend_close(&cuda);
     nt_pool_free(pool);
-    return totals.n_failed > 0 || totals.n_run == 0;
+    return totals.n_failed > 0 || (totals.n_run == 0 && !count);
 }
 
 static int run(const char *only, bool perf) {
@@ -325,10 +329,11 @@ int main(int argc, char **argv) {
     }
     const bool cpu = strcmp(device, "cpu") == 0, int8 = strcmp(device, "cuda-int8") == 0;
     const bool right = n < 3 && (cpu || int8 || strcmp(device, "cuda") == 0);
-    if (right && strcmp(words[0], "check") == 0) return cpu ? run(words[1], false) : run_cuda(words[1], int8);
+    if (right && strcmp(words[0], "check") == 0) return cpu ? run(words[1], false) : run_cuda(words[1], int8, false);
+    if (right && cpu && strcmp(words[0], "count") == 0) return run_cuda(NULL, false, true);
     if (right && cpu && strcmp(words[0], "perf") == 0) return run(words[1], true);
     if (right && strcmp(words[0], "list") == 0) return list();
-    fprintf(stderr,
-            "usage: test_ops check|perf|list [op|op/case]   test_ops check [op|op/case] --device cuda|cuda-int8\n");
+    fprintf(stderr, "usage: test_ops check|perf|list [op|op/case]   test_ops check [op|op/case] --device "
+                    "cuda|cuda-int8   test_ops count\n");
     return 2;
 }

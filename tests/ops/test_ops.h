@@ -61,6 +61,9 @@ void *op_alloc(size_t bytes);
 /* Whether a call of so many multiply-adds, or elements touched, would take the emulator too long. Never on hardware. */
 bool op_too_large(const struct op_env *env, double work);
 
+/* Runs every op once on the device be stages to (count_ops.c); the number of ops that failed. */
+int op_count_all(struct nt_backend *be);
+
 /* Times run(ctx) (best of several, at least 20 ms in all) on the 2-thread backend and prints us, GB/s, GFLOP/s and the
  * larger of the two shares of the measured peaks. flops, bytes: of one run. run returns the op's status. */
 typedef nt_status op_run_fn(struct nt_backend *be, void *ctx);

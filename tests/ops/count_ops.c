@@ -1,0 +1,222 @@
+/* test_ops count: every op once on the emulated device at fixed, aligned shapes, as models have them; the emulator's
+ * counters of the run (NT_EMU=count=FILE) are what tests/gpuemu/counts.py compares. Results are not looked at here. */
+#include "test_ops.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Operands of one op, freed together. */
+struct operands {
+    void *memory[24];
+    int n;
+    uint64_t seed;
+};
+
+static void *take(struct operands *o, size_t bytes) {
+    NT_CHECK(o->n < (int)(sizeof o->memory / sizeof o->memory[0]));
+    return o->memory[o->n++] = op_alloc(bytes);
+}
+
+static float *take_f32(struct operands *o, int64_t count, float scale) {
+    float *x = take(o, (size_t)count * sizeof *x);
+    op_random_f32(&o->seed, x, count, scale);
+    return x;
+}
+
+static nt_bf16 *take_bf16(struct operands *o, int64_t count, float scale) {
+    nt_bf16 *x = take(o, (size_t)count * sizeof *x);
+    op_random_bf16(&o->seed, x, count, scale);
+    return x;
+}
+
+/* first, first + step, ... */
+static int32_t *take_ids(struct operands *o, int32_t count, int32_t first, int32_t step) {
+    int32_t *x = take(o, (size_t)count * sizeof *x);
+    for (int32_t i = 0; i < count; i++) x[i] = first + i * step;
+    return x;
+}
+
+static uint64_t *take_seeds(struct operands *o, int32_t count) {
+    uint64_t *x = take(o, (size_t)count * sizeof *x);
+    for (int32_t i = 0; i < count; i++) x[i] = 1000 + (uint64_t)i;
+    return x;
+}
+
+static int end(struct operands *o, const char *what, nt_status st) {
+    for (int i = 0; i < o->n; i++) free(o->memory[i]);
+    o->n = 0;
+    printf("%-4s %s%s%s\n", st == NT_OK ? "ok" : "FAIL", what, st == NT_OK ? "" : ": ",
+           st == NT_OK ? "" : nt_error_last()->text);
+    return st != NT_OK;
+}
+
+static int count_rows(struct nt_backend *be) {
+    struct operands o = {.seed = 1};
+    struct nt_embed_args embed = {.scale = 2, .n_tok = 32, .d_model = 1024, .n_rows = 96};
+    embed.ids = take_ids(&o, embed.n_tok, 0, 3);
+    embed.table = take_bf16(&o, (int64_t)embed.n_rows * embed.d_model, 1);
+    embed.x = take_f32(&o, (int64_t)embed.n_tok * embed.d_model, 1);
+    int failed = end(&o, "embed", be->ops.embed(be, &embed));
+    struct nt_gather_args gather = {.bytes = 4096, .n_rows = 16};
+    gather.from = take_f32(&o, 32 * 1024, 1);
+    gather.to = take_f32(&o, 16 * 1024, 1);
+    gather.rows = take_ids(&o, gather.n_rows, 0, 2);
+    failed += end(&o, "gather", be->ops.gather(be, &gather));
+    static const int32_t widths[] = {576, 4096, 1022}; /* a kernel each */
+    for (int i = 0; i < 3; i++) {
+        const int32_t d = widths[i];
+        struct nt_rmsnorm_args norm = {.eps = 1e-5f, .n_rows = 16, .d_model = d, .ldy = d};
+        norm.x = take_f32(&o, (int64_t)norm.n_rows * d, 1);
+        norm.delta = take_f32(&o, (int64_t)norm.n_rows * d, 1);
+        norm.w = take_f32(&o, d, 1);
+        norm.y = take_bf16(&o, (int64_t)norm.n_rows * d, 1);
+        failed += end(&o, "rmsnorm", be->ops.rmsnorm(be, &norm));
+    }
+    return failed;
+}
+
+static int count_gemm(struct nt_backend *be, enum nt_weight_format format, int32_t n_tok, int32_t n, int32_t k,
+                      enum nt_gemm_out out) {
+    struct operands o = {.seed = 2};
+    struct nt_packed w = {.format = format, .n = n, .k = k, .group = format == NT_WEIGHT_INT4 ? NT_INT4_GROUP : 0};
+    const bool f32 = out == NT_GEMM_STORE_F32 || out == NT_GEMM_ADD_F32;
+    char what[64];
+    void *packed = take(&o, nt_packed_bytes(format, n, k));
+    nt_bf16 *row = take_bf16(&o, k, 0.05f);
+    for (int32_t r = 0; r < n; r++) nt_pack_row(&w, packed, r, row);
+    w.data = packed;
+    struct nt_gemm_args a = {.ldx = k, .w = &w, .ldy = n, .n_tok = n_tok, .out = out};
+    a.x = take_bf16(&o, (int64_t)n_tok * k, 1);
+    a.y = f32 ? (void *)take_f32(&o, (int64_t)n_tok * n, 1) : (void *)take_bf16(&o, (int64_t)n_tok * n, 1);
+    snprintf(what, sizeof what, "gemm format %d n_tok %d n %d k %d", (int)format, n_tok, n, k);
+    return end(&o, what, be->ops.gemm(be, &a));
+}
+
+static int count_products(struct nt_backend *be) {
+    static const struct {
+        int32_t n_tok, n, k;
+        enum nt_gemm_out out;
+    } shapes[] = {
+        {1,   1536, 576, NT_GEMM_ADD_F32    },
+        {32,  3072, 256, NT_GEMM_SWIGLU_BF16},
+        {64,  6144, 128, NT_GEMM_STORE_BF16 },
+        {256, 3072, 128, NT_GEMM_STORE_F32  },
+    };
+    int failed = 0;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        failed += count_gemm(be, NT_WEIGHT_BF16, shapes[i].n_tok, shapes[i].n, shapes[i].k, shapes[i].out);
+        failed += count_gemm(be, NT_WEIGHT_INT4, shapes[i].n_tok, shapes[i].n, shapes[i].k, shapes[i].out);
+    }
+    struct operands o = {.seed = 3};
+    struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = 1024, .k = 256};
+    void *packed = take(&o, nt_packed_bytes(w.format, w.n, w.k));
+    const nt_bf16 *row = take_bf16(&o, w.k, 0.1f);
+    for (int32_t r = 0; r < w.n; r++) nt_pack_row(&w, packed, r, row);
+    w.data = packed;
+    struct nt_head_argmax_args head = {.ldx = w.k, .w = &w, .n_row = 64, .n_vocab = w.n};
+    head.x = take_bf16(&o, (int64_t)head.n_row * w.k, 1);
+    float *inv_temp = take_f32(&o, head.n_row, 0);
+    for (int32_t r = 0; r < head.n_row; r += 2) inv_temp[r] = 1;
+    head.inv_temp = inv_temp;
+    head.seed = head.stream = take_seeds(&o, head.n_row);
+    head.value = take_f32(&o, head.n_row, 1);
+    head.index = take_ids(&o, head.n_row, 0, 0);
+    return failed + end(&o, "head_argmax", be->ops.head_argmax(be, &head));
+}
+
+/* An empty cache of n_seq sequences that are filled up to pos0 + n_q. */
+static struct nt_attn_seq *take_cache(struct operands *o, struct nt_kv_layer *kv, int32_t n_seq, int32_t n_q,
+                                      int32_t pos0) {
+    const int32_t n_page = (pos0 + n_q + NT_KV_PAGE - 1) / NT_KV_PAGE;
+    struct nt_attn_seq *seqs = take(o, (size_t)n_seq * sizeof *seqs);
+    int32_t *pages = take_ids(o, n_seq * n_page, 0, 1);
+    kv->page_stride = kv->n_kv * nt_kv_head_elems(kv->format, kv->d_head);
+    kv->base = take(o, (size_t)(n_seq * n_page * kv->page_stride) * sizeof(nt_bf16));
+    for (int32_t s = 0; s < n_seq; s++) seqs[s] = (struct nt_attn_seq){s * n_q, n_q, pos0, pages + s * n_page};
+    return seqs;
+}
+
+static int count_attention(struct nt_backend *be, enum nt_kv_format format, int32_t d, int32_t n_seq, int32_t n_q,
+                           int32_t pos0) {
+    enum { N_HEAD = 8, N_KV = 2 };
+    struct operands o = {.seed = 4};
+    struct nt_kv_layer kv = {.n_kv = N_KV, .d_head = d, .format = format};
+    struct nt_attention_args a = {.kv = &kv, .ldo = N_HEAD * d, .scale = 0.1f, .n_seq = n_seq, .n_tok = n_seq * n_q};
+    char what[64];
+    a.n_head = N_HEAD;
+    a.max_q = n_q;
+    a.max_pos = pos0 + n_q;
+    a.seqs = take_cache(&o, &kv, n_seq, n_q, pos0);
+    int32_t *kv_of_head = take_ids(&o, N_HEAD, 0, 1);
+    for (int32_t h = 0; h < N_HEAD; h++) kv_of_head[h] = h * N_KV / N_HEAD;
+    a.kv_of_head = kv_of_head;
+    a.q = take_bf16(&o, (int64_t)a.n_tok * N_HEAD * d, 1);
+    a.out = take_bf16(&o, (int64_t)a.n_tok * N_HEAD * d, 1);
+    snprintf(what, sizeof what, "attention format %d d %d n_q %d pos0 %d", (int)format, d, n_q, pos0);
+    return end(&o, what, be->ops.attention(be, &a));
+}
+
+static int count_rope(struct nt_backend *be, enum nt_kv_format format, int32_t d) {
+    enum { N_HEAD = 8, N_KV = 2, POS0 = 60, N_Q = 16 };
+    struct operands o = {.seed = 5};
+    struct nt_kv_layer kv = {.n_kv = N_KV, .d_head = d, .format = format};
+    struct nt_rope_kv_args a = {.kv = &kv, .eps = 1e-6f, .n_seq = 2, .n_tok = 2 * N_Q, .n_head = N_HEAD, .max_q = N_Q};
+    a.seqs = take_cache(&o, &kv, a.n_seq, N_Q, POS0);
+    a.qkv = take_f32(&o, (int64_t)a.n_tok * (N_HEAD + 2 * N_KV) * d, 1);
+    a.q = take_bf16(&o, (int64_t)a.n_tok * N_HEAD * d, 1);
+    a.cos = take_f32(&o, (POS0 + N_Q) * d / 2, 1);
+    a.sin = take_f32(&o, (POS0 + N_Q) * d / 2, 1);
+    a.q_norm = take_f32(&o, d, 1);
+    a.k_norm = take_f32(&o, d, 1);
+    return end(&o, "rope_kv", be->ops.rope_kv(be, &a));
+}
+
+static int count_cache(struct nt_backend *be) {
+    static const enum nt_kv_format formats[] = {NT_KV_ROWS, NT_KV_ROWS_INT8};
+    static const int32_t widths[] = {64, 96, 128, 256};
+    int failed = 0;
+    for (int f = 0; f < 2; f++) {
+        failed += count_rope(be, formats[f], 64) + count_rope(be, formats[f], 128);
+        for (int w = 0; w < 4; w++) {
+            failed += count_attention(be, formats[f], widths[w], 1, 24, 40);
+            failed += count_attention(be, formats[f], widths[w], 2, 1, 600);
+        }
+    }
+    return failed;
+}
+
+static int count_logits(struct nt_backend *be) {
+    enum { ROWS = 4, VOCAB = 16384, K = 64, EDITS = 40 };
+    struct operands o = {.seed = 6};
+    float *logits = take_f32(&o, (int64_t)ROWS * VOCAB, 3), *value = take_f32(&o, ROWS * K, 1);
+    int32_t *index = take_ids(&o, ROWS * K, 0, 1);
+    const uint64_t *seeds = take_seeds(&o, ROWS);
+    float *inv_temp = take_f32(&o, ROWS, 0), *top_p = take_f32(&o, ROWS, 0), *min_p = take_f32(&o, ROWS, 0);
+    int32_t *top_k = take_ids(&o, ROWS, 0, 0);
+    for (int r = 0; r < ROWS; r++) { /* greedy, a plain draw, truncated ones */
+        inv_temp[r] = r > 0 ? 1 : 0;
+        top_p[r] = r > 1 ? 0.9f : 1;
+        top_k[r] = r > 2 ? 50 : 0;
+    }
+    struct nt_logit_edit *edits = take(&o, EDITS * sizeof *edits);
+    for (int i = 0; i < EDITS; i++) edits[i] = (struct nt_logit_edit){i % ROWS, 17 * i, 0.5f, 1.5f, 0};
+    float *twos = take_f32(&o, ROWS, 0);
+    for (int r = 0; r < ROWS; r++) twos[r] = 2;
+    const struct nt_logit_stats_args stats = {logits, VOCAB, value, value + ROWS, index, ROWS, VOCAB};
+    const struct nt_logit_topk_args topk = {logits, VOCAB, value, index, ROWS, VOCAB, K};
+    const struct nt_logit_gumbel_args gumbel = {logits, VOCAB, twos, seeds, seeds, value, index, ROWS, VOCAB, 0};
+    const struct nt_logit_sample_args sample = {logits, VOCAB, inv_temp, top_p, min_p, top_k,
+                                                seeds,  seeds, index,    ROWS,  VOCAB};
+    const struct nt_logit_edit_args edit = {logits, VOCAB, edits, twos, ROWS, VOCAB, EDITS};
+    const struct nt_logit_pick_args pick = {logits, VOCAB, index, value, ROWS, VOCAB};
+    nt_status st = be->ops.logit_stats(be, &stats);
+    if (st == NT_OK) st = be->ops.logit_topk(be, &topk);
+    if (st == NT_OK) st = be->ops.logit_gumbel(be, &gumbel);
+    if (st == NT_OK) st = be->ops.logit_sample(be, &sample);
+    if (st == NT_OK) st = be->ops.logit_edit(be, &edit);
+    if (st == NT_OK) st = be->ops.logit_pick(be, &pick);
+    return end(&o, "logit ops", st);
+}
+
+int op_count_all(struct nt_backend *be) {
+    return count_rows(be) + count_products(be) + count_cache(be) + count_logits(be);
+}
