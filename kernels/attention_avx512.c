@@ -190,6 +190,8 @@ static bool finish_row(const struct nt_attention_args *a, const struct nt_attn_s
 nt_status nt_attention_avx512(struct nt_backend *be, const struct nt_attention_args *args) {
     static const struct nt_attn_body body = {
         .tile = TILE, .max_rows = MAX_ROWS, .page = tile_page, .finish = finish_row};
+    if (args->kv->format != NT_KV_PAIRED)
+        return nt_attention_portable(be, args); /* a GPU's layout: only the specification */
     nt_attn_run_tiles(be, args, &body);
     return NT_OK;
 }

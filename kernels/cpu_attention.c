@@ -202,10 +202,6 @@ static void attend_item(const struct nt_attention_args *a, const struct nt_attn_
 }
 
 void nt_attn_run_tiles(struct nt_backend *be, const struct nt_attention_args *args, const struct nt_attn_body *body) {
-    if (args->kv->format != NT_KV_PAIRED) { /* a GPU's layout: only the specification reads it */
-        NT_CHECK(nt_attention_portable(be, args) == NT_OK);
-        return;
-    }
     NT_CHECK(args->kv->d_head % 2 == 0 && args->kv->d_head <= NT_ATTN_MAX_D && args->scale > 0);
     nt_attn_run(be, args, body->max_rows, attend_item, body);
 }

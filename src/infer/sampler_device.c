@@ -1,6 +1,4 @@
-/* Sampling where the logits are on a device and whole: one op draws a token for every row, so that a step of plain rows
- * runs without the host, and a row's token is the same whoever its neighbours are. */
-#include "sampler_impl.h"
+#include "sampler_device.h"
 #include <math.h>
 
 /* One block of parameters: seeds and streams, then temperatures, top-p, min-p, top-k, of max_rows each. */

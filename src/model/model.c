@@ -178,7 +178,7 @@ int32_t nt_model_vocab_count(const struct nt_model *m) {
     return m->shard.n_vocab;
 }
 int64_t nt_model_logit_ld(const struct nt_model *m) {
-    return ((int64_t)m->shard.n_vocab + 15) / 16 * 16; /* rows start on cache lines */
+    return nt_logit_ld(&m->shard);
 }
 
 double nt_model_flops(const struct nt_model *m, double n_ctx, bool head) {
@@ -284,71 +284,6 @@ nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const s
     t->sin = NT_TAKE(a, float, (size_t)t->max_len *(d_head / 2));
     NT_TRY(nt_inputs_layout(m, mem));
     return t->sin ? fill_rope(m) : NT_OK; /* NULL: counting */
-}
-
-static nt_status embed(struct nt_model *m, const struct nt_batch *b) {
-    const int64_t n = (int64_t)b->n_tok * m->spec.d_model;
-    float *x = m->shard.size == 1 ? m->acts.x : nt_model_partial(m, m->acts.x, n);
-    const struct nt_embed_args args = {.ids = b->ids,
-                                       .table = m->weights.embed,
-                                       .x = x,
-                                       .scale = 1,
-                                       .n_tok = b->n_tok,
-                                       .d_model = m->spec.d_model,
-                                       .first = m->shard.vocab0,
-                                       .n_rows = m->shard.n_vocab};
-    NT_TRY(m->backend->ops.embed(m->backend, &args));
-    if (m->shard.size == 1) return NT_OK;
-    return nt_model_allreduce(m, x, m->acts.x, n);
-}
-
-/* The rows with wanted logits are s->x[0 .. n_out) by now. */
-static nt_status head(struct nt_model *m, const struct nt_step *s, float *logits) {
-    const struct nt_rmsnorm_args norm = {.x = s->x,
-                                         .delta = s->pending ? m->acts.delta : NULL,
-                                         .w = m->weights.final_norm,
-                                         .y = m->acts.h,
-                                         .eps = m->spec.norm_eps,
-                                         .n_rows = s->batch.n_out,
-                                         .d_model = m->spec.d_model,
-                                         .ldy = m->spec.d_model};
-    NT_TRY(m->backend->ops.rmsnorm(m->backend, &norm));
-    const struct nt_gemm_args gemm = {.x = m->acts.h,
-                                      .ldx = m->spec.d_model,
-                                      .w = &m->weights.head,
-                                      .y = logits,
-                                      .ldy = nt_model_logit_ld(m),
-                                      .n_tok = s->batch.n_out,
-                                      .out = NT_GEMM_STORE_F32};
-    return m->backend->ops.gemm(m->backend, &gemm);
-}
-
-/* Ids the device drew in the step before. */
-static nt_status take_previous(struct nt_model *m, const struct nt_batch *b) {
-    const struct nt_gather_args args = {.from = b->prev,
-                                        .to = (void *)(uintptr_t)b->ids, /* the step's own buffer */
-                                        .rows = b->prev_row,
-                                        .bytes = sizeof *b->prev,
-                                        .n_rows = b->n_tok};
-    return m->backend->ops.gather(m->backend, &args);
-}
-
-static nt_status sample(struct nt_model *m, const struct nt_batch *b, const float *logits) {
-    struct nt_logit_sample_args args = *b->sample;
-    args.logits = logits;
-    args.ld = nt_model_logit_ld(m);
-    args.n_row = b->n_out;
-    return m->backend->ops.logit_sample(m->backend, &args);
-}
-
-nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits) {
-    nt_peer_sum_step(m->peers);
-    if (s->batch.prev) NT_TRY(take_previous(m, &s->batch));
-    NT_TRY(embed(m, &s->batch));
-    for (int32_t layer = 0; layer < m->spec.n_layer; layer++) NT_TRY(nt_block_forward(m, layer, s));
-    if (s->batch.n_out == 0) return NT_OK;
-    NT_TRY(head(m, s, logits));
-    return s->batch.sample ? sample(m, &s->batch, logits) : NT_OK;
 }
 
 nt_status nt_model_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv, float *logits) {

@@ -13,8 +13,7 @@
 #ifndef NT_MODEL_H
 #define NT_MODEL_H
 
-#include "arena.h"
-#include "backend.h"
+#include "batch.h"
 #include "comm.h"
 #include "job_memory.h"
 #include "spec.h"
@@ -37,10 +36,6 @@ int32_t nt_model_vocab_count(const struct nt_model *m);
 /* KV cache: bytes of one page (NT_KV_PAGE positions, all layers, this rank's heads). The pool is [n_layer][n_page]
  * pages. */
 size_t nt_model_kv_page_bytes(const struct nt_model *m);
-struct nt_kv_pool {
-    nt_bf16 *base;
-    int32_t n_page;
-};
 NT_MUST nt_status nt_kv_pool_take(struct nt_job_memory *mem, const struct nt_model *m, int32_t n_page,
                                   struct nt_kv_pool *pool); /* layout: counts or binds */
 /* Before a page is handed out; nothing on a device, whose kernels never read what was not written. */
@@ -50,27 +45,10 @@ void nt_kv_page_zero(const struct nt_model *m, const struct nt_kv_pool *pool, in
  */
 void nt_model_limit_len(struct nt_model *m, int32_t max_len);
 
-/* The largest forward: tokens, rows of logits, sequences, and pages of all its sequences together. */
-struct nt_step_limits {
-    int32_t tok, out, seq;
-    int64_t pages;
-};
 /* Activations and step inputs; a layout function (job_memory.h). Call before forward. Fails (when bound) with the
  * errors of the backend's copies. */
 NT_MUST nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const struct nt_step_limits *max);
 
-/* All in host memory, but for what is said to be on the device. */
-struct nt_batch {
-    const int32_t *ids;             // [n_tok]
-    const struct nt_attn_seq *seqs; // [n_seq], token rows in order, covering 0..n_tok-1
-    const int32_t *out_rows;        // [n_out] rows whose logits are wanted, ascending
-    int32_t n_tok, n_seq, n_out;
-    /* On a device, whose decode steps can follow each other without the host: */
-    const struct nt_logit_sample_args
-        *sample;             /* tokens are drawn from the logits; logits, ld and n_row are filled in */
-    const int32_t *prev;     /* NULL, or device memory: ids[t] = prev[prev_row[t]] */
-    const int32_t *prev_row; // [n_tok]
-};
 /* logits [n_out, ld >= vocab_count] in the backend's memory; ld = nt_model_logit_ld. Scaled/capped as the model says.
  */
 int64_t nt_model_logit_ld(const struct nt_model *m);

@@ -65,6 +65,11 @@ struct nt_step {
     bool pending; /* delta holds a branch output not yet in x */
 };
 
+/* Columns of a row of logits: rows start on cache lines. */
+static inline int64_t nt_logit_ld(const struct nt_shard *s) {
+    return ((int64_t)s->n_vocab + 15) / 16 * 16;
+}
+
 NT_MUST nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s);
 /* Where a partial sum of n floats that is to end in `out` is written: out itself, or memory the peers read. */
 float *nt_model_partial(struct nt_model *m, float *out, int64_t n);
@@ -74,7 +79,7 @@ NT_MUST nt_status nt_model_allreduce(struct nt_model *m, const float *partial, f
 NT_MUST nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem);
 /* n_pad: sequences the step is padded to (a decode step on a device), 0: none. */
 NT_MUST nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt_step *s, int32_t n_pad);
-/* The forward proper: ops only, nothing but kernels on a device. */
+/* The forward proper: ops only, nothing but kernels on a device (step_run.c). */
 NT_MUST nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits);
 
 #endif

@@ -9,8 +9,9 @@
 #ifndef NT_STEP_GRAPH_H
 #define NT_STEP_GRAPH_H
 
-#include "model.h"
+#include "batch.h"
 
+struct nt_model;
 struct nt_cuda_graph;
 enum { NT_STEP_GRAPHS = 64 };
 struct nt_step_graphs {

@@ -126,12 +126,13 @@ static void test_work_per_token(void **state) {
     }
 }
 
-/* Per layer: two norms, four products, rope, attention in two kernels; two all-reduces with tp. */
+/* Per layer: two norms, four products, rope, attention in two kernels; two all-reduces with tp. Whole rows are sampled
+ * by one op of two kernels, shards by two. */
 static void test_launches(void **state) {
     (void)state;
     for (int32_t tp = 1; tp <= 2; tp++) {
         const struct nt_plan p = plan(L8B, "h100", BF16, tp, 1000, 1000, 32);
-        const int64_t layers = 32 * (2 + 4 + 1 + 2), ends = 1 + 2 + 2, sampling = 2 + 2;
+        const int64_t layers = 32 * (2 + 4 + 1 + 2), ends = 1 + 2 + 2, sampling = tp > 1 ? 2 + 2 : 2;
         assert_int_equal(p.decode.total.launches, layers + ends + sampling + (tp > 1 ? 2 * 32 + 1 : 0));
         assert_int_equal(p.decode.row[NT_PLAN_ALLREDUCE].cost.launches, tp > 1 ? 65 : 0);
         /* every sum of 32 rows of d_model, two bytes each as the plan was asked for */

@@ -1,0 +1,22 @@
+/* Sampling where the logits are whole on a device (one tensor-parallel rank): one op draws a token for every row.
+ *
+ * A row's token is the same whoever its neighbours are and whichever of the two ways is taken: rows without edits and
+ * log-probabilities are plain, and their step draws its own tokens (prepare, the forward, start, finish); others take
+ * nt_sampler_run_device after the forward. Ownership and threading: as sampler_parts.h. Errors: those of the ops. */
+#ifndef NT_SAMPLER_DEVICE_H
+#define NT_SAMPLER_DEVICE_H
+
+#include "sampler_parts.h"
+
+/* Rows without edits and log-probabilities, on a device: their step can draw its own tokens. prepare fills args but
+ * for logits, ld and n_row; start queues the way back of the tokens after the step, finish waits for it. */
+bool nt_sampler_is_plain(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n);
+NT_MUST nt_status nt_sampler_prepare(struct nt_sampler *s, const struct nt_sample_in *in, int32_t n,
+                                     struct nt_logit_sample_args *args);
+NT_MUST nt_status nt_sampler_start(struct nt_sampler *s, int slot, int32_t n);
+NT_MUST nt_status nt_sampler_finish(struct nt_sampler *s, int slot, struct nt_sample_out *out, int32_t n);
+void nt_sampler_take_params(struct nt_sampler *s, struct nt_job_memory *mem);
+NT_MUST nt_status nt_sampler_run_device(struct nt_sampler *s, float *logits, const struct nt_sample_in *in,
+                                        struct nt_sample_out *out, int32_t n);
+
+#endif

@@ -1,0 +1,84 @@
+/* Pieces of the sampler: its state, what it asks of a shard's logits, and the shaping of rows; the host path
+ * (sampler.h) and the device path (sampler_device.h) are made of them.
+ *
+ * Ownership: nt_sampler_layout takes the memory from the job's. Threading: one thread. Pieces that look at the whole
+ * vocabulary are collective over the tensor-parallel ranks, which call with the same rows; only (value, index) pairs
+ * travel. Errors: those of the ops and of the communicator. */
+#ifndef NT_SAMPLER_PARTS_H
+#define NT_SAMPLER_PARTS_H
+
+#include "model.h"
+#include "penalty.h"
+
+struct nt_sample_in {
+    const struct nt_sampling *params;
+    const struct nt_penalty *penalty; /* NULL: none */
+    const int32_t *masked;            // [n_masked] ids that may not be chosen now
+    int32_t n_masked;
+    uint64_t seed, stream;
+};
+
+struct nt_sample_out {
+    int32_t token;
+    bool failed;   /* logits with NaN or infinity, or nothing left to choose from */
+    float logprob; /* valid when params->top_logprobs >= 0 */
+    int32_t n_top;
+    int32_t top_id[NT_MAX_TOP_LOGPROBS]; /* best first */
+    float top_lp[NT_MAX_TOP_LOGPROBS];
+};
+
+struct nt_sampler {
+    struct nt_backend *be;
+    struct nt_comm *tp;
+    int64_t ld;
+    int32_t max_rows, first, n_local, n_vocab; /* usable vocabulary: of this shard, and of all */
+    int32_t n_head_rows, n_model_vocab;        /* the same with padding rows */
+    float *raw;                                // [max_rows, ld] in the backend's memory: logits before they were shaped
+    float *max, *sum;                          // [max_rows] of all shards
+    int32_t *argmax;                           // [max_rows]
+    struct nt_pair {
+        float value;
+        int32_t id;
+    } * mine, *all, *merged; // [max_rows * k], [tp * max_rows * k], [max_rows * k]
+    /* exchanged with the ops */
+    struct nt_both stats; // [3, max_rows] maximum, sum, argmax (int32_t) of this shard
+    struct nt_both best;  // [2, max_rows * k] values, indices (int32_t)
+    struct nt_both noise; // [max_rows] uint64_t seed, the same stream, float inv_temp
+    struct nt_both drawn; // [2, max_rows] value, index (int32_t)
+    struct nt_both picks; // [2, max_rows] id (int32_t), value
+    struct nt_both rows;  // [max_rows] int32_t 0, 1, 2 ...
+    struct nt_both edits; // [NT_SAMPLER_EDITS] struct nt_logit_edit
+    struct nt_both scale; // [max_rows]
+    int32_t n_edit;
+    /* Where logits are whole on a device (one tensor-parallel rank), tokens are drawn there: sampler_device.c. */
+    bool on_device;
+    struct nt_both params, tokens; // the parameters of all rows; [max_rows] int32_t
+};
+
+/* Candidates per row in the batched pass; rows that need more are extended one by one. Edits per call of the op. */
+enum { NT_SAMPLER_K = 256, NT_SAMPLER_EDITS = 8192 };
+
+bool nt_sample_is_random(const struct nt_sampling *p);
+bool nt_sample_wants_logprobs(const struct nt_sampling *p);
+bool nt_sample_is_edited(const struct nt_sample_in *in); /* bias, penalties or masks */
+bool nt_sample_is_scaled(const struct nt_sampling *p);   /* a temperature that is not 1 */
+bool nt_pair_better(struct nt_pair a, struct nt_pair b); /* larger, then lower id */
+
+/* Maximum, its id and sum of exponentials over the first n_local columns of all shards, into s->max, argmax, sum. */
+NT_MUST nt_status nt_sampler_stats(struct nt_sampler *s, const float *logits, int32_t n, int32_t n_local);
+/* out[r].top_id/top_lp; needs the statistics of the raw logits. */
+NT_MUST nt_status nt_sampler_top_logprobs(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in,
+                                          struct nt_sample_out *out, int32_t n);
+/* Log-probability of out[r].token, given log(sum of exponentials) of each row. */
+NT_MUST nt_status nt_sampler_chosen(struct nt_sampler *s, const float *logits, const float *lse,
+                                    struct nt_sample_out *out, int32_t n);
+NT_MUST nt_status nt_sampler_keep_raw(struct nt_sampler *s, const float *logits, int32_t n);
+/* Bias, penalties and masks in place; with scale also the temperatures. */
+NT_MUST nt_status nt_sampler_shape(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n,
+                                   bool scale);
+
+/* The k best of rows over all shards into s->merged [n, k]; shards shorter than k are padded with -inf. n * k <=
+ * max_rows * NT_SAMPLER_K. */
+NT_MUST nt_status nt_sampler_topk(struct nt_sampler *s, const float *logits, int32_t n, int32_t k);
+
+#endif

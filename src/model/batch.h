@@ -1,0 +1,38 @@
+/* What a forward takes: a batch of sequences, the cache, and the largest of both.
+ *
+ * Plain data, owned by whoever makes it and read during the call only. The cache's memory belongs to the job
+ * (nt_kv_pool_take), which hands out its pages (infer/pages.h). Shapes as in ops.h: a sequence is a run of tokens at
+ * consecutive positions, its pages cover all of them.
+ * No errors: a batch that breaks these rules is a bug of its maker, which nt_model_forward ends the program for. One
+ * thread. */
+#ifndef NT_BATCH_H
+#define NT_BATCH_H
+
+#include "ops.h"
+
+/* [n_layer][n_page] pages. */
+struct nt_kv_pool {
+    nt_bf16 *base;
+    int32_t n_page;
+};
+
+/* The largest forward: tokens, rows of logits, sequences, and pages of all its sequences together. */
+struct nt_step_limits {
+    int32_t tok, out, seq;
+    int64_t pages;
+};
+
+/* All in host memory, but for what is said to be on the device. */
+struct nt_batch {
+    const int32_t *ids;             // [n_tok]
+    const struct nt_attn_seq *seqs; // [n_seq], token rows in order, covering 0..n_tok-1
+    const int32_t *out_rows;        // [n_out] rows whose logits are wanted, ascending
+    int32_t n_tok, n_seq, n_out;
+    /* On a device, whose decode steps can follow each other without the host: */
+    const struct nt_logit_sample_args
+        *sample;             /* tokens are drawn from the logits; logits, ld and n_row are filled in */
+    const int32_t *prev;     /* NULL, or device memory: ids[t] = prev[prev_row[t]] */
+    const int32_t *prev_row; // [n_tok]
+};
+
+#endif
