@@ -13,26 +13,7 @@
 #ifndef NT_CUDA_CHECK_H
 #define NT_CUDA_CHECK_H
 
-#include "cuda_backend.h"
-
-enum { NT_CUDA_CHECK_MAX = 128, NT_CUDA_CHECK_NAME = 64, NT_CUDA_CHECK_ERROR = 256 };
-
-struct nt_cuda_check_row {
-    char name[NT_CUDA_CHECK_NAME]; /* "attention d_head 128, int8 cache" */
-    enum nt_op op;
-    double difference, limit;
-    bool ok;
-    char error[NT_CUDA_CHECK_ERROR]; /* "": it ran */
-    bool launched[NT_CUDA_KERNEL_COUNT];
-};
-
-struct nt_cuda_check {
-    int32_t n;
-    struct nt_cuda_check_row row[NT_CUDA_CHECK_MAX];
-    bool passed[NT_CUDA_KERNEL_COUNT], failed[NT_CUDA_KERNEL_COUNT]; /* in some row; neither: no row reached it */
-    bool lost;                                                       /* the last row ended the device */
-    int32_t n_wrong;                                                 /* rows that are not ok */
-};
+#include "cuda_check_rows.h"
 
 /* be: a CUDA backend with a pool. Its kv_format is changed on the way and put back. skip: ops left out. */
 NT_MUST nt_status nt_cuda_check(struct nt_backend *be, bool small, const bool skip[NT_OP_COUNT],

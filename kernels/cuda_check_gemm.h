@@ -1,4 +1,4 @@
-/* The sweep of cuda_check.h over products, and how rows are entered; internal to kernels/cuda_check*.
+/* The sweep of cuda_check.h over products; internal to kernels/cuda_check*.
  *
  * Shapes are run on device memory; of each product some rows and columns are compared with sums in double, and the
  * first and last row with a product of that row alone, bit by bit (batch invariance, ops.h). Each kernel that was
@@ -7,14 +7,8 @@
 #ifndef NT_CUDA_CHECK_GEMM_H
 #define NT_CUDA_CHECK_GEMM_H
 
-#include "cuda_check.h"
+#include "cuda_check_rows.h"
 
 NT_MUST nt_status nt_cuda_check_gemm(struct nt_backend *be, bool small, struct nt_cuda_check *out);
-
-/* Launch counts before a row, and the row with what was launched since. st: of the run; its sentence is taken, and when
- * the device answers no more, out->lost is set: no row may follow. */
-void nt_cuda_check_begin(const struct nt_backend *be, int64_t before[NT_CUDA_KERNEL_COUNT]);
-void nt_cuda_check_add(struct nt_cuda_check *out, struct nt_backend *be, struct nt_cuda_check_row row, nt_status st,
-                       const int64_t before[NT_CUDA_KERNEL_COUNT]);
 
 #endif

@@ -1,4 +1,4 @@
-#include "model_impl.h"
+#include "model_state.h"
 #include <string.h>
 
 static struct nt_kv_layer kv_layer(const struct nt_model *m, const struct nt_kv_pool *kv, int32_t layer) {

@@ -4,7 +4,7 @@
 #include "hash.h"
 #include "log.h"
 #include "model_digest.h"
-#include "model_impl.h"
+#include "model_state.h"
 #include "pool.h"
 #include "rope_table.h"
 #include "spec_bind.h"

@@ -1,5 +1,5 @@
 /* The sum of a branch over the tensor-parallel ranks: peers' memory, NCCL, host memory, or MPI. */
-#include "model_impl.h"
+#include "model_state.h"
 #include <stdlib.h>
 
 float *nt_model_partial(struct nt_model *m, float *out, int64_t n) {

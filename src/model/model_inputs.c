@@ -1,5 +1,5 @@
 /* A batch on its way to the ops: checked, and on a device copied into one block by one upload. */
-#include "model_impl.h"
+#include "model_state.h"
 #include <string.h>
 
 static size_t round_up(size_t n) {

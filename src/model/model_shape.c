@@ -1,5 +1,5 @@
 #include "model_shape.h"
-#include "model_impl.h"
+#include "model_state.h"
 #include "ops_cost.h"
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 #include "step_graph.h"
 #include "cuda_backend.h"
 #include "log.h"
-#include "model_impl.h"
+#include "model_state.h"
 
 bool nt_step_graph_fits(const struct nt_model *m, const struct nt_batch *b) {
     if (nt_backend_is_host(m->backend) || b->n_out != b->n_seq || b->n_tok != b->n_seq) return false;

@@ -1,5 +1,5 @@
 /* The forward proper: embedding, blocks, head, and on a device the drawing of tokens. */
-#include "model_impl.h"
+#include "model_state.h"
 
 static nt_status embed(struct nt_model *m, const struct nt_batch *b) {
     const int64_t n = (int64_t)b->n_tok * m->spec.d_model;

@@ -5,8 +5,8 @@
  * memory that the ranks of a node may share, read-only once open has returned.
  * Invariant: with tp > 1 a branch's all-reduced output waits in delta until the next norm adds it to x (pending);
  * with tp = 1 the products add to x themselves. Single threaded, see model.h. Errors: model.h. */
-#ifndef NT_MODEL_IMPL_H
-#define NT_MODEL_IMPL_H
+#ifndef NT_MODEL_STATE_H
+#define NT_MODEL_STATE_H
 
 #include "model.h"
 #include "comm_device.h"
