@@ -111,8 +111,8 @@ def write(found, path, cuda):
 
 def selftest():
     """Each rule against a table that breaks it."""
-    text = ("ptxas info    : Compiling entry function 'a' for 'sm_80'\n    0 bytes stack frame, 0 bytes spill stores, 0 bytes"
-            " spill loads\nptxas info    : Used 40 registers, used 1 barriers, 128 bytes smem, 456 bytes cmem[0]\n")
+    text = ("ptxas info    : Compiling entry function 'a' for 'sm_80'\n"
+            "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\nptxas info    : Used 40 registers, used 1 barriers, 128 bytes smem, 456 bytes cmem[0]\n")
     found, key = parse(text), ("a", "sm_80")
     assert found == {key: [40, 128, 0]}, found
     assert compare(found, {key: [40, 128]}) == []

@@ -96,10 +96,17 @@ static int count_products(struct nt_backend *be) {
         int32_t n_tok, n, k;
         enum nt_gemm_out out;
     } shapes[] = {
-        {1,   1536, 576, NT_GEMM_ADD_F32    },
-        {32,  3072, 256, NT_GEMM_SWIGLU_BF16},
-        {64,  6144, 128, NT_GEMM_STORE_BF16 },
-        {256, 3072, 128, NT_GEMM_STORE_F32  },
+        {1,   1536,  576, NT_GEMM_ADD_F32    },
+        {32,  3072,  256, NT_GEMM_SWIGLU_BF16},
+        {64,  6144,  128, NT_GEMM_STORE_BF16 },
+        {256, 3072,  128, NT_GEMM_STORE_F32  },
+        {512, 3072,  64,  NT_GEMM_SWIGLU_BF16},
+        {128, 27648, 32,  NT_GEMM_STORE_BF16 },
+        {60,  27648, 32,  NT_GEMM_STORE_BF16 },
+        {30,  27648, 32,  NT_GEMM_STORE_BF16 },
+        {1,   27648, 32,  NT_GEMM_STORE_BF16 },
+        {250, 6144,  32,  NT_GEMM_ADD_F32    },
+        {50,  3072,  64,  NT_GEMM_ADD_F32    },
     };
     int failed = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
