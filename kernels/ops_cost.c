@@ -56,7 +56,7 @@ struct nt_cost nt_op_cost_rmsnorm(const struct nt_rmsnorm_args *a) {
 double nt_packed_cost_bytes(const struct nt_packed *w) {
     if (w->group == 0) return (double)nt_packed_bytes(w->format, w->n, w->k);
     const double groups = (w->k + w->group - 1) / w->group;
-    return (double)w->n * w->k / 2 + w->n * groups * F32; /* 4 bits each, one f32 scale per group */
+    return (double)w->n * w->k / 2 + w->n * groups * BF16; /* 4 bits each, one bf16 scale per group */
 }
 
 /* 2 n_tok n k (performance tables: 2 N per token). Weights once, activations in and out once; a gated epilogue writes

@@ -12,7 +12,8 @@
 
 /* Settings that can change an answer. */
 static bool is_identity_key(const char *key) {
-    static const char *const exact[] = {"generate.ignore_eos", "generate.created", "model.chat"};
+    static const char *const exact[] = {"generate.ignore_eos", "generate.created", "model.chat", "model.weight_dtype",
+                                        "generate.kv_cache_dtype"};
     if (strncmp(key, "sampling.", 9) == 0) return true;
     for (size_t i = 0; i < sizeof exact / sizeof *exact; i++)
         if (strcmp(key, exact[i]) == 0) return true;

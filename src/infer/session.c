@@ -47,6 +47,7 @@ nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_worl
                        "generate.kv_cache_dtype = int8 needs a GPU (run.device = cuda); the CPU's cache is bf16");
     NT_TRY(nt_pool_new(pool, (int)c->run_threads, c->run_pin, w->node_rank, w->node_size));
     const nt_status st = device == NT_DEVICE_CUDA ? open_cuda(c, w, *pool, be) : nt_backend_open_cpu(be, isa, *pool);
+    if (st == NT_OK) be->int4 = strcmp(c->model_weight_dtype, "int4") == 0;
     if (st != NT_OK) {
         nt_pool_free(*pool);
         *pool = NULL;

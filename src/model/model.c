@@ -21,6 +21,11 @@ static nt_status open_source(struct nt_model *m, const char *path, struct nt_ten
     NT_TRY(nt_tensor_source_open(path, src));
     NT_TRY(nt_spec_read(*src, &m->spec));
     NT_TRY(nt_spec_bind(*src, &m->spec, bind));
+    if (m->backend->int4 && m->spec.d_head % 16 != 0)
+        return NT_FAIL(
+            NT_E_UNSUPPORTED,
+            "%s: heads of %d values; model.weight_dtype = int4 packs 16 rows together and needs a multiple of 16", path,
+            m->spec.d_head);
     return nt_shard_plan(&m->spec, m->world->tp_rank, m->world->tp_size, &m->shard);
 }
 
@@ -41,7 +46,9 @@ static nt_status same_source(const struct nt_model *m, const struct nt_tensor_so
 }
 
 static void layout_weights(struct nt_model *m) {
-    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, m->backend->weight_format);
+    const enum nt_weight_format head = m->backend->weight_format;
+    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, m->backend->int4 ? NT_WEIGHT_INT4 : head,
+                      head);
 }
 
 /* Ranks of other model copies on this node have the same weights: one copy for all. */

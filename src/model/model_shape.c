@@ -7,10 +7,10 @@ static nt_status bind_weights(struct nt_model *m) {
     struct nt_backend *be = m->backend;
     void *memory = NULL;
     nt_arena_init(&m->weight_arena, "weights");
-    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, be->weight_format);
+    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, be->weight_format, be->weight_format);
     NT_TRY(be->memory->take(be, m->weight_arena.used, "weights", &memory));
     nt_arena_bind_device(&m->weight_arena, memory, m->weight_arena.used);
-    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, be->weight_format);
+    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, be->weight_format, be->weight_format);
     return NT_OK;
 }
 

@@ -6,32 +6,35 @@
 #include <string.h>
 
 static struct nt_packed packed_take(struct nt_arena *a, enum nt_weight_format format, int32_t n, int32_t k) {
-    return (struct nt_packed){
-        .format = format, .n = n, .k = k, .data = nt_arena_take(a, nt_packed_bytes(format, n, k), 1)};
+    return (struct nt_packed){.format = format,
+                              .n = n,
+                              .k = k,
+                              .group = format == NT_WEIGHT_INT4 ? NT_INT4_GROUP : 0,
+                              .data = nt_arena_take(a, nt_packed_bytes(format, n, k), 1)};
 }
 
 void nt_weights_layout(struct nt_weights *w, struct nt_arena *a, const struct nt_spec *spec, const struct nt_shard *s,
-                       enum nt_weight_format format) {
+                       enum nt_weight_format blocks, enum nt_weight_format head) {
     memset(w, 0, sizeof *w);
     const int32_t n_qkv = (s->n_head + 2 * s->n_kv) * spec->d_head;
     w->embed = NT_TAKE(a, nt_bf16, (size_t)s->n_vocab * (size_t)spec->d_model);
     for (int32_t i = 0; i < spec->n_layer; i++) {
         struct nt_layer *l = &w->layers[i];
         l->attn_norm = NT_TAKE(a, float, spec->d_model);
-        l->qkv = packed_take(a, format, n_qkv, spec->d_model);
+        l->qkv = packed_take(a, blocks, n_qkv, spec->d_model);
         if (spec->qkv_bias) l->qkv_bias = NT_TAKE(a, float, n_qkv);
         if (spec->qk_norm) l->q_norm = NT_TAKE(a, float, spec->d_head);
         if (spec->qk_norm) l->k_norm = NT_TAKE(a, float, spec->d_head);
-        l->o = packed_take(a, format, spec->d_model, s->n_head * spec->d_head);
+        l->o = packed_take(a, blocks, spec->d_model, s->n_head * spec->d_head);
         if (spec->o_bias && s->rank == 0) l->o_bias = NT_TAKE(a, float, spec->d_model);
         l->mlp_norm = NT_TAKE(a, float, spec->d_model);
-        l->gate_up = packed_take(a, format, 2 * s->ff_pad, spec->d_model);
+        l->gate_up = packed_take(a, blocks, 2 * s->ff_pad, spec->d_model);
         if (spec->mlp_bias) l->gate_up_bias = NT_TAKE(a, float, 2 * s->ff_pad);
-        l->down = packed_take(a, format, spec->d_model, s->ff_pad);
+        l->down = packed_take(a, blocks, spec->d_model, s->ff_pad);
         if (spec->mlp_bias && s->rank == 0) l->down_bias = NT_TAKE(a, float, spec->d_model);
     }
     w->final_norm = NT_TAKE(a, float, spec->d_model);
-    w->head = packed_take(a, format, s->n_vocab, spec->d_model);
+    w->head = packed_take(a, head, s->n_vocab, spec->d_model);
     if (spec->rope.scaling == NT_ROPE_FREQ_FACTORS) w->rope_freqs = NT_TAKE(a, float, spec->d_head / 2);
 }
 

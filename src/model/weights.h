@@ -38,7 +38,7 @@ struct nt_weights {
 };
 
 void nt_weights_layout(struct nt_weights *w, struct nt_arena *a, const struct nt_spec *spec, const struct nt_shard *s,
-                       enum nt_weight_format format);
+                       enum nt_weight_format blocks, enum nt_weight_format head);
 NT_MUST nt_status nt_weights_load(struct nt_weights *w, const struct nt_tensor_source *src, const struct nt_binding *b,
                                   const struct nt_spec *spec, const struct nt_shard *s, struct nt_world *world,
                                   struct nt_pool *pool);

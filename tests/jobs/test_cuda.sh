@@ -71,6 +71,14 @@ expect_rc 0 generate int8 --device cuda --kv-cache-dtype int8
 expect_rc 0 generate int8-1 --device cuda --kv-cache-dtype int8 --max-num-seqs 1
 same int8 int8-1
 
+# ---- weights in 4 bits: the specification's answers, whatever the batch
+expect_rc 0 generate int4 --device cuda --weight-dtype int4
+expect_rc 0 generate int4-1 --device cuda --weight-dtype int4 --max-num-seqs 1
+same int4 int4-1
+expect_rc 0 generate int4-cpu --device cpu --weight-dtype int4 --isa portable
+check "4-bit greedy answers differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" int4-cpu/results.jsonl int4/results.jsonl in.jsonl
+cmp -s int4/results.jsonl base/results.jsonl && fail "4-bit weights changed nothing: they were not used"
+
 # ---- killed, then resumed
 for wait in 0.9 1.6 2.4; do
     rm -rf killed

@@ -14,7 +14,7 @@ check "bf16 on one GPU does not fit" grep -q '^|  | bf16 | 1 | 141.1 | 0.0 | doe
 check "what is printed" grep -q '^memory .*weights .* GB, cache .* GB' plan.md
 check "cache" grep -q '^cache .*per position.*sequences of mean length' plan.md
 for step in Steady Decode Prefill; do check "$step step" grep -q "^$step step: .* launches" plan.md; done
-for kernel in embed rmsnorm gemm rope_kv 'attention, decode' 'attention, prefill' logit_gumbel; do
+for kernel in embed rmsnorm gemm rope_kv 'attention, decode' 'attention, prefill' logit_sample; do
     check "kernel $kernel" grep -q "^| $kernel | " plan.md
 done
 

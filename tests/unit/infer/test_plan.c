@@ -43,7 +43,7 @@ static double attention_flops(const struct dims *m, double ctx) {
     return 4 * m->n_layer * m->h * m->hd * ctx;
 }
 static double weight_width(int precision) {
-    return precision == INT4_KV8 ? 0.5 + 4.0 / 128 : 2;
+    return precision == INT4_KV8 ? 0.5 + 2.0 / 128 : 2;
 }
 /* int8 has a scale of 4 bytes per head and position. */
 static double kv_bytes(const struct dims *m, int precision) {

@@ -75,9 +75,9 @@ static void test_gemm(void **state) {
     assert_true(nt_op_cost_gemm(&a).write_bytes == 5 * 48 * 2);
     w.group = 128; /* 4 bits and a scale per 128 */
     c = nt_op_cost_gemm(&a);
-    assert_true(c.stored_bytes == 96 * 256 / 2 + 96 * 2 * 4);
+    assert_true(c.stored_bytes == 96 * 256 / 2 + 96 * 2 * 2);
     w.k = 200; /* a last group that is not whole */
-    assert_true(nt_packed_cost_bytes(&w) == 96 * 200 / 2 + 96 * 2 * 4);
+    assert_true(nt_packed_cost_bytes(&w) == 96 * 200 / 2 + 96 * 2 * 2);
     a.n_tok = 0;
     c = nt_op_cost_gemm(&a);
     assert_true(c.flops == 0 && c.launches == 0);
