@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packages, model, build and all tests. Extra arguments go to the last ctest (-L unit, -R gguf, ...) and skip the sanitizer builds.
 # The CUDA backend is built and run on an emulated GPU: an nvcc that is missing is fetched, and it is an error if that fails.
-# NT_CUDA=OFF tools/test.sh leaves the backend out. The longer tier: tools/test.sh -L cuda_long.
+# NT_CUDA=OFF tools/test.sh leaves the backend out. The longer tier: tools/test.sh -C long -L cuda_long.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh test
@@ -32,7 +32,6 @@ if [ $# -eq 0 ]; then
     step "sanitizer build" sh -c 'cmake --preset asan -G Ninja "$@" && cmake --build --preset asan' sh "${cuda[@]}"
     step "sanitizers: unit, ops, fault, fuzz replay" \
         ctest --test-dir build-asan -L "unit|ops|fault|fuzz" -E "^ops/cuda/($slow)" -j "$jobs" --output-on-failure
-    set -- -LE cuda_long
 fi
 step "release build" sh -c 'cmake --preset release -G Ninja -DNT_TESTS=ON "$@" && cmake --build --preset release' sh "${cuda[@]}"
 ctest --test-dir build -j "$jobs" --output-on-failure "$@"
