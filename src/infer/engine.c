@@ -1,9 +1,11 @@
 #include "engine.h"
 
 #include "clock.h"
+#include "cuda_backend.h"
 #include "log.h"
 #include "sysmem.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -122,11 +124,15 @@ static nt_status plan(struct nt_engine *e, int32_t *n_page) {
     e->stats.activation_bytes = nt_job_memory_bytes(&e->memory) - e->stats.kv_bytes;
     e->stats.n_pages = (int32_t)pages;
     e->stats.max_seqs = e->c.max_seqs;
+    char workspace[64] = "";
+    if (!host)
+        (void)snprintf(workspace, sizeof workspace, "workspace of kernels %.0f MiB (taken), ",
+                       mib(NT_CUDA_WORKSPACE_BYTES));
     nt_info("plan",
-            "weights %.0f MiB (loaded), kv cache up to %.0f MiB (%d pages of %d tokens), activations %.0f MiB; %.0f "
+            "weights %.0f MiB (loaded), %skv cache up to %.0f MiB (%d pages of %d tokens), activations %.0f MiB; %.0f "
             "MiB free %s",
-            mib(e->stats.weight_bytes), mib(e->stats.kv_bytes), (int)pages, NT_KV_PAGE, mib(e->stats.activation_bytes),
-            mib(available), host ? "per rank" : "on the device");
+            mib(e->stats.weight_bytes), workspace, mib(e->stats.kv_bytes), (int)pages, NT_KV_PAGE,
+            mib(e->stats.activation_bytes), mib(available), host ? "per rank" : "on the device");
     NT_TRY(check_memory(e, available, host_free));
     *n_page = (int32_t)pages;
     return NT_OK;

@@ -17,8 +17,9 @@ struct op_env {
     struct nt_backend be[OP_BACKENDS]; /* same level, 1 and 2 threads; CUDA: both stage to one device (cuda_staged.h) */
     enum nt_isa isa;
     bool cuda;
-    bool kv_int8;  /* CUDA: the cache is int8; tolerances are wider and cases of special values left out */
-    bool emulated; /* the CUDA device is an interpreter: cases leave out what op_too_large says */
+    bool kv_int8;   /* CUDA: the cache is int8; tolerances are wider and cases of special values left out */
+    bool perturbed; /* approximate functions and sums of mma differ from run to run: only tolerances are compared */
+    bool emulated;  /* the CUDA device is an interpreter: cases leave out what op_too_large says */
     enum nt_op op;
     const char *name; /* of the case */
     int n_failed;     /* failures of this case so far */
