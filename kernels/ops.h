@@ -248,8 +248,8 @@ struct nt_head_argmax_args {
     int32_t n_row, n_vocab, first;
 };
 
-/* Rows: to[i, :] = from[rows[i], :], bytes each, a multiple of 4. rows ascending; `to` may be `from` where rows[i] >= i
- * on CPUs only. Exact. */
+/* Rows: to[i, :] = from[rows[i], :], bytes each, a multiple of 4. `to` may be `from` where rows ascend, on
+ * CPUs only. Exact. */
 struct nt_gather_args {
     const void *from;    // [*, bytes]
     void *to;            // [n_rows, bytes]

@@ -29,6 +29,5 @@ void nt_device_comm_close(struct nt_device_comm *d); /* accepts NULL */
 /* In place sum of buf [n], device memory. */
 NT_MUST nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t n);
 NT_MUST nt_status nt_device_comm_wait(struct nt_device_comm *d);
-int nt_device_comm_version(const struct nt_device_comm *d); /* NCCL's, e.g. 22809 */
 
 #endif

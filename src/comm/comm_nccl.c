@@ -10,8 +10,7 @@ struct nt_device_comm {
     struct nt_comm *host;
     struct nt_device_stream stream;
     struct nt_gpu_nccl nccl;
-    void *comm; /* ncclComm_t */
-    int version;
+    void *comm;          /* ncclComm_t */
     int64_t seq;         /* collectives queued */
     const char *pending; /* name of the newest one, NULL: none since the last wait */
 };
@@ -82,9 +81,10 @@ nt_status nt_device_comm_open(struct nt_comm *c, const struct nt_device_stream *
         nt_device_comm_close(d);
         return st;
     }
-    (void)d->nccl.ncclGetVersion(&d->version);
-    nt_info("comm", "NCCL %d.%d.%d (%s) over %d ranks of %s", d->version / 10000, d->version / 100 % 100,
-            d->version % 100, d->nccl.library, c->size, c->name);
+    int version = 0; /* 22809: 2.28.9 */
+    (void)d->nccl.ncclGetVersion(&version);
+    nt_info("comm", "NCCL %d.%d.%d (%s) over %d ranks of %s", version / 10000, version / 100 % 100, version % 100,
+            d->nccl.library, c->size, c->name);
     *out = d;
     return NT_OK;
 }
@@ -93,10 +93,6 @@ void nt_device_comm_close(struct nt_device_comm *d) {
     if (!d) return;
     if (d->comm) (void)d->nccl.ncclCommDestroy(d->comm);
     free(d);
-}
-
-int nt_device_comm_version(const struct nt_device_comm *d) {
-    return d->version;
 }
 
 nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t n) {

@@ -9,7 +9,7 @@ bool nt_step_graph_fits(const struct nt_model *m, const struct nt_batch *b) {
 }
 
 /* 1, 2, 3, 4, 6, 8, 12, 16, 24 ...: at most a third of the rows is padding. */
-int32_t nt_step_graph_bucket(const struct nt_model *m, int32_t n_seq) {
+static int32_t sequence_bucket(const struct nt_model *m, int32_t n_seq) {
     const struct nt_step_limits *max = &m->acts.max;
     int32_t cap = max->seq < max->out ? max->seq : max->out, size = 1;
     if (max->tok < cap) cap = max->tok;
@@ -74,7 +74,7 @@ static nt_status find(struct nt_model *m, struct nt_step *s, float *logits, cons
 nt_status nt_step_graph_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv,
                                 float *logits) {
     struct nt_step step = {.kv = kv, .x = m->acts.x};
-    NT_TRY(nt_inputs_fill(m, b, &step, nt_step_graph_bucket(m, b->n_seq)));
+    NT_TRY(nt_inputs_fill(m, b, &step, sequence_bucket(m, b->n_seq)));
     step.max_pos = position_bucket(m, step.max_pos);
     const struct nt_cuda_graph *graph = NULL;
     NT_TRY(find(m, &step, logits, &graph));

@@ -25,8 +25,6 @@ struct nt_step_graphs {
 };
 
 bool nt_step_graph_fits(const struct nt_model *m, const struct nt_batch *b);
-/* b [n_seq] padded to its bucket: b->n_seq etc. grow. */
-int32_t nt_step_graph_bucket(const struct nt_model *m, int32_t n_seq);
 NT_MUST nt_status nt_step_graph_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv,
                                         float *logits);
 void nt_step_graphs_drop(struct nt_model *m);
