@@ -1,7 +1,6 @@
 /* Launches of the all-reduce over peer memory. */
 #include "allreduce_p2p_cuda.h"
 #include "cuda_bodies.h"
-#include "norm_cuda.h"
 
 static nt_status check_group(const struct nt_p2p_group *g, int64_t bytes) {
     NT_CHECK(g->size >= 1 && g->size <= NT_P2P_RANKS && g->rank >= 0 && g->rank < g->size);
@@ -24,7 +23,7 @@ nt_status nt_allreduce_norm_p2p_cuda(struct nt_backend *be, const struct nt_allr
     const struct nt_rmsnorm_args *n = &args->norm;
     NT_CHECK(!n->rows && !n->delta);
     NT_TRY(check_group(&args->group, (int64_t)n->n_rows * n->d_model * (int64_t)sizeof(float)));
-    if (n->d_model % 4 != 0 || n->d_model > NT_NORM_BLOCK_MAX)
+    if (!nt_allreduce_norm_p2p_takes(n->d_model))
         return NT_FAIL(NT_E_UNSUPPORTED, "the all-reduce fused with RMS norm takes rows of a multiple of 4, up to %d",
                        (int)NT_NORM_BLOCK_MAX);
     return NT_CUDA_LAUNCH(be, NT_CUDA_allreduce_norm_p2p, n->n_rows < NT_P2P_BLOCKS ? n->n_rows : NT_P2P_BLOCKS, 1, 1,

@@ -12,6 +12,7 @@
 #ifndef NT_ALLREDUCE_P2P_CUDA_H
 #define NT_ALLREDUCE_P2P_CUDA_H
 
+#include "norm_cuda.h"
 #include "ops.h"
 
 enum {
@@ -36,11 +37,16 @@ struct nt_allreduce_p2p_args {
     int64_t count;
 };
 /* rmsnorm of norm, with the sum over ranks of from[rank] as its delta, [n_rows, d_model]; norm.rows and norm.delta
- * are NULL. */
+ * are NULL; d_model as nt_allreduce_norm_p2p_takes. */
 struct nt_allreduce_norm_p2p_args {
     struct nt_p2p_group group;
     struct nt_rmsnorm_args norm;
 };
+
+/* Widths of the fused kernel: rows held in registers. */
+static inline bool nt_allreduce_norm_p2p_takes(int32_t d_model) {
+    return d_model % 4 == 0 && d_model <= NT_NORM_BLOCK_MAX;
+}
 
 struct nt_backend;
 NT_MUST nt_status nt_allreduce_p2p_cuda(struct nt_backend *be, const struct nt_allreduce_p2p_args *args);

@@ -15,6 +15,8 @@
 #include "pool.h"
 
 struct nt_cuda; /* the CUDA backend's own state (cuda_backend.h) */
+struct nt_allreduce_p2p_args;
+struct nt_allreduce_norm_p2p_args;
 
 /* Places of split downloads, and the most bytes of one. */
 enum { NT_DOWNLOAD_SLOTS = 2, NT_DOWNLOAD_SLOT_BYTES = 1 << 20 };
@@ -35,6 +37,12 @@ struct nt_memory {
     nt_status (*query)(struct nt_backend *be, bool *done); /* has all that was called run; does not wait */
 };
 
+/* Sums over ranks that read each other's memory, plain and as the delta of rmsnorm (allreduce_p2p_cuda.h). */
+struct nt_peer_ops {
+    nt_status (*sum)(struct nt_backend *be, const struct nt_allreduce_p2p_args *args);
+    nt_status (*norm)(struct nt_backend *be, const struct nt_allreduce_norm_p2p_args *args);
+};
+
 struct nt_backend {
     const char *name; /* "cpu", "cuda" */
     char level[16];   /* what its bodies were made for: "avx512", "sm_90" */
@@ -48,9 +56,10 @@ struct nt_backend {
     void *watch_arg;
     enum nt_isa isa;
     struct nt_ops ops;
-    enum nt_isa body_isa[NT_OP_COUNT]; /* the level each body was written for */
-    struct nt_pool *pool;              /* borrowed */
-    void *scratch;                     /* [n_threads] of scratch_per_thread bytes */
+    const struct nt_peer_ops *peer_ops; /* NULL: a backend without them */
+    enum nt_isa body_isa[NT_OP_COUNT];  /* the level each body was written for */
+    struct nt_pool *pool;               /* borrowed */
+    void *scratch;                      /* [n_threads] of scratch_per_thread bytes */
     size_t scratch_per_thread;
 };
 

@@ -1,11 +1,14 @@
 #include "cuda_backend.h"
 
+#include "allreduce_p2p_cuda.h"
 #include "cuda_bodies.h"
 #include "cuda_parts.h"
 #include "gemm_cublaslt.h"
 #include "log.h"
 #include <stdio.h>
 #include <stdlib.h>
+
+static const struct nt_peer_ops peer_ops = {.sum = nt_allreduce_p2p_cuda, .norm = nt_allreduce_norm_p2p_cuda};
 
 static nt_status check_bodies(const struct nt_ops *bodies) {
 #define NT_OP(name, doc)                                                                                               \
@@ -48,6 +51,7 @@ static nt_status open_parts(struct nt_backend *be, int32_t device) {
     NT_TRY(nt_cuda_load_kernels(cuda));
     NT_TRY(nt_cuda_open_memory(cuda));
     be->ops = *nt_cuda_bodies();
+    be->peer_ops = &peer_ops;
     snprintf(be->level, sizeof be->level, "sm_%d", cuda->facts.cc);
     if (cuda->facts.jit && !driver->overridden) {
         nt_warn("cuda", "no machine code for compute capability %d.%d in this build: the driver compiles the kernels",

@@ -1,4 +1,5 @@
 #include "ledger_backend.h"
+#include "allreduce_p2p_cuda.h"
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -24,6 +25,25 @@ static nt_status count_attention_parts(struct nt_backend *be, const struct nt_at
     nt_cost_add(&ledger_of(be)->sums.decode_attention, nt_attention_cost(args).decode);
     return count_attention(be, args);
 }
+
+static nt_status count_peer_sum(struct nt_backend *be, const struct nt_allreduce_p2p_args *args) {
+    struct nt_peer_tally *t = &ledger_of(be)->sums.peer;
+    t->sums++;
+    t->elements += (double)args->count;
+    return NT_OK;
+}
+
+static nt_status count_peer_norm(struct nt_backend *be, const struct nt_allreduce_norm_p2p_args *args) {
+    struct nt_peer_tally *t = &ledger_of(be)->sums.peer;
+    struct nt_rmsnorm_args norm = args->norm;
+    t->sums++;
+    t->fused++;
+    t->elements += (double)norm.n_rows * norm.d_model;
+    norm.delta = norm.x; /* only asked whether there is one */
+    return count_rmsnorm(be, &norm);
+}
+
+static const struct nt_peer_ops count_peers = {.sum = count_peer_sum, .norm = count_peer_norm};
 
 /* ---- memory without backing ---- */
 
@@ -90,6 +110,7 @@ void nt_ledger_open(struct nt_ledger_backend *l, enum nt_weight_format weights, 
 #include "ops.def"
 #undef NT_OP
     l->be.ops.attention = count_attention_parts;
+    l->be.peer_ops = &count_peers;
 }
 
 void nt_ledger_close(struct nt_ledger_backend *l) {

@@ -16,6 +16,10 @@
 struct nt_ledger {
     struct nt_cost op[NT_OP_COUNT];
     struct nt_cost decode_attention; /* the part of op[NT_OP_attention] of sequences with one token */
+    struct nt_peer_tally {           /* of the sums over peers' memory */
+        int64_t sums, fused;         /* all; those that are part of an rmsnorm (a row of op) and need no launch */
+        double elements;             /* floats summed */
+    } peer;
 };
 
 struct nt_ledger_backend {

@@ -131,11 +131,20 @@ static nt_status sample(struct rank *r, int32_t n_row) {
     return be->ops.logit_gumbel(be, &draw);
 }
 
+/* Over the communicator and over the memory of a peer. */
+static int64_t sums(const struct rank *r) {
+    return r->tally.calls + r->ledger.sums.peer.sums;
+}
+
+static double wire_bytes(const struct rank *r) {
+    return (r->tally.elements + r->ledger.sums.peer.elements) * r->job->wire_bytes;
+}
+
 static double allreduce_s(const struct rank *r, double factor) {
     const struct nt_gpu *gpu = r->job->gpu;
-    const double n = r->job->tp, bytes = r->tally.elements * r->job->wire_bytes;
+    const double n = r->job->tp;
     if (r->job->tp == 1) return 0;
-    return fmax((double)r->tally.calls * gpu->link_delay, 2 * (n - 1) / n * bytes / (gpu->link * factor));
+    return fmax((double)sums(r) * gpu->link_delay, 2 * (n - 1) / n * wire_bytes(r) / (gpu->link * factor));
 }
 
 static void time_row(const struct nt_gpu *gpu, enum nt_op_kind kind, struct nt_plan_row *row) {
@@ -171,11 +180,11 @@ static void settle(const struct rank *r, struct nt_plan_step *step) {
         if (kind != NT_OP_KIND_PASS) matrix_flops += row->cost.flops;
     }
     step->row[NT_PLAN_ALLREDUCE] = (struct nt_plan_row){
-        .cost = {.launches = r->tally.calls, .read_bytes = r->tally.elements * r->job->wire_bytes},
+        .cost = {.launches = sums(r) - l->peer.fused, .read_bytes = wire_bytes(r)},
         .ideal_s = allreduce_s(r, 1),
         .practical_s = allreduce_s(r, gpu->link_factor)
     };
-    step->total.launches += r->tally.calls;
+    step->total.launches += step->row[NT_PLAN_ALLREDUCE].cost.launches;
     for (int32_t i = 0; i < NT_PLAN_ROWS; i++) {
         step->ideal_s += step->row[i].ideal_s;
         step->practical_s += step->row[i].practical_s;

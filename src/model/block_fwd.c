@@ -10,19 +10,6 @@ static struct nt_kv_layer kv_layer(const struct nt_model *m, const struct nt_kv_
                                 .format = m->backend->kv_format};
 }
 
-static nt_status norm(struct nt_model *m, struct nt_step *s, const float *w, int32_t n_tok) {
-    const struct nt_rmsnorm_args args = {.x = s->x,
-                                         .delta = s->pending ? m->acts.delta : NULL,
-                                         .w = w,
-                                         .y = m->acts.h,
-                                         .eps = m->spec.norm_eps,
-                                         .n_rows = n_tok,
-                                         .d_model = m->spec.d_model,
-                                         .ldy = m->spec.d_model};
-    s->pending = false;
-    return m->backend->ops.rmsnorm(m->backend, &args);
-}
-
 static nt_status product(struct nt_model *m, const nt_bf16 *x, const struct nt_packed *w, const float *bias, void *y,
                          int64_t ldy, int32_t n_tok, enum nt_gemm_out out) {
     const struct nt_gemm_args args = {
@@ -30,15 +17,14 @@ static nt_status product(struct nt_model *m, const nt_bf16 *x, const struct nt_p
     return m->backend->ops.gemm(m->backend, &args);
 }
 
-/* The end of a branch: x += w h, or with tp > 1 delta = sum over ranks of w h. */
+/* The end of a branch: x += w h, or with tp > 1 the sum over ranks of w h is left to the next norm. */
 static nt_status branch_out(struct nt_model *m, struct nt_step *s, const nt_bf16 *h, const struct nt_packed *w,
-                            const float *bias, int32_t n_tok) {
+                            const float *bias, int32_t n_tok, bool block_norm) {
     const int64_t d_model = m->spec.d_model;
     if (m->shard.size == 1) return product(m, h, w, bias, s->x, d_model, n_tok, NT_GEMM_ADD_F32);
     float *partial = nt_model_partial(m, m->acts.delta, n_tok * d_model);
     NT_TRY(product(m, h, w, bias, partial, d_model, n_tok, NT_GEMM_STORE_F32));
-    s->pending = true;
-    return nt_model_allreduce(m, partial, m->acts.delta, n_tok * d_model);
+    return nt_model_branch_sum(m, s, partial, n_tok, block_norm);
 }
 
 /* After the last layer's attention only rows with wanted logits matter: they move to the front. Row results do not
@@ -67,7 +53,7 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
     const struct nt_ops *ops = &m->backend->ops;
     const struct nt_kv_layer kv = kv_layer(m, s->kv, layer);
 
-    NT_TRY(norm(m, s, l->attn_norm, b->n_tok));
+    NT_TRY(nt_model_norm(m, s, l->attn_norm, b->n_tok));
     NT_TRY(product(m, a->h, &l->qkv, l->qkv_bias, a->qkv, l->qkv.n, b->n_tok, NT_GEMM_STORE_F32));
     NT_TRY(ops->rope_kv(m->backend, &(struct nt_rope_kv_args){.qkv = a->qkv,
                                                               .q = a->q,
@@ -100,10 +86,10 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
                                                                .max_q = s->max_q,
                                                                .max_pos = s->max_pos}));
     if (last) NT_TRY(keep_out_rows(m, s));
-    NT_TRY(branch_out(m, s, last ? a->heads_out : a->heads, &l->o, l->o_bias, n_tok));
+    NT_TRY(branch_out(m, s, last ? a->heads_out : a->heads, &l->o, l->o_bias, n_tok, true));
 
-    NT_TRY(norm(m, s, l->mlp_norm, n_tok));
+    NT_TRY(nt_model_norm(m, s, l->mlp_norm, n_tok));
     NT_TRY(product(m, a->h, &l->gate_up, l->gate_up_bias, a->mlp, shard->ff_pad, n_tok,
                    spec->act == NT_ACT_SILU ? NT_GEMM_SWIGLU_BF16 : NT_GEMM_GEGLU_BF16));
-    return branch_out(m, s, a->mlp, &l->down, l->down_bias, n_tok);
+    return branch_out(m, s, a->mlp, &l->down, l->down_bias, n_tok, !last);
 }

@@ -156,9 +156,9 @@ nt_status nt_model_open(struct nt_model **out, const char *path, struct nt_world
 void nt_model_close(struct nt_model *m) {
     if (!m) return;
     nt_step_graphs_drop(m);
+    if (m->peers) (void)m->backend->memory->wait(m->backend);
+    nt_peer_sum_close(m->peers);
     if (m->device_comm) {
-        if (m->peers) (void)m->backend->memory->wait(m->backend);
-        nt_peer_sum_close(m->peers);
         m->backend->watch = NULL;
         nt_device_comm_close(m->device_comm);
     }

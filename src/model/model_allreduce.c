@@ -1,4 +1,5 @@
-/* The sum of a branch over the tensor-parallel ranks: peers' memory, NCCL, host memory, or MPI. */
+/* The sum of a branch over the tensor-parallel ranks: peers' memory, NCCL, host memory, or MPI; and the norm that takes
+ * it up. */
 #include "model_state.h"
 #include <stdlib.h>
 
@@ -25,4 +26,26 @@ nt_status nt_model_allreduce(struct nt_model *m, const float *partial, float *ou
     if (nt_backend_is_host(m->backend)) return nt_comm_allreduce_f32(m->world->tp, out, n);
     if (m->device_comm) return nt_device_allreduce_f32(m->device_comm, out, n);
     return through_host(m, out, n);
+}
+
+nt_status nt_model_branch_sum(struct nt_model *m, struct nt_step *s, const float *partial, int32_t n_tok,
+                              bool block_norm) {
+    s->apart = block_norm && partial != m->acts.delta && nt_peer_sum_fuses(m->peers, m->spec.d_model);
+    s->pending = !s->apart;
+    if (s->apart) return NT_OK;
+    return nt_model_allreduce(m, partial, m->acts.delta, (int64_t)n_tok * m->spec.d_model);
+}
+
+nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const float *w, int32_t n_tok) {
+    const struct nt_rmsnorm_args args = {.x = s->x,
+                                         .delta = s->pending ? m->acts.delta : NULL,
+                                         .w = w,
+                                         .y = m->acts.h,
+                                         .eps = m->spec.norm_eps,
+                                         .n_rows = n_tok,
+                                         .d_model = m->spec.d_model,
+                                         .ldy = m->spec.d_model};
+    const bool apart = s->apart;
+    s->pending = s->apart = false;
+    return apart ? nt_peer_sum_norm(m->peers, &args) : m->backend->ops.rmsnorm(m->backend, &args);
 }

@@ -32,6 +32,7 @@ nt_status nt_model_open_shape(struct nt_model **out, const struct nt_spec *spec,
     for (int i = 0; i < NT_MAX_D_HEAD / 2; i++) m->rope_freqs[i] = 1; /* divisors */
     nt_status st = nt_shard_plan(spec, w->tp_rank, w->tp_size, &m->shard);
     if (st == NT_OK) st = bind_weights(m);
+    if (st == NT_OK) st = nt_peer_sum_open_shape(be, w, &m->peers);
     if (st != NT_OK) {
         nt_model_close(m);
         return nt_trail_at(st, __FILE__, __LINE__);

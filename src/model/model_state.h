@@ -3,8 +3,9 @@
  * One forward is: embed, n_layer times nt_block_forward, norm and head. The step carries what all layers of one forward
  * share. Buffers lie in the caller's job arena (nt_model_layout) and are reused by every forward; weights lie in
  * memory that the ranks of a node may share, read-only once open has returned.
- * Invariant: with tp > 1 a branch's all-reduced output waits in delta until the next norm adds it to x (pending);
- * with tp = 1 the products add to x themselves. Single threaded, see model.h. Errors: model.h. */
+ * Invariant: with tp > 1 a branch's all-reduced output waits in delta until the next norm adds it to x (pending), or,
+ * where the peers' memory is read, its parts wait for the norm that sums them (apart); with tp = 1 the products add to
+ * x themselves. Single threaded, see model.h. Errors: model.h. */
 #ifndef NT_MODEL_STATE_H
 #define NT_MODEL_STATE_H
 
@@ -63,6 +64,7 @@ struct nt_step {
     const struct nt_kv_pool *kv;
     float *x;     /* acts.x, and acts.x_out from the last layer's attention on */
     bool pending; /* delta holds a branch output not yet in x */
+    bool apart;   /* and it does not: the ranks' parts of it lie where they wrote them, for the norm to sum */
 };
 
 /* Columns of a row of logits: rows start on cache lines. */
@@ -75,6 +77,12 @@ NT_MUST nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_
 float *nt_model_partial(struct nt_model *m, float *out, int64_t n);
 /* out [n] in the backend's memory = sum over the tensor-parallel ranks of `partial`, as nt_model_partial gave it. */
 NT_MUST nt_status nt_model_allreduce(struct nt_model *m, const float *partial, float *out, int64_t n);
+/* The same for a branch's output of n_tok rows, which the next norm adds to x: at once, or by that norm where it is
+ * nt_model_norm. */
+NT_MUST nt_status nt_model_branch_sum(struct nt_model *m, struct nt_step *s, const float *partial, int32_t n_tok,
+                                      bool block_norm);
+/* acts.h [n_tok, d_model] = norm of x after what is pending was added to it. */
+NT_MUST nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const float *w, int32_t n_tok);
 /* Layout and filling of the step inputs (model_inputs.c). */
 NT_MUST nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem);
 /* n_pad: sequences the step is padded to (a decode step on a device), 0: none. */

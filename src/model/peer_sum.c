@@ -1,12 +1,7 @@
 #include "peer_sum.h"
 
-#ifdef NT_HAVE_CUDA
 #include "allreduce_p2p_cuda.h"
-#include "cuda_backend.h"
-#include "gpu_api.h"
-#include "log.h"
 #include <stdlib.h>
-#include <string.h>
 
 enum { PLACES = 3, FIRST_PLACE = PLACES - 1 };
 
@@ -21,9 +16,26 @@ struct nt_peer_sum {
     struct nt_backend *be;
     int32_t rank, size;
     char *block[NT_P2P_RANKS]; /* of every rank, as this one sees it */
-    int32_t n_mapped;
-    int32_t call; /* in the step */
+    bool mapped[NT_P2P_RANKS]; /* and to be unmapped */
+    int32_t call;              /* in the step */
 };
+
+static nt_status make(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out) {
+    struct nt_peer_sum *p = *out = calloc(1, sizeof *p);
+    if (!p) return NT_FAIL(NT_E_NOMEM, "no memory for the sums over peers");
+    p->be = be;
+    p->rank = w->tp_rank;
+    p->size = w->tp_size;
+    return NT_OK;
+}
+
+/* ---- blocks of memory and their exchange ---- */
+
+#ifdef NT_HAVE_CUDA
+#include "cuda_backend.h"
+#include "gpu_api.h"
+#include "log.h"
+#include <string.h>
 
 struct offer {
     CUipcMemHandle handle;
@@ -55,7 +67,7 @@ static bool map_peers(struct nt_peer_sum *p, const struct offer *all) {
         if (r == p->rank) continue;
         if (d->cuIpcOpenMemHandle(&at, all[r].handle, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS) != CUDA_SUCCESS) return false;
         p->block[r] = (char *)(uintptr_t)at;
-        p->n_mapped++;
+        p->mapped[r] = true;
     }
     return true;
 }
@@ -74,11 +86,8 @@ static nt_status exchange(struct nt_peer_sum *p, const struct nt_world *w, bool 
 nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out) {
     *out = NULL;
     if (w->tp_size != 2) return NT_OK;
-    struct nt_peer_sum *p = calloc(1, sizeof *p);
-    NT_TRY(nt_comm_agree(w->tp, p ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the sums over peers")));
-    p->be = be;
-    p->rank = w->tp_rank;
-    p->size = w->tp_size;
+    struct nt_peer_sum *p = NULL;
+    NT_TRY(nt_comm_agree(w->tp, make(be, w, &p)));
     bool everywhere = false;
     const nt_status st = exchange(p, w, &everywhere);
     if (st != NT_OK || !everywhere) {
@@ -90,14 +99,49 @@ nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, stru
     return NT_OK;
 }
 
+static void unmap(struct nt_peer_sum *p) {
+    for (int32_t r = 0; r < p->size; r++)
+        if (p->mapped[r]) (void)p->be->cuda->driver->cuIpcCloseMemHandle((CUdeviceptr)(uintptr_t)p->block[r]);
+}
+
+#else /* a build without CUDA has no device whose sums these could be */
+
+nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out) {
+    (void)be;
+    (void)w;
+    *out = NULL;
+    return NT_OK;
+}
+
+static void unmap(struct nt_peer_sum *p) {
+    (void)p;
+}
+#endif
+
+nt_status nt_peer_sum_open_shape(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out) {
+    struct nt_peer_sum *p = NULL;
+    void *block = NULL;
+    *out = NULL;
+    if (w->tp_size != 2 || !be->peer_ops) return NT_OK;
+    nt_status st = make(be, w, &p);
+    if (st == NT_OK) st = be->memory->take(be, BLOCK_BYTES, "sums over peers", &block);
+    if (st != NT_OK) {
+        nt_peer_sum_close(p);
+        return st;
+    }
+    for (int32_t r = 0; r < p->size; r++) p->block[r] = block;
+    *out = p;
+    return NT_OK;
+}
+
 void nt_peer_sum_close(struct nt_peer_sum *p) {
     if (!p) return;
-    for (int32_t r = 0; r < p->size; r++)
-        if (r != p->rank && p->block[r])
-            (void)p->be->cuda->driver->cuIpcCloseMemHandle((CUdeviceptr)(uintptr_t)p->block[r]);
+    unmap(p);
     p->be->memory->give(p->be, p->block[p->rank], BLOCK_BYTES);
     free(p);
 }
+
+/* ---- sums ---- */
 
 void nt_peer_sum_step(struct nt_peer_sum *p) {
     if (p) p->call = 0;
@@ -112,43 +156,28 @@ float *nt_peer_sum_place(struct nt_peer_sum *p, int64_t n) {
     return (float *)(void *)(p->block[p->rank] + place_of(p));
 }
 
-nt_status nt_peer_sum_run(struct nt_peer_sum *p, float *out, int64_t n) {
-    struct nt_allreduce_p2p_args args = {
-        .group = {.rank = p->rank, .size = p->size},
-          .out = out, .count = n
-    };
+/* The group of the next call. */
+static struct nt_p2p_group next_group(struct nt_peer_sum *p) {
+    struct nt_p2p_group g = {.rank = p->rank, .size = p->size};
     for (int32_t r = 0; r < p->size; r++) {
-        args.group.from[r] = (const float *)(void *)(p->block[r] + place_of(p));
-        args.group.flags[r] = (uint32_t *)(void *)(p->block[r] + FLAGS_AT);
+        g.from[r] = (const float *)(void *)(p->block[r] + place_of(p));
+        g.flags[r] = (uint32_t *)(void *)(p->block[r] + FLAGS_AT);
     }
-    args.group.epoch = (uint32_t *)(void *)(p->block[p->rank] + EPOCH_AT);
+    g.epoch = (uint32_t *)(void *)(p->block[p->rank] + EPOCH_AT);
     p->call++;
-    return nt_allreduce_p2p_cuda(p->be, &args);
+    return g;
 }
 
-#else /* a build without CUDA has no device whose sums these could be */
-
-nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out) {
-    (void)be;
-    (void)w;
-    *out = NULL;
-    return NT_OK;
-}
-void nt_peer_sum_close(struct nt_peer_sum *p) {
-    (void)p;
-}
-void nt_peer_sum_step(struct nt_peer_sum *p) {
-    (void)p;
-}
-float *nt_peer_sum_place(struct nt_peer_sum *p, int64_t n) {
-    (void)p;
-    (void)n;
-    return NULL;
-}
 nt_status nt_peer_sum_run(struct nt_peer_sum *p, float *out, int64_t n) {
-    (void)p;
-    (void)out;
-    (void)n;
-    return NT_FAIL(NT_E_INTERNAL, "a sum over peers in a build without CUDA");
+    const struct nt_allreduce_p2p_args args = {.group = next_group(p), .out = out, .count = n};
+    return p->be->peer_ops->sum(p->be, &args);
 }
-#endif
+
+bool nt_peer_sum_fuses(const struct nt_peer_sum *p, int32_t d_model) {
+    return p && nt_allreduce_norm_p2p_takes(d_model);
+}
+
+nt_status nt_peer_sum_norm(struct nt_peer_sum *p, const struct nt_rmsnorm_args *norm) {
+    const struct nt_allreduce_norm_p2p_args args = {.group = next_group(p), .norm = *norm};
+    return p->be->peer_ops->norm(p->be, &args);
+}

@@ -2,11 +2,12 @@
  *
  * Each rank gives the others a block of its device memory (CUDA IPC): three places for partial sums and the flags of
  * the protocol (kernels/allreduce_p2p_cuda.h). Partial sums are written into the place that nt_peer_sum_place names;
- * the kernel adds all ranks' in rank order. Used beside NCCL only where that changes no bit: for two ranks, whose sums
- * have one order, and sizes NCCL is slower for. The first sum of a step has the third place for its own and the others
- * alternate, so that two steps, whose number of sums is odd, never use a place twice in a row.
- * Ownership: nt_peer_sum_close unmaps and frees; after the stream has come to rest. Threading: the main thread.
- * Errors: open leaves *out NULL where the ranks cannot see each other's memory (nobody uses it then). */
+ * the kernel adds all ranks' in rank order, and where a norm follows goes on with it. Used beside NCCL only where that
+ * changes no bit: for two ranks, whose sums have one order, and sizes NCCL is slower for. The first sum of a step has
+ * the third place for its own and the others alternate, so that two steps, whose number of sums is odd, never use a
+ * place twice in a row. Ownership: nt_peer_sum_close unmaps and frees; after the stream has come to rest. Threading:
+ * the main thread. Errors: open leaves *out NULL where the ranks cannot see each other's memory (nobody uses it then).
+ */
 #ifndef NT_PEER_SUM_H
 #define NT_PEER_SUM_H
 
@@ -17,11 +18,17 @@ struct nt_peer_sum;
 
 /* Collective over the tensor-parallel communicator. */
 NT_MUST nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out);
+/* Those a job on two GPUs of a node would have, with places that only a backend that counts can use. */
+NT_MUST nt_status nt_peer_sum_open_shape(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out);
 void nt_peer_sum_close(struct nt_peer_sum *p); /* accepts NULL */
 void nt_peer_sum_step(struct nt_peer_sum *p);  /* the next sum is the first of a step; accepts NULL */
 /* Where the next partial sum of n floats is to be written; NULL: it is not one for this way. */
 float *nt_peer_sum_place(struct nt_peer_sum *p, int64_t n);
 /* out [n] = sum over ranks of what was written to the place. */
 NT_MUST nt_status nt_peer_sum_run(struct nt_peer_sum *p, float *out, int64_t n);
+/* May the sum and a norm over all of its rows be one launch? Accepts NULL. */
+bool nt_peer_sum_fuses(const struct nt_peer_sum *p, int32_t d_model);
+/* rmsnorm with that sum, [norm->n_rows, d_model], as its delta: the bits of both calls, and nothing else keeps it. */
+NT_MUST nt_status nt_peer_sum_norm(struct nt_peer_sum *p, const struct nt_rmsnorm_args *norm);
 
 #endif

@@ -56,11 +56,17 @@ NT_EMU=devices=1 expect_rc 0 mpi 2 "$NOCTURNE" doctor > /dev/null # two ranks, o
 for how in peers nccl host; do
     [ $how = host ] && export NOCTURNE_NCCL=$EMU/absent.so
     [ $how = peers ] && peer=1 || peer=0
-    NT_EMU=$NT_EMU,peer=$peer expect_rc 0 ranks 2 tp2-$how --device cuda --tp 2
+    NT_EMU=$NT_EMU,peer=$peer,count=$PWD/launches-$how.%p expect_rc 0 ranks 2 tp2-$how --device cuda --tp 2
     [ $how = peers ] && check "sums over peers are said" grep -q 'sums up to 256 KiB' out
     check "tp 2 over $how changes greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl tp2-$how/results.jsonl in.jsonl
 done
 cmp tp2-peers/results.jsonl tp2-nccl/results.jsonl || fail "sums over peers and over NCCL differ"
+# launches HOW KERNEL: of all ranks
+launches() { cat launches-"$1".* | grep "\"kernel\": *\"$2\"" | grep -oE '"launches": *[0-9]+' | awk '{ n += $NF } END { print n + 0 }'; }
+fused=$(launches peers nt_allreduce_norm_p2p) apart=$(launches nccl nt_rmsnorm_warp)
+check "sums and norms of $apart launches over NCCL, $fused fused ones over peers" test "$fused" -gt $((apart / 2))
+check "a norm that was fused ran alone too" test $((fused + $(launches peers nt_rmsnorm_warp))) -eq "$apart"
+check "NCCL's sums are not the peers'" test "$(launches nccl nt_allreduce_norm_p2p)" -eq 0
 check "the slow way is said" grep -q 'go through host memory' out
 export NOCTURNE_NCCL=$EMU/libnccl_emu.so
 NT_EMU=devices=1 expect_rc 78 ranks 2 crowded --device cuda

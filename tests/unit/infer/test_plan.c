@@ -128,6 +128,7 @@ static void test_work_per_token(void **state) {
 
 /* Per layer: two norms, four products, rope, attention in two kernels; two all-reduces with tp. Whole rows are sampled
  * by one op of two kernels, shards by two. */
+enum { UNFUSED = 1 }; /* branches before a norm that is not the blocks' */
 static void test_launches(void **state) {
     (void)state;
     for (int32_t tp = 1; tp <= 2; tp++) {
@@ -144,6 +145,15 @@ static void test_launches(void **state) {
         assert_int_equal(p.prefill.row[NT_PLAN_DECODE_ATTENTION].cost.launches, 2 * 32);
         assert_true(p.prefill.row[NT_PLAN_DECODE_ATTENTION].cost.flops == 0);
     }
+    /* Two GPUs sum up to 256 KiB from each other's memory, and the norm behind a branch does it in its own launch. */
+    for (int32_t rows = 16; rows <= 17; rows++) {
+        const struct nt_plan p = plan(L8B, "h100", BF16, 2, 1000, 1000, rows);
+        assert_int_equal(p.decode.row[NT_PLAN_ALLREDUCE].cost.launches, rows == 16 ? 1 + UNFUSED : 65);
+        assert_int_equal(p.decode.row[NT_OP_rmsnorm].cost.launches, 2 * 32 + 1);
+        assert_true(p.decode.row[NT_PLAN_ALLREDUCE].cost.read_bytes == 65 * rows * 4096 * 2.0);
+    }
+    const struct nt_plan four = plan(L8B, "h100", BF16, 4, 1000, 1000, 16);
+    assert_int_equal(four.decode.row[NT_PLAN_ALLREDUCE].cost.launches, 65);
 }
 
 /* Decode rates per GPU, bf16, context 1024, H100 (published roofline table). */
