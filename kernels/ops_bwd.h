@@ -30,7 +30,9 @@ struct nt_gemm_dgrad_args {
 };
 
 /* dw[i, j] += alpha * sum_t a[t, i] b[t, j]: the gradient of weights. Tokens ascend; the sum over t is complete before
- * it is scaled and added. m is often small (the rank of an adapter). Tolerance 1e-6. */
+ * it is scaled and added. m is often small (the rank of an adapter). b_run: 0, or a multiple of NT_PANEL / 2, and
+ * column j of b is column j / b_run * 2 b_run + j % b_run of the memory (gate or up of a fused pair). Tolerance 1e-6.
+ */
 struct nt_gemm_wgrad_args {
     const nt_bf16 *a; // [n_tok, m]
     const nt_bf16 *b; // [n_tok, n]
@@ -38,7 +40,7 @@ struct nt_gemm_wgrad_args {
     float *dw; // [m, n]
     int64_t lddw;
     float alpha;
-    int32_t n_tok, m, n;
+    int32_t n_tok, m, n, b_run;
 };
 
 /* y = x w / rms(x) backward: g = dy w, s = rsqrt(mean(x^2) + eps); dx += s (g - x s^2 mean(g x)); dx16 = bf16(dx);
