@@ -136,16 +136,15 @@ struct nt_scatter_args {
     int32_t n_rows, n_to;
 };
 
-/* y = x keep / (1 - p): keep(t, c) when nt_unit_float of word c & 3 of nt_philox(seed, stream, (row0 + t) *
- * ceil(n_col/4)
- * + c / 4) is >= p. x and y bf16 (y may be x), or with add: f32 y += f32 x keep / (1 - p), the same mask (the
- * backward). (Hinton et al. 2012.) Exact but for the rounding. */
+/* y = x keep / (1 - p): keep(t, c) when nt_unit_float of word c & 3 of nt_philox(seed, stream[t], c / 4) is >= p; the
+ * stream names the row wherever it lies in a batch. x and y bf16 (y may be x), or with add: f32 y += f32 x keep / (1 -
+ * p), the same mask (the backward). (Hinton et al. 2012.) Exact but for the rounding. */
 struct nt_dropout_args {
     const void *x; // [n_row, n_col] bf16, f32 with add
     void *y;       // [n_row, n_col]
     int64_t ldx, ldy;
-    uint64_t seed, stream;
-    int64_t row0;
+    uint64_t seed;
+    const uint64_t *stream; // [n_row]
     float p;
     int32_t n_row, n_col;
     bool add;
