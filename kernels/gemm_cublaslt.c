@@ -1,6 +1,7 @@
 #include "gemm_cublaslt.h"
 
 #include "gpu_api.h"
+#include "log.h"
 #include <stdlib.h>
 
 enum { MAX_KINDS = 64, N_WANTED = 16 };
@@ -17,6 +18,7 @@ struct nt_cublaslt {
     struct nt_gpu_blaslt api;
     void *handle;
     int32_t min_rows;
+    int64_t n_products; /* so far, captured ones counted once */
     int n_kinds;
     struct kind kinds[MAX_KINDS];
 };
@@ -152,11 +154,12 @@ bool nt_cublaslt_takes(const struct nt_backend *be, const struct nt_gemm_args *a
 
 static nt_status multiply(struct nt_backend *be, const struct nt_gemm_args *args, const struct problem *p,
                           const struct kind *kind) {
-    const struct nt_cublaslt *blas = be->cuda->blas;
+    struct nt_cublaslt *blas = be->cuda->blas;
     const float alpha = 1, beta = args->out == NT_GEMM_ADD_F32 ? 1 : 0;
     NT_TRY(BLAS(blas, cublasLtMatmul(blas->handle, p->desc, &alpha, args->w->data, p->a, args->x, p->b, &beta, args->y,
                                      p->d, args->y, p->d, &kind->algo, be->cuda->workspace, NT_CUDA_WORKSPACE_BYTES,
                                      be->cuda->stream)));
+    blas->n_products++;
     return NT_OK;
 }
 
@@ -192,6 +195,8 @@ nt_status nt_cublaslt_enable(struct nt_backend *be, int32_t min_rows) {
 
 void nt_cublaslt_close(struct nt_cublaslt *blas) {
     if (!blas) return;
+    nt_info("cuda", "cuBLASLt computed %lld products (those of captured steps counted once)",
+            (long long)blas->n_products);
     (void)blas->api.cublasLtDestroy(blas->handle);
     free(blas);
 }

@@ -6,7 +6,8 @@
  * scheme each output is one chain over k inside one tile, whatever its row. So rows do not depend on their neighbours
  * or on n_tok as long as every call of a weight goes the same way. Between this and our own kernel the bits differ:
  * with min_rows above 1 the result of a token depends on whether its step had that many rows, which is why nothing
- * enables the library by itself.
+ * enables the library by itself (run.gemm_library). With 1 the choice is no longer the batch's, and what is left is
+ * the library's word: its documentation promises the same bits for the same shape only.
  * Workspace is the backend's. Lifetime: closed with the backend. Threading: as the backend.
  * Errors: NT_E_UNSUPPORTED when the library is absent or has no such algorithm; NT_E_SYSTEM with its text otherwise. */
 #ifndef NT_GEMM_CUBLASLT_H

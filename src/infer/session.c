@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "cuda_backend.h"
+#include "gemm_cublaslt.h"
 #include "log.h"
 
 #include <stdlib.h>
@@ -29,13 +30,30 @@ nt_status nt_device_choose(const struct nt_config *c, const struct nt_world *w, 
     return NT_OK;
 }
 
+static bool wants_library(const struct nt_config *c) {
+    return strcmp(c->run_gemm_library, "cublaslt") == 0;
+}
+
+static nt_status open_library(const struct nt_config *c, struct nt_backend *be) {
+    struct nt_error why;
+    nt_status st = nt_cublaslt_enable(be, (int32_t)c->run_gemm_library_rows);
+    if (st == NT_OK) {
+        nt_info("device", "products of at least %lld rows go to cuBLASLt %zu: bits depend on the batch",
+                (long long)c->run_gemm_library_rows, nt_cublaslt_version(be));
+        return NT_OK;
+    }
+    nt_error_take(&why); /* closing must not replace it */
+    nt_backend_close(be);
+    return NT_FAIL(st, "run.gemm_library = cublaslt cannot be had: %s; without it: run.gemm_library = own", why.text);
+}
+
 static nt_status open_cuda(const struct nt_config *c, const struct nt_world *w, struct nt_pool *pool,
                            struct nt_backend *be) {
     int32_t device = 0;
     NT_TRY(nt_cuda_pick_device(w->node_rank, w->node_size, &device));
     NT_TRY(nt_backend_open_cuda(be, device, pool));
     if (strcmp(c->generate_kv_cache_dtype, "int8") == 0) be->kv_format = NT_KV_ROWS_INT8;
-    return NT_OK;
+    return wants_library(c) ? open_library(c, be) : NT_OK;
 }
 
 nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, enum nt_device device,
@@ -45,6 +63,10 @@ nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_worl
     if (device == NT_DEVICE_CPU && strcmp(c->generate_kv_cache_dtype, "int8") == 0)
         return NT_FAIL(NT_E_UNSUPPORTED,
                        "generate.kv_cache_dtype = int8 needs a GPU (run.device = cuda); the CPU's cache is bf16");
+    if (device == NT_DEVICE_CPU && wants_library(c))
+        return NT_FAIL(
+            NT_E_UNSUPPORTED,
+            "run.gemm_library = cublaslt needs a GPU (run.device = cuda); the CPU has its own products only");
     NT_TRY(nt_pool_new(pool, (int)c->run_threads, c->run_pin, w->node_rank, w->node_size));
     const nt_status st = device == NT_DEVICE_CUDA ? open_cuda(c, w, *pool, be) : nt_backend_open_cpu(be, isa, *pool);
     if (st == NT_OK) be->int4 = strcmp(c->model_weight_dtype, "int4") == 0;

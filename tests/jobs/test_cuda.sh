@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # generate and score on the emulated GPU: the CPU's greedy answers, the same bytes for any batch, rank count and restart,
-# sums over NCCL's stand-in or through host memory, an int8 cache, and what is said where there is no GPU.
+# sums over NCCL's stand-in or through host memory, an int8 cache, products by cuBLASLt's stand-in, and what is said where
+# there is no GPU.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/generate.sh"
 cd "$WORK" || exit 1
 EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
-unset NOCTURNE_CUDA_DRIVER NOCTURNE_NCCL NT_EMU
+unset NOCTURNE_CUDA_DRIVER NOCTURNE_NCCL NOCTURNE_CUBLASLT NT_EMU
 
 tiny model --family smollm2 --layers 2
 MODEL=model INPUT=in.jsonl
@@ -84,6 +85,29 @@ same int4 int4-1
 expect_rc 0 generate int4-cpu --device cpu --weight-dtype int4 --isa portable
 check "4-bit greedy answers differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" int4-cpu/results.jsonl int4/results.jsonl in.jsonl
 cmp -s int4/results.jsonl base/results.jsonl && fail "4-bit weights changed nothing: they were not used"
+
+# ---- large products by cuBLASLt's stand-in: used, for the rows it is asked for, with the same greedy answers
+expect_rc 69 generate blas-cpu --device cpu --set run.gemm_library=cublaslt
+check "the library on the CPU is refused" grep -q 'gemm_library = cublaslt needs a GPU' out
+expect_rc 69 generate blas-none --device cuda --set run.gemm_library=cublaslt
+check "the missing library is named" grep -q 'gemm_library = cublaslt cannot be had: no cuBLASLt.*gemm_library = own' out
+export NOCTURNE_CUBLASLT=$EMU/libcublasLt_emu.so
+blas() { local rows=$1; shift; generate "$@" --device cuda --set run.gemm_library=cublaslt --set run.gemm_library_rows="$rows"; }
+products() { grep -oE 'cuBLASLt computed [0-9]+ products' out | grep -oE '[0-9]+'; }
+expect_rc 0 blas 100000 blas-never
+check "$(products) products of 100000 rows" test "$(products)" -eq 0
+same base blas-never
+expect_rc 0 blas 16 blas16
+few=$(products)
+check "no product of 16 rows" test "$few" -gt 0
+check "the library changes greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl blas16/results.jsonl in.jsonl
+expect_rc 0 blas 1 blas1
+check "$(products) products of any row count, $few of 16 and more" test "$(products)" -gt "$few"
+expect_rc 0 blas 1 blas1-batch1 --max-num-seqs 1
+same blas1 blas1-batch1
+expect_rc 0 mpi 2 "$NOCTURNE" generate $(run_flags) --threads 1 --output blas-tp2 --device cuda --tp 2 --set run.gemm_library=cublaslt --set run.gemm_library_rows=16
+check "tp 2 with the library changes greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl blas-tp2/results.jsonl in.jsonl
+unset NOCTURNE_CUBLASLT
 
 # ---- killed, then resumed
 for wait in 0.9 1.6 2.4; do
