@@ -14,8 +14,9 @@ declare -A may_include=(
     [src/corpus]="src/core src/io src/text"
     [src/model]="src/core src/io src/comm kernels"
     [src/infer]="src/core src/io src/comm src/text kernels src/corpus src/model"
-    [src/cmd]="src/core src/io src/comm src/text kernels src/corpus src/model src/infer"
-    [src]="src/core src/io src/comm src/text kernels src/corpus src/model src/infer src/cmd"
+    [src/train]="src/core src/io src/comm src/text kernels src/corpus src/model"
+    [src/cmd]="src/core src/io src/comm src/text kernels src/corpus src/model src/infer src/train"
+    [src]="src/core src/io src/comm src/text kernels src/corpus src/model src/infer src/train src/cmd"
 )
 
 # Headers that CMake writes into the build folder.

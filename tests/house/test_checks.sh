@@ -10,7 +10,7 @@ n_cases=0
 # A tree that all checks accept: enough files for the checks to believe in it.
 fresh_tree() {
     rm -rf "${tree:?}"/*
-    mkdir -p "$tree"/src/{core,io,comm,text,corpus,model,infer,cmd} "$tree"/{kernels,tests,tools}
+    mkdir -p "$tree"/src/{core,io,comm,text,corpus,model,infer,train,cmd} "$tree"/{kernels,tests,tools}
     cp "$here"/tools/*.{sh,py} "$tree/tools/"
     cp "$here/.clang-format" "$tree/"
     for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
