@@ -69,7 +69,6 @@ static nt_status call_rmsnorm(struct nt_cuda_call *c) {
 static nt_status call_gemm(struct nt_cuda_call *c, int32_t n, int32_t k, enum nt_gemm_out how, bool int4) {
     const bool gated = how == NT_GEMM_SWIGLU_BF16, f32 = how == NT_GEMM_STORE_F32 || how == NT_GEMM_ADD_F32;
     struct nt_packed w = {.format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS, .n = n, .k = k};
-    w.group = int4 ? NT_INT4_GROUP : 0;
     w.data = in(c, (int64_t)nt_packed_bytes(w.format, n, k), 1);
     struct nt_gemm_args a = {.x = in(c, (int64_t)c->n_tok * k, sizeof(nt_bf16)),
                              .ldx = k,

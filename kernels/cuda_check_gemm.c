@@ -66,8 +66,7 @@ static size_t y_bytes(const struct sweep *s) {
 
 /* The weights as int4, and what they are worth then. */
 static void pack_int4(struct sweep *s) {
-    const struct nt_packed w = {
-        .format = NT_WEIGHT_INT4, .n = s->max_n, .k = s->k, .group = NT_INT4_GROUP, .data = s->packed4};
+    const struct nt_packed w = {.format = NT_WEIGHT_INT4, .n = s->max_n, .k = s->k, .data = s->packed4};
     for (int32_t n = 0; n < s->max_n; n++) nt_pack_row(&w, s->packed4, n, s->w + (int64_t)n * s->k);
     for (int32_t panel = 0; panel < s->max_n / NT_PANEL; panel++) {
         for (int32_t first = 0; first < s->k; first += NT_INT4_GROUP) {
@@ -232,11 +231,8 @@ static nt_status check_blaslt(struct sweep *s, const struct nt_gemm_args *a) {
 
 static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t ldx, enum nt_gemm_out out, bool int4) {
     int64_t before[NT_CUDA_KERNEL_COUNT];
-    const struct nt_packed w = {.format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS,
-                                .n = n,
-                                .k = s->k,
-                                .group = int4 ? NT_INT4_GROUP : 0,
-                                .data = int4 ? s->dw4 : s->dw};
+    const struct nt_packed w = {
+        .format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS, .n = n, .k = s->k, .data = int4 ? s->dw4 : s->dw};
     const struct nt_gemm_args a = {.x = (const nt_bf16 *)(void *)s->dx,
                                    .ldx = ldx,
                                    .w = &w,

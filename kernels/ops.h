@@ -35,8 +35,7 @@ enum nt_weight_format { NT_WEIGHT_BF16, NT_WEIGHT_BF16_ROWS, NT_WEIGHT_INT4, NT_
 
 struct nt_packed {
     enum nt_weight_format format;
-    int32_t n, k;  /* logical: y[n] = sum over k; k is even */
-    int32_t group; /* k elements per scale: NT_INT4_GROUP for INT4, else 0 */
+    int32_t n, k; /* logical: y[n] = sum over k; k is even */
     const void *data;
 };
 

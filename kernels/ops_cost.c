@@ -53,10 +53,8 @@ struct nt_cost nt_op_cost_rmsnorm(const struct nt_rmsnorm_args *a) {
                             .launches = 1};
 }
 
-double nt_packed_cost_bytes(const struct nt_packed *w) {
-    if (w->group == 0) return (double)nt_packed_bytes(w->format, w->n, w->k);
-    const double groups = (w->k + w->group - 1) / w->group;
-    return (double)w->n * w->k / 2 + w->n * groups * BF16; /* 4 bits each, one bf16 scale per group */
+static double packed_bytes(const struct nt_packed *w) {
+    return (double)nt_packed_bytes(w->format, w->n, w->k);
 }
 
 /* 2 n_tok n k (performance tables: 2 N per token). Weights once, activations in and out once; a gated epilogue writes
@@ -65,7 +63,7 @@ struct nt_cost nt_op_cost_gemm(const struct nt_gemm_args *a) {
     const bool gated = a->out == NT_GEMM_SWIGLU_BF16 || a->out == NT_GEMM_GEGLU_BF16;
     const bool f32 = a->out == NT_GEMM_STORE_F32 || a->out == NT_GEMM_ADD_F32;
     const double n_tok = a->n_tok, n = a->w->n, k = a->w->k;
-    const double stored = nt_packed_cost_bytes(a->w) + (a->bias ? n * F32 : 0);
+    const double stored = packed_bytes(a->w) + (a->bias ? n * F32 : 0);
     const double out = n_tok * (gated ? n / 2 : n) * (f32 ? F32 : BF16);
     return (struct nt_cost){.flops = 2 * n_tok * n * k,
                             .read_bytes = stored + n_tok * k * BF16 + (a->out == NT_GEMM_ADD_F32 ? out : 0),
@@ -196,7 +194,7 @@ struct nt_cost nt_op_cost_logit_sample(const struct nt_logit_sample_args *a) {
 
 /* The product of gemm, 15 more per logit for a draw; pairs out. */
 struct nt_cost nt_op_cost_head_argmax(const struct nt_head_argmax_args *a) {
-    const double n_row = a->n_row, stored = nt_packed_cost_bytes(a->w);
+    const double n_row = a->n_row, stored = packed_bytes(a->w);
     return (struct nt_cost){.flops = n_row * a->w->n * (2.0 * a->w->k + (a->inv_temp ? 15 : 1)),
                             .read_bytes = stored + n_row * a->w->k * BF16,
                             .write_bytes = n_row * (F32 + I32),

@@ -41,8 +41,6 @@ struct nt_attention_cost {
 };
 struct nt_attention_cost nt_attention_cost(const struct nt_attention_args *args);
 
-/* Bytes of a packed matrix as gemm reads it, group scales included. */
-double nt_packed_cost_bytes(const struct nt_packed *w);
 /* Bytes of one position in the cache of one layer, keys and values of all its heads. */
 double nt_kv_position_bytes(const struct nt_kv_layer *kv);
 

@@ -1,5 +1,6 @@
 /* nocturne plan: what a generate job would reach on GPUs that need not be there, from a ledger of the real forward. */
 #include "cmd.h"
+#include "model.h"
 #include "plan.h"
 #include "spec_shape.h"
 
@@ -81,7 +82,8 @@ static nt_status try_all(struct report *r) {
     const struct nt_plan_precision *rows = nt_plan_precisions(&n);
     r->best = -1;
     for (int32_t i = 0; i < n; i++) {
-        if (!all && strcmp(c->plan_precision, rows[i].name) != 0) continue;
+        if (all ? rows[i].int4 && !nt_model_takes_int4(&r->spec) : strcmp(c->plan_precision, rows[i].name) != 0)
+            continue;
         if (c->plan_tp > 0) NT_TRY(try_option(r, &rows[i], (int32_t)c->plan_tp));
         for (int32_t tp = 1; c->plan_tp == 0 && tp <= MAX_TP_TRIED; tp *= 2)
             if (can_divide(r, tp)) NT_TRY(try_option(r, &rows[i], tp));

@@ -34,7 +34,7 @@ static int32_t longest(const struct nt_cuda_bench_sizes *s) {
 
 static nt_status rig_open(struct rig *r, const struct nt_gpu_steps_job *job, struct nt_backend *be) {
     *r = (struct rig){.job = job, .be = be};
-    NT_TRY(nt_model_open_shape(&r->model, job->spec, job->world, be, 0));
+    NT_TRY(nt_model_open_shape(&r->model, job->spec, job->world, be));
     nt_model_limit_len(r->model, longest(job->sizes));
     nt_job_memory_init(&r->memory, be);
     return NT_OK;

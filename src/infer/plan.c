@@ -13,9 +13,9 @@ enum { MAX_SEQS = 65536, MAX_STEP_TOKENS = 16384, PREFILL_TOKENS = 8192, F32 = 4
 /* ---- rows ---- */
 
 static const struct nt_plan_precision precisions[] = {
-    {"bf16",     "bf16 weights, bf16 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS,      0  },
-    {"bf16-kv8", "bf16 weights, int8 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, 0  },
-    {"int4-kv8", "int4 weights (group 128), int8 cache", NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, 128},
+    {"bf16",     "bf16 weights, bf16 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS,      false},
+    {"bf16-kv8", "bf16 weights, int8 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, false},
+    {"int4-kv8", "int4 weights (group 128), int8 cache", NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, true },
 };
 
 const struct nt_plan_precision *nt_plan_precisions(int32_t *n) {
@@ -53,7 +53,8 @@ static nt_status rank_open(struct rank *r, const struct nt_plan_job *job) {
     NT_TRY(nt_world_open_counted(&r->world, job->tp, &r->tally));
     NT_TRY(nt_pool_new(&r->pool, 1, false, 0, 1));
     nt_ledger_open(&r->ledger, job->precision->weights, job->precision->kv, (size_t)job->gpu->memory, r->pool);
-    NT_TRY(nt_model_open_shape(&r->model, job->spec, &r->world, &r->ledger.be, job->precision->int4_group));
+    r->ledger.be.int4 = job->precision->int4;
+    NT_TRY(nt_model_open_shape(&r->model, job->spec, &r->world, &r->ledger.be));
     nt_model_limit_len(r->model, job->in + job->out);
     nt_job_memory_init(&r->memory, &r->ledger.be);
     return NT_OK;
@@ -215,7 +216,7 @@ static void plan_memory(const struct rank *r, struct nt_plan *p) {
     const struct nt_plan_job *job = r->job;
     const double page = (double)nt_model_kv_page_bytes(r->model), mean = job->in + job->out / 2.0;
     const int32_t whole = nt_pages_for(job->in + job->out);
-    p->weight_bytes = nt_model_shape_bytes(r->model);
+    p->weight_bytes = (double)nt_model_weight_bytes(r->model);
     p->position_bytes = page / NT_KV_PAGE;
     p->kv_bytes = fmax(0, job->gpu->memory * memory_used - memory_reserve - p->weight_bytes);
     p->seqs = fmin(p->kv_bytes / (mean * p->position_bytes), MAX_SEQS);

@@ -22,7 +22,7 @@ struct nt_plan_precision {
     const char *name, *doc;
     enum nt_weight_format weights;
     enum nt_kv_format kv;
-    int32_t int4_group; /* of the weights of the blocks; 0: weights as they are */
+    bool int4; /* the blocks' matrices */
 };
 /* From the most exact to the smallest. */
 const struct nt_plan_precision *nt_plan_precisions(int32_t *n);

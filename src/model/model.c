@@ -21,7 +21,7 @@ static nt_status open_source(struct nt_model *m, const char *path, struct nt_ten
     NT_TRY(nt_tensor_source_open(path, src));
     NT_TRY(nt_spec_read(*src, &m->spec));
     NT_TRY(nt_spec_bind(*src, &m->spec, bind));
-    if (m->backend->int4 && m->spec.d_head % 16 != 0)
+    if (m->backend->int4 && !nt_model_takes_int4(&m->spec))
         return NT_FAIL(
             NT_E_UNSUPPORTED,
             "%s: heads of %d values; model.weight_dtype = int4 packs 16 rows together and needs a multiple of 16", path,
@@ -45,7 +45,7 @@ static nt_status same_source(const struct nt_model *m, const struct nt_tensor_so
     return nt_comm_agree(m->world->world, st);
 }
 
-static void layout_weights(struct nt_model *m) {
+void nt_model_layout_weights(struct nt_model *m) {
     const enum nt_weight_format head = m->backend->weight_format;
     nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, m->backend->int4 ? NT_WEIGHT_INT4 : head,
                       head);
@@ -54,7 +54,7 @@ static void layout_weights(struct nt_model *m) {
 /* Ranks of other model copies on this node have the same weights: one copy for all. */
 static nt_status bind_weights(struct nt_model *m, bool *leader) {
     nt_arena_init(&m->weight_arena, "weights");
-    layout_weights(m);
+    nt_model_layout_weights(m);
     *leader = true;
     if (m->world->dp_size == 1 || !nt_backend_is_host(m->backend)) {
         NT_TRY(nt_arena_bind(&m->weight_arena)); /* private, so it may have huge pages */
@@ -63,7 +63,7 @@ static nt_status bind_weights(struct nt_model *m, bool *leader) {
         NT_TRY(nt_arena_bind_to(&m->weight_arena, m->shared.base, m->shared.bytes));
         *leader = m->shared.leader;
     }
-    layout_weights(m);
+    nt_model_layout_weights(m);
     return NT_OK;
 }
 
@@ -72,10 +72,10 @@ static nt_status weights_to_device(struct nt_model *m) {
     struct nt_backend *be = m->backend;
     struct nt_arena packed = m->weight_arena;
     nt_arena_init(&m->weight_arena, "weights");
-    layout_weights(m);
+    nt_model_layout_weights(m);
     nt_status st = nt_arena_bind_backend(&m->weight_arena, be);
     if (st == NT_OK) {
-        layout_weights(m);
+        nt_model_layout_weights(m);
         st = be->memory->upload(be, m->weight_arena.base, packed.base, packed.size);
     }
     if (st == NT_OK) st = be->memory->wait(be);
@@ -169,6 +169,9 @@ void nt_model_close(struct nt_model *m) {
 
 /* ---- facts ----------------------------------------------------------------------------------------------------- */
 
+bool nt_model_takes_int4(const struct nt_spec *spec) {
+    return spec->d_head % 16 == 0;
+}
 const struct nt_spec *nt_model_spec(const struct nt_model *m) {
     return &m->spec;
 }

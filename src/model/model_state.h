@@ -72,6 +72,8 @@ static inline int64_t nt_logit_ld(const struct nt_shard *s) {
     return ((int64_t)s->n_vocab + 15) / 16 * 16;
 }
 
+/* The packed weights in weight_arena, in the backend's formats; counts or binds. */
+void nt_model_layout_weights(struct nt_model *m);
 NT_MUST nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s);
 /* Where a partial sum of n floats that is to end in `out` is written: out itself, or memory the peers read. */
 float *nt_model_partial(struct nt_model *m, float *out, int64_t n);

@@ -6,11 +6,8 @@
 #include <string.h>
 
 static struct nt_packed packed_take(struct nt_arena *a, enum nt_weight_format format, int32_t n, int32_t k) {
-    return (struct nt_packed){.format = format,
-                              .n = n,
-                              .k = k,
-                              .group = format == NT_WEIGHT_INT4 ? NT_INT4_GROUP : 0,
-                              .data = nt_arena_take(a, nt_packed_bytes(format, n, k), 1)};
+    return (struct nt_packed){
+        .format = format, .n = n, .k = k, .data = nt_arena_take(a, nt_packed_bytes(format, n, k), 1)};
 }
 
 void nt_weights_layout(struct nt_weights *w, struct nt_arena *a, const struct nt_spec *spec, const struct nt_shard *s,

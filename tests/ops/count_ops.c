@@ -77,7 +77,7 @@ static int count_rows(struct nt_backend *be) {
 static int count_gemm(struct nt_backend *be, enum nt_weight_format format, int32_t n_tok, int32_t n, int32_t k,
                       enum nt_gemm_out out) {
     struct operands o = {.seed = 2};
-    struct nt_packed w = {.format = format, .n = n, .k = k, .group = format == NT_WEIGHT_INT4 ? NT_INT4_GROUP : 0};
+    struct nt_packed w = {.format = format, .n = n, .k = k};
     const bool f32 = out == NT_GEMM_STORE_F32 || out == NT_GEMM_ADD_F32;
     char what[64];
     void *packed = take(&o, nt_packed_bytes(format, n, k));

@@ -2,14 +2,9 @@
  * arrived, or are a call ahead. All ranks must have the same bits, those of the sum in rank order, and fused with the
  * norm those of rmsnorm after it. That ranks wait for each other needs devices at the same time: a test of GPUs. */
 #include "allreduce_p2p_cuda.h"
-#include "cuda_backend.h"
 #include "cuda_bodies.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "cuda_fixture.h"
 #include <string.h>
-#include <cmocka.h>
 
 #if !defined NT_HAVE_CUDA || !defined NT_CUDA_EMU
 
@@ -18,29 +13,6 @@ int main(void) {
 }
 
 #else
-
-static struct nt_backend be;
-
-static int open_be(void **state) {
-    (void)state;
-    setenv("NOCTURNE_CUDA_DRIVER", NT_CUDA_EMU, 1);
-    setenv("NOCTURNE_CUBLASLT", NT_CUBLASLT_EMU, 1);
-    setenv("NT_EMU", "cc=80,leaks=1,stream0=0", 1);
-    if (nt_cuda_open_partly(&be, 0, NULL) == NT_OK) return 0;
-    (void)fprintf(stderr, "%s\n", nt_error_last()->text);
-    return 1;
-}
-
-static int close_be(void **state) {
-    (void)state;
-    nt_backend_close(&be);
-    return 0;
-}
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != NT_OK) fail_msg("%s", nt_error_last()->text);                                                    \
-    } while (0)
 
 enum { MAX_COUNT = NT_P2P_MAX_BYTES / 4, FIRST_CALL = -1 }; /* the second call's number is 0: it wraps */
 

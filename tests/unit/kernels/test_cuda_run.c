@@ -1,16 +1,11 @@
 /* The CUDA backend at work: memory, launches, graphs. Runs on the emulator, which reports what the driver would let
  * pass; each of its reports fails the call that ran the work. */
-#include "cuda_backend.h"
 #include "cuda_bodies.h"
+#include "cuda_fixture.h"
 #include "cuda_images.h"
 #include "gemm_cublaslt.h"
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
 #if !defined NT_HAVE_CUDA || !defined NT_CUDA_EMU
 
@@ -19,29 +14,6 @@ int main(void) {
 }
 
 #else
-
-static struct nt_backend be;
-
-static int open_be(void **state) {
-    (void)state;
-    setenv("NOCTURNE_CUDA_DRIVER", NT_CUDA_EMU, 1);
-    setenv("NOCTURNE_CUBLASLT", NT_CUBLASLT_EMU, 1);
-    setenv("NT_EMU", "cc=80,leaks=1,stream0=0", 1);
-    if (nt_cuda_open_partly(&be, 0, NULL) == NT_OK) return 0;
-    (void)fprintf(stderr, "%s\n", nt_error_last()->text);
-    return 1;
-}
-
-static int close_be(void **state) {
-    (void)state;
-    nt_backend_close(&be);
-    return 0;
-}
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        if ((call) != NT_OK) fail_msg("%s", nt_error_last()->text);                                                    \
-    } while (0)
 
 static void fill(unsigned char *p, size_t n, uint32_t seed) {
     for (size_t i = 0; i < n; i++) p[i] = (unsigned char)((i * 2654435761u + seed) >> 13);
