@@ -37,6 +37,22 @@ void nt_bf16_from_f32_n(const float *src, int64_t n, uint16_t *dst) {
     for (int64_t i = 0; i < n; i++) dst[i] = nt_bf16_from_f32(src[i]);
 }
 
+uint16_t nt_f16_from_f32(float x) {
+    const uint32_t u = bits_of(x);
+    const uint32_t sign = u >> 16 & 0x8000u, mag = u & 0x7fffffffu;
+    if (mag > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (mag >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* rounds to 2^16 or more */
+    if (mag < 0x33000001u) return (uint16_t)sign;              /* at most half of the smallest subnormal */
+    const int e = (int)(mag >> 23) - 127;
+    const uint32_t m = (mag & 0x7fffffu) | 0x800000u;
+    const int drop = e >= -14 ? 13 : -1 - e; /* bits below the last place; subnormals have one fixed place, 2^-24 */
+    uint32_t q = m >> drop;
+    const uint32_t rest = m & ((1u << drop) - 1), half = 1u << (drop - 1);
+    q += rest > half || (rest == half && (q & 1));
+    /* normal: q has the hidden bit, which adds one to the exponent field; a carry out of q does the same */
+    return (uint16_t)(sign | (e >= -14 ? ((uint32_t)(e + 14) << 10) + q : q));
+}
+
 static uint16_t u16_at(const uint8_t *p) {
     return (uint16_t)(p[0] | (p[1] << 8));
 }
@@ -199,6 +215,18 @@ enum nt_wdtype nt_wdtype_from_safetensors(const char *name, int64_t len) {
         if (strlen(s) == (size_t)len && memcmp(s, name, (size_t)len) == 0) return (enum nt_wdtype)t;
     }
     return NT_WDTYPE_COUNT;
+}
+
+void nt_wdtype_round(enum nt_wdtype t, const float *src, int64_t n, uint8_t *dst) {
+    if (t == NT_WDTYPE_F32) {
+        memcpy(dst, src, (size_t)n * sizeof *src);
+        return;
+    }
+    NT_CHECK(t == NT_WDTYPE_F16 || t == NT_WDTYPE_BF16);
+    for (int64_t i = 0; i < n; i++) {
+        const uint16_t h = t == NT_WDTYPE_F16 ? nt_f16_from_f32(src[i]) : nt_bf16_from_f32(src[i]);
+        memcpy(dst + 2 * i, &h, sizeof h);
+    }
 }
 
 bool nt_wdtype_readable(enum nt_wdtype t) {

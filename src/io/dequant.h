@@ -89,6 +89,9 @@ uint16_t nt_bf16_from_f32(float x);
 float nt_f32_from_bf16(uint16_t b);
 float nt_f32_from_f16(uint16_t h);
 void nt_bf16_from_f32_n(const float *src, int64_t n, uint16_t *dst);
+uint16_t nt_f16_from_f32(float x); /* nearest even; beyond 65504 infinite */
+/* n floats to F32, F16 or BF16 bytes at dst (any alignment): the way back of dequantize for the plain types. */
+void nt_wdtype_round(enum nt_wdtype t, const float *src, int64_t n, uint8_t *dst);
 
 /* GGUF stores rows of attn_q and attn_k of the interleaved-RoPE architectures (general.architecture "llama": Llama,
  * Mistral, SmolLM2; not qwen2, qwen3) so that per head of d_head rows, row 2j is the HF row j and row 2j+1 the HF row
