@@ -56,6 +56,9 @@ struct nt_adapter {
 /* Zeros for every layer and every linear of targets. alpha > 0, r from 1 to NT_ADAPTER_MAX_RANK. */
 NT_MUST nt_status nt_adapter_new(const struct nt_spec *spec, int32_t r, double alpha, bool rslora, uint32_t targets,
                                  struct nt_adapter **out);
+/* The same with the linears of each layer: targets [n_layer]. */
+NT_MUST nt_status nt_adapter_new_at(const struct nt_spec *spec, int32_t r, double alpha, bool rslora,
+                                    const uint32_t *targets, struct nt_adapter **out);
 void nt_adapter_free(struct nt_adapter *a); /* accepts NULL */
 
 /* A uniform in (-1/sqrt(in), 1/sqrt(in)) (Kaiming with a = sqrt(5)), a pure function of seed, layer, linear and

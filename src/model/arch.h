@@ -35,7 +35,7 @@ extern const struct nt_slot_row nt_decoder_slots[NT_SLOT_COUNT];
 struct nt_arch {
     const char *family;
     const char *hf_class, *hf_model_type;  /* architectures[0] and model_type of config.json */
-    const char *gguf;                      /* general.architecture, NULL: another row reads its GGUF files */
+    const char *gguf;                      /* general.architecture, NULL: its GGUF files are the llama row's */
     bool gguf_interleaved;                 /* GGUF holds q and k rows as rotation pairs */
     bool qkv_bias;                         /* always; otherwise as attention_bias says */
     bool attention_bias_key, mlp_bias_key; /* the config keys are obeyed */

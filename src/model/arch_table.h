@@ -16,4 +16,10 @@ const struct nt_arch *nt_arch_find(const char *family); /* NULL: none */
 /* "llama (LlamaForCausalLM), ..." for error sentences. */
 const char *nt_arch_list(char *buf, size_t cap, bool gguf);
 
+int64_t nt_spec_dim(const struct nt_spec *spec, enum nt_dim dim); /* 0 for NT_DIM_NONE */
+/* A slot row's name with # replaced by the layer number. */
+void nt_slot_name(const char *pattern, int32_t layer, char *buf, size_t cap);
+/* The family whose row describes GGUF files of this one: its own, or "llama" for families that GGUF calls so. */
+const struct nt_arch *nt_arch_in_gguf(const struct nt_arch *arch);
+
 #endif

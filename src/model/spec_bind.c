@@ -5,28 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int64_t spec_dim(const struct nt_spec *spec, enum nt_dim dim) {
-    switch (dim) {
-    case NT_DIM_MODEL:
-        return spec->d_model;
-    case NT_DIM_FF:
-        return spec->d_ff;
-    case NT_DIM_Q:
-        return (int64_t)spec->n_head * spec->d_head;
-    case NT_DIM_KV:
-        return (int64_t)spec->n_kv * spec->d_head;
-    case NT_DIM_HEAD:
-        return spec->d_head;
-    case NT_DIM_HALF_HEAD:
-        return spec->d_head / 2;
-    case NT_DIM_VOCAB:
-        return spec->n_vocab;
-    case NT_DIM_NONE:
-        break;
-    }
-    return 0;
-}
-
 static bool spec_wants(const struct nt_spec *spec, enum nt_when when) {
     switch (when) {
     case NT_WHEN_ALWAYS:
@@ -47,20 +25,11 @@ static bool spec_wants(const struct nt_spec *spec, enum nt_when when) {
     return false;
 }
 
-/* Replaces # by the layer number. */
-static void slot_name(const char *pattern, int32_t layer, char *buf, size_t cap) {
-    const char *mark = strchr(pattern, '#');
-    if (!mark)
-        snprintf(buf, cap, "%s", pattern);
-    else
-        snprintf(buf, cap, "%.*s%d%s", (int)(mark - pattern), pattern, layer, mark + 1);
-}
-
 static nt_status bind_slot(const struct nt_tensor_source *src, const struct nt_spec *spec,
                            const struct nt_slot_row *row, int32_t layer, const struct nt_tensor_info **out) {
     char name[128], found[160];
-    slot_name(src->gguf ? row->gguf : row->hf, layer, name, sizeof name);
-    const int64_t rows = spec_dim(spec, row->rows), cols = spec_dim(spec, row->cols);
+    nt_slot_name(src->gguf ? row->gguf : row->hf, layer, name, sizeof name);
+    const int64_t rows = nt_spec_dim(spec, row->rows), cols = nt_spec_dim(spec, row->cols);
     char want[64];
     if (row->cols == NT_DIM_NONE)
         snprintf(want, sizeof want, "[%lld]", (long long)rows);

@@ -1,0 +1,92 @@
+#include "outdir.h"
+
+#include "fileio.h"
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Files of a flat directory, then the directory; what cannot be removed stays. */
+static void remove_flat(const char *path) {
+    DIR *dir = opendir(path);
+    if (!dir) return;
+    for (const struct dirent *e = readdir(dir); e; e = readdir(dir)) {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) (void)unlinkat(dirfd(dir), e->d_name, 0);
+    }
+    (void)closedir(dir);
+    (void)rmdir(path);
+}
+
+static bool is_left_over(const char *name, const char *prefix, size_t n) {
+    char *end = NULL;
+    if (strncmp(name, prefix, n) != 0) return false;
+    const long pid = strtol(name + n, &end, 10);
+    return pid > 0 && *end == '\0' && (pid == (long)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH));
+}
+
+/* temp is DIR/.tmp-NAME.HOST.PID: the same with a pid that is nobody's is left over. */
+static void remove_left_over(const char *temp) {
+    char parent[PATH_MAX], victim[PATH_MAX];
+    const char *name = strrchr(temp, '/') + 1;
+    const size_t n = (size_t)(strrchr(name, '.') + 1 - name);
+    memcpy(parent, temp, (size_t)(name - temp));
+    parent[name - temp] = '\0';
+    DIR *dir = opendir(parent);
+    if (!dir) return;
+    for (const struct dirent *e = readdir(dir); e; e = readdir(dir)) {
+        const int len = snprintf(victim, sizeof victim, "%s%s", parent, e->d_name);
+        if (len > 0 && (size_t)len < sizeof victim && is_left_over(e->d_name, name, n)) remove_flat(victim);
+    }
+    (void)closedir(dir);
+}
+
+static bool is_taken(const char *path) {
+    return nt_file_exists(path) && rmdir(path) != 0; /* an empty directory makes room */
+}
+
+nt_status nt_outdir_open(struct nt_outdir *d, const char *path) {
+    *d = (struct nt_outdir){0};
+    char temp[PATH_MAX];
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    if (n >= sizeof d->path)
+        return NT_FAIL(NT_E_USAGE, "%.60s...: path longer than %zu bytes", path, sizeof d->path - 1);
+    memcpy(d->path, path, n);
+    NT_TRY(nt_publish_temp_name(d->path, temp, sizeof temp));
+    if (is_taken(d->path))
+        return NT_FAIL(NT_E_IO, "%s: exists already and is not replaced; move it away or choose another name", d->path);
+    const char *slash = strrchr(d->path, '/');
+    if (slash && slash > d->path) {
+        char parent[PATH_MAX] = "";
+        memcpy(parent, d->path, (size_t)(slash - d->path));
+        NT_TRY(nt_mkdir_p(parent));
+    }
+    remove_left_over(temp);
+    if (mkdir(temp, 0777) != 0) return NT_FAIL(NT_E_IO, "%s: cannot make this directory: %s", temp, strerror(errno));
+    memcpy(d->temp, temp, sizeof temp);
+    return NT_OK;
+}
+
+nt_status nt_outdir_publish(struct nt_outdir *d) {
+    char inside[PATH_MAX];
+    nt_status st = nt_path_join(inside, sizeof inside, d->temp, "x");
+    if (st == NT_OK) st = nt_fsync_dir_of(inside); // the names of the files
+    if (st == NT_OK && rename(d->temp, d->path) != 0) {
+        st = NT_FAIL(NT_E_IO, "%s: cannot give the finished directory this name: %s", d->path, strerror(errno));
+    }
+    if (st != NT_OK) {
+        nt_outdir_abandon(d);
+        return nt_trail_at(st, __FILE__, __LINE__);
+    }
+    d->temp[0] = '\0';
+    return nt_fsync_dir_of(d->path);
+}
+
+void nt_outdir_abandon(struct nt_outdir *d) {
+    if (d->temp[0] != '\0') remove_flat(d->temp);
+    d->temp[0] = '\0';
+}
