@@ -22,6 +22,8 @@ static const struct nt_ops bodies[] = {
                            .gather = nt_gather_portable,
                            .logit_sample = nt_logit_sample_portable,
                            .head_argmax = nt_head_argmax_portable,
+                           .gemm_dgrad = nt_gemm_dgrad_portable,
+                           .gemm_wgrad = nt_gemm_wgrad_portable,
                            },
     [NT_ISA_AVX2] =
         {

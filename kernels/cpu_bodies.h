@@ -21,8 +21,11 @@
 /* The bodies written for exactly this level; absent ones are NULL. */
 const struct nt_ops *nt_cpu_bodies(enum nt_isa isa);
 
-/* acc[n] = sum of x[k] w[n, k] over one panel of BF16 weights, k ascending: the product of the portable bodies. */
+/* acc[n] += sum of x[k] w[n, k] over one panel of BF16 weights, k ascending: the product of the portable bodies. */
 void nt_panel_product(const nt_bf16 *x, const nt_bf16 *w, int32_t k, float acc[NT_PANEL]);
+
+/* What every body of gemm asks of the optional operands. */
+void nt_gemm_check_options(const struct nt_gemm_args *args);
 
 /* Runs every op of the backend and its portable body on small inputs; one line per op is added to the report. Fails
  * with NT_E_INTERNAL, naming the ops, when a result lies outside the op's tolerance. Milliseconds. */

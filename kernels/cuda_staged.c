@@ -153,10 +153,16 @@ static void stage_weights(struct stage *s, const struct nt_packed *from, struct 
 static nt_status staged_gemm(struct nt_backend *be, const struct nt_gemm_args *args) {
     struct stage s = begin(be);
     struct nt_gemm_args a = *args;
-    struct nt_packed w;
+    struct nt_packed w, w2 = {0};
     stage_weights(&s, args->w, &w);
     a.w = &w;
     a.x = in(&s, args->x, matrix(args->n_tok, args->ldx, args->w->k, sizeof *args->x));
+    if (args->w2) {
+        if (s.st == NT_OK) stage_weights(&s, args->w2, &w2);
+        a.w2 = &w2;
+        a.x2 = in(&s, args->x2, matrix(args->n_tok, args->ldx2, args->w2->k, sizeof *args->x2));
+    }
+    a.pre = inout(&s, args->pre, matrix(args->n_tok, args->ldpre, args->w->n, sizeof *args->pre));
     a.bias = in(&s, args->bias, vector(args->w->n, sizeof *args->bias));
     const bool gated = args->out == NT_GEMM_SWIGLU_BF16 || args->out == NT_GEMM_GEGLU_BF16;
     const bool f32 = args->out == NT_GEMM_STORE_F32 || args->out == NT_GEMM_ADD_F32;
@@ -368,6 +374,16 @@ static nt_status staged_head_argmax(struct nt_backend *be, const struct nt_head_
     a.index = inout(&s, args->index, vector(args->n_row, sizeof *args->index));
     return RUN(&s, head_argmax, &a);
 }
+
+/* Nothing to stage: these refuse. */
+#define NT_CUDA_MISSING(op)                                                                                            \
+    static nt_status staged_##op(struct nt_backend *be, const struct nt_##op##_args *args) {                           \
+        struct nt_backend *cuda = be->watch_arg;                                                                       \
+        NT_TRY(cuda->ops.op(cuda, args));                                                                              \
+        return NT_OK;                                                                                                  \
+    }
+#include "cuda_missing.def"
+#undef NT_CUDA_MISSING
 
 nt_status nt_cuda_staged_ops(struct nt_backend *cuda, struct nt_backend *out) {
     NT_CHECK(cuda->cuda && cuda->kv_format != NT_KV_PAIRED && cuda->weight_format == NT_WEIGHT_BF16_ROWS);

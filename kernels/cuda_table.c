@@ -14,6 +14,9 @@ static const struct nt_ops bodies = {
     .gather = nt_gather_cuda,
     .logit_sample = nt_logit_sample_cuda,
     .head_argmax = nt_head_argmax_cuda,
+#define NT_CUDA_MISSING(name) .name = nt_##name##_cuda,
+#include "cuda_missing.def"
+#undef NT_CUDA_MISSING
 };
 
 const struct nt_ops *nt_cuda_bodies(void) {

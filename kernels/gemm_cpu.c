@@ -14,7 +14,6 @@ static float gelu_tanh(float x) {
 
 /* acc[n] += x[k] w[n, k] over one panel, k pairs ascending. */
 void nt_panel_product(const nt_bf16 *x, const nt_bf16 *w, int32_t k, float acc[NT_PANEL]) {
-    for (int32_t n = 0; n < NT_PANEL; n++) acc[n] = 0;
     for (int32_t p = 0; p < k / 2; p++, w += NT_PANEL * 2) {
         const float x0 = nt_bf16_to_f32(x[2 * p]), x1 = nt_bf16_to_f32(x[2 * p + 1]);
         for (int32_t n = 0; n < NT_PANEL; n++) {
@@ -26,14 +25,21 @@ void nt_panel_product(const nt_bf16 *x, const nt_bf16 *w, int32_t k, float acc[N
 
 static void store_gated(const struct nt_gemm_args *a, const float acc[NT_PANEL], int32_t tok, int32_t n0) {
     nt_bf16 *y = (nt_bf16 *)a->y + tok * a->ldy + n0 / 2;
+    if (a->pre)
+        for (int32_t j = 0; j < NT_PANEL; j++) a->pre[tok * a->ldpre + n0 + j] = nt_f32_to_bf16(acc[j]);
     for (int32_t j = 0; j < NT_PANEL / 2; j++) {
         const float gate = acc[j], up = acc[NT_PANEL / 2 + j];
         y[j] = nt_f32_to_bf16((a->out == NT_GEMM_SWIGLU_BF16 ? silu(gate) : gelu_tanh(gate)) * up);
     }
 }
 
+/* What follows the sum over k. */
 static void store_panel(const struct nt_gemm_args *a, float acc[NT_PANEL], int32_t tok, int32_t n0) {
     const int32_t count = a->w->n - n0 < NT_PANEL ? a->w->n - n0 : NT_PANEL;
+    if (a->w2) {
+        const nt_bf16 *w2 = (const nt_bf16 *)a->w2->data + (int64_t)n0 * a->w2->k;
+        nt_panel_product(a->x2 + tok * a->ldx2, w2, a->w2->k, acc);
+    }
     if (a->bias)
         for (int32_t j = 0; j < count; j++) acc[j] += a->bias[n0 + j];
     const int64_t at = tok * a->ldy + n0;
@@ -93,16 +99,23 @@ static void gemm_thread(void *arg, int thread, int n_threads) {
         }
         const nt_bf16 *w = (const nt_bf16 *)a->w->data + panel * NT_PANEL * k;
         for (int32_t tok = 0; tok < a->n_tok; tok++) {
-            float acc[NT_PANEL];
+            float acc[NT_PANEL] = {0};
             nt_panel_product(a->x + tok * a->ldx, w, k, acc);
             store_panel(a, acc, tok, (int32_t)panel * NT_PANEL);
         }
     }
 }
 
+void nt_gemm_check_options(const struct nt_gemm_args *args) {
+    const struct nt_packed *w2 = args->w2;
+    NT_CHECK(!w2 || (w2->format == NT_WEIGHT_BF16 && w2->n == args->w->n && w2->k % 2 == 0));
+    NT_CHECK(!args->pre || args->out == NT_GEMM_SWIGLU_BF16 || args->out == NT_GEMM_GEGLU_BF16);
+}
+
 nt_status nt_gemm_portable(struct nt_backend *be, const struct nt_gemm_args *args) {
     const enum nt_weight_format format = args->w->format;
     NT_CHECK((format == NT_WEIGHT_BF16 || format == NT_WEIGHT_INT4) && args->w->k % 2 == 0);
+    nt_gemm_check_options(args);
     struct nt_gemm_args a = *args;
     nt_pool_run(be->pool, gemm_thread, &a);
     return NT_OK;

@@ -77,7 +77,18 @@ static nt_status check_shape(const struct nt_gemm_args *args) {
     return NT_OK;
 }
 
+static nt_status check_plain(const struct nt_gemm_args *args) {
+    if (args->w2)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA has no kernel with an adapter's second product yet: use "
+                                         "run.device = cpu");
+    if (args->pre)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA has no kernel that keeps the pre-activations yet: train with "
+                                         "run.device = cpu");
+    return NT_OK;
+}
+
 nt_status nt_gemm_cuda(struct nt_backend *be, const struct nt_gemm_args *args) {
+    NT_TRY(check_plain(args));
     if (args->n_tok == 0) return NT_OK;
     if (nt_cublaslt_takes(be, args)) return nt_cublaslt_gemm(be, args);
     NT_TRY(check_shape(args));

@@ -184,7 +184,7 @@ static void run_thread(void *arg, int thread, int n_threads) {
 
 nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits,
                       bool copy) {
-    if (args->w->format == NT_WEIGHT_INT4) return nt_gemm_portable(be, args); /* no tuned body reads it yet */
+    if (args->w->format == NT_WEIGHT_INT4 || args->w2 || args->pre) return nt_gemm_portable(be, args);
     NT_CHECK(args->w->format == NT_WEIGHT_BF16 && args->w->k % 2 == 0);
     if (args->n_tok == 0) return NT_OK;
     struct job j = {.a = args,

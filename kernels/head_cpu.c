@@ -31,7 +31,7 @@ static void head_thread(void *arg, int thread, int n_threads) {
     nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
     for (int64_t r = begin; r < end; r++) {
         for (int32_t n0 = 0; n0 < a->n_vocab; n0 += NT_PANEL) {
-            float logit[NT_PANEL], value;
+            float logit[NT_PANEL] = {0}, value;
             int32_t index;
             nt_panel_product(a->x + r * a->ldx, (const nt_bf16 *)a->w->data + (int64_t)n0 * a->w->k, a->w->k, logit);
             best_of_panel(a, r, logit, n0, a->n_vocab - n0 < NT_PANEL ? a->n_vocab - n0 : NT_PANEL, &value, &index);

@@ -84,7 +84,9 @@ struct nt_rmsnorm_args {
  *   nt_packed_gate_row/up_row; y has n/2 columns.
  * Products are exact bf16 x bf16; within a k pair the order of the two products is the body's choice. With INT4 weights
  * acc = sum over groups of scale * (sum over the group of x q), the order of the groups being the body's fixed choice.
- * Tolerance 1e-6 (f32 output), 1e-5 (bf16 output). Weights [n, k] packed. */
+ * An adapter's second product goes on in the same chain: after k, acc continues with sum_j x2[t, j] * w2[n, j], then
+ * the bias. w2 is BF16 whatever w is. With pre, the gated epilogues also store bf16(acc) of all n packed columns: what
+ * the backward needs. Tolerance 1e-6 (f32 output), 1e-5 (bf16 output). Weights [n, k] packed. */
 enum nt_gemm_out {
     NT_GEMM_STORE_F32,
     NT_GEMM_ADD_F32,
@@ -102,6 +104,11 @@ struct nt_gemm_args {
     int64_t ldy;
     int32_t n_tok;
     enum nt_gemm_out out;
+    const nt_bf16 *x2; // [n_tok, w2->k] or NULL
+    int64_t ldx2;
+    const struct nt_packed *w2; // [n, w2->k] or NULL
+    nt_bf16 *pre;               // [n_tok, n] or NULL, and NULL unless gated
+    int64_t ldpre;
 };
 
 /* The paged KV cache of one layer. A page holds NT_KV_PAGE positions of every local KV head; page p of this layer
@@ -290,6 +297,11 @@ enum nt_op {
 #undef NT_OP
     NT_OP_COUNT
 };
+
+/* The args of the backward ops are in ops_bwd.h. */
+#define NT_OP(name, doc) struct nt_##name##_args;
+#include "ops.def"
+#undef NT_OP
 
 /* Filled once at start; a slot is never NULL. */
 struct nt_ops {

@@ -1,5 +1,6 @@
 #include "ops_cost.h"
 #include "attention_cuda.h"
+#include "ops_bwd.h"
 
 /* One row per op; the count is compared with ops.def, so a new op has to say what it is. */
 #define COST_ROWS(X)                                                                                                   \
@@ -15,7 +16,9 @@
     X(logit_pick, PASS)                                                                                                \
     X(gather, PASS)                                                                                                    \
     X(logit_sample, PASS)                                                                                              \
-    X(head_argmax, PRODUCT)
+    X(head_argmax, PRODUCT)                                                                                            \
+    X(gemm_dgrad, PRODUCT)                                                                                             \
+    X(gemm_wgrad, PRODUCT)
 
 #define COUNT(name, kind) +1
 enum { N_ROWS = 0 COST_ROWS(COUNT) };
@@ -65,10 +68,12 @@ struct nt_cost nt_op_cost_gemm(const struct nt_gemm_args *a) {
     const double n_tok = a->n_tok, n = a->w->n, k = a->w->k;
     const double stored = packed_bytes(a->w) + (a->bias ? n * F32 : 0);
     const double out = n_tok * (gated ? n / 2 : n) * (f32 ? F32 : BF16);
-    return (struct nt_cost){.flops = 2 * n_tok * n * k,
-                            .read_bytes = stored + n_tok * k * BF16 + (a->out == NT_GEMM_ADD_F32 ? out : 0),
-                            .write_bytes = out,
-                            .stored_bytes = stored,
+    const double k2 = a->w2 ? a->w2->k : 0, stored2 = a->w2 ? packed_bytes(a->w2) : 0;
+    return (struct nt_cost){.flops = 2 * n_tok * n * (k + k2),
+                            .read_bytes =
+                                stored + stored2 + n_tok * (k + k2) * BF16 + (a->out == NT_GEMM_ADD_F32 ? out : 0),
+                            .write_bytes = out + (a->pre ? n_tok * n * BF16 : 0),
+                            .stored_bytes = stored + stored2,
                             .launches = n_tok > 0};
 }
 
@@ -200,4 +205,26 @@ struct nt_cost nt_op_cost_head_argmax(const struct nt_head_argmax_args *a) {
                             .write_bytes = n_row * (F32 + I32),
                             .stored_bytes = stored,
                             .launches = 2};
+}
+
+/* The forward's products; dx is read too where it is added to. */
+struct nt_cost nt_op_cost_gemm_dgrad(const struct nt_gemm_dgrad_args *a) {
+    const double n_tok = a->n_tok, n = a->w->n, k = a->w->k, n2 = a->w2 ? a->w2->n : 0;
+    const double stored = packed_bytes(a->w) + (a->w2 ? packed_bytes(a->w2) : 0);
+    const double out = n_tok * k * (a->out == NT_GEMM_STORE_BF16 ? BF16 : F32);
+    return (struct nt_cost){.flops = 2 * n_tok * (n + n2) * k,
+                            .read_bytes = stored + n_tok * (n + n2) * BF16 + (a->out == NT_GEMM_ADD_F32 ? out : 0),
+                            .write_bytes = out,
+                            .stored_bytes = stored,
+                            .launches = n_tok > 0};
+}
+
+/* dw is read, scaled and written; gradients are as large as their weights and are no activations. */
+struct nt_cost nt_op_cost_gemm_wgrad(const struct nt_gemm_wgrad_args *a) {
+    const double n_tok = a->n_tok, m = a->m, n = a->n;
+    return (struct nt_cost){.flops = 2 * n_tok * m * n + 2 * m * n,
+                            .read_bytes = n_tok * (m + n) * BF16 + m * n * F32,
+                            .write_bytes = m * n * F32,
+                            .stored_bytes = 2 * m * n * F32,
+                            .launches = n_tok > 0};
 }

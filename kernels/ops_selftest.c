@@ -1,6 +1,7 @@
 /* The self-test of doctor: the bodies this machine would use against the portable ones. */
 #include "arena.h"
 #include "cpu_bodies.h"
+#include "ops_bwd.h"
 #include "rng.h"
 #include <math.h>
 
@@ -349,6 +350,78 @@ static nt_status test_head_argmax(struct selftest *t) {
     return NT_OK;
 }
 
+static struct nt_packed random_weights(struct selftest *t, enum nt_weight_format format, int32_t n, int32_t k) {
+    struct nt_packed w = {.format = format, .n = n, .k = k};
+    const size_t bytes = nt_packed_bytes(format, n, k);
+    void *data = NT_TAKE(&t->arena, char, bytes);
+    memset(data, 0, bytes);
+    for (int32_t r = 0; r < n; r++) nt_pack_row(&w, data, r, halves(t, k, 0.2f));
+    w.data = data;
+    return w;
+}
+
+/* The products of a training step with an adapter: forward with its second product and the pre-activations, backward
+ * through both. */
+static nt_status test_gemm_dgrad(struct selftest *t) {
+    enum { TOK = 19, N = 96, K = 152, RANK = 10, OUTS = NT_GEMM_STORE_BF16 + 1 };
+    const struct nt_packed up = random_weights(t, NT_WEIGHT_BF16, N, RANK);
+    const struct nt_packed down = random_weights(t, NT_WEIGHT_BF16, RANK, K);
+    for (int i = 0; i < 2 * OUTS; i++) {
+        const struct nt_packed w = random_weights(t, i % 2 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16, N, K);
+        float *dx = floats(t, TOK * K, 1);
+        nt_bf16 *pre = halves(t, TOK * N, 0), *y = halves(t, TOK * N / 2, 0);
+        const struct nt_gemm_args forward = {.x = halves(t, TOK * K, 1),
+                                             .ldx = K,
+                                             .w = &w,
+                                             .y = y,
+                                             .ldy = N / 2,
+                                             .n_tok = TOK,
+                                             .out = NT_GEMM_SWIGLU_BF16,
+                                             .x2 = halves(t, TOK * RANK, 1),
+                                             .ldx2 = RANK,
+                                             .w2 = &up,
+                                             .pre = pre,
+                                             .ldpre = N};
+        const struct nt_gemm_dgrad_args a = {.dy = pre,
+                                             .lddy = N,
+                                             .w = &w,
+                                             .dy2 = halves(t, TOK * RANK, 1),
+                                             .lddy2 = RANK,
+                                             .w2 = &down,
+                                             .dx = dx,
+                                             .lddx = K,
+                                             .n_tok = TOK,
+                                             .out = (enum nt_gemm_out)(i / 2)};
+        NT_TRY(t->ops.gemm(t->be, &forward));
+        NT_TRY(t->ops.gemm_dgrad(t->be, &a));
+        keep_bf16(t, y, TOK * N / 2);
+        keep_bf16(t, pre, TOK * N);
+        if (a.out == NT_GEMM_STORE_BF16)
+            keep_bf16(t, (const nt_bf16 *)(const void *)dx, TOK * K);
+        else
+            keep_f32(t, dx, TOK * K);
+    }
+    return NT_OK;
+}
+
+static nt_status test_gemm_wgrad(struct selftest *t) {
+    enum { TOK = 75, M = 21, N = 104 };
+    float *dw = floats(t, M * N, 1);
+    const struct nt_gemm_wgrad_args a = {.a = halves(t, TOK * M, 1),
+                                         .b = halves(t, TOK * N, 1),
+                                         .lda = M,
+                                         .ldb = N,
+                                         .dw = dw,
+                                         .lddw = N,
+                                         .alpha = 0.3f,
+                                         .n_tok = TOK,
+                                         .m = M,
+                                         .n = N};
+    NT_TRY(t->ops.gemm_wgrad(t->be, &a));
+    keep_f32(t, dw, M * N);
+    return NT_OK;
+}
+
 /* limit: normalized mean squared difference of the two bodies, each within the tolerance of ops.h; 0: the same bits. */
 static const struct {
     nt_status (*run)(struct selftest *t);
@@ -367,6 +440,8 @@ static const struct {
     [NT_OP_gather] = {test_gather,       0    },
     [NT_OP_logit_sample] = {test_logit_sample, 0    },
     [NT_OP_head_argmax] = {test_head_argmax,  0    },
+    [NT_OP_gemm_dgrad] = {test_gemm_dgrad,   2e-5 },
+    [NT_OP_gemm_wgrad] = {test_gemm_wgrad,   2e-6 },
 };
 _Static_assert(sizeof tests / sizeof tests[0] == NT_OP_COUNT, "one test per op");
 

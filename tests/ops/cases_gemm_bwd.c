@@ -1,0 +1,412 @@
+/* Cases of gemm's backward, gemm_dgrad and gemm_wgrad: odd shapes with and without an adapter, blocks of the sum, INT4,
+ * special values, and the bitwise promises. */
+#include "op_matrix.h"
+#include "ops_bwd.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static nt_bf16 *random_rows(uint64_t *seed, int32_t rows, int64_t ld, int32_t width) {
+    nt_bf16 *x = op_alloc((size_t)(rows * ld + 1) * sizeof *x);
+    op_random_bf16(seed, x, rows * ld, 1.0f);
+    for (int32_t r = 0; r < rows; r++) /* nobody reads these */
+        for (int64_t c = width; c < ld; c++) x[r * ld + c] = nt_f32_to_bf16(NAN);
+    return x;
+}
+
+/* One thread, two threads and (CPUs) more of them give the same bits. run writes to a buffer of `bytes`. */
+static void check_threads(struct op_env *env, const char *what, op_run_fn *run, void *ctx, const void *y,
+                          size_t bytes) {
+    static const int counts[] = {3, 8};
+    void *one = op_alloc(bytes);
+    memcpy(one, y, bytes);
+    NT_CHECK(run(&env->be[1], ctx) == NT_OK);
+    op_compare_bytes(env, what, one, y, bytes);
+    for (size_t i = 0; i < (env->cuda ? 0 : sizeof counts / sizeof counts[0]); i++) {
+        struct nt_pool *pool;
+        struct nt_backend be;
+        NT_CHECK(nt_pool_new(&pool, counts[i], false, 0, 1) == NT_OK);
+        NT_CHECK(nt_backend_open_cpu(&be, env->isa, pool) == NT_OK);
+        NT_CHECK(run(&be, ctx) == NT_OK);
+        op_compare_bytes(env, what, one, y, bytes);
+        nt_backend_close(&be);
+        nt_pool_free(pool);
+    }
+    free(one);
+}
+
+/* ---- gemm_dgrad ---- */
+
+struct dgrad {
+    struct nt_gemm_dgrad_args args;
+    struct op_matrix w, w2;
+    nt_bf16 *dy, *dy2;
+    void *dx0, *dx; // [n_tok, lddx]: before, and of the last run
+    size_t dx_bytes;
+    char what[96];
+};
+
+static bool is_f32(enum nt_gemm_out out) {
+    return out != NT_GEMM_STORE_BF16;
+}
+
+struct shape {
+    enum nt_weight_format format;
+    int32_t n_tok, n, k, n2;
+    enum nt_gemm_out out;
+};
+
+static struct dgrad make_dgrad(uint64_t seed, struct shape s) {
+    struct dgrad p = {
+        .args = {.n_tok = s.n_tok, .out = s.out}
+    };
+    p.args.lddy = s.n + op_random_int(&seed, 0, 5);
+    p.args.lddy2 = s.n2 + op_random_int(&seed, 0, 5);
+    p.args.lddx = s.k + op_random_int(&seed, 0, 9);
+    p.w = op_matrix_make(seed + 1, s.format, s.n, s.k, 1.5f / sqrtf((float)s.n));
+    if (s.n2 > 0) p.w2 = op_matrix_make(seed + 2, NT_WEIGHT_BF16, s.n2, s.k, 1.0f / sqrtf((float)s.n2));
+    p.dy = random_rows(&seed, s.n_tok, p.args.lddy, s.n);
+    p.dy2 = random_rows(&seed, s.n_tok, p.args.lddy2, s.n2);
+    p.dx_bytes = (size_t)(s.n_tok * p.args.lddx) * (is_f32(s.out) ? sizeof(float) : sizeof(nt_bf16));
+    p.dx0 = op_alloc(p.dx_bytes);
+    p.dx = op_alloc(p.dx_bytes);
+    if (is_f32(s.out))
+        op_random_f32(&seed, p.dx0, s.n_tok * p.args.lddx, 1.0f);
+    else
+        op_random_bf16(&seed, p.dx0, s.n_tok * p.args.lddx, 1.0f);
+    snprintf(p.what, sizeof p.what, "n_tok %d n %d k %d n2 %d out %d format %d", s.n_tok, s.n, s.k, s.n2, (int)s.out,
+             (int)s.format);
+    return p;
+}
+
+static void drop_dgrad(struct dgrad *p) {
+    op_matrix_drop(&p->w);
+    op_matrix_drop(&p->w2);
+    free(p->dy);
+    free(p->dy2);
+    free(p->dx0);
+    free(p->dx);
+}
+
+static nt_status run_dgrad(struct nt_backend *be, void *ctx) {
+    struct dgrad *p = ctx;
+    struct nt_gemm_dgrad_args a = p->args;
+    memcpy(p->dx, p->dx0, p->dx_bytes);
+    a.dy = p->dy;
+    a.w = &p->w.w;
+    a.dx = p->dx;
+    if (p->w2.w.n > 0) {
+        a.dy2 = p->dy2;
+        a.w2 = &p->w2.w;
+    }
+    return be->ops.gemm_dgrad(be, &a);
+}
+
+/* sum[k] += sum over n of dy[n] m[n, k] */
+static void add_reference(const nt_bf16 *dy, const struct op_matrix *m, double *sum) {
+    for (int32_t n = 0; n < m->w.n; n++) {
+        const double v = (double)nt_bf16_to_f32(dy[n]), *row = m->rounded + (int64_t)n * m->w.k;
+        for (int32_t k = 0; k < m->w.k; k++) sum[k] += v * row[k];
+    }
+}
+
+static void compare_dgrad(struct op_env *env, const struct dgrad *p) {
+    const int32_t n_tok = p->args.n_tok, k = p->w.w.k;
+    const size_t elem = is_f32(p->args.out) ? sizeof(float) : sizeof(nt_bf16), used = (size_t)k * elem;
+    double *want = op_alloc((size_t)n_tok * (size_t)k * sizeof *want);
+    char *got = op_alloc((size_t)n_tok * used);
+    for (int32_t t = 0; t < n_tok; t++) {
+        double *row = want + (int64_t)t * k;
+        add_reference(p->dy + t * p->args.lddy, &p->w, row);
+        if (p->w2.w.n > 0) add_reference(p->dy2 + t * p->args.lddy2, &p->w2, row);
+        for (int32_t i = 0; i < k && p->args.out == NT_GEMM_ADD_F32; i++)
+            row[i] += (double)((const float *)p->dx0)[t * p->args.lddx + i];
+        const size_t at = (size_t)(t * p->args.lddx) * elem;
+        memcpy(got + (size_t)t * used, (char *)p->dx + at, used);
+        if (memcmp((char *)p->dx + at + used, (char *)p->dx0 + at + used, (size_t)p->args.lddx * elem - used) != 0)
+            op_fail(env, "%s: columns after the last were written in row %d", p->what, t);
+    }
+    if (is_f32(p->args.out))
+        op_compare_f32(env, p->what, want, (const float *)(const void *)got, (int64_t)n_tok * k);
+    else
+        op_compare_bf16(env, p->what, want, (const nt_bf16 *)(const void *)got, (int64_t)n_tok * k);
+    free(want);
+    free(got);
+}
+
+static void check_dgrad(struct op_env *env, struct dgrad *p) {
+    NT_CHECK(run_dgrad(&env->be[0], p) == NT_OK);
+    compare_dgrad(env, p);
+    check_threads(env, p->what, run_dgrad, p, p->dx, p->dx_bytes);
+}
+
+static const enum nt_gemm_out outs[] = {NT_GEMM_STORE_F32, NT_GEMM_ADD_F32, NT_GEMM_STORE_BF16};
+enum { N_OUTS = sizeof outs / sizeof outs[0] };
+
+static void check_dgrad_shapes(struct op_env *env) {
+    uint64_t seed = 31;
+    for (int i = 0; i < 60; i++) {
+        struct shape s = {.format = i % 4 == 3 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16, .out = outs[i % N_OUTS]};
+        s.n_tok = op_random_int(&seed, 1, i % 5 == 0 ? 3 : 60);
+        s.n = op_random_int(&seed, 1, i % 7 == 0 ? 4 : 150);
+        s.k = 2 * op_random_int(&seed, 1, i % 6 == 0 ? 4 : 150);
+        s.n2 = i % 2 ? op_random_int(&seed, 1, 40) : 0;
+        struct dgrad p = make_dgrad(seed, s);
+        check_dgrad(env, &p);
+        drop_dgrad(&p);
+    }
+}
+
+/* Sums in several blocks, adapters that do not fit into the last of them, several blocks of rows. */
+static void check_dgrad_large(struct op_env *env) {
+    static const struct shape shapes[] = {
+        {NT_WEIGHT_BF16, 40,  2500, 70,  0,    NT_GEMM_STORE_F32 },
+        {NT_WEIGHT_BF16, 37,  1024, 34,  24,   NT_GEMM_ADD_F32   },
+        {NT_WEIGHT_BF16, 15,  1025, 66,  700,  NT_GEMM_STORE_BF16},
+        {NT_WEIGHT_BF16, 9,   3071, 40,  1200, NT_GEMM_ADD_F32   },
+        {NT_WEIGHT_INT4, 30,  2049, 160, 9,    NT_GEMM_STORE_BF16},
+        {NT_WEIGHT_BF16, 500, 64,   66,  16,   NT_GEMM_STORE_F32 },
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct dgrad p = make_dgrad(i, shapes[i]);
+        check_dgrad(env, &p);
+        drop_dgrad(&p);
+    }
+}
+
+/* They reach exactly the elements IEEE sends them to: rows of dy, columns of w. */
+static void check_dgrad_special(struct op_env *env) {
+    static const float special[] = {NAN, INFINITY, -INFINITY};
+    uint64_t seed = 6;
+    for (int i = 0; i < 6 * N_OUTS; i++) {
+        struct dgrad p = make_dgrad(seed, (struct shape){NT_WEIGHT_BF16, 23, 45, 70, i % 2 ? 7 : 0, outs[i % N_OUTS]});
+        const int32_t t = op_random_int(&seed, 0, 22), n = op_random_int(&seed, 0, 44), k = op_random_int(&seed, 0, 69);
+        p.dy[t * p.args.lddy + n] = nt_f32_to_bf16(special[i % 3]);
+        p.w.rows[op_random_int(&seed, 0, 44) * 70 + k] = nt_f32_to_bf16(special[(i + 1) % 3]);
+        op_matrix_pack(&p.w);
+        if (i % 2) p.dy2[op_random_int(&seed, 0, 22) * p.args.lddy2 + 6] = nt_f32_to_bf16(special[(i + 2) % 3]);
+        check_dgrad(env, &p);
+        drop_dgrad(&p);
+    }
+}
+
+/* A row's result is the same bits alone, in any number of rows and at any place among them. */
+static void check_dgrad_alone(struct op_env *env) {
+    enum { TOKENS = 60 };
+    for (int i = 0; i < 2 * N_OUTS; i++) {
+        const struct shape s = {i % 2 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16, TOKENS, 1100, 50, 12, outs[i % N_OUTS]};
+        struct dgrad p = make_dgrad((uint64_t)i + 1, s), part = p;
+        const size_t row = p.dx_bytes / TOKENS;
+        NT_CHECK(run_dgrad(&env->be[0], &p) == NT_OK);
+        part.dx = op_alloc(p.dx_bytes);
+        for (int32_t n_tok = 1; n_tok < TOKENS; n_tok += 1 + n_tok / 8) {
+            const int32_t first = n_tok % 3 == 0 ? 0 : TOKENS - n_tok;
+            part.args.n_tok = n_tok;
+            part.dy = p.dy + first * p.args.lddy;
+            part.dy2 = p.dy2 + first * p.args.lddy2;
+            part.dx0 = (char *)p.dx0 + (size_t)first * row;
+            part.dx_bytes = (size_t)n_tok * row;
+            NT_CHECK(run_dgrad(&env->be[n_tok % OP_BACKENDS], &part) == NT_OK);
+            op_compare_bytes(env, p.what, (char *)p.dx + (size_t)first * row, part.dx, part.dx_bytes);
+        }
+        free(part.dx);
+        drop_dgrad(&p);
+    }
+}
+
+static void perf_dgrad(struct op_env *env) {
+    static const struct shape shapes[] = {
+        {NT_WEIGHT_BF16, 256, 960,  576,  0,  NT_GEMM_STORE_F32},
+        {NT_WEIGHT_BF16, 256, 3072, 576,  0,  NT_GEMM_ADD_F32  },
+        {NT_WEIGHT_BF16, 256, 576,  1536, 16, NT_GEMM_STORE_F32},
+        {NT_WEIGHT_INT4, 256, 3072, 576,  16, NT_GEMM_ADD_F32  },
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct dgrad p = make_dgrad(i, shapes[i]);
+        const double elems = (double)(shapes[i].n + shapes[i].n2) * shapes[i].k;
+        op_measure(env, p.what, 2 * elems * shapes[i].n_tok, 2 * elems, run_dgrad, &p);
+        drop_dgrad(&p);
+    }
+}
+
+/* ---- gemm_wgrad ---- */
+
+struct wgrad {
+    struct nt_gemm_wgrad_args args;
+    nt_bf16 *a, *b;
+    float *dw0, *dw; // [m, lddw]: before, and of the last run
+    size_t dw_bytes;
+    char what[96];
+};
+
+/* Where column j of b lies. */
+static int64_t b_column(const struct wgrad *p, int32_t j) {
+    const int32_t run = p->args.b_run;
+    return run == 0 ? j : j / run * 2 * run + j % run;
+}
+
+static struct wgrad make_wgrad(uint64_t seed, int32_t n_tok, int32_t m, int32_t n, float alpha, int32_t b_run) {
+    struct wgrad p = {
+        .args = {.n_tok = n_tok, .m = m, .n = n, .b_run = b_run, .alpha = alpha}
+    };
+    const int64_t width = b_column(&p, n - 1) + 1;
+    p.args.lda = m + op_random_int(&seed, 0, 5);
+    p.args.ldb = width + op_random_int(&seed, 0, 5);
+    p.args.lddw = n + op_random_int(&seed, 0, 9);
+    p.a = random_rows(&seed, n_tok, p.args.lda, m);
+    p.b = random_rows(&seed, n_tok, p.args.ldb, (int32_t)width);
+    for (int32_t t = 0; t < n_tok && b_run > 0; t++) /* the runs between are nobody's either */
+        for (int64_t c = 0; c < width; c++)
+            if (c / b_run % 2) p.b[t * p.args.ldb + c] = nt_f32_to_bf16(NAN);
+    p.dw_bytes = (size_t)(m * p.args.lddw) * sizeof(float);
+    p.dw0 = op_alloc(p.dw_bytes);
+    p.dw = op_alloc(p.dw_bytes);
+    op_random_f32(&seed, p.dw0, m * p.args.lddw, 1.0f);
+    snprintf(p.what, sizeof p.what, "n_tok %d m %d n %d alpha %g run %d", n_tok, m, n, (double)alpha, b_run);
+    return p;
+}
+
+static void drop_wgrad(struct wgrad *p) {
+    free(p->a);
+    free(p->b);
+    free(p->dw0);
+    free(p->dw);
+}
+
+static nt_status run_wgrad(struct nt_backend *be, void *ctx) {
+    struct wgrad *p = ctx;
+    struct nt_gemm_wgrad_args a = p->args;
+    memcpy(p->dw, p->dw0, p->dw_bytes);
+    a.a = p->a;
+    a.b = p->b;
+    a.dw = p->dw;
+    return be->ops.gemm_wgrad(be, &a);
+}
+
+static void compare_wgrad(struct op_env *env, const struct wgrad *p) {
+    const int32_t m = p->args.m, n = p->args.n;
+    double *want = op_alloc((size_t)m * (size_t)n * sizeof *want);
+    float *got = op_alloc((size_t)m * (size_t)n * sizeof *got);
+    for (int32_t t = 0; t < p->args.n_tok; t++)
+        for (int32_t i = 0; i < m; i++)
+            for (int32_t j = 0; j < n; j++)
+                want[(int64_t)i * n + j] += (double)nt_bf16_to_f32(p->a[t * p->args.lda + i]) *
+                                            (double)nt_bf16_to_f32(p->b[t * p->args.ldb + b_column(p, j)]);
+    for (int32_t i = 0; i < m; i++) {
+        const float *before = p->dw0 + i * p->args.lddw, *after = p->dw + i * p->args.lddw;
+        for (int32_t j = 0; j < n; j++) {
+            double *at = want + (int64_t)i * n + j;
+            *at = (double)before[j] + (double)p->args.alpha * *at;
+        }
+        memcpy(got + (int64_t)i * n, after, (size_t)n * sizeof *got);
+        if (memcmp(before + n, after + n, (size_t)(p->args.lddw - n) * sizeof *got) != 0)
+            op_fail(env, "%s: columns after the last were written in row %d", p->what, i);
+    }
+    op_compare_f32(env, p->what, want, got, (int64_t)m * n);
+    free(want);
+    free(got);
+}
+
+static void check_wgrad(struct op_env *env, struct wgrad *p) {
+    NT_CHECK(run_wgrad(&env->be[0], p) == NT_OK);
+    compare_wgrad(env, p);
+    check_threads(env, p->what, run_wgrad, p, p->dw, p->dw_bytes);
+}
+
+static void check_wgrad_shapes(struct op_env *env) {
+    static const float alphas[] = {1, 0.25f, -3};
+    static const int32_t runs[] = {0, 16, 0, 48};
+    uint64_t seed = 41;
+    for (int i = 0; i < 50; i++) {
+        const int32_t n_tok = op_random_int(&seed, i == 7 ? 0 : 1, i == 7 ? 0 : i % 5 == 0 ? 4 : 120);
+        const int32_t m = op_random_int(&seed, 1, i % 3 == 0 ? 5 : 80), n = op_random_int(&seed, 1, 150);
+        struct wgrad p = make_wgrad(seed, n_tok, m, n, alphas[i % 3], runs[i % 4]);
+        check_wgrad(env, &p);
+        drop_wgrad(&p);
+    }
+}
+
+/* Tokens in several blocks, several blocks of rows, rows that lie a multiple of 4 KiB apart. */
+static void check_wgrad_large(struct op_env *env) {
+    static const struct {
+        int32_t n_tok, m, n;
+    } shapes[] = {
+        {2500, 8,   70  },
+        {1025, 33,  40  },
+        {1024, 16,  64  },
+        {130,  500, 96  },
+        {40,   16,  2048},
+        {2100, 300, 33  },
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct wgrad p = make_wgrad(i, shapes[i].n_tok, shapes[i].m, shapes[i].n, 2, 0);
+        check_wgrad(env, &p);
+        drop_wgrad(&p);
+    }
+}
+
+static void check_wgrad_special(struct op_env *env) {
+    static const float special[] = {NAN, INFINITY, -INFINITY};
+    uint64_t seed = 7;
+    for (int i = 0; i < 9; i++) {
+        struct wgrad p = make_wgrad(seed, 37, 19, 70, i % 2 ? 0.5f : 1, i % 2 ? 16 : 0);
+        const int32_t t = op_random_int(&seed, 0, 36);
+        p.a[t * p.args.lda + op_random_int(&seed, 0, 18)] = nt_f32_to_bf16(special[i % 3]);
+        p.b[op_random_int(&seed, 0, 36) * p.args.ldb + b_column(&p, op_random_int(&seed, 0, 69))] =
+            nt_f32_to_bf16(special[(i + 1) % 3]);
+        check_wgrad(env, &p);
+        drop_wgrad(&p);
+    }
+}
+
+/* An element depends on its columns of a and b alone. */
+static void check_wgrad_alone(struct op_env *env) {
+    enum { M = 40, N = 100 };
+    struct wgrad p = make_wgrad(3, 1100, M, N, 0.5f, 0), part = p;
+    NT_CHECK(run_wgrad(&env->be[0], &p) == NT_OK);
+    part.dw = op_alloc(p.dw_bytes);
+    for (int32_t m = 1; m < M; m += 3) {
+        const int32_t first = m % 2 ? M - m : 0, column = m * 32 % 96, n = m % 4 == 0 ? N - column : 1;
+        part.args.m = m;
+        part.args.n = n;
+        part.a = p.a + first;
+        part.b = p.b + column;
+        part.dw0 = p.dw0 + first * p.args.lddw + column;
+        part.dw_bytes = (size_t)((m - 1) * p.args.lddw + n) * sizeof(float);
+        NT_CHECK(run_wgrad(&env->be[m % OP_BACKENDS], &part) == NT_OK);
+        for (int32_t i = 0; i < m; i++)
+            op_compare_bytes(env, p.what, p.dw + (first + i) * p.args.lddw + column, part.dw + i * p.args.lddw,
+                             (size_t)n * sizeof(float));
+    }
+    free(part.dw);
+    drop_wgrad(&p);
+}
+
+static void perf_wgrad(struct op_env *env) {
+    static const struct {
+        int32_t m, n;
+    } shapes[] = {
+        {8,   576 },
+        {16,  1536},
+        {48,  3072},
+        {576, 1536}
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const double m = shapes[i].m, n = shapes[i].n;
+        struct wgrad p = make_wgrad(i, 1024, shapes[i].m, shapes[i].n, 1, 0);
+        op_measure(env, p.what, 2048 * m * n, 2048 * (m + n), run_wgrad, &p);
+        drop_wgrad(&p);
+    }
+}
+
+static const struct op_case cases[] = {
+    {NT_OP_gemm_dgrad, "shapes",  check_dgrad_shapes,  perf_dgrad},
+    {NT_OP_gemm_dgrad, "large",   check_dgrad_large,   NULL      },
+    {NT_OP_gemm_dgrad, "special", check_dgrad_special, NULL      },
+    {NT_OP_gemm_dgrad, "alone",   check_dgrad_alone,   NULL      },
+    {NT_OP_gemm_wgrad, "shapes",  check_wgrad_shapes,  perf_wgrad},
+    {NT_OP_gemm_wgrad, "large",   check_wgrad_large,   NULL      },
+    {NT_OP_gemm_wgrad, "special", check_wgrad_special, NULL      },
+    {NT_OP_gemm_wgrad, "alone",   check_wgrad_alone,   NULL      },
+};
+const struct op_cases gemm_bwd_cases = {sizeof cases / sizeof cases[0], cases};
