@@ -2,7 +2,8 @@
  *
  * A format is a named row (chatml, llama3, mistral, plain, ...). A model's own template (Jinja text) is recognised by
  * its SHA-256 only; an unknown one is an error that says so and names the remedy, because a nearly right prompt is a
- * silent loss. Segments are marked: template text is trusted (its control tokens are parsed), message text never is.
+ * silent loss. Segments are marked: template text is trusted (its control tokens are parsed), message text never is;
+ * and what the assistant itself would have generated (its text and the token that ends its turn) names its message.
  * Rendering equals jinja2's rendering of the recognised template, byte for byte.
  * Threading: rows are constant; struct nt_chat is constant after open. The segments borrow the messages' bytes and
  * own theirs; release them with nt_chat_prompt_release.
@@ -31,9 +32,11 @@ struct nt_chat {
 
 struct nt_chat_prompt {
     struct nt_tok_span *spans; /* text points into bytes or into the messages */
+    int32_t *answer;           // [n] 1 + index of the assistant's message the span is generated for, 0: none
     int64_t n, cap;
     struct nt_strbuf *owned; /* [n_owned] bytes made by rendering */
     int64_t n_owned;
+    int32_t answering; /* value of answer for the next span */
 };
 
 /* choice: "auto" or a row's name (setting model.chat). template_text: the model's chat_template or NULL.

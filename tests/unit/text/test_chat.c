@@ -126,6 +126,64 @@ static void test_names(void **state) {
     assert_true(n >= 10);
 }
 
+/* The spans that belong to the answer of message i of the conversation m[0 .. n), as text. */
+static void answer_text(const struct nt_chat *chat, const struct nt_message *m, int64_t n, int64_t i, bool only_answer,
+                        bool generate, struct nt_strbuf *out) {
+    struct nt_chat_prompt p = {0};
+    must(nt_chat_render(chat, m, n, generate, &p));
+    nt_strbuf_reset(out);
+    for (int64_t k = 0; k < p.n; k++) {
+        if (!only_answer || p.answer[k] == i + 1) nt_strbuf_add(out, p.spans[k].text, p.spans[k].len);
+    }
+    nt_chat_prompt_release(&p);
+}
+
+/* The generation prompt, followed by what the format marks as the answer, is the beginning of the whole: so the marks
+ * cover exactly what a model generates, up to the token that ends its turn. */
+static void test_answers(void **state) {
+    (void)state;
+    static const struct {
+        const char *format, *answer;
+    } rows[] = {
+        {"chatml",       "Hi!<|im_end|>"                       },
+        {"smollm2",      "Hi!<|im_end|>"                       },
+        {"qwen2.5",      "Hi!<|im_end|>"                       },
+        {"qwen3",        "<think>\n\n</think>\n\nHi!<|im_end|>"},
+        {"llama3",       "Hi!<|eot_id|>"                       },
+        {"llama3.1",     "Hi!<|eot_id|>"                       },
+        {"mistral",      "Hi!<EOS>"                            },
+        {"mistral-nemo", "Hi!<EOS>"                            },
+        {"plain",        "\n\nHi!"                             },
+    };
+    static const struct nt_message m[] = {
+        {"user",      "Hello",        5 },
+        {"assistant", "Hi!",          3 },
+        {"user",      "How are you?", 12},
+        {"assistant", "Hi!",          3 },
+        {"user",      "Bye",          3 },
+    };
+    struct nt_strbuf prompt = NT_STRBUF_INIT, answer = NT_STRBUF_INIT, whole = NT_STRBUF_INIT;
+    for (size_t f = 0; f < sizeof rows / sizeof rows[0]; f++) {
+        struct nt_chat chat;
+        must(nt_chat_open(&chat, rows[f].format, NULL, 0, NULL, "m"));
+        (void)snprintf(chat.eos, sizeof chat.eos, "<EOS>");
+        for (int64_t i = 1; i < 5; i += 2) {
+            answer_text(&chat, m, i, 0, false, true, &prompt);
+            answer_text(&chat, m, i + 1, i, true, false, &answer);
+            answer_text(&chat, m, i + 1, 0, false, false, &whole);
+            assert_string_equal(nt_strbuf_cstr(&answer), rows[f].answer);
+            nt_strbuf_add(&prompt, answer.data, answer.len);
+            assert_true(prompt.len <= whole.len);
+            assert_memory_equal(prompt.data, whole.data, prompt.len);
+        }
+        answer_text(&chat, m, 5, 0, true, false, &answer); /* what users say is nobody's answer */
+        assert_int_equal(answer.len, 0);
+    }
+    nt_strbuf_release(&prompt);
+    nt_strbuf_release(&answer);
+    nt_strbuf_release(&whole);
+}
+
 static struct nt_tokenizer *open_family(const char *name) {
     char path[512], *text;
     size_t len;
@@ -203,8 +261,8 @@ static void test_ids_of_whole(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_templates), cmocka_unit_test(test_recognition),  cmocka_unit_test(test_names),
-        cmocka_unit_test(test_injection), cmocka_unit_test(test_ids_of_whole),
+        cmocka_unit_test(test_templates), cmocka_unit_test(test_recognition), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_answers),   cmocka_unit_test(test_injection),   cmocka_unit_test(test_ids_of_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
