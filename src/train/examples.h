@@ -50,9 +50,10 @@ struct nt_example_set {
     int32_t n, n_sources;
     const char *const *sources; // [n_sources]
     int64_t n_tok, n_target;
-    int32_t longest, shortest; /* sequence in tokens */
-    int32_t longest_row;       /* all members of an example together: what one micro-batch must hold */
-    int32_t n_desirable;       /* rows with label true */
+    /* Sequences in tokens; shortest: also of one row's prompt with another's completion. */
+    int32_t longest, shortest;
+    int32_t longest_row; /* all members of an example together: what one micro-batch must hold */
+    int32_t n_desirable; /* rows with label true */
     double desirable_weight, undesirable_weight; /* kto: factors of rows by label; 1 elsewhere */
     uint8_t digest[NT_SHA256_BYTES];             /* of all of the above */
     struct nt_arena arena;
@@ -69,9 +70,14 @@ NT_MUST nt_status nt_examples_begin(struct nt_example_builder **out, enum nt_tra
 /* Copies e and all it points to; returns its number. The hash, n_target and source are filled in from the rest. */
 int32_t nt_examples_add(struct nt_example_builder *b, const struct nt_example *e, const char *source);
 const struct nt_example *nt_examples_at(const struct nt_example_builder *b, int32_t i); /* until the next add */
-/* The examples keep[0 .. n) in this order, with weights [n], into set. */
-NT_MUST nt_status nt_examples_finish(const struct nt_example_builder *b, const int32_t *keep, const float *weights,
-                                     int32_t n, struct nt_example_set *set);
+struct nt_example_pick {
+    const int32_t *examples; // [n] of the builder, in the order wanted
+    const float *weights;    // [n] of the rows
+    int32_t n;
+    double desirable_weight, undesirable_weight; /* 1 but for kto */
+};
+NT_MUST nt_status nt_examples_finish(const struct nt_example_builder *b, const struct nt_example_pick *pick,
+                                     struct nt_example_set *set);
 void nt_examples_end(struct nt_example_builder *b); /* accepts NULL */
 
 #endif
