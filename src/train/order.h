@@ -3,7 +3,7 @@
  * Positions 0, 1, 2 ... run through one permutation of the set per epoch, without end: position p belongs to epoch
  * p / n. The global batch at cursor c is positions c .. c + B - 1, so the state of the order is one number, whatever
  * the world size, and a changed batch size resumes too. Data-parallel rank d of D takes the samples i of the batch with
- * i % D == d (pack.h); nothing else depends on D.
+ * i % D == d (packing.h); nothing else depends on D.
  * kto: each class runs through permutations of its own, and classes alternate as evenly as their sizes allow, so that
  * every batch holds both; where the smaller class has less than one row per batch, it is repeated sooner: once per
  * batch (`repeated` says so). In either case an example is seen once per pass over its class.

@@ -9,8 +9,8 @@
  * Ownership: a pack owns and reuses its memory; zero-initialise, nt_pack_build as often as wanted, nt_pack_release.
  * Pointers are valid until the next build. Threading: one thread. Errors: NT_E_CONFIG for an example larger than the
  * budget (preparation has checked it before). */
-#ifndef NT_PACK_H
-#define NT_PACK_H
+#ifndef NT_PACKING_H
+#define NT_PACKING_H
 
 #include "examples.h"
 

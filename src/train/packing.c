@@ -1,4 +1,4 @@
-#include "pack.h"
+#include "packing.h"
 
 #include "tok_list.h"
 

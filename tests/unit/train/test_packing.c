@@ -1,7 +1,7 @@
 /* Packing: over all ranks every sequence of a batch exactly once, no row of one sequence in another, targets that are
  * the next token of their own sequence, and a cut that is plain first fit. */
 #include "order.h"
-#include "pack.h"
+#include "packing.h"
 #include "train_sets.h"
 
 #include <setjmp.h>
