@@ -66,7 +66,17 @@ enum nt_conv_flag {
     NT_CONV_TOXIC = 8,
     NT_CONV_DUP = 16, /* the same content stands earlier in its file */
     NT_CONV_QUARANTINED = 32,
-    NT_CONV_FLAGS = 63
+    NT_CONV_TOOLS = 64, /* the row declares tools */
+    NT_CONV_FLAGS = 127
+};
+enum nt_gen_finish {
+    NT_GEN_STOP,
+    NT_GEN_LENGTH, /* cut off: no example of a whole answer */
+    NT_GEN_ERROR,
+    NT_GEN_FILTER,
+    NT_GEN_TOOL,
+    NT_GEN_OTHER,
+    NT_N_GEN_FINISH
 };
 const char *nt_split_name(enum nt_split s); /* "none", "train", "valid", "test" */
 const char *nt_basis_name(enum nt_basis b); /* "none", "consent", "contract", "legitimate-interest", ... */
@@ -79,8 +89,9 @@ struct nt_record_head {
     int32_t format; /* enum nt_row_format (rowformat.h) of the row it came from; nt_row_format_name */
     enum nt_conv_kind kind;
     uint8_t id[16];
-    uint8_t sha256[32]; /* of roles and texts (and completions of its pairs): equal content, equal digest */
-    int32_t subject;    /* 0-based over all files; equal ids are one subject */
+    uint8_t sha256[32];     /* of kind, roles and texts of its messages */
+    uint8_t row_sha256[32]; /* of the row: also completions, label, custom_id; equal rows, equal digest */
+    int32_t subject;        /* 0-based over all files; equal ids are one subject */
     uint8_t subject_id[16];
     bool anonymous;   /* the row named no subject: such rows share a subject but not a person */
     uint32_t consent; /* bits of enum nt_purpose */
@@ -111,7 +122,7 @@ struct nt_record_generation {
     struct nt_record_text text; /* role "assistant" */
     int32_t choice;
     const char *model; /* "" unknown */
-    int32_t finish;    /* enum nt_finish */
+    enum nt_gen_finish finish;
 };
 
 enum nt_target { NT_TARGET_MESSAGE, NT_TARGET_GENERATION, NT_TARGET_CONVERSATION, NT_N_TARGETS };
@@ -192,7 +203,7 @@ NT_MUST nt_status nt_dataset_load(struct nt_dataset *d, int64_t record, struct n
 void nt_record_release(struct nt_record *r);
 
 /* The completion that a feedback is about, and its prompt: the record's first *n_prompt messages. NULL: the feedback is
- * about the conversation as a whole. */
+ * about the conversation as a whole. Where the text was edited, what was judged is `original`. */
 const struct nt_record_text *nt_record_completion(const struct nt_record *r, const struct nt_record_feedback *f,
                                                   int32_t *n_prompt);
 
