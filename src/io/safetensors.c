@@ -3,9 +3,11 @@
 #include "json.h"
 #include "strbuf.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_INDEX_BYTES = 64 << 20, MAX_NAME = 1024 };
 
@@ -206,6 +208,19 @@ release:
     nt_strbuf_release(&origin);
     if (st != NT_OK) nt_safetensors_release(out);
     return st;
+}
+
+nt_status nt_safetensors_read_header(const char *path, struct nt_json **doc) {
+    int64_t size = 0;
+    struct nt_safetensors st = {0};
+    NT_TRY(nt_file_size(path, &size));
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return NT_FAIL(NT_E_NOINPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    nt_status status = read_header(fd, path, size, &st);
+    (void)close(fd);
+    if (status == NT_OK) status = nt_json_parse(st.header, st.header_len, path, doc);
+    nt_safetensors_release(&st);
+    return status == NT_OK ? NT_OK : nt_trail_at(status, __FILE__, __LINE__);
 }
 
 void nt_safetensors_release(struct nt_safetensors *st) {

@@ -40,6 +40,9 @@ struct nt_safetensors {
 
 /* fd: open file at path (named in errors) of size bytes. */
 NT_MUST nt_status nt_safetensors_read(int fd, const char *path, int64_t size, struct nt_safetensors *out);
+/* The header of a file as a document; its "__metadata__" holds the strings of whoever wrote the file. */
+struct nt_json;
+NT_MUST nt_status nt_safetensors_read_header(const char *path, struct nt_json **doc);
 void nt_safetensors_release(struct nt_safetensors *st); /* accepts a zeroed struct */
 
 /* The weight files of a Hugging Face directory. */

@@ -165,24 +165,26 @@ static nt_status read_files(struct nt_tensor_source *s, const struct nt_safetens
     return NT_OK;
 }
 
+/* The files of an index, in order, with the digest of their headers. */
+static nt_status open_listed(struct nt_tensor_source *s, const struct nt_safetensors_index *ix) {
+    struct nt_sha256 *h = NULL;
+    NT_TRY(nt_sha256_new(&h));
+    const nt_status st = read_files(s, ix, h);
+    nt_sha256_finish(h, s->digest);
+    NT_TRY(st);
+    qsort(s->tensors, (size_t)s->n_tensors, sizeof *s->tensors, by_name);
+    const char *missing = nt_safetensors_index_missing(ix, is_known, s);
+    if (!missing) return NT_OK;
+    return NT_FAIL(
+        NT_E_DATA,
+        "%s: model.safetensors.index.json lists tensor %.200s in %s, which does not hold it; fetch the model again",
+        s->path, missing, nt_safetensors_index_file_of(ix, missing));
+}
+
 static nt_status open_directory(struct nt_tensor_source *s) {
     struct nt_safetensors_index ix;
     NT_TRY(nt_safetensors_index_read(s->path, &ix));
-    nt_status st = NT_OK;
-    struct nt_sha256 *h = NULL;
-    NT_TRY_GOTO(st, release, nt_sha256_new(&h));
-    st = read_files(s, &ix, h);
-    nt_sha256_finish(h, s->digest);
-    if (st != NT_OK) goto release;
-    qsort(s->tensors, (size_t)s->n_tensors, sizeof *s->tensors, by_name);
-    const char *missing = nt_safetensors_index_missing(&ix, is_known, s);
-    if (missing) {
-        st = NT_FAIL(
-            NT_E_DATA,
-            "%s: model.safetensors.index.json lists tensor %.200s in %s, which does not hold it; fetch the model again",
-            s->path, missing, nt_safetensors_index_file_of(&ix, missing));
-    }
-release:
+    const nt_status st = open_listed(s, &ix);
     nt_safetensors_index_release(&ix);
     return st;
 }
@@ -224,11 +226,14 @@ static nt_status open_any(struct nt_tensor_source *s) {
     return NT_OK;
 }
 
-nt_status nt_tensor_source_open(const char *path, struct nt_tensor_source **out) {
-    *out = NULL;
+static struct nt_tensor_source *new_source(const char *path) {
     struct nt_tensor_source *s = calloc(1, sizeof *s);
     if (s) s->path = strdup(path);
-    nt_status st = s && s->path ? open_any(s) : no_memory(path);
+    return s;
+}
+
+static nt_status finish_open(struct nt_tensor_source *s, nt_status st, struct nt_tensor_source **out) {
+    *out = NULL;
     if (st != NT_OK) {
         nt_tensor_source_close(s);
         return nt_trail_at(st, __FILE__, __LINE__);
@@ -236,6 +241,18 @@ nt_status nt_tensor_source_open(const char *path, struct nt_tensor_source **out)
     for (int32_t i = 0; i < s->n_files; i++) (void)posix_fadvise(s->files[i].fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     *out = s;
     return NT_OK;
+}
+
+nt_status nt_tensor_source_open(const char *path, struct nt_tensor_source **out) {
+    struct nt_tensor_source *s = new_source(path);
+    return finish_open(s, s && s->path ? open_any(s) : no_memory(path), out);
+}
+
+nt_status nt_tensor_source_open_file(const char *dir, const char *name, struct nt_tensor_source **out) {
+    char *names[1] = {(char *)(uintptr_t)name}; /* only read */
+    const struct nt_safetensors_index ix = {.files = names, .n_files = 1};
+    struct nt_tensor_source *s = new_source(dir);
+    return finish_open(s, s && s->path ? open_listed(s, &ix) : no_memory(dir), out);
 }
 
 void nt_tensor_source_close(struct nt_tensor_source *s) {

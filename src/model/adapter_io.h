@@ -16,6 +16,14 @@
 #include "adapter.h"
 #include "safetensors_write.h"
 
+/* Keys of the digests in the safetensors metadata: 64 hexadecimal digits. */
+#define NT_ADAPTER_BASE_KEY      "nocturne.base_sha256"
+#define NT_ADAPTER_TOKENIZER_KEY "nocturne.tokenizer_sha256"
+
+/* The name of A or B (part 'A', 'B') in a PEFT file. */
+void nt_adapter_tensor_name(const struct nt_spec *spec, int32_t layer, enum nt_linear linear, char part, char *buf,
+                            size_t cap);
+
 NT_MUST nt_status nt_adapter_read(const char *dir, const struct nt_spec *spec, struct nt_adapter **out);
 
 /* The base and tokenizer an adapter was trained on are these? NULL or unknown digests are not compared.

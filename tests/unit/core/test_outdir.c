@@ -1,0 +1,123 @@
+/* Directories published whole: what is there before, after, after a failure, and after a kill. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "fileio.h"
+#include "outdir.h"
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char root[] = "/tmp/nt-outdir-XXXXXX";
+
+static const char *at(const char *name) {
+    static char path[2][512];
+    static int which;
+    which = !which;
+    assert_int_equal(nt_path_join(path[which], sizeof path[which], root, name), NT_OK);
+    return path[which];
+}
+
+static int n_entries(const char *dir) {
+    int n = -2;
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    while (readdir(d)) n++;
+    closedir(d);
+    return n;
+}
+
+static void put(const struct nt_outdir *d, const char *name) {
+    char path[PATH_MAX];
+    assert_int_equal(nt_path_join(path, sizeof path, d->temp, name), NT_OK);
+    assert_int_equal(nt_publish_bytes(path, "x", 1, NT_PUBLISH_NEW), NT_OK);
+}
+
+static void test_publish(void **state) {
+    (void)state;
+    struct nt_outdir d;
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out/")), NT_OK); // parents are made
+    put(&d, "a");
+    put(&d, "b");
+    assert_false(nt_file_exists(at("deep/er/out")));
+    assert_int_equal(nt_outdir_publish(&d), NT_OK);
+    assert_int_equal(n_entries(at("deep/er/out")), 2);
+    assert_int_equal(n_entries(at("deep/er")), 1);
+    nt_outdir_abandon(&d); // nothing to do any more
+    assert_int_equal(n_entries(at("deep/er/out")), 2);
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out")), NT_E_IO);
+    assert_non_null(strstr(nt_error_last()->text, "exists already"));
+    assert_int_equal(n_entries(at("deep/er/out")), 2);
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out/a")), NT_E_IO); // a file is in the way
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out/a/b")), NT_E_IO);
+    assert_int_equal(unlink(at("deep/er/out/a")), 0);
+    assert_int_equal(unlink(at("deep/er/out/b")), 0);
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out")), NT_OK); // an empty directory makes room
+    nt_outdir_abandon(&d);
+    assert_int_equal(n_entries(at("deep/er")), 0);
+    assert_int_equal(rmdir(at("deep/er")), 0);
+    assert_int_equal(rmdir(at("deep")), 0);
+}
+
+static void test_taken_meanwhile(void **state) {
+    (void)state;
+    struct nt_outdir d;
+    assert_int_equal(nt_outdir_open(&d, at("out")), NT_OK);
+    put(&d, "a");
+    assert_int_equal(mkdir(at("out"), 0777), 0);
+    assert_int_equal(mkdir(at("out/theirs"), 0777), 0);
+    assert_int_equal(nt_outdir_publish(&d), NT_E_IO);
+    assert_int_equal(n_entries(at("out")), 1);
+    assert_int_equal(n_entries(root), 1); // ours is gone
+    assert_int_equal(rmdir(at("out/theirs")), 0);
+    assert_int_equal(rmdir(at("out")), 0);
+}
+
+/* A child dies in the middle; what it left goes with the next open, what a living process fills stays. */
+static void test_left_over(void **state) {
+    (void)state;
+    struct nt_outdir d, other;
+    const pid_t pid = fork();
+    if (pid == 0) {
+        if (nt_outdir_open(&d, at("out")) != NT_OK) _exit(1);
+        put(&d, "a");
+        _exit(0);
+    }
+    int status = 1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(n_entries(root), 1);
+    assert_int_equal(nt_outdir_open(&other, at("out2")), NT_OK); // another name: leaves it alone
+    assert_int_equal(n_entries(root), 2);
+    assert_int_equal(nt_outdir_open(&d, at("out")), NT_OK);
+    assert_int_equal(n_entries(root), 2);
+    put(&d, "a");
+    nt_outdir_abandon(&d);
+    nt_outdir_abandon(&other);
+    assert_int_equal(n_entries(root), 0);
+}
+
+static int make_root(void **state) {
+    (void)state;
+    return mkdtemp(root) ? 0 : -1;
+}
+
+static int drop_root(void **state) {
+    (void)state;
+    return rmdir(root);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_publish),
+        cmocka_unit_test(test_taken_meanwhile),
+        cmocka_unit_test(test_left_over),
+    };
+    return cmocka_run_group_tests(tests, make_root, drop_root);
+}
