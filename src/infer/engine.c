@@ -3,7 +3,7 @@
 #include "clock.h"
 #include "cuda_backend.h"
 #include "log.h"
-#include "sysmem.h"
+#include "memory_plan.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,29 +84,19 @@ static double mib(size_t bytes) {
     return (double)bytes / 1048576.0;
 }
 
-/* Both kinds of memory must hold what was counted; on a CPU they are one. */
-static nt_status check_memory(const struct nt_engine *e, size_t device_free, size_t host_free) {
-    const bool host = nt_backend_is_host(e->c.backend);
-    const size_t device = host ? nt_job_memory_bytes(&e->memory) : e->memory.device.used;
-    if (device > device_free)
-        return NT_FAIL(NT_E_NOMEM,
-                       "the job needs %.0f MiB but %.0f MiB are free on this %s per rank; lower "
-                       "generate.max_num_seqs, model.max_len or generate.kv_memory_gib",
-                       mib(device), mib(device_free), host ? "node" : "device");
-    if (e->memory.host.used > host_free)
-        return NT_FAIL(NT_E_NOMEM,
-                       "the job needs %.0f MiB of host memory but %.0f MiB are free on this node per rank; lower "
-                       "generate.max_num_seqs",
-                       mib(e->memory.host.used), mib(host_free));
-    return NT_OK;
+static struct nt_memory_plan memory_plan(struct nt_engine *e, int32_t n_page) {
+    return (struct nt_memory_plan){.world = e->c.world,
+                                   .model = e->c.model,
+                                   .memory = &e->memory,
+                                   .n_page = n_page,
+                                   .remedy = "generate.max_num_seqs, model.max_len or generate.kv_memory_gib"};
 }
 
 /* Chooses the number of pages and checks the plan against the memory that is free. */
 static nt_status plan(struct nt_engine *e, int32_t *n_page) {
     const size_t page = nt_model_kv_page_bytes(e->c.model);
     const bool host = nt_backend_is_host(e->c.backend);
-    const size_t host_free = nt_memory_available() / (size_t)e->c.world->node_size;
-    const size_t available = host ? host_free : e->c.backend->memory->available(e->c.backend);
+    const size_t available = nt_memory_plan_free(e->c.backend, e->c.world);
     const int64_t per_seq = nt_pages_for(e->c.max_len);
     int64_t pages = per_seq * e->c.max_seqs;
     /* other jobs share a node's memory, a device is this rank's own */
@@ -124,16 +114,8 @@ static nt_status plan(struct nt_engine *e, int32_t *n_page) {
     e->stats.activation_bytes = nt_job_memory_bytes(&e->memory) - e->stats.kv_bytes;
     e->stats.n_pages = (int32_t)pages;
     e->stats.max_seqs = e->c.max_seqs;
-    char workspace[64] = "";
-    if (!host)
-        (void)snprintf(workspace, sizeof workspace, "workspace of kernels %.0f MiB (taken), ",
-                       mib(NT_CUDA_WORKSPACE_BYTES));
-    nt_info("plan",
-            "weights %.0f MiB (loaded), %skv cache up to %.0f MiB (%d pages of %d tokens), activations %.0f MiB; %.0f "
-            "MiB free %s",
-            mib(e->stats.weight_bytes), workspace, mib(e->stats.kv_bytes), (int)pages, NT_KV_PAGE,
-            mib(e->stats.activation_bytes), mib(available), host ? "per rank" : "on the device");
-    NT_TRY(check_memory(e, available, host_free));
+    const struct nt_memory_plan p = memory_plan(e, (int32_t)pages);
+    NT_TRY(nt_memory_plan_check(&p));
     *n_page = (int32_t)pages;
     return NT_OK;
 }
@@ -163,7 +145,8 @@ nt_status nt_engine_new(struct nt_engine **out, const struct nt_engine_config *c
     NT_TRY_GOTO(st, fail, nt_comm_allreduce_max_i64(c->world->tp, &least, 1));
     nt_job_memory_release(&e->memory);
     NT_TRY_GOTO(st, fail, layout(e, (int32_t)-least));
-    NT_TRY_GOTO(st, fail, nt_job_memory_bind(&e->memory));
+    const struct nt_memory_plan bound = memory_plan(e, (int32_t)-least);
+    NT_TRY_GOTO(st, fail, nt_memory_plan_bind(&bound));
     NT_TRY_GOTO(st, fail, layout(e, (int32_t)-least));
     collect_stops(e);
     *out = e;

@@ -2,9 +2,9 @@
 
 #include "clock.h"
 #include "log.h"
+#include "memory_plan.h"
 #include "pages.h"
 #include "score_rows.h"
-#include "sysmem.h"
 #include "watchdog.h"
 
 #include <math.h>
@@ -48,9 +48,13 @@ struct score {
     struct nt_progress progress;
 };
 
+static int32_t page_count(const struct score *s) {
+    return 2 * nt_pages_for(s->window) + MAX_OPEN;
+}
+
 static nt_status layout(struct score *s) {
     struct nt_arena *a = &s->memory.host;
-    const int32_t n_page = 2 * nt_pages_for(s->window) + MAX_OPEN;
+    const int32_t n_page = page_count(s);
     const struct nt_step_limits max = {.tok = STEP_TOKENS, .out = STEP_TOKENS, .seq = MAX_OPEN, .pages = n_page};
     NT_TRY(nt_pages_layout(&s->pages, &s->memory, s->session->model, n_page));
     NT_TRY(nt_model_layout(s->session->model, &s->memory, &max));
@@ -323,22 +327,17 @@ static nt_status gather(struct score *s, struct nt_score_total *total) {
     return NT_OK;
 }
 
-/* The plan of one rank against what is free, as the engine does it. */
-static nt_status check_plan(const struct score *s) {
-    const size_t available = nt_memory_available() / (size_t)s->session->world->node_size;
-    nt_info("plan", "scoring needs %.0f MiB besides the weights; %.0f MiB free per rank",
-            (double)nt_job_memory_bytes(&s->memory) / 1048576.0, (double)available / 1048576.0);
-    if (nt_job_memory_bytes(&s->memory) <= available) return NT_OK;
-    return NT_FAIL(NT_E_NOMEM, "scoring needs %.0f MiB but %.0f MiB are free on this node per rank; lower score.window",
-                   (double)nt_job_memory_bytes(&s->memory) / 1048576.0, (double)available / 1048576.0);
-}
-
 static nt_status open_score(struct score *s, const char *input) {
     struct nt_world *w = s->session->world;
     nt_job_memory_init(&s->memory, &s->session->backend);
+    const struct nt_memory_plan plan = {.world = w,
+                                        .model = s->session->model,
+                                        .memory = &s->memory,
+                                        .n_page = page_count(s),
+                                        .remedy = "score.window"};
     nt_status st = layout(s);
-    if (st == NT_OK) st = check_plan(s);
-    if (st == NT_OK) st = nt_job_memory_bind(&s->memory);
+    if (st == NT_OK) st = nt_memory_plan_check(&plan);
+    if (st == NT_OK) st = nt_memory_plan_bind(&plan);
     if (st == NT_OK) st = layout(s);
     if (st == NT_OK) st = nt_score_rows_open(&s->rows, s->session, input);
     NT_TRY(nt_comm_agree(w->world, st));

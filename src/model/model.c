@@ -178,6 +178,9 @@ const struct nt_spec *nt_model_spec(const struct nt_model *m) {
 size_t nt_model_weight_bytes(const struct nt_model *m) {
     return m->weight_arena.size;
 }
+size_t nt_model_peer_bytes(const struct nt_model *m) {
+    return nt_peer_sum_bytes(m->peers);
+}
 void nt_model_digest(const struct nt_model *m, uint8_t digest[32]) {
     memcpy(digest, m->digest, sizeof m->digest);
 }

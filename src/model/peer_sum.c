@@ -141,6 +141,10 @@ void nt_peer_sum_close(struct nt_peer_sum *p) {
     free(p);
 }
 
+size_t nt_peer_sum_bytes(const struct nt_peer_sum *p) {
+    return p ? BLOCK_BYTES : 0;
+}
+
 /* ---- sums ---- */
 
 void nt_peer_sum_step(struct nt_peer_sum *p) {

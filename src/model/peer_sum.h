@@ -20,8 +20,9 @@ struct nt_peer_sum;
 NT_MUST nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out);
 /* Those a job on two GPUs of a node would have, with places that only a backend that counts can use. */
 NT_MUST nt_status nt_peer_sum_open_shape(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out);
-void nt_peer_sum_close(struct nt_peer_sum *p); /* accepts NULL */
-void nt_peer_sum_step(struct nt_peer_sum *p);  /* the next sum is the first of a step; accepts NULL */
+void nt_peer_sum_close(struct nt_peer_sum *p);         /* accepts NULL */
+size_t nt_peer_sum_bytes(const struct nt_peer_sum *p); /* taken of the backend's memory; accepts NULL */
+void nt_peer_sum_step(struct nt_peer_sum *p);          /* the next sum is the first of a step; accepts NULL */
 /* Where the next partial sum of n floats is to be written; NULL: it is not one for this way. */
 float *nt_peer_sum_place(struct nt_peer_sum *p, int64_t n);
 /* out [n] = sum over ranks of what was written to the place. */

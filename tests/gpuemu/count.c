@@ -248,6 +248,9 @@ int emu_counts_write(const char *path) {
     if (f == NULL) return -1;
     emu_lock();
     for (const struct counts *c = all_counts; c != NULL; c = c->next) write_kernel(f, c);
+    for (int32_t i = 0; i < emu_state.n_device; i++)
+        if (emu_state.device[i].most_used > 0)
+            fprintf(f, "{\"device\": %d, \"most_bytes\": %zu}\n", i, emu_state.device[i].most_used);
     emu_unlock();
     return fclose(f) == 0 ? 0 : -1;
 }

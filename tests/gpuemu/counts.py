@@ -43,7 +43,8 @@ def measure(test_ops, emu):
             with open(path, encoding="utf-8") as f:
                 for line in f:
                     kernel = json.loads(line)
-                    found[(cc, kernel["kernel"])] = kernel
+                    if "kernel" in kernel:  # not a device's memory
+                        found[(cc, kernel["kernel"])] = kernel
     return found
 
 

@@ -68,7 +68,7 @@ void emu_free_now(uint64_t base);
 struct emu_device {
     int32_t index;
     int32_t retained;
-    size_t used;
+    size_t used, most_used;     // bytes of cuMemAlloc: now, and at most so far
     bool peer[EMU_MAX_DEVICES]; // peer access enabled from this device to that one
     struct CUstream_st *null_stream;
 };

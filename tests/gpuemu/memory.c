@@ -290,6 +290,7 @@ static CUresult device_alloc(CUdeviceptr *address, size_t size, const char *made
     const struct emu_alloc *a = allocate(device->index, size, EMU_MEM_DEVICE, made_by);
     if (a == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
     device->used += size;
+    if (device->used > device->most_used) device->most_used = device->used;
     *address = a->base;
     return CUDA_SUCCESS;
 }

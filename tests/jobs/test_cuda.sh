@@ -35,7 +35,11 @@ check "an int8 cache on the CPU is refused" grep -q 'needs a GPU' out
 
 export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
 NT_TIMEOUT=300
-expect_rc 0 generate base --device cuda
+# planned: bytes of device memory as the program counted them. held FILE...: the most that the device had at once
+planned() { grep -oE '[0-9]+ bytes of device memory' out | cut -d' ' -f1 | sort -u; }
+held() { cat "$@" | grep -oE '"most_bytes": *[0-9]+' | grep -oE '[0-9]+$' | sort -u; }
+NT_EMU=$NT_EMU,count=$PWD/memory expect_rc 0 generate base --device cuda
+check "$(planned) bytes of device memory were planned, $(held memory) taken" test "$(planned)" = "$(held memory)"
 check "steps are captured" grep -q 'captured a decode step' out
 check "the device is in the manifest" grep -q '"device":"cuda","isa":"sm_80"' base/run.json
 expect_rc 0 generate auto-gpu
@@ -59,6 +63,9 @@ for how in peers nccl host; do
     [ $how = peers ] && peer=1 || peer=0
     NT_EMU=$NT_EMU,peer=$peer,count=$PWD/launches-$how.%p expect_rc 0 ranks 2 tp2-$how --device cuda --tp 2
     [ $how = peers ] && check "sums over peers are said" grep -q 'sums up to 256 KiB' out
+    [ $how = peers ] && check "sums over peers are in the plan" grep -q 'sums over peers 0.8 MiB (taken)' out
+    check "$(planned) bytes of device memory were planned over $how, $(held launches-$how.*) taken" \
+        grep -qx "$(planned)" <(held launches-$how.*) # rank 0 says its plan
     check "tp 2 over $how changes greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl tp2-$how/results.jsonl in.jsonl
 done
 cmp tp2-peers/results.jsonl tp2-nccl/results.jsonl || fail "sums over peers and over NCCL differ"
