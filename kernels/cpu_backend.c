@@ -24,6 +24,16 @@ static const struct nt_ops bodies[] = {
                            .head_argmax = nt_head_argmax_portable,
                            .gemm_dgrad = nt_gemm_dgrad_portable,
                            .gemm_wgrad = nt_gemm_wgrad_portable,
+                           .rmsnorm_bwd = nt_rmsnorm_bwd_portable,
+                           .glu_bwd = nt_glu_bwd_portable,
+                           .attention_bwd = nt_attention_bwd_portable,
+                           .rope_bwd = nt_rope_bwd_portable,
+                           .logit_bwd = nt_logit_bwd_portable,
+                           .embed_bwd = nt_embed_bwd_portable,
+                           .scatter = nt_scatter_portable,
+                           .dropout = nt_dropout_portable,
+                           .adamw = nt_adamw_portable,
+                           .sum_squares = nt_sum_squares_portable,
                            },
     [NT_ISA_AVX2] =
         {

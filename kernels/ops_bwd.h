@@ -57,8 +57,9 @@ struct nt_rmsnorm_bwd_args {
 };
 
 /* gate and up alternate in half panels as nt_packed_gate_row/up_row say, pre and dpre in that order:
- * dgate = dy up act'(gate), dup = dy act(gate); y = bf16(act(gate) up) again when asked for (recompute). silu' and
- * gelu_tanh' are the derivatives of what the forward computes. dy NULL: only y. Tolerance 1e-5 (bf16 output). */
+ * dgate = (dy up) act'(gate), dup = dy act(gate); y = bf16(act(gate) up) again when asked for (recompute). silu' and
+ * gelu_tanh' are the derivatives of what the forward computes, taken at the gate limited to +-64, where they are 0 and
+ * 1. dy NULL: only y. Tolerance 1e-5 (bf16 output). */
 struct nt_glu_bwd_args {
     const nt_bf16 *pre; // [n_tok, 2 n], before the activation
     const float *dy;    // [n_tok, n] or NULL
@@ -69,16 +70,20 @@ struct nt_glu_bwd_args {
     bool gelu;
 };
 
-/* Gradient of nt_attention for whole sequences: pos0 is 0 everywhere, so every key is of this step. P is computed again
- * from q and the cache, delta[t, h] = out . dout; dS = P (dP - delta); dq = scale dS K, dk = scale dS^T q, dv = P^T
- * dout summed over the heads of the group (Dao et al. 2022, algorithm 4). dqkv rows as qkv of rope_kv, still rotated.
- * Products of bf16 operands, f32 sums; P and dS are rounded to bf16 for products. Key pages and query rows ascend.
- * Tolerance 1e-4. */
+/* Gradient of nt_attention for whole sequences: pos0 is 0 everywhere, so every key is of this step. dout is rounded to
+ * bf16 first. P is computed again from q and the cache; delta[t, h] = out . dout, dP = dout V^T, dS = scale P (dP -
+ * delta); dq = dS K, dk = dS^T q, dv = P^T dout, the last two summed over the heads of the group (Dao et al. 2022,
+ * algorithm 4). dqkv rows as qkv of rope_kv, still rotated; dk and dv of a KV head without query heads are 0, rows of
+ * no sequence are not touched. Products of bf16 operands, f32 sums; P and dS are rounded to bf16 for products. An
+ * element of dq sums key pages in ascending order, one of dk or dv query tokens in ascending order, each in parts of
+ * fixed size. A NaN or Inf stands where IEEE arithmetic puts one, perhaps as NaN; it may make more NaN among the
+ * gradients of its KV head and sequence (invisible keys are multiplied by 0), and none elsewhere. A bf16 cache alone:
+ * not ROWS_INT8. Tolerance 1e-4. */
 struct nt_attention_bwd_args {
     const nt_bf16 *q; // [n_tok, n_head, d_pad]
     const struct nt_kv_layer *kv;
     const struct nt_attn_seq *seqs; // [n_seq]
-    const int32_t *kv_of_head;      // [n_head]
+    const int32_t *kv_of_head;      // [n_head] as in attention
     const nt_bf16 *out;             // [n_tok, ldo]
     const float *dout;              // [n_tok, lddo], head h at column h * d_head
     float *dqkv;                    // [n_tok, (n_head + 2 n_kv) * d_head]
@@ -89,8 +94,11 @@ struct nt_attention_bwd_args {
     int32_t max_q;
 };
 
-/* Gradient of rope_kv: rotates q and k back, then the backward of their norms where the forward had them. Exact but
- * for the rounding of dqkv16; with norms tolerance 1e-5. dq_norm, dk_norm += sums over tokens and heads. */
+/* Gradient of rope_kv: rotates q and k back, then the backward of their norms where the forward had them (q_norm and
+ * k_norm apart); v is only rounded. dq_norm, dk_norm += sums over tokens and heads: blocks of NT_ROPE_BLOCK tokens, in
+ * the order of the sequences, each summed and then added. Rows of no sequence are not touched. Tolerance 1e-5 (bf16
+ * output). */
+enum { NT_ROPE_BLOCK = 64 };
 struct nt_rope_bwd_args {
     const float *dqkv;              // [n_tok, (n_head + 2 n_kv) * d_head], from attention_bwd
     const float *qkv;               // the forward's input; NULL without norms
@@ -105,8 +113,9 @@ struct nt_rope_bwd_args {
 };
 
 /* Gradient of the target's log-probability: dlogits[r, v] = bf16(coef[r] (1[v = target[r]] - exp(logits[r, v] - max[r])
- * / sum_exp[r])), coef = d loss / d log p. max and sum_exp are those of the whole vocabulary (all ranks'); a target
- * outside [0, n_vocab) is another rank's. Columns n_vocab .. lddl-1 are not touched. Tolerance 1e-5. */
+ * / sum_exp[r])), coef = d loss / d log p; the target's as (sum_exp - exp) / sum_exp, which does not cancel. max and
+ * sum_exp are those of the whole vocabulary (all ranks'); a target outside [0, n_vocab) is another rank's. Columns
+ * n_vocab .. lddl-1 are not touched. Tolerance 1e-5. */
 struct nt_logit_bwd_args {
     const float *logits; // [n_row, n_vocab]
     int64_t ld;
@@ -117,7 +126,8 @@ struct nt_logit_bwd_args {
     int32_t n_row, n_vocab;
 };
 
-/* dtable[ids[t] - first, :] += scale * dx[t, :] for ids of this shard, t ascending. Exact f32 sums. */
+/* dtable[ids[t] - first, :] += scale * dx[t, :] for ids of this shard, t ascending; the product is rounded, then the
+ * sum. Exact. */
 struct nt_embed_bwd_args {
     const int32_t *ids; // [n_tok]
     const float *dx;    // [n_tok, d_model]
@@ -136,9 +146,10 @@ struct nt_scatter_args {
     int32_t n_rows, n_to;
 };
 
-/* y = x keep / (1 - p): keep(t, c) when nt_unit_float of word c & 3 of nt_philox(seed, stream[t], c / 4) is >= p; the
- * stream names the row wherever it lies in a batch. x and y bf16 (y may be x), or with add: f32 y += f32 x keep / (1 -
- * p), the same mask (the backward). (Hinton et al. 2012.) Exact but for the rounding. */
+/* y = x f where keep(t, c), else 0; f = 1 / (1 - p) in f32, 0 <= p < 1. keep(t, c) when nt_unit_float of word c & 3 of
+ * nt_philox(seed, stream[t], c / 4) is >= p; the stream names the row wherever it lies in a batch. x and y bf16 (y may
+ * be x), or with add: f32 y += x f where keep(t, c), the product rounded first (the backward: the same mask). (Hinton
+ * et al. 2012.) Exact. */
 struct nt_dropout_args {
     const void *x; // [n_row, n_col] bf16, f32 with add
     void *y;       // [n_row, n_col]
@@ -150,19 +161,20 @@ struct nt_dropout_args {
     bool add;
 };
 
-/* AdamW with decoupled decay (Loshchilov & Hutter 2019), f32, the factors in the order torch.optim.AdamW applies them:
+/* AdamW with decoupled decay (Loshchilov & Hutter 2019), the factors in the order torch.optim.AdamW applies them:
  *   g = grad * grad_scale; p *= 1 - lr decay; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
- *   p -= lr / bias1 * m / (sqrt(v / bias2) + eps),   bias_i = 1 - beta_i^step.
- * Tolerance 1e-10. */
+ *   p -= lr / bias1 * m / (sqrt(v) / sqrt(bias2) + eps),   bias_i = 1 - beta_i^step.
+ * Elements are f32 and each operation rounds; the scalars are combined in double (1 - 0.999 has no digits to spare) and
+ * then rounded to f32: grad_scale, 1 - lr decay, beta_i, 1 - beta_i, lr / bias1, sqrt(bias2), eps. Tolerance 1e-10. */
 struct nt_adamw_args {
     float *p, *m, *v;  // [n]
     const float *grad; // [n]
-    float grad_scale, lr, beta1, beta2, eps, decay, bias1, bias2;
+    double grad_scale, lr, beta1, beta2, eps, decay, bias1, bias2;
     int64_t n;
 };
 
-/* *sum = sum of squares in double: blocks of NT_SUM_BLOCK ascending, each summed in order. NaN and Inf stay. sum is one
- * double in the backend's memory. Tolerance 1e-12. */
+/* *sum = sum of squares in double: blocks of NT_SUM_BLOCK summed apart and added in ascending order; within a block the
+ * order is the body's. NaN and Inf stay. sum is one double in the backend's memory. Tolerance 1e-12 relative. */
 enum { NT_SUM_BLOCK = 4096 };
 struct nt_sum_squares_args {
     const float *x; // [n]

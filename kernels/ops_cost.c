@@ -18,7 +18,17 @@
     X(logit_sample, PASS)                                                                                              \
     X(head_argmax, PRODUCT)                                                                                            \
     X(gemm_dgrad, PRODUCT)                                                                                             \
-    X(gemm_wgrad, PRODUCT)
+    X(gemm_wgrad, PRODUCT)                                                                                             \
+    X(rmsnorm_bwd, PASS)                                                                                               \
+    X(glu_bwd, PASS)                                                                                                   \
+    X(attention_bwd, ATTENTION)                                                                                        \
+    X(rope_bwd, PASS)                                                                                                  \
+    X(logit_bwd, PASS)                                                                                                 \
+    X(embed_bwd, PASS)                                                                                                 \
+    X(scatter, PASS)                                                                                                   \
+    X(dropout, PASS)                                                                                                   \
+    X(adamw, PASS)                                                                                                     \
+    X(sum_squares, PASS)
 
 #define COUNT(name, kind) +1
 enum { N_ROWS = 0 COST_ROWS(COUNT) };
@@ -95,7 +105,7 @@ struct nt_cost nt_op_cost_rope_kv(const struct nt_rope_kv_args *a) {
 }
 
 /* Sum over the n_q tokens from pos0 of the positions each of them sees: pos + 1, or the window if that is less. */
-static double visible_pairs(const struct nt_attn_seq *s, int32_t window) {
+double nt_visible_pairs(const struct nt_attn_seq *s, int32_t window) {
     const double n = s->n_q, first = (double)s->pos0 + 1;
     if (window <= 0 || (double)s->pos0 + n <= window) return n * first + n * (n - 1) / 2;
     double growing = window - first; /* tokens that see less than the window */
@@ -115,7 +125,7 @@ static double visible_positions(const struct nt_attn_seq *s, int32_t window) {
 static struct nt_cost sequence_cost(const struct nt_attention_args *a, const struct nt_attn_seq *s) {
     const double n_head = a->n_head, d_head = a->kv->d_head, rows = (double)s->n_q * n_head;
     const double cache = visible_positions(s, a->window) * nt_kv_position_bytes(a->kv);
-    return (struct nt_cost){.flops = visible_pairs(s, a->window) * n_head * 4 * d_head,
+    return (struct nt_cost){.flops = nt_visible_pairs(s, a->window) * n_head * 4 * d_head,
                             .read_bytes = cache + rows * nt_d_pad(a->kv->d_head) * BF16,
                             .write_bytes = rows * d_head * BF16,
                             .stored_bytes = cache};

@@ -41,6 +41,8 @@ struct nt_attention_cost {
 };
 struct nt_attention_cost nt_attention_cost(const struct nt_attention_args *args);
 
+/* (query, key) pairs of one sequence: every token with each position it sees. */
+double nt_visible_pairs(const struct nt_attn_seq *s, int32_t window);
 /* Bytes of one position in the cache of one layer, keys and values of all its heads. */
 double nt_kv_position_bytes(const struct nt_kv_layer *kv);
 

@@ -1,65 +1,17 @@
 /* The self-test of doctor: the bodies this machine would use against the portable ones. */
-#include "arena.h"
-#include "cpu_bodies.h"
+#include "ops_selftest.h"
 #include "ops_bwd.h"
-#include "rng.h"
 #include <math.h>
 
-/* Results of one op, as floats: [0] portable, [1] active. */
-enum { MAX_VALUES = 1 << 20, ARENA_BYTES = 16 << 20 };
+enum { ARENA_BYTES = 16 << 20 };
 
-struct selftest {
-    struct nt_backend *be;
-    struct nt_ops ops; /* of the side that runs */
-    struct nt_arena arena;
-    int32_t width; /* d_model of rmsnorm, d_head of rope_kv and attention; 0: a small one */
-    uint64_t seed, index;
-    float *values; // [MAX_VALUES]
-    int64_t n_values;
-};
-
-static float random_float(struct selftest *t) { /* in (-1, 1), the same for both sides */
-    uint32_t word[4];
-    nt_philox(t->seed, 0, t->index++, word);
-    return 2 * nt_unit_float(word[0]) - 1;
-}
-
-static float *floats(struct selftest *t, int64_t count, float scale) {
-    float *p = NT_TAKE(&t->arena, float, count);
-    for (int64_t i = 0; i < count; i++) p[i] = random_float(t) * scale;
-    return p;
-}
-
-static nt_bf16 *halves(struct selftest *t, int64_t count, float scale) {
-    nt_bf16 *p = NT_TAKE(&t->arena, nt_bf16, count);
-    for (int64_t i = 0; i < count; i++) p[i] = nt_f32_to_bf16(random_float(t) * scale);
-    return p;
-}
-
-static void keep(struct selftest *t, float v) {
-    NT_CHECK(t->n_values < MAX_VALUES);
-    t->values[t->n_values++] = v;
-}
-
-static void keep_f32(struct selftest *t, const float *v, int64_t count) {
-    for (int64_t i = 0; i < count; i++) keep(t, v[i]);
-}
-
-static void keep_bf16(struct selftest *t, const nt_bf16 *v, int64_t count) {
-    for (int64_t i = 0; i < count; i++) keep(t, nt_bf16_to_f32(v[i]));
-}
-
-static void keep_i32(struct selftest *t, const int32_t *v, int64_t count) {
-    for (int64_t i = 0; i < count; i++) keep(t, (float)v[i]);
-}
-
-static nt_status test_embed(struct selftest *t) {
+static nt_status test_embed(struct nt_selftest *t) {
     enum { TOK = 9, ROWS = 20, D = 96 };
     int32_t *ids = NT_TAKE(&t->arena, int32_t, TOK);
     for (int32_t i = 0; i < TOK; i++) ids[i] = 4 * i;
-    float *x = floats(t, TOK * D, 1);
+    float *x = nt_selftest_floats(t, TOK * D, 1);
     const struct nt_embed_args a = {.ids = ids,
-                                    .table = halves(t, ROWS * D, 1),
+                                    .table = nt_selftest_halves(t, ROWS * D, 1),
                                     .x = x,
                                     .scale = 3,
                                     .n_tok = TOK,
@@ -67,50 +19,50 @@ static nt_status test_embed(struct selftest *t) {
                                     .first = 8,
                                     .n_rows = ROWS};
     NT_TRY(t->ops.embed(t->be, &a));
-    keep_f32(t, x, TOK * D);
+    nt_selftest_keep_f32(t, x, TOK * D);
     return NT_OK;
 }
 
-static nt_status test_rmsnorm(struct selftest *t) {
+static nt_status test_rmsnorm(struct nt_selftest *t) {
     enum { TOK = 7 };
     const int32_t d = t->width > 0 ? t->width : 112;
     nt_bf16 *y = NT_TAKE(&t->arena, nt_bf16, TOK * d);
-    struct nt_rmsnorm_args a = {.x = floats(t, TOK * d, 4),
-                                .delta = floats(t, TOK * d, 1),
-                                .w = floats(t, d, 1),
+    struct nt_rmsnorm_args a = {.x = nt_selftest_floats(t, TOK * d, 4),
+                                .delta = nt_selftest_floats(t, TOK * d, 1),
+                                .w = nt_selftest_floats(t, d, 1),
                                 .y = y,
                                 .eps = 1e-5f,
                                 .n_rows = TOK,
                                 .d_model = d,
                                 .ldy = d};
     NT_TRY(t->ops.rmsnorm(t->be, &a));
-    keep_f32(t, a.x, TOK * d);
-    keep_bf16(t, y, TOK * d);
+    nt_selftest_keep_f32(t, a.x, TOK * d);
+    nt_selftest_keep_bf16(t, y, TOK * d);
     return NT_OK;
 }
 
-static nt_status test_gemm(struct selftest *t) {
+static nt_status test_gemm(struct nt_selftest *t) {
     enum { TOK = 19, N = 96, K = 88 };
     struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = N, .k = K};
     void *data = nt_arena_take(&t->arena, nt_packed_bytes(w.format, N, K), 1);
-    for (int32_t r = 0; r < N; r++) nt_pack_row(&w, data, r, halves(t, K, 0.2f));
+    for (int32_t r = 0; r < N; r++) nt_pack_row(&w, data, r, nt_selftest_halves(t, K, 0.2f));
     w.data = data;
     for (int out = 0; out < NT_GEMM_OUT_COUNT; out++) {
         const bool f32 = out == NT_GEMM_STORE_F32 || out == NT_GEMM_ADD_F32;
-        void *y = f32 ? (void *)floats(t, TOK * N, 1) : (void *)halves(t, TOK * N, 1);
-        const struct nt_gemm_args a = {.x = halves(t, TOK * K, 1),
+        void *y = f32 ? (void *)nt_selftest_floats(t, TOK * N, 1) : (void *)nt_selftest_halves(t, TOK * N, 1);
+        const struct nt_gemm_args a = {.x = nt_selftest_halves(t, TOK * K, 1),
                                        .ldx = K,
                                        .w = &w,
-                                       .bias = floats(t, N, 1),
+                                       .bias = nt_selftest_floats(t, N, 1),
                                        .y = y,
                                        .ldy = N,
                                        .n_tok = TOK,
                                        .out = (enum nt_gemm_out)out};
         NT_TRY(t->ops.gemm(t->be, &a));
         if (f32)
-            keep_f32(t, y, TOK * N);
+            nt_selftest_keep_f32(t, y, TOK * N);
         else
-            keep_bf16(t, y, TOK * N);
+            nt_selftest_keep_bf16(t, y, TOK * N);
     }
     return NT_OK;
 }
@@ -126,15 +78,15 @@ struct paged {
     int32_t pages[PAGES], kv_of_head[HEADS];
 };
 
-static int32_t d_head_of(const struct selftest *t) {
+static int32_t d_head_of(const struct nt_selftest *t) {
     return t->width > 0 ? t->width : 32;
 }
 
-static int64_t cache_elems(const struct selftest *t) {
+static int64_t cache_elems(const struct nt_selftest *t) {
     return PAGES * KV_HEADS * nt_kv_head_elems(NT_KV_PAIRED, d_head_of(t));
 }
 
-static struct paged *make_paged(struct selftest *t) {
+static struct paged *make_paged(struct nt_selftest *t) {
     struct paged *p = NT_TAKE(&t->arena, struct paged, 1);
     const int32_t d = d_head_of(t);
     *p = (struct paged){
@@ -142,7 +94,7 @@ static struct paged *make_paged(struct selftest *t) {
     };
     for (int32_t i = 0; i < PAGES; i++) p->pages[i] = (5 * i + 2) % PAGES; /* all of them, out of order */
     _Static_assert(PAGES % 5 != 0, "5 and the number of pages have no common divisor");
-    p->kv = (struct nt_kv_layer){.base = halves(t, cache_elems(t), 1),
+    p->kv = (struct nt_kv_layer){.base = nt_selftest_halves(t, cache_elems(t), 1),
                                  .page_stride = KV_HEADS * nt_kv_head_elems(NT_KV_PAIRED, d),
                                  .n_kv = KV_HEADS,
                                  .d_head = d};
@@ -151,33 +103,33 @@ static struct paged *make_paged(struct selftest *t) {
     return p;
 }
 
-static nt_status test_rope_kv(struct selftest *t) {
+static nt_status test_rope_kv(struct nt_selftest *t) {
     const int32_t d = d_head_of(t), width = (HEADS + 2 * KV_HEADS) * d;
     struct paged *p = make_paged(t);
     nt_bf16 *q = NT_TAKE(&t->arena, nt_bf16, TOKENS * HEADS * d);
-    const struct nt_rope_kv_args a = {.qkv = floats(t, TOKENS * width, 1),
+    const struct nt_rope_kv_args a = {.qkv = nt_selftest_floats(t, TOKENS * width, 1),
                                       .q = q,
                                       .kv = &p->kv,
                                       .seqs = p->seqs,
-                                      .cos = floats(t, (FAR + 1) * d / 2, 1),
-                                      .sin = floats(t, (FAR + 1) * d / 2, 1),
-                                      .q_norm = floats(t, d, 1),
-                                      .k_norm = floats(t, d, 1),
+                                      .cos = nt_selftest_floats(t, (FAR + 1) * d / 2, 1),
+                                      .sin = nt_selftest_floats(t, (FAR + 1) * d / 2, 1),
+                                      .q_norm = nt_selftest_floats(t, d, 1),
+                                      .k_norm = nt_selftest_floats(t, d, 1),
                                       .eps = 1e-6f,
                                       .n_seq = SEQS,
                                       .n_tok = TOKENS,
                                       .n_head = HEADS};
     NT_TRY(t->ops.rope_kv(t->be, &a));
-    keep_bf16(t, q, TOKENS * HEADS * d);
-    keep_bf16(t, p->kv.base, cache_elems(t));
+    nt_selftest_keep_bf16(t, q, TOKENS * HEADS * d);
+    nt_selftest_keep_bf16(t, p->kv.base, cache_elems(t));
     return NT_OK;
 }
 
-static nt_status test_attention(struct selftest *t) {
+static nt_status test_attention(struct nt_selftest *t) {
     const int32_t d = d_head_of(t), width = HEADS * d;
     struct paged *p = make_paged(t);
     nt_bf16 *out = NT_TAKE(&t->arena, nt_bf16, TOKENS * width);
-    const struct nt_attention_args a = {.q = halves(t, TOKENS * width, 1),
+    const struct nt_attention_args a = {.q = nt_selftest_halves(t, TOKENS * width, 1),
                                         .kv = &p->kv,
                                         .seqs = p->seqs,
                                         .kv_of_head = p->kv_of_head,
@@ -188,16 +140,16 @@ static nt_status test_attention(struct selftest *t) {
                                         .n_tok = TOKENS,
                                         .n_head = HEADS};
     NT_TRY(t->ops.attention(t->be, &a));
-    keep_bf16(t, out, TOKENS * width);
+    nt_selftest_keep_bf16(t, out, TOKENS * width);
     return NT_OK;
 }
 
 enum { ROWS = 3, VOCAB = 1003, TOP = 20 };
 
-static nt_status test_logit_stats(struct selftest *t) {
+static nt_status test_logit_stats(struct nt_selftest *t) {
     float max[ROWS], sum[ROWS];
     int32_t argmax[ROWS];
-    const struct nt_logit_stats_args a = {.logits = floats(t, ROWS * VOCAB, 9),
+    const struct nt_logit_stats_args a = {.logits = nt_selftest_floats(t, ROWS * VOCAB, 9),
                                           .ld = VOCAB,
                                           .max = max,
                                           .sum_exp = sum,
@@ -205,16 +157,16 @@ static nt_status test_logit_stats(struct selftest *t) {
                                           .n_row = ROWS,
                                           .n_vocab = VOCAB};
     NT_TRY(t->ops.logit_stats(t->be, &a));
-    keep_f32(t, max, ROWS);
-    keep_f32(t, sum, ROWS);
-    keep_i32(t, argmax, ROWS);
+    nt_selftest_keep_f32(t, max, ROWS);
+    nt_selftest_keep_f32(t, sum, ROWS);
+    nt_selftest_keep_i32(t, argmax, ROWS);
     return NT_OK;
 }
 
-static nt_status test_logit_topk(struct selftest *t) {
+static nt_status test_logit_topk(struct nt_selftest *t) {
     float value[ROWS * TOP];
     int32_t index[ROWS * TOP];
-    const struct nt_logit_topk_args a = {.logits = floats(t, ROWS * VOCAB, 9),
+    const struct nt_logit_topk_args a = {.logits = nt_selftest_floats(t, ROWS * VOCAB, 9),
                                          .ld = VOCAB,
                                          .value = value,
                                          .index = index,
@@ -222,17 +174,17 @@ static nt_status test_logit_topk(struct selftest *t) {
                                          .n_vocab = VOCAB,
                                          .k = TOP};
     NT_TRY(t->ops.logit_topk(t->be, &a));
-    keep_f32(t, value, ROWS * TOP);
-    keep_i32(t, index, ROWS * TOP);
+    nt_selftest_keep_f32(t, value, ROWS * TOP);
+    nt_selftest_keep_i32(t, index, ROWS * TOP);
     return NT_OK;
 }
 
-static nt_status test_logit_gumbel(struct selftest *t) {
+static nt_status test_logit_gumbel(struct nt_selftest *t) {
     static const uint64_t seed[ROWS] = {1, 2, 3}, stream[ROWS] = {7, 8, 9};
     static const float inv_temp[ROWS] = {1, 2, 0.5f};
     float value[ROWS];
     int32_t index[ROWS];
-    const struct nt_logit_gumbel_args a = {.logits = floats(t, ROWS * VOCAB, 3),
+    const struct nt_logit_gumbel_args a = {.logits = nt_selftest_floats(t, ROWS * VOCAB, 3),
                                            .ld = VOCAB,
                                            .inv_temp = inv_temp,
                                            .seed = seed,
@@ -243,12 +195,12 @@ static nt_status test_logit_gumbel(struct selftest *t) {
                                            .n_vocab = VOCAB,
                                            .first = 5};
     NT_TRY(t->ops.logit_gumbel(t->be, &a));
-    keep_f32(t, value, ROWS);
-    keep_i32(t, index, ROWS);
+    nt_selftest_keep_f32(t, value, ROWS);
+    nt_selftest_keep_i32(t, index, ROWS);
     return NT_OK;
 }
 
-static nt_status test_logit_edit(struct selftest *t) {
+static nt_status test_logit_edit(struct nt_selftest *t) {
     static const struct nt_logit_edit edits[] = {
         {0, 5,     0.5f, 1.25f, 0.75f   },
         {0, 6,     0,    1,     INFINITY},
@@ -256,7 +208,7 @@ static nt_status test_logit_edit(struct selftest *t) {
         {1, VOCAB, 1,    1,     0       }
     };
     static const float scale[ROWS] = {2, 1, 0.7f};
-    float *logits = floats(t, ROWS * VOCAB, 3);
+    float *logits = nt_selftest_floats(t, ROWS * VOCAB, 3);
     const struct nt_logit_edit_args a = {.logits = logits,
                                          .ld = VOCAB,
                                          .edits = edits,
@@ -266,40 +218,44 @@ static nt_status test_logit_edit(struct selftest *t) {
                                          .n_edit = sizeof edits / sizeof edits[0]};
     NT_TRY(t->ops.logit_edit(t->be, &a));
     logits[6] = logits[6] == -INFINITY ? 99 : 0; /* masked: the comparison wants finite values */
-    keep_f32(t, logits, ROWS * VOCAB);
+    nt_selftest_keep_f32(t, logits, ROWS * VOCAB);
     return NT_OK;
 }
 
-static nt_status test_logit_pick(struct selftest *t) {
+static nt_status test_logit_pick(struct nt_selftest *t) {
     static const int32_t id[ROWS] = {0, 17, VOCAB - 1};
     float value[ROWS];
-    const struct nt_logit_pick_args a = {
-        .logits = floats(t, ROWS * VOCAB, 3), .ld = VOCAB, .id = id, .value = value, .n_row = ROWS, .n_vocab = VOCAB};
+    const struct nt_logit_pick_args a = {.logits = nt_selftest_floats(t, ROWS * VOCAB, 3),
+                                         .ld = VOCAB,
+                                         .id = id,
+                                         .value = value,
+                                         .n_row = ROWS,
+                                         .n_vocab = VOCAB};
     NT_TRY(t->ops.logit_pick(t->be, &a));
-    keep_f32(t, value, ROWS);
+    nt_selftest_keep_f32(t, value, ROWS);
     return NT_OK;
 }
 
-static nt_status test_gather(struct selftest *t) {
+static nt_status test_gather(struct nt_selftest *t) {
     static const int32_t rows[ROWS] = {1, 4, 6};
     enum { WIDE = 33 };
     float to[ROWS * WIDE];
     const struct nt_gather_args a = {
-        .from = floats(t, 7 * WIDE, 1), .to = to, .rows = rows, .bytes = WIDE * sizeof *to, .n_rows = ROWS};
+        .from = nt_selftest_floats(t, 7 * WIDE, 1), .to = to, .rows = rows, .bytes = WIDE * sizeof *to, .n_rows = ROWS};
     NT_TRY(t->ops.gather(t->be, &a));
-    keep_f32(t, to, ROWS * WIDE);
+    nt_selftest_keep_f32(t, to, ROWS * WIDE);
     return NT_OK;
 }
 
 /* Greedy; top-k with top-p; min-p; top-p of the whole row; a plain draw. */
-static nt_status test_logit_sample(struct selftest *t) {
+static nt_status test_logit_sample(struct nt_selftest *t) {
     enum { RULES = 5 };
     static const float inv_temp[RULES] = {0, 1, 0.5f, 1.5f, 1}, top_p[RULES] = {1, 0.9f, 1, 0.8f, 1};
     static const float min_p[RULES] = {0, 0, 0.2f, 0, 0};
     static const int32_t top_k[RULES] = {0, 40, 0, 0, 0};
     static const uint64_t seed[RULES] = {1, 2, 3, 4, 5}, stream[RULES] = {6, 7, 8, 9, 10};
     int32_t index[RULES];
-    const struct nt_logit_sample_args a = {.logits = floats(t, RULES * VOCAB, 6),
+    const struct nt_logit_sample_args a = {.logits = nt_selftest_floats(t, RULES * VOCAB, 6),
                                            .ld = VOCAB,
                                            .inv_temp = inv_temp,
                                            .top_p = top_p,
@@ -311,12 +267,12 @@ static nt_status test_logit_sample(struct selftest *t) {
                                            .n_row = RULES,
                                            .n_vocab = VOCAB};
     NT_TRY(t->ops.logit_sample(t->be, &a));
-    keep_i32(t, index, RULES);
+    nt_selftest_keep_i32(t, index, RULES);
     return NT_OK;
 }
 
 /* Whole multiples of 1/64: the sums are exact in any order, so the values and the choice are the same bits. */
-static nt_status test_head_argmax(struct selftest *t) {
+static nt_status test_head_argmax(struct nt_selftest *t) {
     enum { K = 64, N = 100 };
     static const float inv_temp[ROWS] = {0, 1, 0.5f};
     static const uint64_t seed[ROWS] = {1, 2, 3}, stream[ROWS] = {4, 5, 6};
@@ -327,10 +283,10 @@ static nt_status test_head_argmax(struct selftest *t) {
     w.data = data;
     float value[ROWS];
     int32_t index[ROWS];
-    nt_bf16 *x = halves(t, ROWS * K, 8), row[K];
+    nt_bf16 *x = nt_selftest_halves(t, ROWS * K, 8), row[K];
     for (int32_t i = 0; i < ROWS * K; i++) x[i] = nt_f32_to_bf16(rintf(nt_bf16_to_f32(x[i])));
     for (int32_t n = 0; n < N; n++) {
-        for (int32_t i = 0; i < K; i++) row[i] = nt_f32_to_bf16(rintf(8 * random_float(t)) / 64);
+        for (int32_t i = 0; i < K; i++) row[i] = nt_f32_to_bf16(rintf(8 * nt_selftest_random(t)) / 64);
         nt_pack_row(&w, data, n, row);
     }
     const struct nt_head_argmax_args a = {.x = x,
@@ -345,39 +301,39 @@ static nt_status test_head_argmax(struct selftest *t) {
                                           .n_vocab = N - 3,
                                           .first = 5};
     NT_TRY(t->ops.head_argmax(t->be, &a));
-    keep_f32(t, value, ROWS);
-    keep_i32(t, index, ROWS);
+    nt_selftest_keep_f32(t, value, ROWS);
+    nt_selftest_keep_i32(t, index, ROWS);
     return NT_OK;
 }
 
-static struct nt_packed random_weights(struct selftest *t, enum nt_weight_format format, int32_t n, int32_t k) {
+static struct nt_packed random_weights(struct nt_selftest *t, enum nt_weight_format format, int32_t n, int32_t k) {
     struct nt_packed w = {.format = format, .n = n, .k = k};
     const size_t bytes = nt_packed_bytes(format, n, k);
     void *data = NT_TAKE(&t->arena, char, bytes);
     memset(data, 0, bytes);
-    for (int32_t r = 0; r < n; r++) nt_pack_row(&w, data, r, halves(t, k, 0.2f));
+    for (int32_t r = 0; r < n; r++) nt_pack_row(&w, data, r, nt_selftest_halves(t, k, 0.2f));
     w.data = data;
     return w;
 }
 
 /* The products of a training step with an adapter: forward with its second product and the pre-activations, backward
  * through both. */
-static nt_status test_gemm_dgrad(struct selftest *t) {
+static nt_status test_gemm_dgrad(struct nt_selftest *t) {
     enum { TOK = 19, N = 96, K = 152, RANK = 10, OUTS = NT_GEMM_STORE_BF16 + 1 };
     const struct nt_packed up = random_weights(t, NT_WEIGHT_BF16, N, RANK);
     const struct nt_packed down = random_weights(t, NT_WEIGHT_BF16, RANK, K);
     for (int i = 0; i < 2 * OUTS; i++) {
         const struct nt_packed w = random_weights(t, i % 2 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16, N, K);
-        float *dx = floats(t, TOK * K, 1);
-        nt_bf16 *pre = halves(t, TOK * N, 0), *y = halves(t, TOK * N / 2, 0);
-        const struct nt_gemm_args forward = {.x = halves(t, TOK * K, 1),
+        float *dx = nt_selftest_floats(t, TOK * K, 1);
+        nt_bf16 *pre = nt_selftest_halves(t, TOK * N, 0), *y = nt_selftest_halves(t, TOK * N / 2, 0);
+        const struct nt_gemm_args forward = {.x = nt_selftest_halves(t, TOK * K, 1),
                                              .ldx = K,
                                              .w = &w,
                                              .y = y,
                                              .ldy = N / 2,
                                              .n_tok = TOK,
                                              .out = NT_GEMM_SWIGLU_BF16,
-                                             .x2 = halves(t, TOK * RANK, 1),
+                                             .x2 = nt_selftest_halves(t, TOK * RANK, 1),
                                              .ldx2 = RANK,
                                              .w2 = &up,
                                              .pre = pre,
@@ -385,7 +341,7 @@ static nt_status test_gemm_dgrad(struct selftest *t) {
         const struct nt_gemm_dgrad_args a = {.dy = pre,
                                              .lddy = N,
                                              .w = &w,
-                                             .dy2 = halves(t, TOK * RANK, 1),
+                                             .dy2 = nt_selftest_halves(t, TOK * RANK, 1),
                                              .lddy2 = RANK,
                                              .w2 = &down,
                                              .dx = dx,
@@ -394,21 +350,21 @@ static nt_status test_gemm_dgrad(struct selftest *t) {
                                              .out = (enum nt_gemm_out)(i / 2)};
         NT_TRY(t->ops.gemm(t->be, &forward));
         NT_TRY(t->ops.gemm_dgrad(t->be, &a));
-        keep_bf16(t, y, TOK * N / 2);
-        keep_bf16(t, pre, TOK * N);
+        nt_selftest_keep_bf16(t, y, TOK * N / 2);
+        nt_selftest_keep_bf16(t, pre, TOK * N);
         if (a.out == NT_GEMM_STORE_BF16)
-            keep_bf16(t, (const nt_bf16 *)(const void *)dx, TOK * K);
+            nt_selftest_keep_bf16(t, (const nt_bf16 *)(const void *)dx, TOK * K);
         else
-            keep_f32(t, dx, TOK * K);
+            nt_selftest_keep_f32(t, dx, TOK * K);
     }
     return NT_OK;
 }
 
-static nt_status test_gemm_wgrad(struct selftest *t) {
+static nt_status test_gemm_wgrad(struct nt_selftest *t) {
     enum { TOK = 75, M = 21, N = 104 };
-    float *dw = floats(t, M * N, 1);
-    const struct nt_gemm_wgrad_args a = {.a = halves(t, TOK * M, 1),
-                                         .b = halves(t, TOK * N, 1),
+    float *dw = nt_selftest_floats(t, M * N, 1);
+    const struct nt_gemm_wgrad_args a = {.a = nt_selftest_halves(t, TOK * M, 1),
+                                         .b = nt_selftest_halves(t, TOK * N, 1),
                                          .lda = M,
                                          .ldb = N,
                                          .dw = dw,
@@ -418,30 +374,40 @@ static nt_status test_gemm_wgrad(struct selftest *t) {
                                          .m = M,
                                          .n = N};
     NT_TRY(t->ops.gemm_wgrad(t->be, &a));
-    keep_f32(t, dw, M * N);
+    nt_selftest_keep_f32(t, dw, M * N);
     return NT_OK;
 }
 
 /* limit: normalized mean squared difference of the two bodies, each within the tolerance of ops.h; 0: the same bits. */
 static const struct {
-    nt_status (*run)(struct selftest *t);
+    nt_status (*run)(struct nt_selftest *t);
     double limit;
 } tests[] = {
-    [NT_OP_embed] = {test_embed,        0    },
-    [NT_OP_rmsnorm] = {test_rmsnorm,      2e-5 },
-    [NT_OP_gemm] = {test_gemm,         2e-5 },
-    [NT_OP_rope_kv] = {test_rope_kv,      2e-5 },
-    [NT_OP_attention] = {test_attention,    2e-4 },
-    [NT_OP_logit_stats] = {test_logit_stats,  1e-11},
-    [NT_OP_logit_topk] = {test_logit_topk,   0    },
-    [NT_OP_logit_gumbel] = {test_logit_gumbel, 0    },
-    [NT_OP_logit_edit] = {test_logit_edit,   0    },
-    [NT_OP_logit_pick] = {test_logit_pick,   0    },
-    [NT_OP_gather] = {test_gather,       0    },
-    [NT_OP_logit_sample] = {test_logit_sample, 0    },
-    [NT_OP_head_argmax] = {test_head_argmax,  0    },
-    [NT_OP_gemm_dgrad] = {test_gemm_dgrad,   2e-5 },
-    [NT_OP_gemm_wgrad] = {test_gemm_wgrad,   2e-6 },
+    [NT_OP_embed] = {test_embed,                0    },
+    [NT_OP_rmsnorm] = {test_rmsnorm,              2e-5 },
+    [NT_OP_gemm] = {test_gemm,                 2e-5 },
+    [NT_OP_rope_kv] = {test_rope_kv,              2e-5 },
+    [NT_OP_attention] = {test_attention,            2e-4 },
+    [NT_OP_logit_stats] = {test_logit_stats,          1e-11},
+    [NT_OP_logit_topk] = {test_logit_topk,           0    },
+    [NT_OP_logit_gumbel] = {test_logit_gumbel,         0    },
+    [NT_OP_logit_edit] = {test_logit_edit,           0    },
+    [NT_OP_logit_pick] = {test_logit_pick,           0    },
+    [NT_OP_gather] = {test_gather,               0    },
+    [NT_OP_logit_sample] = {test_logit_sample,         0    },
+    [NT_OP_head_argmax] = {test_head_argmax,          0    },
+    [NT_OP_gemm_dgrad] = {test_gemm_dgrad,           2e-5 },
+    [NT_OP_gemm_wgrad] = {test_gemm_wgrad,           2e-6 },
+    [NT_OP_rmsnorm_bwd] = {nt_selftest_rmsnorm_bwd,   2e-5 },
+    [NT_OP_glu_bwd] = {nt_selftest_glu_bwd,       2e-5 },
+    [NT_OP_attention_bwd] = {nt_selftest_attention_bwd, 2e-4 },
+    [NT_OP_rope_bwd] = {nt_selftest_rope_bwd,      2e-5 },
+    [NT_OP_logit_bwd] = {nt_selftest_logit_bwd,     2e-5 },
+    [NT_OP_embed_bwd] = {nt_selftest_embed_bwd,     0    },
+    [NT_OP_scatter] = {nt_selftest_scatter,       0    },
+    [NT_OP_dropout] = {nt_selftest_dropout,       0    },
+    [NT_OP_adamw] = {nt_selftest_adamw,         2e-10},
+    [NT_OP_sum_squares] = {nt_selftest_sum_squares,   1e-11},
 };
 _Static_assert(sizeof tests / sizeof tests[0] == NT_OP_COUNT, "one test per op");
 
@@ -458,7 +424,7 @@ static double difference(const float *a, int64_t n_a, const float *b, int64_t n_
     return error == 0 ? 0 : error / square;
 }
 
-static nt_status run_side(struct selftest *t, const struct nt_ops *ops, enum nt_op op, float *values) {
+static nt_status run_side(struct nt_selftest *t, const struct nt_ops *ops, enum nt_op op, float *values) {
     nt_arena_reset(&t->arena);
     t->values = values;
     t->n_values = 0;
@@ -468,7 +434,7 @@ static nt_status run_side(struct selftest *t, const struct nt_ops *ops, enum nt_
     return tests[op].run(t);
 }
 
-static nt_status run_both(struct selftest *t, enum nt_op op, float *want, float *got, struct nt_selftest_row *row) {
+static nt_status run_both(struct nt_selftest *t, enum nt_op op, float *want, float *got, struct nt_selftest_row *row) {
     NT_TRY(run_side(t, nt_cpu_bodies(NT_ISA_PORTABLE), op, want));
     const int64_t n_want = t->n_values;
     NT_TRY(run_side(t, &t->be->ops, op, got));
@@ -478,18 +444,18 @@ static nt_status run_both(struct selftest *t, enum nt_op op, float *want, float 
 }
 
 nt_status nt_ops_selftest_op(struct nt_backend *be, enum nt_op op, int32_t width, struct nt_selftest_row *row) {
-    struct selftest t = {.be = be, .width = width};
+    struct nt_selftest t = {.be = be, .width = width};
     struct nt_arena results;
     *row = (struct nt_selftest_row){.difference = INFINITY, .limit = tests[op].limit};
     nt_arena_init(&t.arena, "kernel self-test");
     (void)nt_arena_take(&t.arena, ARENA_BYTES, 1);
     nt_arena_init(&results, "kernel self-test results");
-    (void)nt_arena_take(&results, 2 * MAX_VALUES, sizeof(float));
+    (void)nt_arena_take(&results, 2 * NT_SELFTEST_VALUES, sizeof(float));
     nt_status st = NT_OK;
     NT_TRY_GOTO(st, release, nt_arena_bind(&t.arena));
     NT_TRY_GOTO(st, release, nt_arena_bind(&results));
-    float *values = NT_TAKE(&results, float, 2 * MAX_VALUES);
-    NT_TRY_GOTO(st, release, run_both(&t, op, values, values + MAX_VALUES, row));
+    float *values = NT_TAKE(&results, float, 2 * NT_SELFTEST_VALUES);
+    NT_TRY_GOTO(st, release, run_both(&t, op, values, values + NT_SELFTEST_VALUES, row));
 release:
     nt_arena_release(&results);
     nt_arena_release(&t.arena);
