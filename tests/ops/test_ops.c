@@ -15,10 +15,13 @@
 /* Each cases file, once. */
 extern const struct op_cases embed_cases, norm_cases, gemm_cases, rope_cases, attention_cases, logits_cases, edit_cases,
     sample_cases, head_cases, attention_format_cases, rope_format_cases, gemm_int4_cases, gemm_bwd_cases;
+extern const struct op_cases norm_bwd_cases, glu_bwd_cases, attention_bwd_cases, rope_bwd_cases, logits_bwd_cases,
+    rows_bwd_cases, optim_cases;
 static const struct op_cases *const all_cases[] = {
-    &embed_cases,       &norm_cases,      &gemm_cases,     &rope_cases, &attention_cases,
-    &logits_cases,      &edit_cases,      &sample_cases,   &head_cases, &attention_format_cases,
-    &rope_format_cases, &gemm_int4_cases, &gemm_bwd_cases,
+    &embed_cases,         &norm_cases,      &gemm_cases,       &rope_cases,     &attention_cases,
+    &logits_cases,        &edit_cases,      &sample_cases,     &head_cases,     &attention_format_cases,
+    &rope_format_cases,   &gemm_int4_cases, &gemm_bwd_cases,   &norm_bwd_cases, &glu_bwd_cases,
+    &attention_bwd_cases, &rope_bwd_cases,  &logits_bwd_cases, &rows_bwd_cases, &optim_cases,
 };
 enum { N_FILES = sizeof all_cases / sizeof all_cases[0] };
 
@@ -29,19 +32,27 @@ static const struct {
     enum op_dtype dtype;
     double nmse, worst;
 } tolerances[] = {
-    {NT_OP_gemm,         OP_F32,  1e-6,  1e-4},
-    {NT_OP_gemm,         OP_BF16, 1e-5,  5e-3},
-    {NT_OP_embed,        OP_F32,  0,     0   },
-    {NT_OP_rmsnorm,      OP_F32,  1e-12, 1e-5},
-    {NT_OP_rmsnorm,      OP_BF16, 1e-5,  5e-3},
-    {NT_OP_rope_kv,      OP_BF16, 1e-5,  5e-3},
-    {NT_OP_attention,    OP_BF16, 1e-4,  2e-2},
-    {NT_OP_logit_stats,  OP_F32,  1e-12, 1e-6},
-    {NT_OP_logit_gumbel, OP_F32,  1e-12, 1e-5},
-    {NT_OP_head_argmax,  OP_F32,  1e-10, 1e-4},
-    {NT_OP_gemm_dgrad,   OP_F32,  1e-6,  1e-4},
-    {NT_OP_gemm_dgrad,   OP_BF16, 1e-5,  5e-3},
-    {NT_OP_gemm_wgrad,   OP_F32,  1e-6,  1e-4},
+    {NT_OP_gemm,          OP_F32,  1e-6,  1e-4},
+    {NT_OP_gemm,          OP_BF16, 1e-5,  5e-3},
+    {NT_OP_embed,         OP_F32,  0,     0   },
+    {NT_OP_rmsnorm,       OP_F32,  1e-12, 1e-5},
+    {NT_OP_rmsnorm,       OP_BF16, 1e-5,  5e-3},
+    {NT_OP_rope_kv,       OP_BF16, 1e-5,  5e-3},
+    {NT_OP_attention,     OP_BF16, 1e-4,  2e-2},
+    {NT_OP_logit_stats,   OP_F32,  1e-12, 1e-6},
+    {NT_OP_logit_gumbel,  OP_F32,  1e-12, 1e-5},
+    {NT_OP_head_argmax,   OP_F32,  1e-10, 1e-4},
+    {NT_OP_gemm_dgrad,    OP_F32,  1e-6,  1e-4},
+    {NT_OP_gemm_dgrad,    OP_BF16, 1e-5,  5e-3},
+    {NT_OP_gemm_wgrad,    OP_F32,  1e-6,  1e-4},
+    {NT_OP_rmsnorm_bwd,   OP_F32,  1e-10, 1e-4},
+    {NT_OP_rmsnorm_bwd,   OP_BF16, 1e-5,  5e-3},
+    {NT_OP_glu_bwd,       OP_BF16, 1e-5,  5e-3},
+    {NT_OP_attention_bwd, OP_F32,  1e-4,  1e-1},
+    {NT_OP_rope_bwd,      OP_F32,  1e-11, 1e-5},
+    {NT_OP_rope_bwd,      OP_BF16, 1e-5,  5e-3},
+    {NT_OP_logit_bwd,     OP_BF16, 1e-5,  5e-3},
+    {NT_OP_adamw,         OP_F32,  1e-10, 1e-5},
 };
 
 enum { MAX_LINES = 8, N_LEVELS = NT_ISA_COUNT };
