@@ -1,7 +1,9 @@
 /* The step of AdamW over a range, one loop that each instruction set's file compiles for itself.
  *
  * Every operation is elementwise and rounds once (products and sums are not fused), so all bodies give the same bits.
- * Factors are combined in double and rounded once, as ops_bwd.h says. No state, any thread, no errors. */
+ * Factors are combined in double and rounded once, as ops_bwd.h says (Loshchilov & Hutter 2019).
+ * A thread has a range of its own; nothing is kept between calls.
+ * Errors: none, ops cannot fail. */
 #ifndef NT_CPU_ADAMW_H
 #define NT_CPU_ADAMW_H
 

@@ -44,6 +44,10 @@ static const struct nt_ops bodies[] = {
                            .logit_stats = nt_logit_stats_avx2,
                            .logit_topk = nt_logit_topk_avx2,
                            .logit_gumbel = nt_logit_gumbel_avx2,
+                           .rmsnorm_bwd = nt_rmsnorm_bwd_avx2,
+                           .glu_bwd = nt_glu_bwd_avx2,
+                           .logit_bwd = nt_logit_bwd_avx2,
+                           .adamw = nt_adamw_avx2,
                            },
     [NT_ISA_AVX512] =
         {
@@ -54,6 +58,10 @@ static const struct nt_ops bodies[] = {
                            .logit_stats = nt_logit_stats_avx512,
                            .logit_topk = nt_logit_topk_avx512,
                            .logit_gumbel = nt_logit_gumbel_avx512,
+                           .rmsnorm_bwd = nt_rmsnorm_bwd_avx512,
+                           .glu_bwd = nt_glu_bwd_avx512,
+                           .logit_bwd = nt_logit_bwd_avx512,
+                           .adamw = nt_adamw_avx512,
                            },
 };
 _Static_assert(sizeof bodies / sizeof bodies[0] == NT_ISA_COUNT, "one row per level");

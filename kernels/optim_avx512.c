@@ -1,0 +1,7 @@
+/* The optimizer's step, 16 elements at a time by the compiler. */
+#include "cpu_adamw.h"
+
+nt_status nt_adamw_avx512(struct nt_backend *be, const struct nt_adamw_args *args) {
+    nt_adamw_run(be, args);
+    return NT_OK;
+}
