@@ -127,6 +127,9 @@ NT_DEVICE struct nt_best nt_best_none(void) {
     struct nt_best b = {-NT_INF, INT32_MAX};
     return b;
 }
+NT_DEVICE bool nt_dev_finite(float x) {
+    return fabsf(x) < NT_INF;
+}
 NT_DEVICE bool nt_dev_above(float a, float b) {
     return a > b || (isnan(a) && !isnan(b));
 }

@@ -60,7 +60,7 @@ static const struct tile *choose(int32_t n_tok, int32_t n, int32_t n_sm) {
     return best;
 }
 
-static nt_status check_shape(const struct nt_gemm_args *args) {
+nt_status nt_gemm_cuda_check(const struct nt_gemm_args *args) {
     const struct nt_packed *w = args->w;
     if (w->format != NT_WEIGHT_BF16_ROWS && w->format != NT_WEIGHT_INT4)
         return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA reads weights as bf16 rows or int4, not format %d",
@@ -87,28 +87,32 @@ static nt_status check_plain(const struct nt_gemm_args *args) {
     return NT_OK;
 }
 
+struct nt_gemm_cuda nt_gemm_cuda_of(const struct nt_gemm_args *args, int32_t n, int32_t rows, int32_t cols) {
+    const struct nt_packed *w = args->w;
+    return (struct nt_gemm_cuda){.x = args->x,
+                                 .w = w->data,
+                                 .bias = args->bias,
+                                 .y = args->y,
+                                 .ldx = args->ldx,
+                                 .ldy = args->ldy,
+                                 .n_tok = args->n_tok,
+                                 .n = n,
+                                 .n_pad = (int32_t)(ceil_div(w->n, NT_PANEL) * NT_PANEL),
+                                 .k = w->k,
+                                 .k_pad = (int32_t)(ceil_div(w->k, 8) * 8),
+                                 .row_tiles = (int32_t)ceil_div(args->n_tok, rows),
+                                 .col_tiles = (int32_t)ceil_div(n, cols),
+                                 .out = (int32_t)args->out};
+}
+
 nt_status nt_gemm_cuda(struct nt_backend *be, const struct nt_gemm_args *args) {
     NT_TRY(check_plain(args));
     if (args->n_tok == 0) return NT_OK;
     if (nt_cublaslt_takes(be, args)) return nt_cublaslt_gemm(be, args);
-    NT_TRY(check_shape(args));
+    NT_TRY(nt_gemm_cuda_check(args));
     if (args->w->format == NT_WEIGHT_INT4) return nt_gemm_int4(be, args);
     if (nt_gemm_sm90_takes(be, args)) return nt_gemm_sm90(be, args);
-    const struct nt_packed *w = args->w;
-    const struct tile *tile = choose(args->n_tok, w->n, be->cuda->facts.n_sm);
-    const struct nt_gemm_cuda a = {.x = args->x,
-                                   .w = w->data,
-                                   .bias = args->bias,
-                                   .y = args->y,
-                                   .ldx = args->ldx,
-                                   .ldy = args->ldy,
-                                   .n_tok = args->n_tok,
-                                   .n = w->n,
-                                   .n_pad = (int32_t)(ceil_div(w->n, NT_PANEL) * NT_PANEL),
-                                   .k = w->k,
-                                   .k_pad = (int32_t)(ceil_div(w->k, 8) * 8),
-                                   .row_tiles = (int32_t)ceil_div(args->n_tok, tile->rows),
-                                   .col_tiles = (int32_t)ceil_div(w->n, tile->cols),
-                                   .out = (int32_t)args->out};
-    return NT_CUDA_LAUNCH(be, tile->kernel, blocks_of(tile, args->n_tok, w->n), 1, 1, tile->threads, tile->shared, &a);
+    const struct tile *tile = choose(args->n_tok, args->w->n, be->cuda->facts.n_sm);
+    const struct nt_gemm_cuda a = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols);
+    return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.row_tiles * a.col_tiles, 1, 1, tile->threads, tile->shared, &a);
 }

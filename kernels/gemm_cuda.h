@@ -36,4 +36,13 @@ struct nt_gemm_cuda {
     int32_t out; /* enum nt_gemm_out */
 };
 
+#ifndef __CUDACC__
+struct nt_backend;
+
+/* What no kernel of gemm takes: NT_E_UNSUPPORTED with a sentence. */
+NT_MUST nt_status nt_gemm_cuda_check(const struct nt_gemm_args *args);
+/* The struct of a launch in tiles of rows x cols over the first n columns. */
+struct nt_gemm_cuda nt_gemm_cuda_of(const struct nt_gemm_args *args, int32_t n, int32_t rows, int32_t cols);
+#endif
+
 #endif

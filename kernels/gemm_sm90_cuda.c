@@ -88,26 +88,18 @@ static nt_status encode(const struct nt_backend *be, const void *data, int32_t r
     return NT_OK;
 }
 
-nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args) {
+nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args *args, int32_t rows, int32_t cols,
+                         struct nt_sm90_operands *out) {
     const struct nt_packed *w = args->w;
-    const struct tile *tile = choose(args->n_tok, w->n, be->cuda->facts.n_sm);
     const int32_t n_pad = (int32_t)ceil_div(w->n, NT_PANEL) * NT_PANEL, k_pad = (int32_t)ceil_div(w->k, 8) * 8;
-    struct nt_gemm_sm90 a = {
-        .g = {.bias = args->bias,
-              .y = args->y,
-              .ldx = args->ldx,
-              .ldy = args->ldy,
-              .n_tok = args->n_tok,
-              .n = w->n,
-              .n_pad = n_pad,
-              .k = w->k,
-              .k_pad = k_pad,
-              .row_tiles = (int32_t)ceil_div(args->n_tok, tile->rows),
-              .col_tiles = (int32_t)ceil_div(w->n, tile->cols),
-              .out = (int32_t)args->out}
-    };
-    NT_TRY(encode(be, args->x, args->n_tok, w->k, args->ldx, tile->rows, &a.x));
-    NT_TRY(encode(be, w->data, n_pad, w->k, k_pad, tile->cols, &a.w));
-    NT_TRY(NT_CUDA_LAUNCH(be, tile->kernel, blocks_of(tile, args->n_tok, w->n), 1, 1, tile->threads, tile->shared, &a));
-    return NT_OK;
+    NT_TRY(encode(be, args->x, args->n_tok, w->k, args->ldx, rows, &out->x));
+    return encode(be, w->data, n_pad, w->k, k_pad, cols, &out->w);
+}
+
+nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args) {
+    const struct tile *tile = choose(args->n_tok, args->w->n, be->cuda->facts.n_sm);
+    struct nt_gemm_sm90 a = {.g = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols)};
+    NT_TRY(nt_sm90_encode(be, args, tile->rows, tile->cols, &a.operands));
+    return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.g.row_tiles * a.g.col_tiles, 1, 1, tile->threads, tile->shared,
+                          &a);
 }

@@ -35,9 +35,12 @@ struct nt_tensor_map {
     uint64_t opaque[16];
 } __attribute__((aligned(64)));
 
-struct nt_gemm_sm90 {
+struct nt_sm90_operands {
     struct nt_tensor_map x, w; /* boxes of DEPTH columns by the tile's rows or cols */
-    struct nt_gemm_cuda g;     /* x and w unused */
+};
+struct nt_gemm_sm90 {
+    struct nt_sm90_operands operands;
+    struct nt_gemm_cuda g; /* x and w unused */
 };
 
 #ifndef __CUDACC__
@@ -46,6 +49,9 @@ struct nt_gemm_sm90 {
 bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args);
 /* Only what nt_gemm_sm90_takes; shapes as nt_gemm_cuda has checked them. */
 NT_MUST nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args);
+/* The tensor maps of x and w for tiles of rows x cols. */
+NT_MUST nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args *args, int32_t rows,
+                                 int32_t cols, struct nt_sm90_operands *out);
 #endif
 
 #endif

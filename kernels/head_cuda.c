@@ -1,33 +1,76 @@
-/* Launches of head_argmax. */
+/* Launches of head_argmax: the kernels of the device that gemm runs on, and the join. */
 #include "head_cuda.h"
 #include "cuda_bodies.h"
 
-_Static_assert(NT_HEAD_SHARED == 73728, "as cuda_kernels.def says");
+struct tile {
+    enum nt_cuda_kernel kernel;
+    int32_t rows, threads;
+    size_t shared;
+};
+
+#define TILE(rows, cols, depth, stages, warps_m, warps_n)                                                              \
+    {NT_CUDA_head_##rows##x##cols, (rows), 32 * (warps_m) * (warps_n), NT_GEMM_SHARED(rows, cols, depth, stages)},
+static const struct tile tiles[] = {NT_HEAD_TILES(TILE)};
+#undef TILE
+#define TILE(rows, cols, stages, blocks)                                                                               \
+    {                                                                                                                  \
+        NT_CUDA_head_sm90_##rows##x##cols, (rows), NT_GEMM_SM90_THREADS(rows, cols),                                   \
+            NT_GEMM_SM90_SHARED(rows, cols, stages)                                                                    \
+    }
+static const struct tile sm90_tile = NT_HEAD_SM90_TILES(TILE);
+#undef TILE
+enum { N_TILES = sizeof tiles / sizeof tiles[0] };
+
+/* The dynamic shared memory that cuda_kernels.def grants. */
+#define NT_CUDA_KERNEL(image, name, max_dynamic_shared) enum { granted_##name = (max_dynamic_shared) };
+#include "cuda_kernels.def"
+#undef NT_CUDA_KERNEL
+#define CHECK(rows, cols, depth, stages, warps_m, warps_n)                                                             \
+    _Static_assert(granted_head_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages), "as cuda_kernels.def");  \
+    _Static_assert((cols) == NT_HEAD_COLS, "one part a tile");
+NT_HEAD_TILES(CHECK)
+#undef CHECK
+#define CHECK(rows, cols, stages, blocks)                                                                              \
+    _Static_assert(granted_head_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages), "cuda_kernels.def");  \
+    _Static_assert((cols) == NT_HEAD_COLS, "one part a tile");
+NT_HEAD_SM90_TILES(CHECK)
+#undef CHECK
+
+/* The smallest that holds all rows, or the largest. */
+static const struct tile *choose(int32_t n_row) {
+    int i = 0;
+    while (i < N_TILES - 1 && tiles[i].rows < n_row) i++;
+    return &tiles[i];
+}
+
+static nt_status multiply(struct nt_backend *be, const struct nt_gemm_args *product, const struct tile *tile,
+                          const struct nt_head_cuda *h) {
+    const int64_t blocks = (int64_t)h->g.row_tiles * h->g.col_tiles;
+    if (tile != &sm90_tile) return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, h);
+    struct nt_head_sm90 a = {.h = *h};
+    NT_TRY(nt_sm90_encode(be, product, tile->rows, NT_HEAD_COLS, &a.operands));
+    return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
+}
 
 nt_status nt_head_argmax_cuda(struct nt_backend *be, const struct nt_head_argmax_args *args) {
-    const struct nt_packed *w = args->w;
-    NT_CHECK(args->n_vocab > 0 && args->n_vocab <= w->n);
-    if (w->format != NT_WEIGHT_BF16_ROWS || w->k % 2 != 0 || args->ldx % 2 != 0)
-        return NT_FAIL(NT_E_UNSUPPORTED, "head_argmax on CUDA reads bf16 rows with even k and ldx, not format %d, k %d",
-                       (int)w->format, w->k);
-    struct nt_head_cuda a = {.x = args->x,
-                             .w = w->data,
-                             .ldx = args->ldx,
+    const struct nt_gemm_args product = {.x = args->x, .ldx = args->ldx, .w = args->w, .n_tok = args->n_row};
+    NT_CHECK(args->n_vocab >= 0 && args->n_vocab <= args->w->n);
+    if (args->n_row == 0) return NT_OK;
+    if (args->w->format != NT_WEIGHT_BF16_ROWS)
+        return NT_FAIL(NT_E_UNSUPPORTED, "head_argmax on CUDA reads bf16 rows, not format %d", (int)args->w->format);
+    NT_TRY(nt_gemm_cuda_check(&product));
+    const struct tile *tile = nt_gemm_sm90_takes(be, &product) ? &sm90_tile : choose(args->n_row);
+    struct nt_head_cuda h = {.g = nt_gemm_cuda_of(&product, args->n_vocab, tile->rows, NT_HEAD_COLS),
                              .inv_temp = args->inv_temp,
                              .seed = args->seed,
                              .stream = args->stream,
                              .value = args->value,
                              .index = args->index,
-                             .n_row = args->n_row,
-                             .n_vocab = args->n_vocab,
-                             .first = args->first,
-                             .k = w->k,
-                             .k_pad = (w->k + 7) / 8 * 8,
-                             .n_tile = (args->n_vocab + NT_HEAD_COLS - 1) / NT_HEAD_COLS};
+                             .first = args->first};
     void *memory = NULL;
-    NT_TRY(nt_cuda_workspace(be, (size_t)a.n_row * (size_t)a.n_tile * sizeof *a.part, "head_argmax", &memory));
-    a.part = memory;
-    const int32_t row_tiles = (a.n_row + NT_HEAD_ROWS - 1) / NT_HEAD_ROWS;
-    NT_TRY(NT_CUDA_LAUNCH(be, NT_CUDA_head_argmax, row_tiles, a.n_tile, 1, NT_HEAD_THREADS, NT_HEAD_SHARED, &a));
-    return NT_CUDA_LAUNCH(be, NT_CUDA_head_join, args->n_row, 1, 1, NT_HEAD_JOIN_THREADS, 0, &a);
+    const size_t parts = (size_t)args->n_row * (size_t)h.g.col_tiles;
+    NT_TRY(nt_cuda_workspace(be, parts * sizeof *h.part, "head_argmax", &memory));
+    h.part = memory;
+    if (parts > 0) NT_TRY(multiply(be, &product, tile, &h));
+    return NT_CUDA_LAUNCH(be, NT_CUDA_head_join, args->n_row, 1, 1, NT_HEAD_JOIN_THREADS, 0, &h);
 }

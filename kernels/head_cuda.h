@@ -1,39 +1,45 @@
-/* What head.cu and head_cuda.c agree on: the tile, and the kernels' struct.
+/* What head.cu, head_sm90.cu and head_cuda.c agree on: the tiles, and the kernels' structs.
  *
- * The best pair of each row of each tile lies in the backend's workspace until the joining kernel has read it.
- * Pointers are device memory. Three stages of 24 KiB leave room for two blocks on a multiprocessor of every device from
- * sm_80. No state; any thread; errors are the launcher's (kernels/head_cuda.c). */
+ * A product runs in the tiles and with the loop of gemm (gemm_tile.cuh, gemm_sm90_tile.cuh), so that its sums have
+ * gemm's bits on every device; only what becomes of them differs. NT_HEAD_TILES has a row per kernel
+ * nt_head_<rows>x<cols>, NT_HEAD_SM90_TILES those of compute capability 9.0. The best pair of each row of each tile
+ * lies in the backend's workspace until the joining kernel has read it. Pointers are device memory. No state; any
+ * thread; errors are the launcher's (kernels/head_cuda.c). */
 #ifndef NT_HEAD_CUDA_H
 #define NT_HEAD_CUDA_H
 
-#include "ops.h"
+#include "gemm_sm90_cuda.h"
+
+/* X(rows, cols, depth, stages, warps_m, warps_n): two blocks share a multiprocessor of every device from sm_80. */
+#define NT_HEAD_TILES(X)                                                                                               \
+    X(16, 128, 64, 4, 1, 4)                                                                                            \
+    X(64, 128, 64, 3, 2, 2)
+/* X(rows, cols, stages, blocks of a multiprocessor) */
+#define NT_HEAD_SM90_TILES(X) X(64, 128, 4, 2)
 
 enum {
-    NT_HEAD_ROWS = 64,  /* of x in a tile */
-    NT_HEAD_COLS = 128, /* of the vocabulary in a tile */
-    NT_HEAD_DEPTH = 64, /* of k in a stage: 128 bytes, a swizzled line */
-    NT_HEAD_STAGES = 3, /* two in flight */
-    NT_HEAD_THREADS = 128,
-    NT_HEAD_STAGE_BYTES = (NT_HEAD_ROWS + NT_HEAD_COLS) * NT_HEAD_DEPTH * 2,
-    NT_HEAD_SHARED = NT_HEAD_STAGES * NT_HEAD_STAGE_BYTES,
+    NT_HEAD_COLS = 128, /* of the vocabulary in every tile: the parts of a row do not depend on the tile */
     NT_HEAD_JOIN_THREADS = 128,
 };
 
 struct nt_head_pair {
     float value;
-    int32_t index;
+    int32_t index; /* in the shard; INT32_MAX: none */
 };
 
 struct nt_head_cuda {
-    const nt_bf16 *x; // [n_row, k]
-    const nt_bf16 *w; // [n, k_pad], columns k .. k_pad - 1 are 0
-    int64_t ldx;
-    const float *inv_temp; // [n_row] or NULL
+    struct nt_gemm_cuda g; /* the product; n is the vocabulary that takes part, nothing is stored */
+    const float *inv_temp; // [n_tok] or NULL
     const uint64_t *seed, *stream;
-    float *value;              // [n_row]
-    int32_t *index;            // [n_row]
-    struct nt_head_pair *part; // [n_row, n_tile]
-    int32_t n_row, n_vocab, first, k, k_pad, n_tile;
+    float *value;              // [n_tok]
+    int32_t *index;            // [n_tok]
+    struct nt_head_pair *part; // [n_tok, col_tiles]
+    int32_t first;
+};
+
+struct nt_head_sm90 {
+    struct nt_sm90_operands operands;
+    struct nt_head_cuda h;
 };
 
 #endif

@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(NT_WARP *NT_LOGIT_JOIN_ROWS)
         if (part[c].value > -NT_INF) /* the sum of such a chunk is exactly 0 here */
             sum = fmaf(part[c].sum, nt_exp_below(part[c].value, best.value), sum);
     sum = nt_warp_sum(sum);
-    if (!(fabsf(best.value) < NT_INF)) sum = __uint_as_float(0x7fc00000u); /* as exp(inf - inf) on the host */
+    if (!nt_dev_finite(best.value)) sum = __uint_as_float(0x7fc00000u); /* as exp(inf - inf) on the host */
     if (nt_lane() == 0) a.op.sum_exp[r] = sum;
 }
 

@@ -239,10 +239,11 @@ struct nt_logit_sample_args {
     int32_t n_row, n_vocab;
 };
 
-/* The vocabulary head fused with the choice of a token: acc[r, v] as gemm, never stored; per row the best v of acc
- * (inv_temp NULL or inv_temp[r] 0), or of acc * inv_temp[r] + g(first + v) as logit_gumbel. Only v < n_vocab <= w->n
- * (padding rows) take part. NaN and ties as logit_stats. value tolerance 1e-10; the index may differ from a reference
- * where two values do not differ by more. */
+/* The vocabulary head fused with the choice of a token: acc[r, v] as gemm, never stored (on a device with the bits of
+ * its gemm, so that a row may go either way); per row the best v of acc (inv_temp NULL or inv_temp[r] 0), or of acc *
+ * inv_temp[r] + g(first + v) as logit_gumbel. Only v < n_vocab <= w->n (padding rows) take part. NaN and ties as
+ * logit_stats; n_vocab 0: value -infinity. index[r] = first + v; -1 where value is not finite, as logit_sample. value
+ * tolerance 1e-10; the index may differ from a reference where two values do not differ by more. */
 struct nt_head_argmax_args {
     const nt_bf16 *x; // [n_row, k]
     int64_t ldx;
@@ -250,7 +251,7 @@ struct nt_head_argmax_args {
     const float *inv_temp;         // [n_row] or NULL
     const uint64_t *seed, *stream; // [n_row], read where inv_temp is not 0
     float *value;                  // [n_row]
-    int32_t *index;                // [n_row], in the shard
+    int32_t *index;                // [n_row]
     int32_t n_row, n_vocab, first;
 };
 

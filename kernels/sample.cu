@@ -289,7 +289,7 @@ extern "C" __global__ void __launch_bounds__(NT_TOPK_THREADS) nt_sample_pick(con
     best = nt_block_best(best, s.best_of_warp);
     __syncthreads();
     int32_t index = best.index;
-    if (!(fabsf(best.value) < NT_INF)) {
+    if (!nt_dev_finite(best.value)) {
         index = -1;
     } else if (t.u.truncated) {
         const struct nt_word_source row = {NULL, a.op.logits + r * a.op.ld, t.u.inv_temp, best.value, a.op.n_vocab};

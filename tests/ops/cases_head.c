@@ -1,17 +1,18 @@
-/* Cases of head_argmax: odd shapes, greedy and drawn rows, ties, NaN, shards, and that a row's result does not depend
- * on its neighbours. */
+/* Cases of head_argmax: odd shapes, greedy and drawn rows, ties, NaN, shards, that a row's result does not depend on
+ * its neighbours, and that it is the one of gemm and the ops on logits. */
+#include "cuda_backend.h"
 #include "test_ops.h"
 #include "rng.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_ROW = 80 };
+enum { MAX_ROW = 512 };
 
 struct problem {
     struct nt_head_argmax_args args;
     struct nt_packed w;
-    nt_bf16 *x, *values; // [n_row, ldx], [n, k]
+    nt_bf16 *x, *values; // [n_row, k + 8], [n, k]
     void *packed;
     float inv_temp[MAX_ROW], value[MAX_ROW];
     uint64_t seed[MAX_ROW], stream[MAX_ROW];
@@ -29,10 +30,10 @@ static void make(struct problem *p, uint64_t seed, int32_t n_row, int32_t n, int
     p->args = (struct nt_head_argmax_args){.ldx = k + op_random_int(&seed, 0, 3) * 2, .n_row = n_row};
     p->args.n_vocab = n - op_random_int(&seed, 0, n > 9 ? 9 : n - 1);
     p->args.first = op_random_int(&seed, 0, 1000);
-    p->x = op_alloc((size_t)(n_row * p->args.ldx) * sizeof(nt_bf16));
+    p->x = op_alloc((size_t)n_row * (size_t)(k + 8) * sizeof(nt_bf16));
     p->values = op_alloc((size_t)n * (size_t)k * sizeof(nt_bf16));
     p->packed = op_alloc(nt_packed_bytes(NT_WEIGHT_BF16, n, k));
-    op_random_bf16(&seed, p->x, n_row * p->args.ldx, 1.0f);
+    op_random_bf16(&seed, p->x, (int64_t)n_row * (k + 8), 1.0f);
     op_random_bf16(&seed, p->values, (int64_t)n * k, 3.0f / sqrtf((float)k));
     for (int32_t r = 0; r < n_row; r++) {
         p->inv_temp[r] = r % 3 == 2 ? 0.0f : 0.5f + 0.3f * (float)(r % 4);
@@ -83,7 +84,7 @@ static void check_problem(struct op_env *env, struct problem *p) {
         for (int32_t r = 0; r < p->args.n_row; r++) {
             double best = -INFINITY;
             for (int32_t v = 0; v < p->args.n_vocab; v++) best = fmax(best, score(p, r, v));
-            const int32_t at = p->index[r];
+            const int32_t at = p->index[r] - p->args.first;
             if (at < 0 || at >= p->args.n_vocab) {
                 op_fail(env, "%s row %d: index %d", what, r, at);
                 return;
@@ -132,11 +133,17 @@ static void check_ties(struct op_env *env) {
     pack(&p);
     for (int64_t i = 0; i < 6 * p.args.ldx; i++) p.x[i] = nt_f32_to_bf16(0.5f);
     p.x[5 * p.args.ldx + 3] = nt_f32_to_bf16(NAN);
-    const int32_t want[6] = {77, 77, 77, 77, 77, 0};
+    const int32_t first = p.args.first;
+    const int32_t want[6] = {first + 77, first + 77, first + 77, first + 77, first + 77, -1};
     for (int b = 0; b < OP_BACKENDS; b++) {
         run(env, &p, b);
         (void)op_compare_bytes(env, "first of equals", want, p.index, sizeof want);
         if (p.value[0] != 64 || !isnan(p.value[5])) op_fail(env, "values %g and %g", p.value[0], p.value[5]);
+    }
+    p.args.n_vocab = 0; /* a shard of padding rows */
+    for (int b = 0; b < OP_BACKENDS; b++) {
+        run(env, &p, b);
+        if (p.value[0] != -INFINITY || p.index[0] != -1) op_fail(env, "no vocabulary: %g %d", p.value[0], p.index[0]);
     }
     drop(&p);
 }
@@ -176,7 +183,7 @@ static void check_parts(struct op_env *env) {
         for (int32_t r = 0; r < ROWS; r++) {
             if (part && !(p.value[r] > best_value[r])) continue;
             best_value[r] = p.value[r];
-            best_index[r] = p.index[r] + part * CUT;
+            best_index[r] = p.index[r];
         }
         drop(&shard);
     }
@@ -185,8 +192,102 @@ static void check_parts(struct op_env *env) {
     drop(&p);
 }
 
+/* What gemm, then the ops on its logits, make of the rows. */
+static void through_logits(struct op_env *env, struct problem *p, float *value, int32_t *index) {
+    const struct nt_head_argmax_args *a = &p->args;
+    struct nt_backend *be = &env->be[0];
+    float *logits = op_alloc((size_t)a->n_row * (size_t)p->w.n * sizeof *logits);
+    const struct nt_gemm_args gemm = {
+        .x = p->x, .ldx = a->ldx, .w = &p->w, .y = logits, .ldy = p->w.n, .n_tok = a->n_row};
+    const struct nt_logit_stats_args stats = {
+        .logits = logits, .ld = p->w.n, .max = value, .argmax = index, .n_row = a->n_row, .n_vocab = a->n_vocab};
+    const struct nt_logit_gumbel_args gumbel = {.logits = logits,
+                                                .ld = p->w.n,
+                                                .inv_temp = p->inv_temp,
+                                                .seed = p->seed,
+                                                .stream = p->stream,
+                                                .value = value,
+                                                .index = index,
+                                                .n_row = a->n_row,
+                                                .n_vocab = a->n_vocab,
+                                                .first = a->first};
+    nt_status st = be->ops.gemm(be, &gemm);
+    if (st == NT_OK) st = be->ops.logit_stats(be, &stats);
+    if (st == NT_OK && a->inv_temp) st = be->ops.logit_gumbel(be, &gumbel);
+    if (st != NT_OK) op_fail(env, "status");
+    for (int32_t r = 0; r < a->n_row; r++) index[r] += a->first;
+    free(logits);
+}
+
+static void compare_with_gemm(struct op_env *env, struct problem *p) {
+    static float value[MAX_ROW];
+    static int32_t index[MAX_ROW];
+    char what[64];
+    (void)snprintf(what, sizeof what, "as gemm: rows %d n %d k %d", p->args.n_row, p->w.n, p->w.k);
+    through_logits(env, p, value, index);
+    run(env, p, 0);
+    if (!env->cuda && env->isa != NT_ISA_PORTABLE) { /* gemm's bits are its own there */
+        double want[MAX_ROW];
+        for (int32_t r = 0; r < p->args.n_row; r++) want[r] = value[r];
+        (void)op_compare_f32(env, what, want, p->value, p->args.n_row);
+        return;
+    }
+    (void)op_compare_bytes(env, what, value, p->value, (size_t)p->args.n_row * sizeof *value);
+    (void)op_compare_bytes(env, what, index, p->index, (size_t)p->args.n_row * sizeof *index);
+}
+
+/* Every kernel of the images that this device runs gemm and the head with took part. */
+static void check_launched(struct op_env *env) {
+    const struct nt_backend *cuda = env->be[0].watch_arg; /* cuda_staged.h */
+    const bool sm90 = nt_cuda_has(cuda, NT_CUDA_head_sm90_64x128);
+    const char *const images[] = {sm90 ? "gemm_sm90" : "gemm", sm90 ? "head_sm90" : "head"};
+    for (int k = 0; k < NT_CUDA_KERNEL_COUNT; k++)
+        for (int i = 0; i < 2; i++)
+            if (strcmp(nt_cuda_kernel_image((enum nt_cuda_kernel)k), images[i]) == 0 &&
+                cuda->cuda->functions[k].launches == 0)
+                op_fail(env, "no shape runs %s", nt_cuda_kernel_name((enum nt_cuda_kernel)k));
+}
+
+/* The shapes reach every tile of gemm, and every remainder of k. */
+static void check_gemm(struct op_env *env) {
+    static const struct {
+        int32_t n_row, n, k;
+    } shapes[] = {
+        {1,   1536,  576},
+        {32,  3072,  130},
+        {64,  6144,  72 },
+        {256, 3072,  96 },
+        {512, 3072,  62 },
+        {128, 27648, 16 },
+        {60,  27648, 16 },
+        {30,  27648, 16 },
+        {1,   27648, 16 },
+        {250, 6144,  32 },
+        {50,  3072,  66 },
+        {17,  300,   520},
+    };
+#if defined __SANITIZE_ADDRESS__
+    const bool all = false; /* it takes minutes for the large ones */
+#else
+    const bool all = env->cuda;
+#endif
+    static struct problem p; /* large */
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        if (!all && (int64_t)shapes[i].n_row * shapes[i].n > 100000) continue;
+        make(&p, 50 + i, shapes[i].n_row, shapes[i].n, shapes[i].k, i > 2 && i < 9); /* noise takes time */
+        for (int aligned = shapes[i].n > 4000; aligned < 2; aligned++) {
+            p.args.ldx = aligned ? (p.w.k + 7) / 8 * 8 : (p.w.k + 1) / 8 * 8 + 2; /* up to k + 8 were made */
+            if (p.args.ldx < p.w.k) p.args.ldx += 8;
+            compare_with_gemm(env, &p);
+        }
+        drop(&p);
+    }
+    if (all) check_launched(env);
+}
+
 static const struct op_case cases[] = {
     {NT_OP_head_argmax, "shapes", check_shapes, NULL},
+    {NT_OP_head_argmax, "gemm",   check_gemm,   NULL},
     {NT_OP_head_argmax, "ties",   check_ties,   NULL},
     {NT_OP_head_argmax, "parts",  check_parts,  NULL},
 };

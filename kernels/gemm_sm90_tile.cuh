@@ -1,0 +1,115 @@
+/* A tile of y = x w^T by TMA, mbarriers and wgmma, compute capability 9.0: what the kernels of *_sm90.cu share.
+ *
+ * One elected thread of the last warp(group) copies stages of x and w by TMA into a ring; each of rows / 64 warpgroups
+ * multiplies 64 rows by all columns of the tile (m64nNk16, both operands from shared memory) with one group of four
+ * wgmma under way while the next is issued. `full` of a stage ends when its bytes are there, `empty` when every
+ * multiplying warp has seen its wgmma end. A line of a stage is 64 k = 128 bytes with the 128-byte swizzle of TMA and
+ * wgmma: no bank conflicts. Rows beyond n_tok, n_pad and k arrive as zeros.
+ * Order of sums: k in steps of 16 ascending, one accumulator per element, the same in every tile. */
+#ifndef NT_GEMM_SM90_TILE_CUH
+#define NT_GEMM_SM90_TILE_CUH
+
+#include "cuda_common.cuh"
+#include "gemm_sm90_cuda.h"
+#include "ptx.cuh"
+
+template <int ROWS_, int COLS_, int STAGES_> struct nt_sm90_tile {
+    enum {
+        ROWS = ROWS_,
+        COLS = COLS_,
+        STAGES = STAGES_,
+        GROUPS = ROWS / 64,
+        LINE = NT_GEMM_SM90_DEPTH * 2, /* bytes */
+        STAGE_BYTES = (ROWS + COLS) * LINE,
+        MULTIPLIERS = 4 * GROUPS, /* warps */
+        THREADS = NT_GEMM_SM90_THREADS(ROWS, COLS),
+        GIVES_REGISTERS = COLS > 128, /* 128 accumulators: 2 x 128 x 240 + 128 x 24 registers */
+    };
+    static_assert(ROWS == 64 || ROWS == 128, "one or two warpgroups");
+    static_assert(LINE == 128, "the swizzle of the tensor maps and descriptors");
+    static_assert(STAGES >= 2 && 2 * STAGES * 8 <= NT_GEMM_SM90_BARRIERS, "two mbarriers a stage");
+    static_assert(COLS % NT_PANEL == 0 && COLS <= 256, "one instruction spans the columns; gate and up in one thread");
+};
+
+/* The mbarriers lie behind the stages. */
+template <class T> NT_DEVICE uint32_t nt_sm90_full_at(uint32_t base, int32_t stage) {
+    return base + T::STAGES * T::STAGE_BYTES + 8 * stage;
+}
+template <class T> NT_DEVICE uint32_t nt_sm90_empty_at(uint32_t base, int32_t stage) {
+    return nt_sm90_full_at<T>(base, T::STAGES + stage);
+}
+
+template <class T> NT_DEVICE void nt_sm90_init_barriers(const struct nt_sm90_operands *a, uint32_t base) {
+    nt_tensor_map_prefetch(&a->x);
+    nt_tensor_map_prefetch(&a->w);
+    for (int32_t s = 0; s < T::STAGES; s++) {
+        nt_mbarrier_init(nt_sm90_full_at<T>(base, s), 1);
+        nt_mbarrier_init(nt_sm90_empty_at<T>(base, s), T::MULTIPLIERS);
+    }
+    nt_mbarrier_init_fence();
+}
+
+/* One thread. */
+template <class T>
+NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *a, uint32_t base, int32_t m0, int32_t n0, int32_t n_k) {
+    int32_t stage = 0;
+    uint32_t phase = 0;
+    for (int32_t kt = 0; kt < n_k; kt++) {
+        const uint32_t to = base + (uint32_t)(stage * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, stage);
+        nt_mbarrier_wait(nt_sm90_empty_at<T>(base, stage), phase ^ 1);
+        nt_mbarrier_arrive_expect(full, T::STAGE_BYTES);
+        nt_tensor_copy_2d(to, &a->x, kt * NT_GEMM_SM90_DEPTH, m0, full);
+        nt_tensor_copy_2d(to + T::ROWS * T::LINE, &a->w, kt * NT_GEMM_SM90_DEPTH, n0, full);
+        if (++stage == T::STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+}
+
+/* A warpgroup: acc = its 64 rows by the tile's columns. */
+template <class T> NT_DEVICE void nt_sm90_multiply_stages(float *acc, uint32_t base, int32_t group, int32_t n_k) {
+    int32_t stage = 0, before = T::STAGES - 1;
+    uint32_t phase = 0;
+    for (int32_t kt = 0; kt < n_k; kt++) {
+        const uint32_t at = base + (uint32_t)(stage * T::STAGE_BYTES);
+        const uint64_t x = nt_wgmma_tile(at + (uint32_t)(group * 64 * T::LINE));
+        const uint64_t w = nt_wgmma_tile(at + T::ROWS * T::LINE);
+        nt_mbarrier_wait(nt_sm90_full_at<T>(base, stage), phase);
+        nt_wgmma_fence();
+#pragma unroll
+        for (int s = 0; s < NT_GEMM_SM90_DEPTH / 16; s++)
+            nt_wgmma_bf16<T::COLS>(acc, x + 2 * s, w + 2 * s, kt > 0 || s > 0);
+        nt_wgmma_commit();
+        nt_wgmma_wait<1>(); /* the stage before this one has been read */
+        if (kt > 0 && nt_lane() == 0) nt_mbarrier_arrive(nt_sm90_empty_at<T>(base, before));
+        before = stage;
+        if (++stage == T::STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+    nt_wgmma_wait<0>();
+    nt_wgmma_settle<T::COLS / 2>(acc);
+}
+
+/* acc = this warp's part of the tile at row m0, column n0 of k terms; false in the warps that only copy, which are done.
+ * All threads, once in a kernel; base: the address of the stages, 1024-byte aligned. */
+template <class T>
+NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, uint32_t base, int32_t m0, int32_t n0, int32_t k,
+                               float *acc) {
+    const int32_t warp = __shfl_sync(NT_ALL_LANES, nt_warp(), 0); /* the compiler sees that a warp takes one way */
+    const int32_t n_k = (k + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH;
+    if (threadIdx.x == 0) nt_sm90_init_barriers<T>(a, base);
+    __syncthreads();
+    if (warp >= T::MULTIPLIERS) {
+        if (T::GIVES_REGISTERS) nt_registers_lower<24>();
+        if (warp == T::MULTIPLIERS && nt_elect()) nt_sm90_copy_stages<T>(a, base, m0, n0, n_k);
+        return false;
+    }
+    if (T::GIVES_REGISTERS) nt_registers_raise<240>();
+    nt_sm90_multiply_stages<T>(acc, base, warp / 4, n_k);
+    return true;
+}
+
+#endif
