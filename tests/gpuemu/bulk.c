@@ -23,16 +23,19 @@ struct transfer {
     int32_t group; /* of a store */
 };
 
+struct deed {     /* of a thread */
+    int64_t time; /* 0: never */
+    int32_t thread;
+};
+
 struct bulk { /* of a block */
     struct transfer *of;
     int32_t n, cap;
     int32_t *group; /* [n_thread]: number of the open group */
-    /* proxies: when and by whom each 16 bytes were last written by ordinary means; when each thread fenced */
-    struct {
-        int64_t time;
-        int32_t thread;
-    } * written;
-    int64_t *fenced; /* [n_thread] */
+    /* proxies: when and by whom each 16 bytes were last written by ordinary means, and each mbarrier initialised; when
+     * each thread fenced, and when it fenced what it had initialised */
+    struct deed *written, *initialised; /* [bytes / 16], [bytes / 8] */
+    int64_t *fenced, *shown;            /* [n_thread] */
     bool any_written;
 };
 
@@ -48,7 +51,9 @@ static struct bulk *bulk_of(struct run *r) {
         const size_t n_thread = (size_t)r->block.n_warp * 32;
         b->group = zeroed(n_thread, sizeof *b->group);
         b->fenced = zeroed(n_thread, sizeof *b->fenced);
+        b->shown = zeroed(n_thread, sizeof *b->shown);
         b->written = zeroed(r->block.shared_bytes / 16 + 1, sizeof *b->written);
+        b->initialised = zeroed(r->block.shared_bytes / 8 + 1, sizeof *b->initialised);
     }
     return r->bulk;
 }
@@ -58,10 +63,12 @@ static struct bulk *bulk_of(struct run *r) {
 void proxy_note_write(struct warp *w, uint32_t lane, uint32_t at, int32_t bytes) {
     struct bulk *b = bulk_of(w->run);
     b->any_written = true;
-    for (uint32_t i = at / 16; i * 16 < at + (uint32_t)bytes; i++) {
-        b->written[i].time = w->run->executed;
-        b->written[i].thread = w->thread[lane].linear;
-    }
+    for (uint32_t i = at / 16; i * 16 < at + (uint32_t)bytes; i++)
+        b->written[i] = (struct deed){w->run->executed, w->thread[lane].linear};
+}
+
+void proxy_note_init(struct warp *w, uint32_t lane, uint32_t at) {
+    bulk_of(w->run)->initialised[at / 8] = (struct deed){w->run->executed, w->thread[lane].linear};
 }
 
 void proxy_fence(struct warp *w, uint32_t mask) {
@@ -82,6 +89,27 @@ bool proxy_check(struct warp *w, const struct ptx_op *o, uint32_t lane, uint32_t
         return false;
     }
     return true;
+}
+
+void proxy_fence_init(struct warp *w, uint32_t mask) {
+    struct bulk *b = bulk_of(w->run);
+    EACH_LANE(l, mask) b->shown[w->thread[l].linear] = w->run->executed;
+}
+
+/* The copy engine counts on the mbarrier: it must have been shown what mbarrier.init wrote. */
+static bool barrier_is_shown(const struct transfer *t) {
+    const struct bulk *b = bulk_of(t->warp->run);
+    const struct emu_where where = where_lane(t->warp, t->op, t->lane);
+    if (!emu_options()->check || t->barrier / 8 > t->warp->block->shared_bytes / 8) return true;
+    const struct deed init = b->initialised[t->barrier / 8];
+    if (init.time == 0 || b->shown[init.thread] > init.time || b->fenced[init.thread] > init.time ||
+        b->fenced[where.thread->linear] > init.time)
+        return true;
+    emu_report(&where,
+               "a copy counts on the mbarrier at shared byte %u, which thread %d initialised, without a "
+               "fence.mbarrier_init or fence.proxy.async between",
+               t->barrier, init.thread);
+    return false;
 }
 
 /* ---- the copies themselves ---- */
@@ -230,7 +258,9 @@ void bulk_block_end(struct run *r) {
     free(b->of);
     free(b->group);
     free(b->fenced);
+    free(b->shown);
     free(b->written);
+    free(b->initialised);
     free(b);
     r->bulk = NULL;
 }
@@ -314,6 +344,7 @@ static enum flow issue(struct warp *w, const struct ptx_op *o, uint32_t mask) {
         bool ok = shared_byte(w, o, l, far_address(w, o, 0, l), &t.shared);
         ok = ok && (o->n > 0 ? issue_tensor(&t) : issue_plain(&t));
         if (ok && !t.store) ok = shared_byte(w, o, l, far_address(w, o, o->n_src - 2, l), &t.barrier);
+        if (ok && !t.store) ok = barrier_is_shown(&t);
         if (ok && t.store) ok = proxy_check(w, o, l, t.shared, (int32_t)t.bytes);
         if (!ok) return w->run->stop = true, FLOW_STOP;
         queue(&t);

@@ -337,8 +337,13 @@ static enum flow fence_async(struct warp *w, const struct ptx_op *o, uint32_t ma
     proxy_fence(w, mask);
     return FLOW_NEXT;
 }
+static enum flow fence_init(struct warp *w, const struct ptx_op *o, uint32_t mask) {
+    (void)o;
+    proxy_fence_init(w, mask);
+    return FLOW_NEXT;
+}
 static bool build_fence(struct build *b) {
-    b->o->run = has_mod(b, "proxy") ? fence_async : nothing;
+    b->o->run = has_mod(b, "proxy") ? fence_async : has_mod(b, "mbarrier_init") ? fence_init : nothing;
     return true;
 }
 static bool build_nothing(struct build *b) {

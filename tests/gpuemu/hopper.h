@@ -29,6 +29,10 @@ void bulk_block_end(struct run *r);
  * (fence.proxy.async) by their writer or by the reader. */
 void proxy_note_write(struct warp *w, uint32_t lane, uint32_t at, int32_t bytes);
 void proxy_fence(struct warp *w, uint32_t mask);
+/* The same for an mbarrier.init, which the copy engine must see before it counts on the barrier; fence.mbarrier_init.
+ */
+void proxy_note_init(struct warp *w, uint32_t lane, uint32_t at);
+void proxy_fence_init(struct warp *w, uint32_t mask);
 bool proxy_check(struct warp *w, const struct ptx_op *o, uint32_t lane, uint32_t at, int32_t bytes);
 
 /* ---- wgmma.c ---- */

@@ -92,6 +92,7 @@ static enum flow init(struct warp *w, const struct ptx_op *o, uint32_t mask) {
         const struct mbarrier m = {.count = count, .pending = count};
         const uint64_t word = packed(&m);
         memcpy(w->block->shared + at, &word, sizeof word);
+        if (w->run->code->async_proxy) proxy_note_init(w, l, at);
     }
     return FLOW_NEXT;
 }

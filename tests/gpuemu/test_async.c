@@ -36,8 +36,8 @@ static const struct {
      "[s];",                                                                                                             0         },
     {"cp.async.ca.shared.global [s], [%rd10], 8; cp.async.commit_group; cp.async.ca.shared.global [s+8], [%rd10], 8;\n"
      "cp.async.commit_group; cp.async.wait_group 1; ld.shared.u32 %r4, [s+4]; cp.async.wait_group 0;",                   0x08070605},
-    {M "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [s], [%rd10], 16, [m];\n" ARRIVE
-       "mbarrier.arrive.expect_tx.shared::cta.b64 _, [m], 16;\n"
+    {M "fence.proxy.async; cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [s], [%rd10], 16, "
+       "[m];\n" ARRIVE "mbarrier.arrive.expect_tx.shared::cta.b64 _, [m], 16;\n"
        "again: mbarrier.try_wait.parity.shared::cta.b64 %p3, [m], 0; @!%p3 bra again; ld.shared.u32 %r4, [s+4];",        0x08070605},
     {M "cp.async.ca.shared.global [s], [%rd10], 8; cp.async.mbarrier.arrive.noinc.shared::cta.b64 [m];\n" ARRIVE
        "again: mbarrier.try_wait.parity.shared::cta.b64 %p3, [m], 0; @!%p3 bra again; ld.shared.u32 %r4, [s];",          0x04030201},
@@ -382,13 +382,20 @@ static const struct {
      "@!%p1 bra again;",                                                                                        1,   false, "deadlock"                                                       },
     {".shared .align 8 .b64 m; mbarrier.init.shared::cta.b64 [m], 1; mbarrier.try_wait.parity.shared::cta.b64 %p1, "
      "[m], 2;",                                                                                                 1,   false, "parity 2 of a phase"                                            },
-    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD "[s+64], [%rd9, {0, 0}], [m];",                    1,   false,
-     "shared address 64 of a bulk copy must be a multiple of 128"                                                                                                                                 },
     {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD "[s], [%rd9, {0, 0}], [m];",                       1,   false,
-     "the block ends while this copy writes into its shared memory"                                                                                                                               },
-    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD "[s], [%rd10, {0, 0}], [m];",                      1,   false,
-     "is not a tensor map"                                                                                                                                                                        },
-    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::"
+     "without a fence.mbarrier_init or fence.proxy.async between"                                                                                                                                 },
+    {TILE_HEAD "fence.mbarrier_init.release.cluster; mbarrier.init.shared::cta.b64 [m], 1; " TILE_LOAD
+               "[s], [%rd9, {0, 0}], [m];",                                                                     1,   false, "without a fence.mbarrier_init or fence.proxy.async between"     },
+    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; fence.mbarrier_init.release.cluster; " TILE_LOAD
+               "[s], [%rd9, {0, 0}], [m];",                                                                     1,   false, "the block ends while this copy writes into its shared memory"   },
+    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; fence.proxy.async; " TILE_LOAD "[s+64], [%rd9, {0, 0}], [m];", 1,
+     false,                                                                                                                      "shared address 64 of a bulk copy must be a multiple of 128"     },
+    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; fence.proxy.async; " TILE_LOAD "[s], [%rd9, {0, 0}], [m];",    1,
+     false,                                                                                                                      "the block ends while this copy writes into its shared memory"   },
+    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; fence.proxy.async; " TILE_LOAD "[s], [%rd10, {0, 0}], [m];",   1,
+     false,                                                                                                                      "is not a tensor map"                                            },
+    {TILE_HEAD "mbarrier.init.shared::cta.b64 [m], 1; fence.proxy.async; "
+               "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::"
                "complete_tx::bytes [s], [%rd9, {0, 0, 0}], [m];",                                               1,   false, "another rank than the instruction"                              },
     {TILE_HEAD "st.shared.u64 [s], 1; st.shared.u64 [s+8], 1;\n"
                "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; cp.async.bulk.commit_group;\n"

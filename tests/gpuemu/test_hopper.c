@@ -87,7 +87,7 @@ static void is_caught(void) {
 static void mistakes(void **state) {
     static const char *const names[] = {"RELEASED_EARLY", "ONE_WARP_RELEASES", "NO_FULL_WAIT",  "NO_EMPTY_WAIT",
                                         "HALF_THE_BYTES", "WRONG_STRIDE",      "WRONG_SWIZZLE", "NO_LAST_WAIT",
-                                        "NO_FENCE",       "SWAPPED_OPERANDS",  "STALE_PARITY"};
+                                        "NO_FENCE",       "SWAPPED_OPERANDS",  "STALE_PARITY",  "NO_INIT_FENCE"};
     static const char *const options[] = {"cc=90", "cc=90,order=backward", "cc=90,order=random,copies=random,seed=11"};
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)

@@ -90,7 +90,8 @@ static void filled_tile(CUtensorMapFloatOOBfill fill) {
                               CU_TENSOR_MAP_L2_PROMOTION_NONE, fill));
     program_map = &map;
     program("mov.u64 %y2, p_map; cvta.param.u64 %y2, %y2; setp.ne.u32 %p0, %tid, 0; @%p0 bra waits;\n"
-            "mbarrier.init.shared.b64 [tile], 1; mbarrier.arrive.expect_tx.shared.b64 _, [tile], 128;\n"
+            "mbarrier.init.shared.b64 [tile], 1; fence.mbarrier_init.release.cluster;\n"
+            "mbarrier.arrive.expect_tx.shared.b64 _, [tile], 128;\n"
             "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [tile + 1024], [%y2, {0, "
             "4}], [tile];\n"
             "waits: bar.sync 0;\n"

@@ -16,6 +16,7 @@ enum mistake {
     NO_FENCE,
     SWAPPED_OPERANDS,
     STALE_PARITY, // of the full barrier from the second round on
+    NO_INIT_FENCE, // the barriers are not shown to the copy engine
 };
 
 enum { TILE = 64, STAGES = 3, TILE_BYTES = TILE * TILE * 2 };
@@ -102,7 +103,7 @@ __device__ static void product(float *c, const CUtensorMap *a, const CUtensorMap
             barrier_init(&s->full[i], 1);
             barrier_init(&s->empty[i], mistake == ONE_WARP_RELEASES ? 1 : 4);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+        if (mistake != NO_INIT_FENCE) asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
     if (threadIdx.x >= 128) {
@@ -136,3 +137,4 @@ KERNEL(NO_LAST_WAIT)
 KERNEL(NO_FENCE)
 KERNEL(SWAPPED_OPERANDS)
 KERNEL(STALE_PARITY)
+KERNEL(NO_INIT_FENCE)
