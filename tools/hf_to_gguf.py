@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes a Hugging Face directory as one GGUF file, for tests: Python standard library only.
 
-    hf_to_gguf.py MODEL_DIR OUT.gguf
+    hf_to_gguf.py MODEL_DIR OUT.gguf [--f32]
 
-Families llama, mistral, qwen2 and qwen3; single or sharded safetensors of F32, F16 or BF16. Matrices keep their type,
-vectors become F32. As llama.cpp's converter does: rows of q and k are put in pair order for general.architecture
+Families llama, mistral, qwen2 and qwen3; single or sharded safetensors of F32, F16 or BF16. Matrices keep their type
+(--f32: become F32, with which llama.cpp does not round activations), vectors become F32. As llama.cpp's converter does: rows of q and k are put in pair order for general.architecture
 "llama", llama3 rope scaling becomes the divisors of rope_freqs.weight, a tied head is left out. A tokenizer is not
 written; sliding windows that only some layers have cannot be written and are refused.
 """
@@ -126,7 +126,7 @@ class Model:
                 kv.append(("tokenizer.ggml.%s_token_id" % key, "u32", ids))
         return kv
 
-    def gguf_tensors(self):
+    def gguf_tensors(self, f32):
         out = []
         if self.rope_type == "llama3":
             divisors = llama3_divisors(self.rope, self.theta, self.d_head, self.config["max_position_embeddings"])
@@ -134,7 +134,7 @@ class Model:
         for name, (dtype, shape, blob) in sorted(self.tensors.items()):
             if name == "lm_head.weight" and self.config.get("tie_word_embeddings"):
                 continue
-            if len(shape) == 1:
+            if f32 or len(shape) == 1:
                 dtype, blob = "f32", to_f32(dtype, blob).tobytes()
             if self.arch == "llama" and (".q_proj." in name or ".k_proj." in name):
                 blob = permute(dtype, blob, self.n_head if ".q_proj." in name else self.n_kv, self.d_head)
@@ -142,8 +142,8 @@ class Model:
         return out
 
 
-def write(model, path):
-    kv, tensors = model.metadata(), model.gguf_tensors()
+def write(model, path, f32=False):
+    kv, tensors = model.metadata(), model.gguf_tensors(f32)
     head = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(kv)))
     for key, kind, value in kv:
         head += gguf_string(key) + gguf_value(kind, value)
@@ -160,6 +160,6 @@ def write(model, path):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 3 and sys.argv[3:] != ["--f32"]:
         raise SystemExit(__doc__)
-    write(Model(sys.argv[1]), sys.argv[2])
+    write(Model(sys.argv[1]), sys.argv[2], len(sys.argv) == 4)
