@@ -4,9 +4,10 @@
     hf_to_gguf.py MODEL_DIR OUT.gguf [--f32]
 
 Families llama, mistral, qwen2 and qwen3; single or sharded safetensors of F32, F16 or BF16. Matrices keep their type
-(--f32: become F32, with which llama.cpp does not round activations), vectors become F32. As llama.cpp's converter does: rows of q and k are put in pair order for general.architecture
-"llama", llama3 rope scaling becomes the divisors of rope_freqs.weight, a tied head is left out. A tokenizer is not
-written; sliding windows that only some layers have cannot be written and are refused.
+(--f32: become F32, with which llama.cpp does not round activations), vectors become F32. As llama.cpp's converter does:
+rows of q and k are put in pair order for general.architecture "llama", llama3 rope scaling becomes the divisors of
+rope_freqs.weight, a tied head is left out. A tokenizer is not written; sliding windows that only some layers have
+cannot be written and are refused.
 """
 import json
 import math
