@@ -44,6 +44,8 @@ size_t nt_packed_bytes(enum nt_weight_format format, int32_t n, int32_t k); /* d
  * must have been zeroed by the caller (fresh arena memory is). Rows of different panels may be packed by different
  * threads. */
 void nt_pack_row(const struct nt_packed *w, void *data, int32_t row, const nt_bf16 *values);
+/* The values [k] of a row of a BF16 or BF16_ROWS matrix. */
+void nt_unpack_row(const struct nt_packed *w, int32_t row, nt_bf16 *values);
 /* The numbers of one INT4 block: q [k in the group][row in the panel], scale [row]. */
 void nt_unpack_int4(const struct nt_packed *w, int32_t panel, int32_t group, int8_t q[NT_INT4_GROUP][NT_PANEL],
                     float scale[NT_PANEL]);

@@ -105,6 +105,15 @@ void nt_pack_row(const struct nt_packed *w, void *data, int32_t row, const nt_bf
         memcpy((nt_bf16 *)data + row * k_pad(w->format, w->k), values, (size_t)w->k * sizeof *values);
 }
 
+void nt_unpack_row(const struct nt_packed *w, int32_t row, nt_bf16 *values) {
+    NT_CHECK(w->format != NT_WEIGHT_INT4 && row >= 0 && row < w->n);
+    const nt_bf16 *data = w->data;
+    const nt_bf16 *lane = data + (row / NT_PANEL * (round_up(w->k, 2) / 2) * NT_PANEL + row % NT_PANEL) * 2;
+    for (int64_t i = 0; i < w->k; i++)
+        values[i] =
+            w->format == NT_WEIGHT_BF16 ? lane[i / 2 * NT_PANEL * 2 + i % 2] : data[row * k_pad(w->format, w->k) + i];
+}
+
 int32_t nt_packed_gate_row(int32_t j) {
     return j / (NT_PANEL / 2) * NT_PANEL + j % (NT_PANEL / 2);
 }

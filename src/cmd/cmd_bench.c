@@ -1,6 +1,7 @@
 /* nocturne bench: llama-bench's columns for prefill and decode, batched decode, and the gemm op against the machine's
  * peak. */
 #include "bench.h"
+#include "bench_train.h"
 #include "cmd.h"
 #include "gemm_bench.h"
 #include "peak.h"
@@ -265,8 +266,87 @@ static nt_status bench_model(struct nt_cmd_context *ctx) {
     return st;
 }
 
+/* ---- bench train ---- */
+
+static const struct column train_columns[] = {
+    {"model",       true, true },
+    {"backend",     true, true },
+    {"threads",     true, false},
+    {"trained",     true, true },
+    {"recompute",   true, true },
+    {"rows",        true, false},
+    {"length",      true, false},
+    {"median_ts",   true, false},
+    {"best_ts",     true, false},
+    {"mfu_percent", true, false},
+    {"peak_gflops", true, false},
+    {"memory_gb",   true, false},
+    {"loss",        true, false},
+};
+enum { N_TRAIN_COLUMNS = sizeof train_columns / sizeof *train_columns };
+
+static void train_row(struct table *t, const struct nt_session *s, const struct nt_train_bench *b,
+                      const struct nt_train_bench_result *r) {
+    char c[N_TRAIN_COLUMNS][64];
+    const char *values[N_TRAIN_COLUMNS];
+    const struct nt_lora_shape *lora = &b->config.lora;
+    int i = 0;
+    snprintf(c[i++], 64, "%s %dL", nt_model_spec(s->model)->family, nt_model_spec(s->model)->n_layer);
+    snprintf(c[i++], 64, "%s %s", s->backend.cuda ? "CUDA" : "CPU", s->backend.level);
+    snprintf(c[i++], 64, "%d", nt_pool_size(s->pool));
+    if (lora->targets)
+        snprintf(c[i++], 64, "LoRA r=%d", lora->r);
+    else
+        snprintf(c[i++], 64, "all weights");
+    snprintf(c[i++], 64, "%s", s->config->train_recompute);
+    snprintf(c[i++], 64, "%d", b->rows);
+    snprintf(c[i++], 64, "%d", b->length);
+    snprintf(c[i++], 64, "%.1f", r->median_ts);
+    snprintf(c[i++], 64, "%.1f", r->best_ts);
+    snprintf(c[i++], 64, "%.1f", 100 * r->mfu);
+    snprintf(c[i++], 64, "%.0f", r->peak_gflops);
+    snprintf(c[i++], 64, "%.2f", (double)r->resident / 1e9);
+    snprintf(c[i++], 64, "%.3f", r->loss);
+    for (int k = 0; k < N_TRAIN_COLUMNS; k++) values[k] = c[k];
+    print_row(t, values);
+}
+
+static nt_status bench_train(struct nt_cmd_context *ctx) {
+    const struct nt_config *c = ctx->config;
+    struct nt_session s;
+    struct nt_train_bench_result r;
+    NT_TRY(nt_session_open(&s, ctx->world, c));
+    struct nt_train_bench b = {
+        .model = s.model,
+        .backend = &s.backend,
+        .rows = (int32_t)c->bench_train_rows,
+        .length = (int32_t)c->bench_train_length,
+        .micro_tokens = (int32_t)c->train_micro_batch_tokens,
+        .reps = (int32_t)c->bench_reps,
+        .config = {.recompute = nt_recompute_of(c->train_recompute), .chunk = (int32_t)c->train_logit_rows}
+    };
+    if (b.micro_tokens == 0) b.micro_tokens = b.rows * b.length;
+    nt_status st = NT_OK;
+    if (strcmp(c->train_method, "lora") == 0) {
+        b.config.lora.r = (int32_t)c->train_lora_r;
+        b.config.lora.scale = (float)(c->train_lora_alpha / (double)c->train_lora_r);
+        st = nt_adapter_targets(c->train_target_modules, &b.config.lora.targets);
+    }
+    if (st == NT_OK) st = nt_bench_train(&b, &r);
+    if (st == NT_OK) {
+        struct table t = {train_columns, N_TRAIN_COLUMNS, 0, c->bench_format, ctx->world->rank != 0};
+        begin_table(&t);
+        train_row(&t, &s, &b, &r);
+        end_table(&t);
+    }
+    if (st == NT_OK || ctx->world->size == 1) nt_session_close(&s); /* collective: not after one rank's error */
+    return st;
+}
+
 nt_status nt_cmd_bench(struct nt_cmd_context *ctx) {
     if (ctx->n_args == 0) return bench_model(ctx);
     if (strcmp(ctx->args[0], "gemm") == 0) return bench_gemm(ctx);
-    return NT_FAIL(NT_E_USAGE, "bench: unknown bench \"%s\"; there is gemm, or none for a model", ctx->args[0]);
+    if (strcmp(ctx->args[0], "train") == 0) return bench_train(ctx);
+    return NT_FAIL(NT_E_USAGE, "bench: unknown bench \"%s\"; there are gemm and train, or none for a model",
+                   ctx->args[0]);
 }

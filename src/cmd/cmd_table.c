@@ -26,10 +26,10 @@ const struct nt_cmd nt_cmd_table[] = {
      .min_args = 1,
      .max_args = 1},
     {.name = "bench",
-     .args = "[gemm]",
-     .doc = "speed of a model (llama-bench's columns), of batched decode, or of kernels",
+     .args = "[gemm|train]",
+     .doc = "speed of a model (llama-bench's columns), of batched decode, of kernels, or of a training step",
      .run = nt_cmd_bench,
-     .sections = {"bench", "model", "run"},
+     .sections = {"bench", "model", "run", "train"},
      .aliases = {{"model", "model.path"},
                  {"m", "model.path"},
                  {"o", "bench.format"},
@@ -56,7 +56,7 @@ const struct nt_cmd nt_cmd_table[] = {
      .doc = "print the settings in force; checks FILE",
      .run = nt_cmd_config,
      .sections = {"run", "model", "generate", "sampling"},
-     .max_args = 1                                                                                                                                                                                },
+     .max_args = 1                                                                                                                                                                          },
 };
 
 const int nt_cmd_count = (int)(sizeof nt_cmd_table / sizeof *nt_cmd_table);

@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include "adapter_io.h"
 #include "clock.h"
 #include "cuda_backend.h"
 #include "gemm_cublaslt.h"
@@ -101,6 +102,21 @@ static nt_status open_parts(struct nt_session *s, enum nt_device device) {
     return NT_OK;
 }
 
+/* The model is its base with the adapter from here on, for its digest too. */
+static nt_status apply_adapter(struct nt_session *s) {
+    const char *dir = s->config->model_adapter;
+    struct nt_adapter *a = NULL;
+    nt_status st = nt_adapter_read(dir, nt_model_spec(s->model), &a);
+    if (st == NT_OK) st = nt_adapter_check_base(a, dir, s->model_digest, s->tokenizer_digest);
+    if (st == NT_OK) st = nt_model_adapt(s->model, a);
+    if (st == NT_OK) {
+        nt_info("model", "%s: adapter of rank %d, applied unmerged", dir, a->r);
+        nt_adapter_digest(a, s->model_digest, s->model_digest);
+    }
+    nt_adapter_free(a);
+    return st;
+}
+
 /* Where each rank sees one device only, two of them may still see the same. */
 static nt_status own_devices(const struct nt_session *s) {
     struct seat {
@@ -132,11 +148,12 @@ nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct
     nt_status st = nt_comm_agree(w->world, open_parts(s, device));
     if (st == NT_OK && s->backend.cuda) st = nt_comm_agree(w->world, own_devices(s));
     if (st == NT_OK) st = nt_comm_agree(w->world, nt_model_open(&s->model, c->model_path, w, &s->backend));
+    if (st == NT_OK) nt_model_digest(s->model, s->model_digest);
+    if (st == NT_OK && c->model_adapter[0]) st = nt_comm_agree(w->world, apply_adapter(s));
     if (st != NT_OK) {
         nt_session_close(s);
         return st;
     }
-    nt_model_digest(s->model, s->model_digest);
     const int32_t model_len = nt_model_spec(s->model)->max_len;
     s->max_len = c->model_max_len > 0 && c->model_max_len < model_len ? (int32_t)c->model_max_len : model_len;
     nt_model_limit_len(s->model, s->max_len);

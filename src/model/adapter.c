@@ -1,4 +1,5 @@
 #include "adapter.h"
+#include "hash.h"
 #include "arch_table.h"
 #include "rng.h"
 #include <math.h>
@@ -154,4 +155,15 @@ double nt_adapter_scale(const struct nt_adapter *a) {
 
 struct nt_lora *nt_adapter_at(const struct nt_adapter *a, int32_t layer, enum nt_linear linear) {
     return &a->lora[layer * NT_LINEAR_COUNT + (int32_t)linear];
+}
+
+void nt_adapter_digest(const struct nt_adapter *a, const uint8_t base[32], uint8_t out[32]) {
+    struct {
+        uint8_t base[32], numbers[32];
+        double scale;
+        int64_t r, targets;
+    } all = {.scale = nt_adapter_scale(a), .r = a->r, .targets = a->targets};
+    memcpy(all.base, base, sizeof all.base);
+    nt_sha256(a->data, (size_t)a->n_params * sizeof *a->data, all.numbers);
+    nt_sha256(&all, sizeof all, out);
 }

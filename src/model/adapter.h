@@ -65,6 +65,9 @@ void nt_adapter_free(struct nt_adapter *a); /* accepts NULL */
  * element; B = 0. */
 void nt_adapter_init(struct nt_adapter *a, uint64_t seed);
 
+/* out = SHA-256 of base, the digest of a model, and all that the adapter changes in it; out may be base. */
+void nt_adapter_digest(const struct nt_adapter *a, const uint8_t base[32], uint8_t out[32]);
+
 double nt_adapter_scale(const struct nt_adapter *a);                                             /* s */
 struct nt_lora *nt_adapter_at(const struct nt_adapter *a, int32_t layer, enum nt_linear linear); /* a == NULL: absent */
 

@@ -162,6 +162,7 @@ void nt_model_close(struct nt_model *m) {
         m->backend->watch = NULL;
         nt_device_comm_close(m->device_comm);
     }
+    nt_arena_give(&m->own_lora_arena, m->backend);
     nt_arena_give(&m->weight_arena, m->backend);
     if (m->shared.base) nt_shared_close(m->world, &m->shared);
     free(m);
@@ -280,19 +281,23 @@ nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const s
     struct nt_arena *a = &mem->device;
     const size_t n = (size_t)max->tok, n_out = (size_t)max->out, d = (size_t)spec->d_model;
     const size_t d_head = (size_t)spec->d_head, heads = (size_t)s->n_head * d_head;
-    const bool in_place = nt_backend_is_host(m->backend);
+    const bool in_place = nt_backend_is_host(m->backend) && !m->training;
+    struct nt_block_acts *b = &m->acts.block;
     struct nt_acts *t = &m->acts;
     nt_step_graphs_drop(m);
     *t = (struct nt_acts){.max = *max, .max_len = m->max_len};
     t->x = NT_TAKE(a, float, n *d);
     if (s->size > 1) t->delta = NT_TAKE(a, float, n *d);
     t->h = NT_TAKE(a, nt_bf16, n * d);
-    t->qkv = NT_TAKE(a, float, n *(heads + 2 * (size_t)s->n_kv * d_head));
-    t->q = NT_TAKE(a, nt_bf16, n * (size_t)s->n_head * (size_t)nt_d_pad(spec->d_head));
-    t->heads = NT_TAKE(a, nt_bf16, n * heads);
-    t->mlp = NT_TAKE(a, nt_bf16, n * (size_t)s->ff_pad);
+    b->h_attn = b->h_mlp = t->h;
+    b->qkv = NT_TAKE(a, float, n *(heads + 2 * (size_t)s->n_kv * d_head));
+    b->q = NT_TAKE(a, nt_bf16, n * (size_t)s->n_head * (size_t)nt_d_pad(spec->d_head));
+    b->heads = NT_TAKE(a, nt_bf16, n * heads);
+    b->mlp = NT_TAKE(a, nt_bf16, n * (size_t)s->ff_pad);
     t->x_out = in_place ? t->x : NT_TAKE(a, float, n_out *d);
-    t->heads_out = in_place ? t->heads : NT_TAKE(a, nt_bf16, n_out * heads);
+    b->heads_out = in_place ? b->heads : NT_TAKE(a, nt_bf16, n_out * heads);
+    for (int g = 0; g < NT_LORA_GROUPS && m->lora; g++)
+        b->low[g] = NT_TAKE(a, nt_bf16, n * (size_t)m->lora->layers[0][g].a.n);
     t->cos = NT_TAKE(a, float, (size_t)t->max_len *(d_head / 2));
     t->sin = NT_TAKE(a, float, (size_t)t->max_len *(d_head / 2));
     NT_TRY(nt_inputs_layout(m, mem));

@@ -31,6 +31,10 @@ size_t nt_model_peer_bytes(const struct nt_model *m);   /* of the device's memor
 void nt_model_digest(const struct nt_model *m,
                      uint8_t digest[32]); /* SHA-256 over the source files' identity (headers and tensor data) */
 
+/* From now on the model is its base with this adapter, unmerged. Before layout. */
+struct nt_adapter;
+NT_MUST nt_status nt_model_adapt(struct nt_model *m, const struct nt_adapter *a);
+
 /* This rank's slice of the vocabulary: logits columns are tokens vocab_first .. vocab_first + vocab_count - 1. */
 int32_t nt_model_vocab_first(const struct nt_model *m);
 int32_t nt_model_vocab_count(const struct nt_model *m);

@@ -10,7 +10,9 @@
 #define NT_MODEL_STATE_H
 
 #include "model.h"
+#include "block_acts.h"
 #include "comm_device.h"
+#include "lora.h"
 #include "peer_sum.h"
 #include "shard.h"
 #include "step_graph.h"
@@ -18,16 +20,12 @@
 
 /* Activations of one forward, in the backend's memory. */
 struct nt_acts {
-    float *x;           // [max.tok, d_model] residual stream
-    float *delta;       // [max.tok, d_model] branch output before and after the all-reduce; NULL when tp = 1
-    nt_bf16 *h;         // [max.tok, d_model] normalized
-    float *qkv;         // [max.tok, (s.n_head + 2 s.n_kv) d_head]
-    nt_bf16 *q;         // [max.tok, s.n_head, d_pad]
-    nt_bf16 *heads;     // [max.tok, s.n_head d_head] attention output
-    nt_bf16 *mlp;       // [max.tok, s.ff_pad]
-    float *x_out;       // [max.out, d_model] the rows of x whose logits are wanted; x itself on a CPU
-    nt_bf16 *heads_out; // [max.out, s.n_head d_head] the same of heads
-    float *cos, *sin;   // [max_len, d_head/2]
+    float *x;                   // [max.tok, d_model] residual stream
+    float *delta;               // [max.tok, d_model] branch output before and after the all-reduce; NULL when tp = 1
+    nt_bf16 *h;                 // [max.tok, d_model] normalized
+    struct nt_block_acts block; /* of the layer at work */
+    float *x_out;     // [max.out, d_model] the rows of x whose logits are wanted; x itself on a CPU that only generates
+    float *cos, *sin; // [max_len, d_head/2]
     int32_t max_len;
     struct nt_step_limits max;
 };
@@ -48,6 +46,10 @@ struct nt_model {
     struct nt_shared shared; /* memory of weight_arena when ranks share it */
     struct nt_weights weights;
     float rope_freqs[NT_MAX_D_HEAD / 2]; /* host copy of weights.rope_freqs */
+    const struct nt_lora_weights *lora;  /* NULL: the base alone; own_lora, or training's */
+    struct nt_lora_weights own_lora;     /* of nt_model_adapt */
+    struct nt_arena own_lora_arena;
+    bool training; /* the rows that go on after the last attention are kept beside all rows */
     struct nt_acts acts;
     struct nt_inputs inputs;
     struct nt_step_graphs graphs;
@@ -62,9 +64,10 @@ struct nt_step {
     struct nt_batch batch; /* in the backend's memory */
     int32_t max_q, max_pos;
     const struct nt_kv_pool *kv;
-    float *x;     /* acts.x, and acts.x_out from the last layer's attention on */
-    bool pending; /* delta holds a branch output not yet in x */
-    bool apart;   /* and it does not: the ranks' parts of it lie where they wrote them, for the norm to sum */
+    const struct nt_tape *tape; /* NULL: nothing is kept for a backward */
+    float *x;                   /* acts.x, and acts.x_out from the last layer's attention on */
+    bool pending;               /* delta holds a branch output not yet in x */
+    bool apart; /* and it does not: the ranks' parts of it lie where they wrote them, for the norm to sum */
 };
 
 /* Columns of a row of logits: rows start on cache lines. */
@@ -74,6 +77,12 @@ static inline int64_t nt_logit_ld(const struct nt_shard *s) {
 
 /* The packed weights in weight_arena, in the backend's formats; counts or binds. */
 void nt_model_layout_weights(struct nt_model *m);
+/* What layer `layer` of the step computes into. */
+const struct nt_block_acts *nt_step_acts(const struct nt_model *m, const struct nt_step *s, int32_t layer);
+/* The adapter's pair of a product, or NULL. */
+const struct nt_lora_pair *nt_step_lora(const struct nt_model *m, int32_t layer, enum nt_lora_group group);
+struct nt_kv_layer nt_kv_layer_of(const struct nt_model *m, const struct nt_kv_pool *kv, int32_t layer);
+enum nt_gemm_out nt_block_act(const struct nt_model *m);
 NT_MUST nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s);
 /* Where a partial sum of n floats that is to end in `out` is written: out itself, or memory the peers read. */
 float *nt_model_partial(struct nt_model *m, float *out, int64_t n);
@@ -83,13 +92,14 @@ NT_MUST nt_status nt_model_allreduce(struct nt_model *m, const float *partial, f
  * nt_model_norm. */
 NT_MUST nt_status nt_model_branch_sum(struct nt_model *m, struct nt_step *s, const float *partial, int32_t n_tok,
                                       bool block_norm);
-/* acts.h [n_tok, d_model] = norm of x after what is pending was added to it. */
-NT_MUST nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const float *w, int32_t n_tok);
+/* h [n_tok, d_model] = norm of x after what is pending was added to it. */
+NT_MUST nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const float *w, nt_bf16 *h, int32_t n_tok);
 /* Layout and filling of the step inputs (model_inputs.c). */
 NT_MUST nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem);
 /* n_pad: sequences the step is padded to (a decode step on a device), 0: none. */
 NT_MUST nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt_step *s, int32_t n_pad);
-/* The forward proper: ops only, nothing but kernels on a device (step_run.c). */
+/* The forward proper: ops only, nothing but kernels on a device (step_run.c). Blocks: without what follows the last. */
+NT_MUST nt_status nt_step_blocks(struct nt_model *m, struct nt_step *s);
 NT_MUST nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits);
 
 #endif

@@ -56,11 +56,16 @@ static nt_status sample(struct nt_model *m, const struct nt_batch *b, const floa
     return m->backend->ops.logit_sample(m->backend, &args);
 }
 
-nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits) {
+nt_status nt_step_blocks(struct nt_model *m, struct nt_step *s) {
     nt_peer_sum_step(m->peers);
     if (s->batch.prev) NT_TRY(take_previous(m, &s->batch));
     NT_TRY(embed(m, &s->batch));
     for (int32_t layer = 0; layer < m->spec.n_layer; layer++) NT_TRY(nt_block_forward(m, layer, s));
+    return NT_OK;
+}
+
+nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits) {
+    NT_TRY(nt_step_blocks(m, s));
     if (s->batch.n_out == 0) return NT_OK;
     NT_TRY(head(m, s, logits));
     return s->batch.sample ? sample(m, &s->batch, logits) : NT_OK;

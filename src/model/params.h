@@ -1,0 +1,64 @@
+/* What is trained, as this rank holds it: f32 numbers, their gradients and AdamW's moments; private to src/model.
+ *
+ * One flat array each for w, grad, m and v, in the same order, so that clipping, summing over ranks and the update are
+ * passes over memory. A row of the table says which numbers belong to which logical tensor: with an adapter A [r, k]
+ * and B as [r, n] (transposed) of each adapted linear, without one every weight of the model, matrices as [k, n]
+ * (transposed). Checkpoints and adapters are made of logical tensors, which do not depend on tp or padding
+ * (nt_params_gather, nt_params_scatter).
+ * Shards: most parameters are this rank's alone; those every rank holds (replicated) have one owner; keys and values
+ * are shared by neighbours when tp exceeds the KV heads. `summed`: this rank's gradient is a part of the whole. Memory:
+ * host arrays of the struct's own. Errors: NT_E_NOMEM, those of the communicator. One thread. */
+#ifndef NT_PARAMS_H
+#define NT_PARAMS_H
+
+#include "comm.h"
+#include "lora.h"
+
+struct nt_pool;
+
+enum nt_param_part { NT_PARAM_W, NT_PARAM_A, NT_PARAM_B, NT_PARAM_PARTS };
+struct nt_param {
+    enum nt_slot slot;
+    enum nt_param_part part;
+    int32_t layer;             /* 0 for tensors of the model */
+    int32_t rows, cols;        /* as stored; vectors have one row */
+    int64_t at;                /* first number in the flat arrays */
+    bool transposed;           /* logical [i, j] is stored [j, i] */
+    int32_t out0, in0;         /* logical row and column of the stored first number */
+    int32_t n_rows, n_cols;    /* stored rows and columns that are not padding */
+    int32_t out_size, in_size; /* of the logical tensor; a vector: [1, in_size] */
+    bool summed, owned, decay; /* owned: gather takes this rank's numbers; decay: AdamW shrinks it */
+    int32_t own0;              /* stored columns before it are another rank's, which holds them too */
+};
+
+struct nt_params {
+    struct nt_world *world; /* borrowed */
+    struct nt_param *rows;  // [n]
+    int32_t n, n_layer;
+    int32_t *index; // [n_layer][NT_SLOT_COUNT][NT_PARAM_PARTS] row, -1: none
+    int64_t n_floats;
+    float *w, *grad, *m, *v; // [n_floats]; gaps are 0
+};
+
+/* targets 0: every weight. linears: of the same targets. state false: w alone (grad, m, v stay NULL). */
+NT_MUST nt_status nt_params_init(struct nt_params *p, struct nt_world *world, const struct nt_spec *spec,
+                                 const struct nt_shard *s, const struct nt_linear_place linears[NT_LINEAR_COUNT],
+                                 const struct nt_lora_shape *shape, bool state);
+void nt_params_release(struct nt_params *p); /* accepts a zeroed struct */
+const struct nt_param *nt_params_find(const struct nt_params *p, int32_t layer, enum nt_slot slot,
+                                      enum nt_param_part part); /* NULL: not trained */
+int64_t nt_param_logical_count(const struct nt_param *p);       /* numbers of the logical tensor */
+
+/* logical [out_size, in_size] = the whole tensor, from the array `from` (w, grad, m or v) of all tp ranks. Collective
+ * over tp. Exact, but -0 may become 0. */
+NT_MUST nt_status nt_params_gather(const struct nt_params *p, const struct nt_param *row, const float *from,
+                                   float *logical);
+/* This rank's part of a logical tensor into `to`. */
+void nt_params_scatter(const struct nt_param *row, const float *logical, float *to);
+
+/* Sums gradients: over tp those that are parts, then all over dp, ranks in order. Collective over tp and dp. */
+NT_MUST nt_status nt_params_sum_grads(struct nt_params *p);
+/* Sum of squares of all gradients of the model, each counted once. Collective over tp. */
+NT_MUST nt_status nt_params_grad_squares(const struct nt_params *p, double *out);
+
+#endif

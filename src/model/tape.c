@@ -1,0 +1,126 @@
+#include "tape.h"
+#include "ops_bwd.h"
+#include <string.h>
+
+enum nt_recompute nt_recompute_of(const char *name) {
+    if (strcmp(name, "none") == 0) return NT_RECOMPUTE_NONE;
+    return strcmp(name, "full") == 0 ? NT_RECOMPUTE_FULL : NT_RECOMPUTE_SELECTIVE;
+}
+
+/* A set of a layer's own for what the policy keeps; the rest is the set that generation uses. */
+static void take_block(struct nt_block_acts *b, enum nt_recompute policy, const struct nt_model *m, struct nt_arena *a,
+                       bool last) {
+    const struct nt_spec *spec = &m->spec;
+    const struct nt_shard *s = &m->shard;
+    const size_t n = (size_t)m->acts.max.tok, n_mlp = last ? (size_t)m->acts.max.out : n, d = (size_t)spec->d_model;
+    const size_t heads = (size_t)s->n_head * (size_t)spec->d_head;
+    b->x_in = NT_TAKE(a, float, n *d);
+    if (policy == NT_RECOMPUTE_FULL) return;
+    b->x_mid = NT_TAKE(a, float, n_mlp *d);
+    if (spec->qk_norm) b->qkv = NT_TAKE(a, float, n *(heads + 2 * (size_t)s->n_kv * (size_t)spec->d_head));
+    b->q = NT_TAKE(a, nt_bf16, n * (size_t)s->n_head * (size_t)nt_d_pad(spec->d_head));
+    b->heads = NT_TAKE(a, nt_bf16, n * heads);
+    b->pre = NT_TAKE(a, nt_bf16, n_mlp * 2 * (size_t)s->ff_pad);
+    for (int g = 0; g < NT_LORA_GROUPS && m->lora; g++)
+        b->low[g] = NT_TAKE(a, nt_bf16, (g == NT_LORA_QKV ? n : n_mlp) * (size_t)m->lora->layers[0][g].a.n);
+    if (policy == NT_RECOMPUTE_SELECTIVE) return;
+    b->h_attn = NT_TAKE(a, nt_bf16, n * d);
+    b->h_mlp = NT_TAKE(a, nt_bf16, n_mlp * d);
+    b->mlp = NT_TAKE(a, nt_bf16, n_mlp * (size_t)s->ff_pad);
+}
+
+static size_t widest_input(const struct nt_model *m) {
+    int32_t widest = m->spec.d_model;
+    const int32_t heads = m->shard.n_head * m->spec.d_head;
+    if (heads > widest) widest = heads;
+    if (m->shard.ff_pad > widest) widest = m->shard.ff_pad;
+    return (size_t)widest;
+}
+
+nt_status nt_tape_layout(struct nt_tape *t, struct nt_model *m, struct nt_job_memory *mem) {
+    struct nt_arena *a = &mem->device;
+    const size_t n = (size_t)m->acts.max.tok, n_out = (size_t)m->acts.max.out, d = (size_t)m->spec.d_model;
+    struct nt_block_acts shared = m->acts.block;
+    if (t->recompute != NT_RECOMPUTE_NONE) shared.h_mlp = NT_TAKE(a, nt_bf16, n * d); /* h_attn is read beside it */
+    if (t->recompute == NT_RECOMPUTE_FULL) {
+        shared.x_mid = NT_TAKE(a, float, n *d);
+        shared.pre = NT_TAKE(a, nt_bf16, n * 2 * (size_t)m->shard.ff_pad);
+    }
+    for (int32_t i = 0; i < m->spec.n_layer; i++) {
+        t->blocks[i] = shared;
+        take_block(&t->blocks[i], t->recompute, m, a, i == m->spec.n_layer - 1);
+    }
+    t->x_last = NT_TAKE(a, float, n_out *d);
+    t->h_last = NT_TAKE(a, nt_bf16, n_out * d);
+    t->row_ids = nt_job_take_both(mem, n * sizeof(int32_t));
+    if (t->drop_p > 0) {
+        t->keys = nt_job_take_both(mem, n * sizeof(uint64_t));
+        t->keys_out = nt_job_take_both(mem, n_out * sizeof(uint64_t));
+        t->streams = nt_job_take_both(mem, n * sizeof(uint64_t));
+        t->dropped = NT_TAKE(a, nt_bf16, n * widest_input(m));
+    }
+    if (!t->row_ids.host) return NT_OK; /* counting */
+    for (size_t i = 0; i < n; i++) ((int32_t *)t->row_ids.host)[i] = (int32_t)i;
+    return nt_both_push(m->backend, &t->row_ids, 0, n * sizeof(int32_t));
+}
+
+nt_status nt_tape_keep(struct nt_model *m, const struct nt_step *s, const float *x, float *to, int32_t n_tok) {
+    if (!s->tape || x == to) return NT_OK;
+    const struct nt_gather_args all = {.from = x,
+                                       .to = to,
+                                       .rows = s->tape->row_ids.device,
+                                       .bytes = m->spec.d_model * (int64_t)sizeof(float),
+                                       .n_rows = n_tok};
+    return m->backend->ops.gather(m->backend, &all);
+}
+
+/* ---- dropout --------------------------------------------------------------------------------------------------- */
+
+/* Every product of every layer has masks of its own, and each shard of its columns. */
+static uint64_t product_key(const struct nt_model *m, int32_t layer, enum nt_lora_group group) {
+    const uint64_t shard = group == NT_LORA_O || group == NT_LORA_DOWN ? (uint64_t)m->shard.rank : 0;
+    return ((shard * NT_MAX_LAYERS + (uint64_t)layer) * NT_LORA_GROUPS + (uint64_t)group + 1) * 0x9E3779B97F4A7C15u;
+}
+
+static nt_status streams(struct nt_model *m, const struct nt_step *s, int32_t layer, enum nt_lora_group group,
+                         int32_t n_tok) {
+    const struct nt_tape *t = s->tape;
+    const bool out = layer == m->spec.n_layer - 1 && group != NT_LORA_QKV;
+    const uint64_t *keys = out ? t->keys_out.host : t->keys.host, key = product_key(m, layer, group);
+    for (int32_t i = 0; i < n_tok; i++) ((uint64_t *)t->streams.host)[i] = keys[i] ^ key;
+    return nt_both_push(m->backend, &t->streams, 0, (size_t)n_tok * sizeof *keys);
+}
+
+nt_status nt_tape_drop(struct nt_model *m, const struct nt_step *s, int32_t layer, enum nt_lora_group group,
+                       const nt_bf16 *x, int64_t ldx, int32_t n_tok, const nt_bf16 **out) {
+    *out = x;
+    if (!s->tape || s->tape->drop_p <= 0) return NT_OK;
+    *out = s->tape->dropped;
+    NT_TRY(streams(m, s, layer, group, n_tok));
+    const struct nt_dropout_args args = {.x = x,
+                                         .y = s->tape->dropped,
+                                         .ldx = ldx,
+                                         .ldy = ldx,
+                                         .seed = s->tape->drop_seed,
+                                         .stream = s->tape->streams.device,
+                                         .p = s->tape->drop_p,
+                                         .n_row = n_tok,
+                                         .n_col = (int32_t)ldx};
+    return m->backend->ops.dropout(m->backend, &args);
+}
+
+nt_status nt_tape_drop_bwd(struct nt_model *m, const struct nt_step *s, int32_t layer, enum nt_lora_group group,
+                           const float *dy, float *dx, int64_t ld, int32_t n_tok, int32_t n_col) {
+    NT_TRY(streams(m, s, layer, group, n_tok));
+    const struct nt_dropout_args args = {.x = dy,
+                                         .y = dx,
+                                         .ldx = ld,
+                                         .ldy = ld,
+                                         .seed = s->tape->drop_seed,
+                                         .stream = s->tape->streams.device,
+                                         .p = s->tape->drop_p,
+                                         .n_row = n_tok,
+                                         .n_col = n_col,
+                                         .add = true};
+    return m->backend->ops.dropout(m->backend, &args);
+}

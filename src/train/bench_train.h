@@ -1,0 +1,30 @@
+/* Speed of a training step on random tokens: forward, backward and update, as peers' benchmarks count them.
+ *
+ * rows sequences of `length` tokens, every token but the first a target, in micro-batches of at most micro_tokens. The
+ * first step warms up; each of `reps` steps is one figure. Useful work is the forward and the gradients of what is
+ * trained and of its inputs (4 N per token for an adapter, 6 N for all weights), recompute not counted; the peak is
+ * measured between the steps. Collective over tp; model copies (dp) run the same each and are not summed. The model may
+ * not be used for anything else afterwards (weights have moved). Errors: those of training. */
+#ifndef NT_BENCH_TRAIN_H
+#define NT_BENCH_TRAIN_H
+
+#include "training.h"
+
+struct nt_train_bench {
+    struct nt_model *model;
+    struct nt_backend *backend;
+    int32_t rows, length, micro_tokens, reps;
+    struct nt_training_config config;
+};
+struct nt_train_bench_result {
+    double median_ts, best_ts; /* tokens/s */
+    double mfu;                /* of the median step; fraction of the measured bf16 peak, NaN: not measured */
+    double peak_gflops, loss;
+    size_t resident; /* bytes of this process after the steps */
+};
+NT_MUST nt_status nt_bench_train(const struct nt_train_bench *b, struct nt_train_bench_result *out);
+
+/* FLOPs of a step on one sequence of n_tok tokens with n_out targets: see above. */
+double nt_train_flops(const struct nt_model *m, bool all_weights, int32_t n_tok, int32_t n_out);
+
+#endif

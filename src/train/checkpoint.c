@@ -1,0 +1,332 @@
+#include "checkpoint.h"
+#include "fileio.h"
+#include "hash.h"
+#include "hdf5file.h"
+#include "log.h"
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FOLDER "checkpoints"
+#define KIND   "nocturne-checkpoint"
+
+enum { N_ARRAYS = 3 };
+static const enum nt_training_array arrays[N_ARRAYS] = {NT_TRAINING_W, NT_TRAINING_M, NT_TRAINING_V};
+static const char *const array_names[N_ARRAYS] = {"/parameters", "/moment1", "/moment2"};
+
+/* ---- names ----------------------------------------------------------------------------------------------------- */
+
+static nt_status path_of(char *buf, size_t cap, const char *dir, int64_t step) {
+    char name[64];
+    snprintf(name, sizeof name, FOLDER "/step-%08" PRId64 ".h5", step);
+    return nt_path_join(buf, cap, dir, name);
+}
+
+/* -1: not the name of a checkpoint. */
+static int64_t step_of(const char *name) {
+    const char *digits = name + 5;
+    const size_t len = strlen(name);
+    if (len < 14 || len > 26 || strncmp(name, "step-", 5) != 0 || strcmp(name + len - 3, ".h5") != 0) return -1;
+    int64_t step = 0;
+    for (const char *c = digits; c < name + len - 3; c++) {
+        if (*c < '0' || *c > '9') return -1;
+        step = step * 10 + (*c - '0');
+    }
+    return step;
+}
+
+static int newest_first(const void *a, const void *b) {
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* Steps of the checkpoints of dir, newest first; free(*steps). */
+static nt_status list_steps(const char *dir, int64_t **steps, int64_t *n) {
+    char path[PATH_MAX];
+    *steps = NULL;
+    *n = 0;
+    NT_TRY(nt_path_join(path, sizeof path, dir, FOLDER));
+    DIR *d = opendir(path);
+    if (!d && errno == ENOENT) return NT_OK;
+    if (!d) return NT_FAIL(NT_E_IO, "%s: cannot list the checkpoints: %s", path, strerror(errno));
+    int64_t cap = 0;
+    nt_status st = NT_OK;
+    for (const struct dirent *e = readdir(d); e; e = readdir(d)) {
+        const int64_t step = step_of(e->d_name);
+        if (step < 0) continue;
+        if (*n == cap) {
+            cap = cap ? 2 * cap : 16;
+            int64_t *more = realloc(*steps, (size_t)cap * sizeof *more);
+            if (!more) {
+                st = NT_FAIL(NT_E_NOMEM, "%s: no memory for the list of checkpoints", path);
+                break;
+            }
+            *steps = more;
+        }
+        (*steps)[(*n)++] = step;
+    }
+    closedir(d);
+    if (*n > 0) qsort(*steps, (size_t)*n, sizeof **steps, newest_first);
+    return st;
+}
+
+static nt_status remove_from(const char *dir, int64_t keep) {
+    int64_t *steps, n;
+    nt_status st = list_steps(dir, &steps, &n);
+    for (int64_t i = keep; i < n && st == NT_OK; i++) {
+        char path[PATH_MAX];
+        st = path_of(path, sizeof path, dir, steps[i]);
+        if (st == NT_OK && unlink(path) != 0 && errno != ENOENT)
+            st = NT_FAIL(NT_E_IO, "%s: cannot remove an old checkpoint: %s", path, strerror(errno));
+    }
+    free(steps);
+    return st;
+}
+
+nt_status nt_checkpoint_discard(const char *dir) {
+    return remove_from(dir, 0);
+}
+
+/* ---- writing --------------------------------------------------------------------------------------------------- */
+
+static nt_status write_state(struct nt_h5_writer *w, const struct nt_checkpoint_job *j,
+                             const struct nt_train_state *s) {
+    char hex[NT_SHA256_HEX], mean[64];
+    nt_hex(j->job_digest, NT_SHA256_BYTES, hex);
+    snprintf(mean, sizeof mean, "%a", s->norm_mean);
+    NT_TRY(nt_h5_attr_str(w, "/", "encoding-type", KIND));
+    NT_TRY(nt_h5_attr_str(w, "/", "encoding-version", "1.0.0"));
+    NT_TRY(nt_h5_attr_str(w, "/", "job", hex));
+    NT_TRY(nt_h5_attr_str(w, "/", "norm_mean", mean));
+    struct nt_h5_column *state;
+    const int64_t row[4] = {s->step, s->cursor, s->n_tokens, s->n_skipped};
+    NT_TRY(nt_h5_column(w, "/state", NT_H5_I64, 4, &state));
+    return nt_h5_append(state, row, 1);
+}
+
+static nt_status write_table(struct nt_h5_writer *w, const struct nt_training *t) {
+    struct nt_h5_ragged names;
+    struct nt_h5_column *shape;
+    NT_TRY(nt_h5_ragged(w, "/names", NT_H5_U8, "ragged-utf8", &names));
+    NT_TRY(nt_h5_column(w, "/shape", NT_H5_I32, 2, &shape));
+    for (int32_t i = 0; i < nt_training_tensors(t); i++) {
+        struct nt_training_tensor info;
+        nt_training_tensor(t, i, &info);
+        const int32_t row[2] = {info.n_row, info.n_col};
+        NT_TRY(nt_h5_ragged_append(&names, info.name, (int64_t)strlen(info.name)));
+        NT_TRY(nt_h5_append(shape, row, 1));
+    }
+    return NT_OK;
+}
+
+static int64_t largest(const struct nt_training *t) {
+    int64_t most = 0;
+    for (int32_t i = 0; i < nt_training_tensors(t); i++) {
+        struct nt_training_tensor info;
+        nt_training_tensor(t, i, &info);
+        const int64_t n = (int64_t)info.n_row * info.n_col;
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+/* Collective: every rank gives its part of each tensor; w is NULL but on rank 0. */
+static nt_status write_numbers(struct nt_h5_writer *w, const struct nt_checkpoint_job *j, float *buf) {
+    struct nt_sha256 *sha = NULL;
+    nt_status mine = NT_OK;
+    if (w) mine = nt_sha256_new(&sha);
+    for (int a = 0; a < N_ARRAYS; a++) {
+        struct nt_h5_column *column = NULL;
+        if (w && mine == NT_OK) mine = nt_h5_column(w, array_names[a], NT_H5_F32, 0, &column);
+        for (int32_t i = 0; i < nt_training_tensors(j->training); i++) {
+            struct nt_training_tensor info;
+            nt_training_tensor(j->training, i, &info);
+            const int64_t n = (int64_t)info.n_row * info.n_col;
+            NT_TRY(nt_training_get(j->training, i, arrays[a], buf));
+            if (!w || mine != NT_OK) continue;
+            nt_sha256_add(sha, buf, (size_t)n * sizeof *buf);
+            mine = nt_h5_append(column, buf, n);
+        }
+    }
+    if (!w) return NT_OK;
+    uint8_t digest[NT_SHA256_BYTES];
+    char hex[NT_SHA256_HEX];
+    if (sha) nt_sha256_finish(sha, digest);
+    NT_TRY(mine);
+    nt_hex(digest, sizeof digest, hex);
+    return nt_h5_attr_str(w, "/", "numbers_sha256", hex);
+}
+
+static nt_status open_file(const struct nt_checkpoint_job *j, const struct nt_train_state *state,
+                           struct nt_h5_writer **w) {
+    char path[PATH_MAX], folder[PATH_MAX];
+    NT_TRY(nt_path_join(folder, sizeof folder, j->dir, FOLDER));
+    NT_TRY(nt_mkdir_p(folder));
+    NT_TRY(path_of(path, sizeof path, j->dir, state->step));
+    NT_TRY(nt_h5_create(w, path));
+    NT_TRY(write_state(*w, j, state));
+    return write_table(*w, j->training);
+}
+
+nt_status nt_checkpoint_save(const struct nt_checkpoint_job *j, const struct nt_train_state *state) {
+    struct nt_comm *world = j->world->world;
+    struct nt_h5_writer *w = NULL;
+    const bool first = j->world->rank == 0;
+    float *buf = malloc((size_t)largest(j->training) * sizeof *buf);
+    nt_status st = buf ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for a tensor of the checkpoint");
+    if (st == NT_OK && first) st = open_file(j, state, &w);
+    st = nt_comm_agree(world, st);
+    /* Model copies are equal: the first one writes. */
+    if (st == NT_OK && j->world->dp_rank == 0) st = write_numbers(w, j, buf);
+    if (first && st == NT_OK)
+        st = nt_h5_publish(w);
+    else if (first)
+        nt_h5_abandon(w);
+    free(buf);
+    if (first && st == NT_OK) st = remove_from(j->dir, j->keep);
+    return nt_comm_agree(world, st);
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------- */
+
+struct loaded {
+    struct nt_h5_file *file;
+    struct nt_h5_array *numbers[N_ARRAYS], *shape, *state;
+    struct nt_h5_text names;
+};
+
+static nt_status same_text(const char *path, const char *what, const char *want, const char *found) {
+    if (strcmp(want, found) == 0) return NT_OK;
+    return NT_FAIL(NT_E_DATA, "%s: %s is %s, expected %s", path, what, found, want);
+}
+
+static nt_status check_job(const struct nt_checkpoint_job *j, struct nt_h5_file *f, const char *path) {
+    char text[NT_SHA256_HEX], want[NT_SHA256_HEX];
+    NT_TRY(nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text));
+    NT_TRY(same_text(path, "encoding-type", KIND, text));
+    NT_TRY(nt_h5_read_attr(f, "/", "encoding-version", text, sizeof text));
+    if (strncmp(text, "1.", 2) != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "%s: encoding-version %s, expected 1.x", path, text);
+    NT_TRY(nt_h5_read_attr(f, "/", "job", text, sizeof text));
+    nt_hex(j->job_digest, NT_SHA256_BYTES, want);
+    if (strcmp(text, want) == 0) return NT_OK;
+    return NT_FAIL(NT_E_CONFIG,
+                   "%s belongs to another job (other model, data or training settings); choose another --output, or "
+                   "add --fresh to discard it",
+                   path);
+}
+
+static nt_status check_table(struct loaded *l, const struct nt_training *t, const char *path) {
+    struct nt_strbuf name = NT_STRBUF_INIT;
+    nt_status st = NT_OK;
+    for (int32_t i = 0; i < nt_training_tensors(t) && st == NT_OK; i++) {
+        struct nt_training_tensor info;
+        int32_t shape[2];
+        nt_training_tensor(t, i, &info);
+        name.len = 0;
+        st = nt_h5_text_get(&l->names, i, &name);
+        if (st == NT_OK) st = nt_h5_get(l->shape, i, shape);
+        if (st != NT_OK) break;
+        if (strcmp(nt_strbuf_cstr(&name), info.name) != 0 || shape[0] != info.n_row || shape[1] != info.n_col)
+            st = NT_FAIL(NT_E_DATA, "%s: tensor %d is %s [%d, %d], expected %s [%d, %d]", path, i,
+                         nt_strbuf_cstr(&name), shape[0], shape[1], info.name, info.n_row, info.n_col);
+    }
+    nt_strbuf_release(&name);
+    return st;
+}
+
+/* All numbers once, against their digest; with set they become the run's. */
+static nt_status read_numbers(struct loaded *l, struct nt_training *t, const char *path, bool set) {
+    float *buf = malloc((size_t)largest(t) * sizeof *buf);
+    struct nt_sha256 *sha = NULL;
+    nt_status st = buf ? nt_sha256_new(&sha) : NT_FAIL(NT_E_NOMEM, "%s: no memory for a tensor", path);
+    for (int a = 0; a < N_ARRAYS; a++) {
+        int64_t at = 0;
+        for (int32_t i = 0; i < nt_training_tensors(t) && st == NT_OK; i++) {
+            struct nt_training_tensor info;
+            nt_training_tensor(t, i, &info);
+            const int64_t n = (int64_t)info.n_row * info.n_col;
+            st = nt_h5_read(l->numbers[a], at, n, buf);
+            if (st != NT_OK) break;
+            at += n;
+            nt_sha256_add(sha, buf, (size_t)n * sizeof *buf);
+            if (set) nt_training_set(t, i, arrays[a], buf);
+        }
+    }
+    uint8_t digest[NT_SHA256_BYTES];
+    char hex[NT_SHA256_HEX], want[NT_SHA256_HEX];
+    if (sha) nt_sha256_finish(sha, digest);
+    free(buf);
+    NT_TRY(st);
+    NT_TRY(nt_h5_read_attr(l->file, "/", "numbers_sha256", want, sizeof want));
+    nt_hex(digest, sizeof digest, hex);
+    return same_text(path, "the SHA-256 of its numbers", want, hex);
+}
+
+static nt_status read_file(struct loaded *l, const struct nt_checkpoint_job *j, const char *path,
+                           struct nt_train_state *s, bool set) {
+    const int32_t n = nt_training_tensors(j->training);
+    const int64_t count = nt_training_count(j->training);
+    NT_TRY(nt_h5_open(&l->file, path));
+    NT_TRY(check_job(j, l->file, path));
+    NT_TRY(nt_h5_text(l->file, "/names", NT_H5_U8, n, &l->names));
+    NT_TRY(nt_h5_array(l->file, "/shape", NT_H5_I32, 2, n, &l->shape));
+    NT_TRY(nt_h5_array(l->file, "/state", NT_H5_I64, 4, 1, &l->state));
+    for (int a = 0; a < N_ARRAYS; a++)
+        NT_TRY(nt_h5_array(l->file, array_names[a], NT_H5_F32, 0, count, &l->numbers[a]));
+    NT_TRY(check_table(l, j->training, path));
+    int64_t row[4];
+    char mean[64], *end;
+    NT_TRY(nt_h5_get(l->state, 0, row));
+    NT_TRY(nt_h5_read_attr(l->file, "/", "norm_mean", mean, sizeof mean));
+    *s = (struct nt_train_state){.step = row[0], .cursor = row[1], .n_tokens = row[2], .n_skipped = row[3]};
+    s->norm_mean = strtod(mean, &end);
+    if (*end || end == mean || row[0] < 0 || row[1] < 0 || row[2] < 0 || row[3] < 0)
+        return NT_FAIL(NT_E_DATA, "%s: a count of its state is negative or no number", path);
+    return read_numbers(l, j->training, path, set);
+}
+
+static nt_status try_file(const struct nt_checkpoint_job *j, int64_t step, struct nt_train_state *s, bool set) {
+    char path[PATH_MAX];
+    struct loaded l = {0};
+    NT_TRY(path_of(path, sizeof path, j->dir, step));
+    const nt_status st = read_file(&l, j, path, s, set);
+    nt_h5_close(l.file);
+    return st;
+}
+
+/* Rank 0: the newest whole checkpoint, -1: none. Damage is passed over with a warning; another job's is an error. */
+static nt_status choose(const struct nt_checkpoint_job *j, int64_t *step) {
+    int64_t *steps, n;
+    NT_TRY(list_steps(j->dir, &steps, &n));
+    nt_status st = NT_OK;
+    *step = -1;
+    for (int64_t i = 0; i < n && *step < 0; i++) {
+        struct nt_train_state s;
+        st = try_file(j, steps[i], &s, false);
+        if (st == NT_OK) *step = steps[i];
+        if (st != NT_E_DATA && st != NT_E_IO) break;
+        nt_warn("train", "passing over a damaged checkpoint: %s", nt_error_last()->text);
+        if (i + 1 < n) nt_error_clear();
+    }
+    free(steps);
+    if (st == NT_OK || n == 0) return NT_OK;
+    if (st != NT_E_DATA && st != NT_E_IO) return st;
+    return NT_FAIL(NT_E_DATA,
+                   "%s/" FOLDER ": none of %lld checkpoints is whole; restore one, or start over with --fresh", j->dir,
+                   (long long)n);
+}
+
+nt_status nt_checkpoint_load(const struct nt_checkpoint_job *j, struct nt_train_state *state, bool *found) {
+    struct nt_comm *world = j->world->world;
+    int64_t step = -1;
+    NT_TRY(nt_comm_agree(world, j->world->rank == 0 ? choose(j, &step) : NT_OK));
+    NT_TRY(nt_comm_broadcast(world, &step, sizeof step, 0));
+    *found = step >= 0;
+    return *found ? nt_comm_agree(world, try_file(j, step, state, true)) : NT_OK;
+}
