@@ -1,91 +1,16 @@
 /* Attention over the paged cache with vdpbf16ps.
  *
  * A tile of up to TILE rows over a page: scores S = Q K^T, one block of the online softmax, O = alpha O + P V. Both
- * products are one kernel: C[row][col] += sum over pairs of A[row][pair] . B[pair][col], with up to TILE x 4
- * accumulators, A broadcast and B streamed. An element of C is one chain of vdpbf16ps over ascending pairs, whatever
- * the tile: hence the fixed order that ops.h asks for. The softmax works in base 2 with the reference m = round(scale *
+ * products are those of cpu_dpbf16.h: one chain of vdpbf16ps over ascending pairs for an element, whatever the tile,
+ * hence the fixed order that ops.h asks for. The softmax works in base 2 with the reference m = round(scale *
  * log2(e) * max): p = 2^(s * scale * log2(e) - m). */
 #include "cpu_attention.h"
-#include "cpu_vec.h"
+#include "cpu_dpbf16.h"
 #include <math.h>
 
-enum { TILE = 6, VECS = 4, MAX_ROWS = 48 };
+enum { TILE = NT_DP_ROWS, VECS = NT_DP_VECS, MAX_ROWS = 48 };
 _Static_assert(NT_KV_PAGE == VECS * 16 && NT_ATTN_LANES == 16, "the scores of a page are four registers");
 _Static_assert((int)TILE <= (int)NT_ATTN_MAX_TILE, "the state has room for a tile");
-
-/* c[n][16 * nv] = (alpha ? alpha[row] * c : 0) + a . b; n and nv are constants after inlining. */
-static inline __attribute__((always_inline)) void product_tile(int n, int nv, const uint32_t *const a[],
-                                                               const nt_bf16 *b, int64_t b_stride, int32_t pair0,
-                                                               int32_t pair1, const float *alpha, float *c,
-                                                               int64_t c_stride) {
-    __m512 acc[TILE][VECS];
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++) {
-#pragma GCC unroll 8
-        for (int j = 0; j < nv; j++)
-            acc[i][j] = alpha ? _mm512_mul_ps(_mm512_loadu_ps(c + i * c_stride + 16 * j), _mm512_set1_ps(alpha[i]))
-                              : _mm512_setzero_ps();
-    }
-    b += pair0 * b_stride;
-    for (int32_t pair = pair0; pair < pair1; pair++, b += b_stride) {
-        __m512i bv[VECS];
-#pragma GCC unroll 8
-        for (int j = 0; j < nv; j++) bv[j] = _mm512_loadu_si512(b + 32 * j);
-#pragma GCC unroll 8
-        for (int i = 0; i < n; i++) {
-            const __m512i av = _mm512_set1_epi32((int32_t)a[i][pair]);
-#pragma GCC unroll 8
-            for (int j = 0; j < nv; j++) acc[i][j] = _mm512_dpbf16_ps(acc[i][j], (__m512bh)bv[j], (__m512bh)av);
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++) {
-#pragma GCC unroll 8
-        for (int j = 0; j < nv; j++) _mm512_storeu_ps(c + i * c_stride + 16 * j, acc[i][j]);
-    }
-}
-
-static inline __attribute__((always_inline)) void product_rows(int n, int nv, const uint32_t *const a[],
-                                                               const nt_bf16 *b, int64_t b_stride, int32_t pair0,
-                                                               int32_t pair1, const float *alpha, float *c,
-                                                               int64_t c_stride) {
-    switch (nv) {
-    case 1:
-        product_tile(n, 1, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-        break;
-    case 2:
-        product_tile(n, 2, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-        break;
-    case 3:
-        product_tile(n, 3, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-        break;
-    default:
-        product_tile(n, 4, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-    }
-}
-
-static void product(int n, int nv, const uint32_t *const a[], const nt_bf16 *b, int64_t b_stride, int32_t pair0,
-                    int32_t pair1, const float *alpha, float *c, int64_t c_stride) {
-    switch (n) {
-    case 1:
-        product_rows(1, nv, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-        break;
-    case 2:
-        product_rows(2, nv, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-        break;
-    case 3:
-        product_rows(3, nv, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-        break;
-    case 4:
-        product_rows(4, nv, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-        break;
-    case 5:
-        product_rows(5, nv, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-        break;
-    default:
-        product_rows(6, nv, a, b, b_stride, pair0, pair1, alpha, c, c_stride);
-    }
-}
 
 /* Invisible slots of the row's scores become -Inf. */
 static void mask_scores(float s[NT_KV_PAGE], int32_t lo, int32_t hi) {
@@ -156,21 +81,27 @@ static void tile_page(const struct nt_attention_args *a, struct nt_attn_state *s
                       const struct nt_attn_span *sp) {
     const int32_t d_pad = nt_d_pad(a->kv->d_head);
     const float factor = a->scale * NT_LOG2E;
-    const uint32_t *q[TILE] = {0}, *p[TILE] = {0};
-    for (int i = 0; i < n; i++) {
-        q[i] = (const uint32_t *)(const void *)st->q[r0 + i];
-        p[i] = (const uint32_t *)(const void *)st->p[i];
-    }
     const int nv = (sp->hi + 15) / 16;
-    product(n, nv, q, sp->k, 2 * NT_KV_PAGE, 0, a->kv->d_head / 2, NULL, st->s[0], NT_KV_PAGE);
+    struct nt_dp qk = {.b = sp->k, .b_step = 2 * NT_KV_PAGE, .pair1 = a->kv->d_head / 2};
+    struct nt_dp pv = {.b_step = 2 * d_pad, .pair0 = sp->lo / 2, .pair1 = (sp->hi + 1) / 2, .alpha = st->alpha};
+    for (int i = 0; i < n; i++) {
+        qk.a[i] = (const uint32_t *)(const void *)st->q[r0 + i];
+        pv.a[i] = (const uint32_t *)(const void *)st->p[i];
+    }
+    qk.c = st->s[0];
+    qk.ldc = NT_KV_PAGE;
+    pv.ldc = d_pad;
+    nt_dp_product(n, nv, NT_DP_ZERO, 1, &qk);
     for (int i = 0; i < n; i++) {
         const int32_t pos = st->pos[r0 + i];
         if (!sp->full) mask_scores(st->s[i], nt_attn_first(a, pos) - sp->base, pos + 1 - sp->base);
     }
     softmax(st, r0, n, nv, factor);
-    for (int32_t col = 0; col < d_pad; col += 64)
-        product(n, d_pad - col < 64 ? (d_pad - col) / 16 : 4, p, sp->v + 2 * col, 2 * d_pad, sp->lo / 2,
-                (sp->hi + 1) / 2, st->alpha, st->o + (int64_t)r0 * d_pad + col, d_pad);
+    for (int32_t col = 0; col < d_pad; col += 64) {
+        pv.b = sp->v + 2 * col;
+        pv.c = st->o + (int64_t)r0 * d_pad + col;
+        nt_dp_product(n, d_pad - col < 64 ? (d_pad - col) / 16 : 4, NT_DP_SCALE, 1, &pv);
+    }
 }
 
 static bool finish_row(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r, nt_bf16 *out) {

@@ -60,6 +60,7 @@ static const struct nt_ops bodies[] = {
                            .logit_gumbel = nt_logit_gumbel_avx512,
                            .rmsnorm_bwd = nt_rmsnorm_bwd_avx512,
                            .glu_bwd = nt_glu_bwd_avx512,
+                           .attention_bwd = nt_attention_bwd_avx512,
                            .logit_bwd = nt_logit_bwd_avx512,
                            .adamw = nt_adamw_avx512,
                            },
