@@ -9,13 +9,14 @@
 enum { TILE_ROWS = 6, WHOLE_ROWS = 3, VECS = NT_PANEL / 8 };
 
 struct tile {
-    const char *x; // [rows, k] float
+    const char *x; // [rows, k + k2] float
     int64_t ldx;   /* bytes */
-    const char *w;
+    const char *w, *w2;
     const char
         *ahead; /* prefetched into L2: this line and, by whole-panel tiles, the next, then ahead_step on per pair */
     int64_t ahead_step;
-    int32_t n_pair;
+    int32_t n_pair, n_pair2;
+    const float *begin;     // [rows, NT_PANEL] or NULL
     float (*out)[NT_PANEL]; // [rows]
 };
 
@@ -45,12 +46,15 @@ INLINE void tile_run(const int rows, const int vecs, const int first, const stru
     const __m256i *line = (const __m256i *)t->w + first;
     const int64_t ldx = t->ldx, step = t->ahead_step;
     const char *ahead = t->ahead + 32 * first; /* the second half's lines are the odd ones */
-    __asm__("" : "+r"(x[1]));                  /* not derived from x[0] in the loop */
+    int32_t p = t->n_pair, next = t->n_pair2;
+    __asm__("" : "+r"(x[1])); /* not derived from x[0] in the loop */
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-        for (int v = 0; v < vecs; v++) acc[r][v] = _mm256_setzero_ps();
-    for (int32_t p = t->n_pair; p > 0; p--, line += VECS, ahead += step) {
+        for (int v = 0; v < vecs; v++)
+            acc[r][v] = t->begin ? _mm256_loadu_ps(t->begin + r * NT_PANEL + 8 * (first + v)) : _mm256_setzero_ps();
+again:
+    for (; p > 0; p--, line += VECS, ahead += step) {
         _mm_prefetch(ahead, _MM_HINT_T1);
         if (vecs == VECS) _mm_prefetch(ahead + 64, _MM_HINT_T1);
 #pragma GCC unroll 4
@@ -63,6 +67,12 @@ INLINE void tile_run(const int rows, const int vecs, const int first, const stru
         outer(rows, vecs, acc, x, ldx, w);
         x[0] += sizeof(float);
         x[1] += sizeof(float);
+    }
+    if (next > 0) { /* the second product, in the same loop: its rows follow those of the first */
+        line = (const __m256i *)t->w2 + first;
+        p = next;
+        next = 0;
+        goto again;
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
@@ -109,7 +119,9 @@ static inline __m256 activate(__m256 x, enum nt_gemm_out out) {
     return _mm256_div_ps(top, _mm256_add_ps(_mm256_set1_ps(1.0f), t));
 }
 
-static void store_gated(nt_bf16 *y, const float acc[NT_PANEL], enum nt_gemm_out out) {
+static void store_gated(nt_bf16 *y, nt_bf16 *pre, const float acc[NT_PANEL], enum nt_gemm_out out) {
+    for (int j = 0; pre && j < NT_PANEL; j += 8)
+        _mm_storeu_si128((__m128i *)(pre + j), nt_v8_to_bf16(_mm256_loadu_ps(acc + j)));
     for (int j = 0; j < NT_PANEL / 2; j += 8) {
         const __m256 gate = activate(_mm256_loadu_ps(acc + j), out);
         const __m256 v = _mm256_mul_ps(gate, _mm256_loadu_ps(acc + NT_PANEL / 2 + j));
@@ -117,10 +129,10 @@ static void store_gated(nt_bf16 *y, const float acc[NT_PANEL], enum nt_gemm_out 
     }
 }
 
-static void finish_row(const struct nt_gemm_panel *p, float acc[NT_PANEL], char *row) {
+static void finish_row(const struct nt_gemm_panel *p, float acc[NT_PANEL], int64_t r) {
     const int32_t n = p->n_valid;
-    float *y = (float *)row;
-    nt_bf16 *h = (nt_bf16 *)row;
+    float *y = (float *)(void *)(p->y + r * p->ldy);
+    nt_bf16 *h = (nt_bf16 *)(void *)y, *pre = p->pre ? (nt_bf16 *)(void *)(p->pre + r * p->ldpre) : NULL;
     if (p->bias)
         for (int32_t j = 0; j < n; j++) acc[j] += p->bias[j];
     switch (p->out) {
@@ -128,13 +140,13 @@ static void finish_row(const struct nt_gemm_panel *p, float acc[NT_PANEL], char 
         memcpy(y, acc, (size_t)n * sizeof *y);
         break;
     case NT_GEMM_ADD_F32:
-        for (int32_t j = 0; j < n; j++) y[j] += acc[j];
+        for (int32_t j = 0; j < n; j++) y[j] += p->scale * acc[j];
         break;
     case NT_GEMM_STORE_BF16:
         for (int32_t j = 0; j < n; j++) h[j] = nt_f32_to_bf16(acc[j]);
         break;
     default:
-        store_gated(h, acc, p->out);
+        store_gated(h, pre, acc, p->out);
     }
 }
 
@@ -144,32 +156,33 @@ static void panel_avx2(const struct nt_gemm_panel *p) {
     for (int32_t i = 0; i < n_tile; i++) {
         int64_t begin, end;
         nt_split(p->rows, 1, i, n_tile, &begin, &end);
-        struct tile t = {.ldx = p->ldx, .w = p->w, .n_pair = p->n_pair, .out = out};
+        struct tile t = {.ldx = p->ldx, .w = p->w, .w2 = p->w2, .n_pair = p->n_pair, .n_pair2 = p->n_pair2, .out = out};
+        if (p->begin) t.begin = p->begin + begin * NT_PANEL;
         t.x = p->x + begin * p->ldx;
         const bool prefetch = p->w_next && i == n_tile - 1;
         t.ahead = prefetch ? p->w_next : p->w;
         t.ahead_step = prefetch ? 4 * NT_PANEL : 0;
         tiles[end - begin](&t);
-        for (int64_t r = begin; r < end; r++) finish_row(p, out[r - begin], p->y + r * p->ldy);
+        for (int64_t r = begin; r < end; r++) finish_row(p, out[r - begin], r);
     }
 }
 
-/* Widens rows to float; a line after each keeps the rows of a tile out of each other's cache sets. */
-static void widen_rows(const struct nt_gemm_args *a, int32_t row, int32_t rows, void *at, int64_t *ldx) {
-    const int64_t k = a->w->k, ld = (k + 15) / 16 * 16 + 16;
-    *ldx = ld * (int64_t)sizeof(float);
+static void widen_rows(const nt_bf16 *from, int64_t ld, int32_t rows, int32_t count, char *to, int64_t ld_to) {
     for (int32_t r = 0; r < rows; r++) {
-        const nt_bf16 *from = a->x + (row + r) * a->ldx;
-        float *to = (float *)at + r * ld;
-        for (int64_t i = 0; i < k; i++) to[i] = nt_bf16_to_f32(from[i]);
+        float *x = (float *)(void *)(to + r * ld_to);
+        for (int32_t i = 0; i < count; i++) x[i] = nt_bf16_to_f32(from[r * ld + i]);
     }
 }
 
-nt_status nt_gemm_avx2(struct nt_backend *be, const struct nt_gemm_args *args) {
+const struct nt_gemm_traits *nt_gemm_traits_avx2(void) {
     static const struct nt_gemm_traits traits = {.panel = panel_avx2,
                                                  .copy = widen_rows,
                                                  .tile_rows = TILE_ROWS,
                                                  .row_bytes = sizeof(float),
                                                  .lookahead_rows = WHOLE_ROWS + 1};
-    return nt_gemm_run(be, args, &traits, true);
+    return &traits;
+}
+
+nt_status nt_gemm_avx2(struct nt_backend *be, const struct nt_gemm_args *args) {
+    return nt_gemm_run(be, args, nt_gemm_traits_avx2());
 }

@@ -41,8 +41,13 @@ static inline void store_bf16(void *y, __m512 v) {
 }
 
 static void store_gated(const struct nt_gemm_panel *t, int rows, const __m512 *acc) {
-    for (int r = 0; r < rows; r++, acc += 2)
+    for (int r = 0; r < rows; r++, acc += 2) {
+        if (t->pre) {
+            store_bf16(t->pre + r * t->ldpre, acc[0]);
+            store_bf16(t->pre + r * t->ldpre + 32, acc[1]);
+        }
         store_bf16(t->y + r * t->ldy, _mm512_mul_ps(activate(acc[0], t->out), acc[1]));
+    }
 }
 
 /* A panel that is cut by n. */
@@ -55,7 +60,8 @@ static void store_cut(const struct nt_gemm_panel *t, int rows, __m512 *acc) {
             if (t->bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, t->bias + 16 * h));
             char *row = t->y + r * t->ldy;
             float *y = (float *)row + 16 * h;
-            if (t->out == NT_GEMM_ADD_F32) v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), v);
+            if (t->out == NT_GEMM_ADD_F32)
+                v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), _mm512_mul_ps(v, _mm512_set1_ps(t->scale)));
             if (t->out == NT_GEMM_STORE_BF16)
                 nt_v16_store_bf16((nt_bf16 *)row + 16 * h, mask, v);
             else
@@ -98,10 +104,11 @@ INLINE void finish(const int rows, const struct nt_gemm_panel *t, __m512 acc[TIL
         return;
     }
     if (t->out == NT_GEMM_ADD_F32) {
+        const __m512 scale = _mm512_set1_ps(t->scale);
 #pragma GCC unroll 14
         for (int r = 0; r < rows; r++, y += t->ldy) {
-            acc[r][0] = _mm512_add_ps(_mm512_loadu_ps(y), acc[r][0]);
-            acc[r][1] = _mm512_add_ps(_mm512_loadu_ps(y + 64), acc[r][1]);
+            acc[r][0] = _mm512_add_ps(_mm512_loadu_ps(y), _mm512_mul_ps(acc[r][0], scale));
+            acc[r][1] = _mm512_add_ps(_mm512_loadu_ps(y + 64), _mm512_mul_ps(acc[r][1], scale));
             _mm512_storeu_ps(y, acc[r][0]);
             _mm512_storeu_ps(y + 64, acc[r][1]);
         }
@@ -114,21 +121,35 @@ INLINE void finish(const int rows, const struct nt_gemm_panel *t, __m512 acc[TIL
     }
 }
 
+/* What the chains begin with. */
+INLINE void start(const int rows, const float *begin, __m512 acc[TILE_ROWS][2]) {
+#pragma GCC unroll 14
+    for (int r = 0; r < rows; r++) {
+        acc[r][0] = begin ? _mm512_loadu_ps(begin + r * NT_PANEL) : _mm512_setzero_ps();
+        acc[r][1] = begin ? _mm512_loadu_ps(begin + r * NT_PANEL + 16) : _mm512_setzero_ps();
+    }
+}
+
 /* lines: cache lines prefetched per k pair. Every fourth row has its own pointer, hidden from the compiler, which
  * otherwise runs out of address registers and reloads them in the loop. */
 INLINE void tile_run(const int rows, const int lines, const struct tile *t) {
     __m512 acc[TILE_ROWS][2];
-    const char *x[4], *w = t->p.w, *ahead = t->ahead;
-    const int64_t ldx = t->p.ldx, step = t->ahead_step;
+    const char *x[4], *x0 = t->p.x, *w = t->p.w, *ahead = t->ahead;
+    const int64_t step = t->ahead_step;
+    int64_t ldx = t->p.ldx;
+    int32_t p = t->p.n_pair, next = t->p.n_pair2;
+    const char *y = t->p.y, *y_last = y + (rows - 1) * t->p.ldy;
+    if (t->p.begin)
+        start(rows, t->p.begin, acc);
+    else
+        start(rows, NULL, acc);
+again:
 #pragma GCC unroll 4
     for (int i = 0; i < (rows + 3) / 4; i++) {
-        x[i] = t->p.x + 4 * i * ldx;
+        x[i] = x0 + 4 * i * ldx;
         __asm__("" : "+r"(x[i]));
     }
-#pragma GCC unroll 14
-    for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-    const char *y = t->p.y, *y_last = y + (rows - 1) * t->p.ldy;
-    for (int32_t p = t->p.n_pair; p > 0; p--) {
+    for (; p > 0; p--) {
         const __m512bh w0 = (__m512bh)_mm512_load_si512(w), w1 = (__m512bh)_mm512_load_si512(w + 64);
         if (lines > 0) _mm_prefetch(ahead, _MM_HINT_T1);
         if (lines > 1) _mm_prefetch(ahead + 64, _MM_HINT_T1);
@@ -148,6 +169,14 @@ INLINE void tile_run(const int rows, const int lines, const struct tile *t) {
         }
 #pragma GCC unroll 4
         for (int i = 0; i < (rows + 3) / 4; i++) x[i] += 4;
+    }
+    if (next > 0) { /* the second product, in the same loop */
+        x0 = t->p.x2;
+        ldx = t->p.ldx2;
+        w = t->p.w2;
+        p = next;
+        next = 0;
+        goto again;
     }
     finish(rows, &t->p, acc);
 }
@@ -238,29 +267,30 @@ static void panel_avx512(const struct nt_gemm_panel *p) {
         const int32_t n_left = n_tile - i;
         const bool prefetch = p->w_next && n_left <= 2;
         t.p.x = p->x + begin * p->ldx;
+        t.p.x2 = p->n_pair2 > 0 ? p->x2 + begin * p->ldx2 : NULL;
         t.p.y = p->y + begin * p->ldy;
+        t.p.pre = p->pre ? p->pre + begin * p->ldpre : NULL;
+        t.p.begin = p->begin ? p->begin + begin * NT_PANEL : NULL;
         t.ahead = !prefetch ? p->w : n_tile == 1 || n_left == 2 ? p->w_next : p->w_next + p->n_pair * (int64_t)64;
         t.ahead_step = !prefetch ? 0 : n_tile == 1 ? 128 : 64;
         tiles[n_tile > 1][end - begin](&t);
     }
 }
 
-enum { COPY_PAD = 64 }; /* bytes after each row, against stride conflicts */
-
-static void copy_rows(const struct nt_gemm_args *a, int32_t row, int32_t rows, void *at, int64_t *ldx) {
-    const int64_t bytes = a->w->k * (int64_t)sizeof(nt_bf16);
-    *ldx = (bytes + 63) / 64 * 64 + COPY_PAD;
-    if (*ldx % 2048 == 0) *ldx += COPY_PAD;
-    for (int32_t r = 0; r < rows; r++) memcpy((char *)at + r * *ldx, a->x + (row + r) * a->ldx, (size_t)bytes);
+static void copy_rows(const nt_bf16 *from, int64_t ld, int32_t rows, int32_t count, char *to, int64_t ld_to) {
+    for (int32_t r = 0; r < rows; r++) memcpy(to + r * ld_to, from + r * ld, (size_t)count * sizeof *from);
 }
 
-/* Rows whose distance is a multiple of 2 KiB share few sets of the 8-way L1: those are copied apart first. */
-nt_status nt_gemm_avx512(struct nt_backend *be, const struct nt_gemm_args *args) {
+const struct nt_gemm_traits *nt_gemm_traits_avx512(void) {
     static const struct nt_gemm_traits traits = {.panel = panel_avx512,
                                                  .copy = copy_rows,
                                                  .tile_rows = TILE_ROWS,
                                                  .row_bytes = sizeof(nt_bf16),
-                                                 .lookahead_rows = STREAM_ROWS + 1};
-    const bool conflict = args->ldx * (int64_t)sizeof(nt_bf16) % 2048 == 0;
-    return nt_gemm_run(be, args, &traits, conflict && args->n_tok > STREAM_ROWS);
+                                                 .lookahead_rows = STREAM_ROWS + 1,
+                                                 .in_place = true};
+    return &traits;
+}
+
+nt_status nt_gemm_avx512(struct nt_backend *be, const struct nt_gemm_args *args) {
+    return nt_gemm_run(be, args, nt_gemm_traits_avx512());
 }

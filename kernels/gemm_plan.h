@@ -1,40 +1,88 @@
-/* How a packed-weight product is cut into pieces for the threads; shared by the tuned bodies.
+/* How a product of rows and panels is cut into pieces for the threads, and the panel function that computes it.
  *
  * A piece is a block of rows times a few panels. Every thread has its own pieces, neighbouring panels, so that threads
  * do not fetch each other's lines of y and find their own again in the next call; a thread without work takes the last
  * piece of another. A block is as high as leaves room in L2 for two panels; pieces are small enough that a delayed
- * thread costs little. A body brings its traits: the panel function and, when rows must be rearranged first, a copy
- * function. Which thread computes a piece never changes a result. State: one word per thread at the end of its scratch,
- * during a call. */
+ * thread costs little. Which thread computes a piece never changes a result. State: one word per thread at the end of
+ * its scratch, from the start of a plan to the last piece. Used by gemm (gemm_run.c) and its backward (gemm_blocks.c).
+ */
 #ifndef NT_GEMM_PLAN_H
 #define NT_GEMM_PLAN_H
 
 #include "cpu_bodies.h"
 
-/* A block of rows times one panel. */
+/* A block of rows times one panel: sums over n_pair pairs of x and w, then n_pair2 of x2 and w2, in one chain. */
 struct nt_gemm_panel {
-    const char *x; // [rows, k]
+    const char *x; // [rows, 2 n_pair]
     int64_t ldx;   /* bytes */
     int32_t rows, n_pair;
     const char *w;      /* the panel */
     const char *w_next; /* the panel this thread computes next, NULL: unknown */
-    const float *bias;  /* of this panel, or NULL */
-    int32_t n_valid;    /* columns of this panel that exist */
+    const char *x2;     // [rows, 2 n_pair2]
+    int64_t ldx2;       /* bytes */
+    const char *w2;
+    int32_t n_pair2;
+    float *begin;      // [rows, NT_PANEL] what the chains begin with, or NULL: zero
+    float scale;       /* of the sum, before it is added; 1 unless ADD_F32 */
+    const float *bias; /* of this panel, or NULL */
+    int32_t n_valid;   /* columns of this panel that exist */
     enum nt_gemm_out out;
     char *y;     /* first element of the block in this panel */
     int64_t ldy; /* bytes */
+    char *pre;   /* NULL, or where a gated epilogue stores all columns */
+    int64_t ldpre;
 };
 
 struct nt_gemm_traits {
     void (*panel)(const struct nt_gemm_panel *p);
-    /* Copies rows [rows, k] to at with *ldx bytes from row to row; NULL: rows are always read in place. */
-    void (*copy)(const struct nt_gemm_args *a, int32_t row, int32_t rows, void *at, int64_t *ldx);
+    /* Copies rows of `count` elements, as the panel function reads them, to rows ld_to bytes apart. */
+    void (*copy)(const nt_bf16 *from, int64_t ld, int32_t rows, int32_t count, char *to, int64_t ld_to);
     int32_t tile_rows;
-    int32_t row_bytes;      /* bytes of one k element of a row as the panel function reads it */
+    int32_t row_bytes;      /* bytes of one element of a row as the panel function reads it */
     int32_t lookahead_rows; /* from this many rows on w_next is wanted */
+    bool in_place;          /* the panel function can read rows where they are */
+};
+const struct nt_gemm_traits *nt_gemm_traits_avx2(void);
+const struct nt_gemm_traits *nt_gemm_traits_avx512(void);
+
+/* Bytes from one copied row to the next: a line more than needed, and never a multiple of 2 KiB, so that the rows of a
+ * tile keep out of each other's cache sets. */
+static inline int64_t nt_gemm_row_stride(int64_t bytes) {
+    const int64_t stride = (bytes + 63) / 64 * 64 + 64;
+    return stride % 2048 == 0 ? stride + 64 : stride;
+}
+
+/* What is to be cut. */
+struct nt_gemm_cut {
+    int32_t n_row, n_panel;
+    int32_t depth;      /* elements of the sums */
+    int64_t row_bytes;  /* of a row that should stay in L2 */
+    int64_t room;       /* bytes of scratch for copied rows, 0: they are read in place */
+    int32_t tile_rows;  /* a block of rows is a multiple */
+    int32_t min_panels; /* a piece has so many, if there are */
 };
 
-nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits,
-                      bool copy);
+struct nt_gemm_plan {
+    struct nt_backend *be;
+    int32_t n_row, n_panel, n_thread;
+    int32_t grid_rows, grid_cols; /* of threads: thread i is at row i / grid_cols, column i % grid_cols */
+    int32_t n_block;              /* blocks of rows of one thread */
+    int32_t n_unit;               /* pieces its panels are cut into, per block */
+};
+
+struct nt_gemm_piece {
+    int64_t row, row_end, panel, panel_end; /* panel == panel_end: none left */
+};
+static inline bool nt_gemm_piece_empty(const struct nt_gemm_piece *p) {
+    return p->panel >= p->panel_end || p->row >= p->row_end;
+}
+
+void nt_gemm_plan_start(struct nt_gemm_plan *plan, struct nt_backend *be, const struct nt_gemm_cut *cut);
+/* The next piece for a thread: its own, else another's last; blocks of rows ascend. */
+struct nt_gemm_piece nt_gemm_plan_next(const struct nt_gemm_plan *plan, int thread);
+/* Scratch of a thread that the plan does not use. */
+int64_t nt_gemm_plan_room(const struct nt_backend *be);
+
+nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits);
 
 #endif

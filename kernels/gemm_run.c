@@ -1,0 +1,125 @@
+/* gemm on the tuned panel functions: rows in place or copied, panels in the order of the plan. */
+#include "gemm_plan.h"
+
+struct job {
+    const struct nt_gemm_args *a;
+    const struct nt_gemm_traits *traits;
+    struct nt_backend *be;
+    bool copy, lookahead;
+    int32_t k, k2; /* padded to pairs */
+    struct nt_gemm_plan plan;
+};
+
+static const char *panel_at(const void *data, int64_t panel, int32_t k) {
+    return (const char *)data + panel * k * NT_PANEL * (int64_t)sizeof(nt_bf16);
+}
+
+struct worker {
+    const struct job *j;
+    int thread;
+    struct nt_gemm_piece piece, next;
+    int64_t row; /* of the rows in p, -1: none */
+    struct nt_gemm_panel p;
+};
+
+/* The rows of x, and behind each its row of x2. */
+static void copy_rows(struct worker *w) {
+    const struct job *j = w->j;
+    const struct nt_gemm_args *a = j->a;
+    char *at = nt_cpu_scratch(j->be, w->thread);
+    const int64_t x_bytes = (int64_t)j->k * j->traits->row_bytes, x2_bytes = (int64_t)j->k2 * j->traits->row_bytes;
+    w->p.ldx = w->p.ldx2 = nt_gemm_row_stride(x_bytes + x2_bytes);
+    NT_CHECK(w->p.rows * w->p.ldx <= nt_gemm_plan_room(j->be));
+    j->traits->copy(a->x + w->row * a->ldx, a->ldx, w->p.rows, a->w->k, at, w->p.ldx);
+    if (a->w2) j->traits->copy(a->x2 + w->row * a->ldx2, a->ldx2, w->p.rows, a->w2->k, at + x_bytes, w->p.ldx);
+    w->p.x = at;
+    w->p.x2 = at + x_bytes;
+}
+
+static void set_rows(struct worker *w) {
+    const struct nt_gemm_args *a = w->j->a;
+    if (w->row == w->piece.row) return;
+    w->row = w->piece.row;
+    w->p.rows = (int32_t)(w->piece.row_end - w->row);
+    if (w->j->copy) {
+        copy_rows(w);
+        return;
+    }
+    w->p.x = (const char *)(a->x + w->row * a->ldx);
+    w->p.ldx = a->ldx * (int64_t)sizeof(nt_bf16);
+    if (!a->w2) return;
+    w->p.x2 = (const char *)(a->x2 + w->row * a->ldx2);
+    w->p.ldx2 = a->ldx2 * (int64_t)sizeof(nt_bf16);
+}
+
+/* The weights this thread reads after the panel. The next piece is taken when the last panel of this one begins: early
+ * enough to prefetch, late enough not to keep work from an idle thread. */
+static const char *panel_after(struct worker *w, int64_t panel) {
+    const struct job *j = w->j;
+    if (panel + 1 < w->piece.panel_end) return panel_at(j->a->w->data, panel + 1, j->k);
+    if (!j->lookahead) return NULL;
+    w->next = nt_gemm_plan_next(&j->plan, w->thread);
+    return nt_gemm_piece_empty(&w->next) ? NULL : panel_at(j->a->w->data, w->next.panel, j->k);
+}
+
+static void run_piece(struct worker *w) {
+    const struct job *j = w->j;
+    const struct nt_gemm_args *a = j->a;
+    struct nt_gemm_panel *p = &w->p;
+    const bool gated = a->out == NT_GEMM_SWIGLU_BF16 || a->out == NT_GEMM_GEGLU_BF16;
+    const bool f32 = a->out == NT_GEMM_STORE_F32 || a->out == NT_GEMM_ADD_F32;
+    const int64_t y_bytes = f32 ? sizeof(float) : sizeof(nt_bf16);
+    set_rows(w);
+    p->ldy = a->ldy * y_bytes;
+    p->ldpre = a->ldpre * (int64_t)sizeof(nt_bf16);
+    for (int64_t panel = w->piece.panel; panel < w->piece.panel_end; panel++) {
+        const int64_t n0 = panel * NT_PANEL;
+        p->w = panel_at(a->w->data, panel, j->k);
+        p->w_next = panel_after(w, panel);
+        if (a->w2) p->w2 = panel_at(a->w2->data, panel, j->k2);
+        p->n_valid = (int32_t)(a->w->n - n0 < NT_PANEL ? a->w->n - n0 : NT_PANEL);
+        p->bias = a->bias ? a->bias + n0 : NULL;
+        p->y = (char *)a->y + w->row * p->ldy + (gated ? n0 / 2 : n0) * y_bytes;
+        p->pre = a->pre ? (char *)(a->pre + w->row * a->ldpre + n0) : NULL;
+        j->traits->panel(p);
+    }
+}
+
+static void run_thread(void *arg, int thread, int n_threads) {
+    const struct job *j = arg;
+    (void)n_threads;
+    struct worker w = {.j = j, .thread = thread, .row = -1};
+    w.p.n_pair = j->k / 2;
+    w.p.n_pair2 = j->k2 / 2;
+    w.p.scale = 1;
+    w.p.out = j->a->out;
+    for (w.piece = nt_gemm_plan_next(&j->plan, thread); !nt_gemm_piece_empty(&w.piece);) {
+        run_piece(&w);
+        w.piece = j->lookahead ? w.next : nt_gemm_plan_next(&j->plan, thread);
+    }
+}
+
+/* Rows whose distance is a multiple of 2 KiB share few sets of an 8-way L1: those are copied apart first. */
+static bool must_copy(const struct nt_gemm_args *a, const struct nt_gemm_traits *traits) {
+    const bool conflict = a->ldx * (int64_t)sizeof(nt_bf16) % 2048 == 0;
+    return !traits->in_place || (conflict && a->n_tok >= traits->lookahead_rows);
+}
+
+nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits) {
+    if (args->w->format == NT_WEIGHT_INT4) return nt_gemm_portable(be, args); /* no tuned body reads it yet */
+    NT_CHECK(args->w->format == NT_WEIGHT_BF16 && args->w->k % 2 == 0);
+    nt_gemm_check_options(args);
+    if (args->n_tok == 0) return NT_OK;
+    struct job j = {.a = args, .traits = traits, .be = be, .copy = must_copy(args, traits), .k = args->w->k};
+    if (args->w2) j.k2 = args->w2->k;
+    const struct nt_gemm_cut cut = {.n_row = args->n_tok,
+                                    .n_panel = (args->w->n + NT_PANEL - 1) / NT_PANEL,
+                                    .depth = j.k + j.k2,
+                                    .row_bytes = (int64_t)(j.k + j.k2) * traits->row_bytes,
+                                    .room = j.copy ? nt_gemm_plan_room(be) : 0,
+                                    .tile_rows = traits->tile_rows};
+    nt_gemm_plan_start(&j.plan, be, &cut);
+    j.lookahead = args->n_tok / (j.plan.grid_rows * j.plan.n_block) >= traits->lookahead_rows;
+    nt_pool_run(be->pool, run_thread, &j);
+    return NT_OK;
+}
