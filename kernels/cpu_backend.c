@@ -48,6 +48,8 @@ static const struct nt_ops bodies[] = {
                            .glu_bwd = nt_glu_bwd_avx2,
                            .logit_bwd = nt_logit_bwd_avx2,
                            .adamw = nt_adamw_avx2,
+                           .gemm_dgrad = nt_gemm_dgrad_avx2,
+                           .gemm_wgrad = nt_gemm_wgrad_avx2,
                            },
     [NT_ISA_AVX512] =
         {
@@ -63,6 +65,8 @@ static const struct nt_ops bodies[] = {
                            .attention_bwd = nt_attention_bwd_avx512,
                            .logit_bwd = nt_logit_bwd_avx512,
                            .adamw = nt_adamw_avx512,
+                           .gemm_dgrad = nt_gemm_dgrad_avx512,
+                           .gemm_wgrad = nt_gemm_wgrad_avx512,
                            },
 };
 _Static_assert(sizeof bodies / sizeof bodies[0] == NT_ISA_COUNT, "one row per level");

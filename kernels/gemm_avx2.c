@@ -162,6 +162,7 @@ static void panel_avx2(const struct nt_gemm_panel *p) {
         const bool prefetch = p->w_next && i == n_tile - 1;
         t.ahead = prefetch ? p->w_next : p->w;
         t.ahead_step = prefetch ? 4 * NT_PANEL : 0;
+        nt_gemm_fetch_ahead(&p->ahead, i, n_tile);
         tiles[end - begin](&t);
         for (int64_t r = begin; r < end; r++) finish_row(p, out[r - begin], r);
     }

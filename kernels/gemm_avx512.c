@@ -273,6 +273,7 @@ static void panel_avx512(const struct nt_gemm_panel *p) {
         t.p.begin = p->begin ? p->begin + begin * NT_PANEL : NULL;
         t.ahead = !prefetch ? p->w : n_tile == 1 || n_left == 2 ? p->w_next : p->w_next + p->n_pair * (int64_t)64;
         t.ahead_step = !prefetch ? 0 : n_tile == 1 ? 128 : 64;
+        nt_gemm_fetch_ahead(&p->ahead, i, n_tile);
         tiles[n_tile > 1][end - begin](&t);
     }
 }

@@ -1,6 +1,5 @@
 /* The specification of gemm's backward, in portable C. */
-#include "cpu_bodies.h"
-#include "ops_bwd.h"
+#include "gemm_blocks.h"
 
 enum { ROWS = 16, COLS = NT_INT4_GROUP }; /* rows for which a block of weights is unpacked once, and its columns */
 
@@ -61,18 +60,30 @@ static void dgrad_thread(void *arg, int thread, int n_threads) {
     }
 }
 
-nt_status nt_gemm_dgrad_portable(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
-    const enum nt_weight_format format = args->w->format;
-    NT_CHECK((format == NT_WEIGHT_BF16 || format == NT_WEIGHT_INT4) && args->w->k % 2 == 0);
-    NT_CHECK(!args->w2 || (args->w2->format == NT_WEIGHT_BF16 && args->w2->k == args->w->k));
+void nt_gemm_dgrad_check(const struct nt_gemm_dgrad_args *args) {
+    const struct nt_packed *w = args->w, *w2 = args->w2;
+    NT_CHECK((w->format == NT_WEIGHT_BF16 || w->format == NT_WEIGHT_INT4) && w->k % 2 == 0);
+    NT_CHECK(!w2 || (w2->format == NT_WEIGHT_BF16 && w2->k == w->k));
     NT_CHECK(args->out <= NT_GEMM_STORE_BF16);
+}
+
+nt_status nt_gemm_dgrad_portable(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
+    nt_gemm_dgrad_check(args);
     struct nt_gemm_dgrad_args a = *args;
     nt_pool_run(be->pool, dgrad_thread, &a);
     return NT_OK;
 }
 
-static int64_t memory_column(const struct nt_gemm_wgrad_args *a, int32_t j) {
-    return a->b_run == 0 ? j : (int64_t)(j / a->b_run) * 2 * a->b_run + j % a->b_run;
+/* Columns j0 .. j0 + count - 1 of one row of dw, over tokens [t0, t1). */
+static void add_tokens(const struct nt_gemm_wgrad_args *a, int32_t i, int32_t j0, int32_t count, int32_t t0,
+                       int32_t t1) {
+    float acc[NT_PANEL] = {0};
+    for (int32_t t = t0; t < t1; t++) {
+        const float v = nt_bf16_to_f32(a->a[t * a->lda + i]);
+        for (int32_t j = 0; j < count; j++)
+            acc[j] += v * nt_bf16_to_f32(a->b[t * a->ldb + nt_gemm_wgrad_column(a, j0 + j)]);
+    }
+    for (int32_t j = 0; j < count; j++) a->dw[i * a->lddw + j0 + j] += a->alpha * acc[j];
 }
 
 static void wgrad_thread(void *arg, int thread, int n_threads) {
@@ -82,19 +93,18 @@ static void wgrad_thread(void *arg, int thread, int n_threads) {
     for (int32_t j0 = (int32_t)begin * NT_PANEL; j0 < (int32_t)end * NT_PANEL && j0 < a->n; j0 += NT_PANEL) {
         const int32_t count = a->n - j0 < NT_PANEL ? a->n - j0 : NT_PANEL;
         for (int32_t i = 0; i < a->m; i++) {
-            float acc[NT_PANEL] = {0};
-            for (int32_t t = 0; t < a->n_tok; t++) {
-                const float v = nt_bf16_to_f32(a->a[t * a->lda + i]);
-                for (int32_t j = 0; j < count; j++)
-                    acc[j] += v * nt_bf16_to_f32(a->b[t * a->ldb + memory_column(a, j0 + j)]);
-            }
-            for (int32_t j = 0; j < count; j++) a->dw[i * a->lddw + j0 + j] += a->alpha * acc[j];
+            for (int32_t t = 0; t < a->n_tok; t += NT_WGRAD_TOKENS)
+                add_tokens(a, i, j0, count, t, a->n_tok - t < NT_WGRAD_TOKENS ? a->n_tok : t + NT_WGRAD_TOKENS);
         }
     }
 }
 
+void nt_gemm_wgrad_check(const struct nt_gemm_wgrad_args *args) {
+    NT_CHECK(args->m > 0 && args->n > 0 && args->b_run >= 0 && args->b_run % (NT_PANEL / 2) == 0);
+}
+
 nt_status nt_gemm_wgrad_portable(struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
-    NT_CHECK(args->b_run % (NT_PANEL / 2) == 0);
+    nt_gemm_wgrad_check(args);
     struct nt_gemm_wgrad_args a = *args;
     nt_pool_run(be->pool, wgrad_thread, &a);
     return NT_OK;

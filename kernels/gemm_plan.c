@@ -3,7 +3,6 @@
 
 enum {
     L2_ROWS_BYTES = 448 << 10, /* of rows in a core's L2 (>= 1 MiB on the machines that matter), beside two panels */
-    ROW_PAD = 256,             /* at most this much follows a copied row */
     MAX_UNITS = 16             /* pieces per thread and block of rows */
 };
 /* What a piece should last, and rough speeds of one core to estimate it with. */
@@ -49,8 +48,7 @@ void nt_gemm_plan_start(struct nt_gemm_plan *p, struct nt_backend *be, const str
     choose_grid(p, cut->tile_rows);
     int64_t fit = L2_ROWS_BYTES / cut->row_bytes / cut->tile_rows * cut->tile_rows;
     if (fit < cut->tile_rows) fit = cut->tile_rows;
-    const int64_t room = cut->room / (cut->row_bytes + ROW_PAD);
-    if (cut->room > 0 && fit > room) fit = room;
+    if (cut->room > 0 && fit > cut->room / cut->room_per_row) fit = cut->room / cut->room_per_row;
     const int32_t n_row = ceil_div(cut->n_row, p->grid_rows), n_panel = ceil_div(cut->n_panel, p->grid_cols);
     p->n_block = ceil_div(n_row, fit);
     const double pairs = (double)cut->depth * NT_PANEL;
@@ -59,6 +57,8 @@ void nt_gemm_plan_start(struct nt_gemm_plan *p, struct nt_backend *be, const str
     p->n_unit = units < 1 ? 1 : units > MAX_UNITS ? MAX_UNITS : (int32_t)units;
     const int32_t most = n_panel / (cut->min_panels > 1 ? cut->min_panels : 1);
     if (p->n_unit > most) p->n_unit = most > 1 ? most : 1;
+    if (cut->max_panels > 0 && p->n_unit < ceil_div(n_panel, cut->max_panels))
+        p->n_unit = ceil_div(n_panel, cut->max_panels);
     for (int i = 0; i < p->n_thread; i++)
         atomic_store_explicit(&queue_of(p, i)->range, (uint_fast64_t)(p->n_block * p->n_unit), memory_order_relaxed);
 }

@@ -11,6 +11,13 @@
 
 #include "cpu_bodies.h"
 
+/* Memory that is read soon after: n pieces of `bytes`, `stride` bytes apart. */
+struct nt_gemm_ahead {
+    const char *at;
+    int64_t stride;
+    int32_t bytes, n;
+};
+
 /* A block of rows times one panel: sums over n_pair pairs of x and w, then n_pair2 of x2 and w2, in one chain. */
 struct nt_gemm_panel {
     const char *x; // [rows, 2 n_pair]
@@ -31,6 +38,7 @@ struct nt_gemm_panel {
     int64_t ldy; /* bytes */
     char *pre;   /* NULL, or where a gated epilogue stores all columns */
     int64_t ldpre;
+    struct nt_gemm_ahead ahead; /* to be fetched into L2 meanwhile, where w_next does not say it */
 };
 
 struct nt_gemm_traits {
@@ -42,6 +50,15 @@ struct nt_gemm_traits {
     int32_t lookahead_rows; /* from this many rows on w_next is wanted */
     bool in_place;          /* the panel function can read rows where they are */
 };
+/* Part i of n of what is to be fetched. */
+static inline void nt_gemm_fetch_ahead(const struct nt_gemm_ahead *a, int32_t i, int32_t n) {
+    int64_t begin, end;
+    if (a->n == 0) return;
+    nt_split(a->n, 1, i, n, &begin, &end);
+    for (; begin < end; begin++)
+        for (int32_t byte = 0; byte < a->bytes; byte += 64) __builtin_prefetch(a->at + begin * a->stride + byte, 0, 2);
+}
+
 const struct nt_gemm_traits *nt_gemm_traits_avx2(void);
 const struct nt_gemm_traits *nt_gemm_traits_avx512(void);
 
@@ -55,11 +72,12 @@ static inline int64_t nt_gemm_row_stride(int64_t bytes) {
 /* What is to be cut. */
 struct nt_gemm_cut {
     int32_t n_row, n_panel;
-    int32_t depth;      /* elements of the sums */
-    int64_t row_bytes;  /* of a row that should stay in L2 */
-    int64_t room;       /* bytes of scratch for copied rows, 0: they are read in place */
-    int32_t tile_rows;  /* a block of rows is a multiple */
-    int32_t min_panels; /* a piece has so many, if there are */
+    int32_t depth;     /* elements of the sums */
+    int64_t row_bytes; /* of a row that should stay in L2 */
+    int64_t room;      /* bytes of scratch for blocks of rows, 0: they are read in place */
+    int64_t room_per_row;
+    int32_t tile_rows;              /* a block of rows is a multiple */
+    int32_t min_panels, max_panels; /* of a piece, 0: any; the first holds if it can */
 };
 
 struct nt_gemm_plan {

@@ -6,7 +6,8 @@ struct job {
     const struct nt_gemm_traits *traits;
     struct nt_backend *be;
     bool copy, lookahead;
-    int32_t k, k2; /* padded to pairs */
+    int32_t k, k2;
+    int64_t copy_stride; /* bytes from one copied row to the next */
     struct nt_gemm_plan plan;
 };
 
@@ -27,8 +28,8 @@ static void copy_rows(struct worker *w) {
     const struct job *j = w->j;
     const struct nt_gemm_args *a = j->a;
     char *at = nt_cpu_scratch(j->be, w->thread);
-    const int64_t x_bytes = (int64_t)j->k * j->traits->row_bytes, x2_bytes = (int64_t)j->k2 * j->traits->row_bytes;
-    w->p.ldx = w->p.ldx2 = nt_gemm_row_stride(x_bytes + x2_bytes);
+    const int64_t x_bytes = (int64_t)j->k * j->traits->row_bytes;
+    w->p.ldx = w->p.ldx2 = j->copy_stride;
     NT_CHECK(w->p.rows * w->p.ldx <= nt_gemm_plan_room(j->be));
     j->traits->copy(a->x + w->row * a->ldx, a->ldx, w->p.rows, a->w->k, at, w->p.ldx);
     if (a->w2) j->traits->copy(a->x2 + w->row * a->ldx2, a->ldx2, w->p.rows, a->w2->k, at + x_bytes, w->p.ldx);
@@ -112,11 +113,14 @@ nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, co
     if (args->n_tok == 0) return NT_OK;
     struct job j = {.a = args, .traits = traits, .be = be, .copy = must_copy(args, traits), .k = args->w->k};
     if (args->w2) j.k2 = args->w2->k;
+    const int64_t row_bytes = (int64_t)(j.k + j.k2) * traits->row_bytes;
+    j.copy_stride = nt_gemm_row_stride(row_bytes);
     const struct nt_gemm_cut cut = {.n_row = args->n_tok,
                                     .n_panel = (args->w->n + NT_PANEL - 1) / NT_PANEL,
                                     .depth = j.k + j.k2,
-                                    .row_bytes = (int64_t)(j.k + j.k2) * traits->row_bytes,
+                                    .row_bytes = row_bytes,
                                     .room = j.copy ? nt_gemm_plan_room(be) : 0,
+                                    .room_per_row = j.copy_stride,
                                     .tile_rows = traits->tile_rows};
     nt_gemm_plan_start(&j.plan, be, &cut);
     j.lookahead = args->n_tok / (j.plan.grid_rows * j.plan.n_block) >= traits->lookahead_rows;

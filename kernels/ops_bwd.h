@@ -12,10 +12,10 @@
 
 #include "ops.h"
 
-/* dx[t, k] = sum_n dy[t, n] w[n, k] (+ sum_j dy2[t, j] w2[j, k], continuing the same chain): the gradient of a
+/* dx[t, k] = sum_n dy[t, n] w[n, k] (+ sum_j dy2[t, j] w2[j, k], more of the same sum): the gradient of a
  * product's input, from the weights as they are packed for the forward. out: STORE_F32, ADD_F32 or STORE_BF16. w may be
  * INT4 (its numbers are those of nt_unpack_int4 times the scale, rounded to bf16), w2 is not. The padding columns of
- * dy beyond w->n are not read. Tolerance 1e-6 (f32), 1e-5 (bf16), INT4 1e-5. */
+ * dy beyond w->n are not read. n ascends in blocks of fixed size. Tolerance 1e-6 (f32), 1e-5 (bf16). */
 struct nt_gemm_dgrad_args {
     const nt_bf16 *dy; // [n_tok, w->n]
     int64_t lddy;
@@ -29,10 +29,11 @@ struct nt_gemm_dgrad_args {
     enum nt_gemm_out out;
 };
 
-/* dw[i, j] += alpha * sum_t a[t, i] b[t, j]: the gradient of weights. Tokens ascend; the sum over t is complete before
- * it is scaled and added. m is often small (the rank of an adapter). b_run: 0, or a multiple of NT_PANEL / 2, and
- * column j of b is column j / b_run * 2 b_run + j % b_run of the memory (gate or up of a fused pair). Tolerance 1e-6.
- */
+/* dw[i, j] += alpha * sum_t a[t, i] b[t, j]: the gradient of weights. Tokens ascend in blocks of NT_WGRAD_TOKENS; the
+ * sum of each block is complete before it is scaled and added, so calls for whole blocks give the bits of one call for
+ * all. m is often small (the rank of an adapter). b_run: 0, or a multiple of NT_PANEL / 2, and column j of b is column
+ * j / b_run * 2 b_run + j % b_run of the memory (gate or up of a fused pair). Tolerance 1e-6. */
+enum { NT_WGRAD_TOKENS = 1024 };
 struct nt_gemm_wgrad_args {
     const nt_bf16 *a; // [n_tok, m]
     const nt_bf16 *b; // [n_tok, n]

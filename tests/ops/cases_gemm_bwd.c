@@ -382,6 +382,25 @@ static void check_wgrad_alone(struct op_env *env) {
     drop_wgrad(&p);
 }
 
+/* A batch cut after whole blocks of tokens adds up to the same bits. */
+static void check_wgrad_cut(struct op_env *env) {
+    enum { TOKENS = 2 * NT_WGRAD_TOKENS + 100 };
+    struct wgrad p = make_wgrad(4, TOKENS, 19, 70, 0.3f, 0), part = p;
+    NT_CHECK(run_wgrad(&env->be[0], &p) == NT_OK);
+    float *all = op_alloc(p.dw_bytes);
+    memcpy(all, p.dw, p.dw_bytes);
+    for (int32_t t = 0; t < TOKENS; t += NT_WGRAD_TOKENS) {
+        part.args.n_tok = TOKENS - t < NT_WGRAD_TOKENS ? TOKENS - t : NT_WGRAD_TOKENS;
+        part.a = p.a + t * p.args.lda;
+        part.b = p.b + t * p.args.ldb;
+        NT_CHECK(run_wgrad(&env->be[t / NT_WGRAD_TOKENS % OP_BACKENDS], &part) == NT_OK);
+        memcpy(p.dw0, p.dw, p.dw_bytes); /* the next call adds to it */
+    }
+    op_compare_bytes(env, "whole blocks of tokens, one after the other", all, p.dw, p.dw_bytes);
+    free(all);
+    drop_wgrad(&p);
+}
+
 static void perf_wgrad(struct op_env *env) {
     static const struct {
         int32_t m, n;
@@ -408,5 +427,6 @@ static const struct op_case cases[] = {
     {NT_OP_gemm_wgrad, "large",   check_wgrad_large,   NULL      },
     {NT_OP_gemm_wgrad, "special", check_wgrad_special, NULL      },
     {NT_OP_gemm_wgrad, "alone",   check_wgrad_alone,   NULL      },
+    {NT_OP_gemm_wgrad, "cut",     check_wgrad_cut,     NULL      },
 };
 const struct op_cases gemm_bwd_cases = {sizeof cases / sizeof cases[0], cases};

@@ -1,0 +1,240 @@
+#include "gemm_blocks.h"
+
+enum {
+    MERGE = NT_GEMM_DEPTH / 2, /* a second product up to here joins the last block of the first */
+    MIN_PANELS = 16,           /* of a piece, when its rows are written anew for each block of the sum */
+    MAX_PANELS = 8,            /* so many panels of sums lie in scratch between two blocks */
+    PAIR = NT_PANEL * 2        /* elements of a pair in a panel */
+};
+
+/* Elements [j0, j0 + n) of the first product's sum, then [u0, u0 + n2) of the second's. */
+struct block {
+    int32_t j0, n, u0, n2;
+};
+
+struct job {
+    const struct nt_gemm_block_traits *traits;
+    const struct nt_gemm_dgrad_args *dgrad; /* one of the two */
+    const struct nt_gemm_wgrad_args *wgrad;
+    int32_t n_row, n_col, depth, depth2;
+    int32_t n_block;   /* of the sum */
+    bool keep_sums;    /* in scratch until the last block, for an output that cannot hold them */
+    int64_t row_bytes; /* from row to row of the longest block */
+    int64_t panel_bytes, sum_row_bytes;
+    struct nt_gemm_plan plan;
+};
+
+static int32_t even(int32_t n) {
+    return (n + 1) / 2 * 2;
+}
+
+static int32_t n_blocks(int32_t depth) {
+    return (depth + NT_GEMM_DEPTH - 1) / NT_GEMM_DEPTH;
+}
+
+static int32_t block_length(int32_t depth, int32_t index) {
+    const int32_t left = depth - index * NT_GEMM_DEPTH;
+    return left < NT_GEMM_DEPTH ? left : NT_GEMM_DEPTH;
+}
+
+static struct block block_at(const struct job *j, int32_t index) {
+    const int32_t first = n_blocks(j->depth);
+    if (index >= first)
+        return (struct block){.u0 = (index - first) * NT_GEMM_DEPTH, .n2 = block_length(j->depth2, index - first)};
+    struct block b = {.j0 = index * NT_GEMM_DEPTH, .n = block_length(j->depth, index)};
+    if (index == first - 1 && j->depth2 <= MERGE) b.n2 = j->depth2;
+    return b;
+}
+
+struct worker {
+    const struct job *j;
+    struct nt_gemm_piece piece;
+    int64_t row; /* of the rows in scratch when the sum is one block, -1: none */
+    nt_bf16 *panel;
+    float *sums; // [MAX_PANELS][rows, NT_PANEL]
+    char *rows;
+    struct nt_gemm_panel p;
+};
+
+/* One part of the rows; a pair's second element that is not there is zero. */
+static void write_part(const struct job *j, const nt_bf16 *from, int64_t ld, int32_t rows, int32_t n, char *to) {
+    const int64_t bytes = j->traits->product->row_bytes;
+    j->traits->product->copy(from, ld, rows, n, to, j->row_bytes);
+    for (int32_t r = 0; r < rows && n % 2 != 0; r++) memset(to + r * j->row_bytes + n * bytes, 0, (size_t)bytes);
+}
+
+static void write_rows(struct worker *w, const struct block *b) {
+    const struct job *j = w->j;
+    const int64_t row = w->piece.row;
+    const int32_t rows = (int32_t)(w->piece.row_end - row);
+    if (j->wgrad) {
+        const struct nt_gemm_wgrad_args *a = j->wgrad;
+        j->traits->transpose(a->a + b->j0 * a->lda + row, a->lda, b->n, rows, w->rows, j->row_bytes);
+        return;
+    }
+    const struct nt_gemm_dgrad_args *a = j->dgrad;
+    char *second = w->rows + even(b->n) * (int64_t)j->traits->product->row_bytes;
+    if (b->n > 0) write_part(j, a->dy + row * a->lddy + b->j0, a->lddy, rows, b->n, w->rows);
+    if (b->n2 > 0) write_part(j, a->dy2 + row * a->lddy2 + b->u0, a->lddy2, rows, b->n2, second);
+}
+
+static void write_panel(struct worker *w, const struct block *b, int64_t panel) {
+    const struct job *j = w->j;
+    const int32_t c0 = (int32_t)panel * NT_PANEL;
+    if (j->wgrad) {
+        const struct nt_gemm_wgrad_args *a = j->wgrad;
+        const nt_bf16 *from = a->b + b->j0 * a->ldb;
+        const nt_bf16 *const half[2] = {from + nt_gemm_wgrad_column(a, c0),
+                                        from + nt_gemm_wgrad_column(a, c0 + NT_PANEL / 2)};
+        j->traits->pair(half, a->ldb, b->n, a->n - c0 < NT_PANEL ? a->n - c0 : NT_PANEL, w->panel);
+        return;
+    }
+    nt_bf16 *second = w->panel + even(b->n) / 2 * (int64_t)PAIR;
+    for (int32_t n = 0; n < b->n; n += NT_PANEL)
+        j->traits->turn(j->dgrad->w, (b->j0 + n) / NT_PANEL, c0, w->panel + n / 2 * (int64_t)PAIR);
+    for (int32_t n = 0; n < b->n2; n += NT_PANEL)
+        j->traits->turn(j->dgrad->w2, (b->u0 + n) / NT_PANEL, c0, second + n / 2 * (int64_t)PAIR);
+}
+
+/* Where the sums of a panel go: blocks after the first are added. */
+static void set_output(struct worker *w, int32_t index, int64_t panel) {
+    const struct job *j = w->j;
+    struct nt_gemm_panel *p = &w->p;
+    const int64_t c0 = panel * NT_PANEL;
+    p->n_valid = (int32_t)(j->n_col - c0 < NT_PANEL ? j->n_col - c0 : NT_PANEL);
+    if (j->wgrad) {
+        p->out = NT_GEMM_ADD_F32;
+        p->ldy = j->wgrad->lddw * (int64_t)sizeof(float);
+        p->y = (char *)(j->wgrad->dw + w->piece.row * j->wgrad->lddw + c0);
+    } else {
+        const int64_t bytes = j->dgrad->out == NT_GEMM_STORE_BF16 ? sizeof(nt_bf16) : sizeof(float);
+        p->out = j->dgrad->out == NT_GEMM_STORE_F32 && index > 0 ? NT_GEMM_ADD_F32 : j->dgrad->out;
+        p->ldy = j->dgrad->lddx * bytes;
+        p->y = (char *)j->dgrad->dx + w->piece.row * p->ldy + c0 * bytes;
+    }
+}
+
+/* What write_panel reads, but for a second product's weights, which are few. */
+static struct nt_gemm_ahead source_of(const struct job *j, const struct block *b, int64_t panel) {
+    const int32_t c0 = (int32_t)panel * NT_PANEL;
+    if (j->wgrad) {
+        const int64_t ld = j->wgrad->ldb;
+        return (struct nt_gemm_ahead){.at =
+                                          (const char *)(j->wgrad->b + b->j0 * ld + nt_gemm_wgrad_column(j->wgrad, c0)),
+                                      .stride = ld * (int64_t)sizeof(nt_bf16),
+                                      .bytes = PAIR,
+                                      .n = b->n};
+    }
+    const struct nt_packed *w = j->dgrad->w;
+    const int64_t n_group = (w->k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
+    struct nt_gemm_ahead a = {.at = w->data, .n = (b->n + NT_PANEL - 1) / NT_PANEL};
+    if (w->format == NT_WEIGHT_INT4) { /* one half of a block of 2 x 64 k */
+        a.stride = n_group * NT_INT4_BLOCK;
+        a.bytes = NT_PANEL * NT_INT4_GROUP / 4;
+        a.at += b->j0 / NT_PANEL * a.stride + c0 / NT_INT4_GROUP * NT_INT4_BLOCK + c0 / 64 % 2 * a.bytes;
+    } else {
+        a.stride = (int64_t)w->k * NT_PANEL * (int64_t)sizeof(nt_bf16);
+        a.bytes = NT_PANEL * NT_PANEL * (int32_t)sizeof(nt_bf16);
+        a.at += b->j0 / NT_PANEL * a.stride + c0 * NT_PANEL * (int64_t)sizeof(nt_bf16);
+    }
+    return a;
+}
+
+/* The source of the panel that a thread writes next, in this block of the sum or the one after. */
+static struct nt_gemm_ahead source_after(const struct worker *w, int32_t index, int64_t panel) {
+    const struct job *j = w->j;
+    struct block b = block_at(j, index);
+    if (panel + 1 < w->piece.panel_end) return source_of(j, &b, panel + 1);
+    if (index + 1 == j->n_block) return (struct nt_gemm_ahead){0};
+    b = block_at(j, index + 1);
+    return source_of(j, &b, w->piece.panel);
+}
+
+static void run_block(struct worker *w, int32_t index) {
+    const struct job *j = w->j;
+    const struct block b = block_at(j, index);
+    struct nt_gemm_panel *p = &w->p;
+    if (j->n_block > 1 || w->row != w->piece.row) write_rows(w, &b);
+    w->row = w->piece.row;
+    p->n_pair = (even(b.n) + even(b.n2)) / 2;
+    for (int64_t panel = w->piece.panel; panel < w->piece.panel_end; panel++) {
+        float *sums = w->sums + (panel - w->piece.panel) * p->rows * NT_PANEL;
+        write_panel(w, &b, panel);
+        p->begin = j->keep_sums && index > 0 ? sums : NULL;
+        if (!j->keep_sums || index == j->n_block - 1) {
+            set_output(w, index, panel);
+        } else {
+            p->out = NT_GEMM_STORE_F32;
+            p->n_valid = NT_PANEL;
+            p->y = (char *)sums;
+            p->ldy = NT_PANEL * sizeof(float);
+        }
+        p->ahead = source_after(w, index, panel);
+        j->traits->product->panel(p);
+    }
+}
+
+static void run_thread(void *arg, int thread, int n_threads) {
+    const struct job *j = arg;
+    (void)n_threads;
+    struct worker w = {.j = j, .row = -1, .panel = nt_cpu_scratch(j->plan.be, thread)};
+    w.sums = (float *)(void *)((char *)w.panel + j->panel_bytes);
+    w.p = (struct nt_gemm_panel){.ldx = j->row_bytes, .w = (const char *)w.panel, .scale = 1};
+    if (j->wgrad) w.p.scale = j->wgrad->alpha;
+    for (;;) {
+        w.piece = nt_gemm_plan_next(&j->plan, thread);
+        if (nt_gemm_piece_empty(&w.piece)) return;
+        w.p.rows = (int32_t)(w.piece.row_end - w.piece.row);
+        w.rows = (char *)w.sums + w.p.rows * j->sum_row_bytes;
+        w.p.x = w.rows;
+        NT_CHECK(j->panel_bytes + w.p.rows * (j->sum_row_bytes + j->row_bytes) <= nt_gemm_plan_room(j->plan.be));
+        NT_CHECK(!j->keep_sums || w.piece.panel_end - w.piece.panel <= MAX_PANELS);
+        for (int32_t i = 0; i < j->n_block; i++) run_block(&w, i);
+    }
+}
+
+static void run(struct job *j, struct nt_backend *be) {
+    int32_t longest = 0;
+    j->n_block = n_blocks(j->depth) + (j->depth2 > MERGE ? n_blocks(j->depth2) : 0);
+    for (int32_t i = 0; i < j->n_block; i++) {
+        const struct block b = block_at(j, i);
+        if (even(b.n) + even(b.n2) > longest) longest = even(b.n) + even(b.n2);
+    }
+    const int64_t row_bytes = (int64_t)longest * j->traits->product->row_bytes;
+    j->row_bytes = nt_gemm_row_stride(row_bytes);
+    j->panel_bytes = (longest + 2 * NT_PANEL) / 2 * PAIR * (int64_t)sizeof(nt_bf16); /* whole panels are turned */
+    j->keep_sums = j->n_block > 1 && j->dgrad && j->dgrad->out == NT_GEMM_STORE_BF16;
+    j->sum_row_bytes = j->keep_sums ? MAX_PANELS * NT_PANEL * (int64_t)sizeof(float) : 0;
+    const struct nt_gemm_cut cut = {.n_row = j->n_row,
+                                    .n_panel = (j->n_col + NT_PANEL - 1) / NT_PANEL,
+                                    .depth = j->depth + j->depth2,
+                                    .row_bytes = row_bytes,
+                                    .room = nt_gemm_plan_room(be) - j->panel_bytes,
+                                    .room_per_row = j->row_bytes + j->sum_row_bytes,
+                                    .tile_rows = j->traits->product->tile_rows,
+                                    .min_panels = j->keep_sums     ? MAX_PANELS
+                                                  : j->n_block > 1 ? MIN_PANELS
+                                                                   : 0,
+                                    .max_panels = j->keep_sums ? MAX_PANELS : 0};
+    nt_gemm_plan_start(&j->plan, be, &cut);
+    nt_pool_run(be->pool, run_thread, j);
+}
+
+nt_status nt_gemm_dgrad_run(struct nt_backend *be, const struct nt_gemm_dgrad_args *args,
+                            const struct nt_gemm_block_traits *traits) {
+    nt_gemm_dgrad_check(args);
+    if (args->n_tok == 0) return NT_OK;
+    struct job j = {.traits = traits, .dgrad = args, .n_row = args->n_tok, .n_col = args->w->k, .depth = args->w->n};
+    if (args->w2) j.depth2 = args->w2->n;
+    run(&j, be);
+    return NT_OK;
+}
+
+nt_status nt_gemm_wgrad_run(struct nt_backend *be, const struct nt_gemm_wgrad_args *args,
+                            const struct nt_gemm_block_traits *traits) {
+    nt_gemm_wgrad_check(args);
+    if (args->n_tok == 0) return NT_OK;
+    struct job j = {.traits = traits, .wgrad = args, .n_row = args->m, .n_col = args->n, .depth = args->n_tok};
+    run(&j, be);
+    return NT_OK;
+}

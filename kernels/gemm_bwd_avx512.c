@@ -1,0 +1,146 @@
+/* Blocks of gemm's backward with AVX-512: transpositions in registers. */
+#include "cpu_vec.h"
+#include "gemm_blocks.h"
+
+enum { PAIRS = NT_PANEL / 2 }; /* of rows or columns in a panel */
+
+/* r[i] qword j becomes r[j] qword i. */
+static inline void transpose_8x8_64(__m512i r[8]) {
+    __m512i a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm512_unpacklo_epi64(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi64(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) { /* 128-bit lanes: 2 x 2 of them change places, then halves */
+        for (int h = 0; h < 2; h++) {
+            b[i + h] = _mm512_shuffle_i64x2(a[i + h], a[i + h + 2], 0x88);
+            b[i + h + 2] = _mm512_shuffle_i64x2(a[i + h], a[i + h + 2], 0xdd);
+        }
+    }
+    for (int h = 0; h < 4; h++) {
+        r[h] = _mm512_shuffle_i64x2(b[h], b[h + 4], 0x88);
+        r[h + 4] = _mm512_shuffle_i64x2(b[h], b[h + 4], 0xdd);
+    }
+}
+
+/* Of four bf16 of a qword, w[n, k], w[n, k + 1], w[n + 1, k], w[n + 1, k + 1], the middle two change places: pairs of k
+ * become pairs of n. A panel is then 16 x 16 qwords that are transposed. */
+static void turn_bf16(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
+    const __m512i swap = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    const char *from = (const char *)((const nt_bf16 *)w->data + ((int64_t)panel * w->k + k0) * NT_PANEL);
+    const int32_t pairs = (w->k - k0) / 2; /* of columns that exist */
+    for (int p0 = 0; p0 < PAIRS; p0 += 8) {
+        for (int q0 = 0; q0 < PAIRS; q0 += 8) {
+            __m512i r[8];
+            for (int i = 0; i < 8; i++) {
+                const char *line = from + (p0 + i) * 128 + q0 * 8;
+                r[i] = p0 + i < pairs ? _mm512_shuffle_epi8(_mm512_load_si512(line), swap) : _mm512_setzero_si512();
+            }
+            transpose_8x8_64(r);
+            for (int i = 0; i < 8; i++) _mm512_store_si512((char *)to + (q0 + i) * 128 + p0 * 8, r[i]);
+        }
+    }
+}
+
+/* 16 numbers of one row of an INT4 block: k from 16 half on. words: the row's four dwords of these 32 k (pack.c). */
+static inline __m512 int4_row(__m512i words, int half, __m512 scale) {
+    const __m512i word = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 0, 0, 1, 1, 2, 2, 3, 3);
+    const __m512i shift = _mm512_setr_epi32(0, 16, 0, 16, 0, 16, 0, 16, 4, 20, 4, 20, 4, 20, 4, 20);
+    const __m512i bits =
+        _mm512_srlv_epi32(_mm512_permutexvar_epi32(word, words), _mm512_add_epi32(shift, _mm512_set1_epi32(8 * half)));
+    const __m512i q = _mm512_sub_epi32(_mm512_and_si512(bits, _mm512_set1_epi32(15)), _mm512_set1_epi32(8));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(q), scale);
+}
+
+static void turn_int4(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
+    const int64_t n_group = (w->k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
+    const char *block = (const char *)w->data + (panel * n_group + k0 / NT_INT4_GROUP) * NT_INT4_BLOCK;
+    const nt_bf16 *scales = (const nt_bf16 *)(const void *)(block + NT_PANEL * NT_INT4_GROUP / 2);
+    const __m512i pick = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    for (int n = 0; n < NT_PANEL; n += 2) {
+        const char *line = block + k0 / 64 % 2 * (NT_PANEL * 32) + n / 16 * (NT_PANEL * 16) + n % 8 * 64;
+        const __m512i words = _mm512_add_epi32(pick, _mm512_set1_epi32(n % 16 / 8 * 2 + k0 / 32 % 2));
+        const __m512i even = _mm512_permutexvar_epi32(words, _mm512_loadu_si512(line));
+        const __m512i odd = _mm512_permutexvar_epi32(words, _mm512_loadu_si512(line + 64));
+        const __m512 s0 = _mm512_set1_ps(nt_bf16_to_f32(scales[n])), s1 = _mm512_set1_ps(nt_bf16_to_f32(scales[n + 1]));
+        for (int half = 0; half < 2; half++) {
+            const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(int4_row(even, half, s0)));
+            const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(int4_row(odd, half, s1)));
+            const __m512i both = _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
+            _mm512_store_si512(to + n * NT_PANEL + half * NT_PANEL, both);
+        }
+    }
+}
+
+static void turn(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
+    if (w->format == NT_WEIGHT_INT4)
+        turn_int4(w, panel, k0, to);
+    else
+        turn_bf16(w, panel, k0, to);
+}
+
+/* 16 columns of two rows as pairs; rows that do not exist are zero. */
+static inline __m512i pair_columns(const nt_bf16 *x, int64_t ld, int32_t rows, __mmask16 columns) {
+    const __m256i first = rows > 0 ? _mm256_maskz_loadu_epi16(columns, x) : _mm256_setzero_si256();
+    const __m256i second = rows > 1 ? _mm256_maskz_loadu_epi16(columns, x + ld) : _mm256_setzero_si256();
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
+}
+
+/* r[i] dword j becomes r[j] dword i. */
+static inline void transpose_16x16_32(__m512i r[16]) {
+    __m512i a[16], b[16];
+    for (int i = 0; i < 16; i += 2) {
+        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) { /* b[i + c]: columns 4 lane + c of rows i .. i + 3 */
+        b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+    for (int c = 0; c < 4; c++) {
+        const __m512i low01 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0x88),
+                      low23 = _mm512_shuffle_i32x4(b[c], b[c + 4], 0xdd);
+        const __m512i up01 = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0x88);
+        const __m512i up23 = _mm512_shuffle_i32x4(b[c + 8], b[c + 12], 0xdd);
+        r[c] = _mm512_shuffle_i32x4(low01, up01, 0x88);
+        r[c + 8] = _mm512_shuffle_i32x4(low01, up01, 0xdd);
+        r[c + 4] = _mm512_shuffle_i32x4(low23, up23, 0x88);
+        r[c + 12] = _mm512_shuffle_i32x4(low23, up23, 0xdd);
+    }
+}
+
+static void transpose(const nt_bf16 *a, int64_t lda, int32_t n_tok, int32_t rows, char *to, int64_t ld_to) {
+    for (int32_t t = 0; t < n_tok; t += 32) {
+        for (int32_t i = 0; i < rows; i += 16) {
+            const __mmask16 columns = nt_v16_mask(rows - i);
+            __m512i r[16];
+            for (int p = 0; p < 16; p++) {
+                const int32_t left = n_tok - t - 2 * p;
+                r[p] = pair_columns(a + (t + 2 * p) * lda + i, lda, left, columns);
+            }
+            transpose_16x16_32(r);
+            for (int c = 0; c < 16 && c < rows - i; c++) _mm512_store_si512(to + (i + c) * ld_to + t * 2, r[c]);
+        }
+    }
+}
+
+static void pair(const nt_bf16 *const half[2], int64_t ldb, int32_t n_tok, int32_t n_col, nt_bf16 *to) {
+    const __mmask16 left = nt_v16_mask(n_col), right = nt_v16_mask(n_col - 16);
+    for (int32_t t = 0; t < n_tok; t += 2, to += 2 * NT_PANEL) {
+        _mm512_store_si512(to, pair_columns(half[0] + t * ldb, ldb, n_tok - t, left));
+        _mm512_store_si512(to + NT_PANEL, pair_columns(half[1] + t * ldb, ldb, n_tok - t, right));
+    }
+}
+
+nt_status nt_gemm_dgrad_avx512(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
+    const struct nt_gemm_block_traits traits = {.product = nt_gemm_traits_avx512(), .turn = turn};
+    return nt_gemm_dgrad_run(be, args, &traits);
+}
+
+nt_status nt_gemm_wgrad_avx512(struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
+    const struct nt_gemm_block_traits traits = {
+        .product = nt_gemm_traits_avx512(), .transpose = transpose, .pair = pair};
+    return nt_gemm_wgrad_run(be, args, &traits);
+}
