@@ -14,6 +14,7 @@
 #ifndef NT_PREPARE_H
 #define NT_PREPARE_H
 
+#include "beat.h"
 #include "chat.h"
 #include "config.h"
 #include "dataset.h"
@@ -23,18 +24,21 @@
 #define NT_LEFT_OUT_LIST(X)                                                                                            \
     X(SPLIT, true, "other split")                                                                                      \
     X(SOURCE, true, "other source")                                                                                    \
-    X(TIME, true, "outside the time window")                                                                           \
     X(NO_MATERIAL, true, "nothing for this loss")                                                                      \
-    X(TOOLS, false, "tools the format cannot show")                                                                    \
-    X(REFUSED, false, "refused by the chat format")                                                                    \
-    X(NO_TARGET, false, "no token to train on")                                                                        \
-    X(RATING, false, "rated too low")                                                                                  \
-    X(UNRATED, false, "not rated")                                                                                     \
     X(CONFLICT, false, "in conflict")                                                                                  \
     X(DUPLICATE, false, "duplicate")                                                                                   \
+    X(SAME, false, "chosen equals rejected")                                                                           \
+    X(TIME, false, "outside the time window")                                                                          \
+    X(RATING, false, "rated too low")                                                                                  \
+    X(UNRATED, false, "not rated")                                                                                     \
+    X(UNFINISHED, false, "answer not finished")                                                                        \
+    X(EMPTY, false, "empty completion")                                                                                \
+    X(NO_TARGET, false, "no token to train on")                                                                        \
+    X(TOOLS, false, "tools the format cannot show")                                                                    \
+    X(REFUSED, false, "refused by the chat format")                                                                    \
     X(TOO_LONG, false, "too long")                                                                                     \
     X(LONG_COMPLETION, false, "completion too long")                                                                   \
-    X(SHORT, false, "too short")                                                                                       \
+    X(SHORT, false, "completion too short")                                                                            \
     X(SUBJECT_CAP, false, "over the subject's share")                                                                  \
     X(HELD_OUT, false, "subject held out")
 
@@ -80,10 +84,18 @@ struct nt_prepared {
     struct nt_prepare_report report;
 };
 
-/* chat NULL: the model has no format; chat_error: why, for the error of a row that needs one. On failure out holds the
- * report (for the log) and no sets. */
-NT_MUST nt_status nt_prepare_run(const struct nt_config *c, struct nt_dataset *d, const struct nt_tokenizer *tok,
-                                 const struct nt_chat *chat, const char *chat_error, struct nt_prepared *out);
+struct nt_prepare_input {
+    const struct nt_config *config;
+    struct nt_dataset *dataset;
+    const struct nt_tokenizer *tok;
+    const struct nt_chat *chat; /* NULL: the model has none */
+    const char *chat_error;     /* with chat NULL: why, for the error of a row that needs one */
+    const struct nt_beat *beat; /* once per record; or NULL */
+};
+/* On failure out holds the report as far as it got (for the log) and no sets; release it in any case. */
+NT_MUST nt_status nt_prepare_run(const struct nt_prepare_input *in, struct nt_prepared *out);
+/* Tokens of a micro-batch: train.micro_batch_tokens, or what the longest example allowed takes. */
+int32_t nt_prepare_budget(const struct nt_config *c);
 void nt_prepared_release(struct nt_prepared *p); /* accepts zeroed */
 const char *nt_left_out_text(enum nt_left_out r);
 void nt_prepare_log(const struct nt_prepare_report *r); /* the table of counts */

@@ -1,0 +1,727 @@
+/* Preparation: a small corpus through every filter and policy, with an account that adds up; hold-outs without a common
+ * subject, verdicts where people disagree, class weights, and sets that depend on nothing but settings and data. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "dataset_writer.h"
+#include "order.h"
+#include "prepare.h"
+#include "split.h"
+#include "train_text.h"
+
+#include <math.h>
+
+static const int64_t day = 86400000000;
+static char dir[64], path[96];
+
+static int make_dir(void **state) {
+    (void)state;
+    (void)snprintf(dir, sizeof dir, "/tmp/nt-prepare-XXXXXX");
+    if (!mkdtemp(dir)) return -1;
+    (void)snprintf(path, sizeof path, "%s/a.h5", dir);
+    return 0;
+}
+
+static int remove_dir(void **state) {
+    (void)state;
+    char cmd[128];
+    (void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+    return system(cmd);
+}
+
+/* ---- writing corpora ---- */
+
+struct corpus {
+    struct nt_dataset_writer *w;
+    const char *user, *source;
+    enum nt_split split;
+    int64_t created_us;
+    uint32_t consent;
+};
+
+static struct corpus begin_corpus(void) {
+    struct corpus c = {.user = "ann", .source = "web", .created_us = 100 * day, .consent = NT_PURPOSE_TRAIN};
+    (void)remove(path);
+    must(nt_dataset_create(&c.w, path, "test", "", NULL, 0));
+    return c;
+}
+
+static int64_t add_messages(struct corpus *c, enum nt_row_format format, enum nt_conv_kind kind,
+                            const struct nt_new_message *m, int32_t n) {
+    const struct nt_subject who = {
+        .user = c->user, .user_len = c->user ? strlen(c->user) : 0, .consent = c->consent, .basis = NT_BASIS_CONSENT};
+    const struct nt_new_conversation conv = {.format = format,
+                                             .kind = kind,
+                                             .subject = &who,
+                                             .source = c->source,
+                                             .created_us = c->created_us,
+                                             .split = c->split,
+                                             .messages = m,
+                                             .n_messages = n};
+    int64_t at = -1;
+    must(nt_dataset_add_conversation(c->w, &conv, &at));
+    return at;
+}
+
+static struct nt_new_message say(const char *role, const char *text) {
+    return (struct nt_new_message){
+        .role = role, .text = text, .len = strlen(text), .weight = strcmp(role, "assistant") == 0 ? 1 : 0};
+}
+
+static int64_t add_turn(struct corpus *c, const char *q, const char *a) {
+    const struct nt_new_message m[] = {say("user", q), say("assistant", a)};
+    return add_messages(c, NT_ROW_MESSAGES, NT_CONV_CHAT, m, 2);
+}
+
+static void judge(struct corpus *c, int64_t conv, int64_t target, enum nt_feedback_kind kind, float value,
+                  const char *edit, float weight, int64_t created_us) {
+    const struct nt_new_feedback f = {
+        .conversation = conv,
+        .target_kind = NT_TARGET_MESSAGE,
+        .target = target,
+        .kind = kind,
+        .value = value,
+        .edit = edit,
+        .edit_len = edit ? strlen(edit) : 0,
+        .by = {.weight = weight, .created_us = created_us}
+    };
+    int64_t row;
+    must(nt_dataset_add_feedback(c->w, &f, &row));
+}
+
+static void thumb(struct corpus *c, int64_t conv, float value) {
+    judge(c, conv, 1, NT_FEEDBACK_THUMB, value, NULL, 1, c->created_us);
+}
+
+static void add_pair(struct corpus *c, const char *q, const char *chosen, const char *rejected, int64_t created_us) {
+    const struct nt_new_message prompt = say("user", q), good = say("assistant", chosen),
+                                bad = say("assistant", rejected);
+    const int64_t conv = add_messages(c, NT_ROW_PREFERENCE, NT_CONV_CHAT, &prompt, 1);
+    const int64_t a = add_messages(c, NT_ROW_PREFERENCE, NT_CONV_COMPLETION, &good, 1);
+    const int64_t b = add_messages(c, NT_ROW_PREFERENCE, NT_CONV_COMPLETION, &bad, 1);
+    const struct nt_new_pair pair = {
+        .conversation = conv,
+        .n_prompt = 1,
+        .side = NT_SIDE_CONVERSATION,
+        .chosen = a,
+        .rejected = b,
+        .margin = NAN,
+        .by = {.weight = 1, .created_us = created_us}
+    };
+    int64_t row;
+    must(nt_dataset_add_pair(c->w, &pair, &row));
+}
+
+/* ---- preparing ---- */
+
+struct bench {
+    struct nt_tokenizer *tok;
+    struct nt_chat chat;
+    struct nt_config config;
+    struct nt_dataset *data;
+    struct nt_prepared out;
+    bool no_chat;
+};
+
+static void set_up(struct bench *b, struct corpus *c) {
+    *b = (struct bench){.tok = open_tokenizer("smollm2", "", "<|im_end|>")};
+    must(nt_chat_open(&b->chat, "chatml", NULL, 0, b->tok, "test"));
+    nt_config_init(&b->config);
+    const char *const paths[] = {path};
+    must(nt_dataset_publish(c->w));
+    must(nt_dataset_open(&b->data, paths, 1, NT_PURPOSE_TRAIN, 1000 * day));
+}
+
+static void tear_down(struct bench *b) {
+    nt_prepared_release(&b->out);
+    nt_dataset_close(b->data);
+    nt_config_release(&b->config);
+    nt_tokenizer_free(b->tok);
+}
+
+static void set(struct bench *b, const char *assignment) {
+    must(nt_config_set(&b->config, assignment));
+}
+
+static nt_status run(struct bench *b) {
+    const struct nt_prepare_input in = {.config = &b->config,
+                                        .dataset = b->data,
+                                        .tok = b->tok,
+                                        .chat = b->no_chat ? NULL : &b->chat,
+                                        .chat_error = "this model cannot chat"};
+    nt_prepared_release(&b->out);
+    return nt_prepare_run(&in, &b->out);
+}
+
+/* Every conversation and every candidate is somewhere. */
+static void check_account(const struct bench *b) {
+    const struct nt_prepare_report *r = &b->out.report;
+    static const bool of_records[] = {
+#define X(name, of_record, text) of_record,
+        NT_LEFT_OUT_LIST(X)
+#undef X
+    };
+    int64_t left = 0, seen = 0, by_source = 0;
+    for (int i = 0; i < NT_N_LEFT_OUT; i++) left += of_records[i] ? 0 : r->left_out[i];
+    for (int i = 0; i < NT_N_REFUSALS; i++) seen += r->refused[i];
+    for (int32_t i = 0; i < r->n_sources; i++) by_source += r->sources[i].n_train + r->sources[i].n_eval;
+    assert_int_equal(r->n_candidates, r->n_train + r->n_eval + left);
+    assert_int_equal(r->n_conversations, r->n_records + seen);
+    assert_int_equal(by_source, r->n_train + r->n_eval);
+    assert_int_equal(b->out.train.n, r->n_train);
+    assert_int_equal(b->out.eval.n, r->n_eval);
+}
+
+static void run_ok(struct bench *b) {
+    must(run(b));
+    check_account(b);
+}
+
+static void run_refused(struct bench *b, nt_status code, const char *says) {
+    assert_int_equal(run(b), code);
+    if (!strstr(nt_error_last()->text, says)) fail_msg("said: %s", nt_error_last()->text);
+    assert_int_equal(b->out.train.n, 0);
+}
+
+/* The texts of member k's targets of a row. */
+static const char *targets(const struct bench *b, const struct nt_example_set *s, int32_t row, int32_t k) {
+    static struct nt_strbuf text;
+    const struct nt_member *m = &s->rows[row].member[k];
+    nt_strbuf_reset(&text);
+    for (int32_t i = 0; i < m->n_runs; i++)
+        nt_tokenizer_decode(b->tok, m->ids + m->runs[i].from, m->runs[i].to - m->runs[i].from, true, &text);
+    return nt_strbuf_cstr(&text);
+}
+
+/* ---- filters ---- */
+
+static void test_filters(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    (void)add_turn(&c, "q1", "good");
+    (void)add_turn(&c, "q1", "good"); /* duplicate */
+    (void)add_turn(&c, "q2", " \n ");
+    thumb(&c, add_turn(&c, "q3", "disliked"), -1);
+    thumb(&c, add_turn(&c, "q4", "liked"), 1);
+    c.split = NT_SPLIT_TEST;
+    (void)add_turn(&c, "q5", "of the test split");
+    c.split = NT_SPLIT_NONE;
+    c.source = "mail";
+    (void)add_turn(&c, "q6", "from elsewhere");
+    c.source = "web";
+    c.created_us = 50 * day;
+    (void)add_turn(&c, "q7", "old");
+    c.created_us = 100 * day;
+    c.user = "eve";
+    c.consent = NT_PURPOSE_GENERATE;
+    (void)add_turn(&c, "q8", "no consent");
+    set_up(&b, &c);
+    set(&b, "train.source=web, forum");
+    set(&b, "train.since=1970-03-01");
+    run_ok(&b);
+    const struct nt_prepare_report *r = &b.out.report;
+    assert_int_equal(r->n_conversations, 9);
+    assert_int_equal(r->refused[NT_REFUSED_CONSENT], 1);
+    assert_int_equal(r->left_out[NT_LEFT_DUPLICATE], 1);
+    assert_int_equal(r->left_out[NT_LEFT_EMPTY], 1);
+    assert_int_equal(r->left_out[NT_LEFT_RATING], 1);
+    assert_int_equal(r->left_out[NT_LEFT_SPLIT], 1);
+    assert_int_equal(r->left_out[NT_LEFT_SOURCE], 1);
+    assert_int_equal(r->left_out[NT_LEFT_TIME], 1);
+    assert_int_equal(r->n_train, 2);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "good");
+    assert_string_equal(targets(&b, &b.out.train, 1, 0), "liked");
+    assert_true(r->first_us == 100 * day && r->last_us == 100 * day);
+    assert_int_equal(r->n_votes, 2);
+    set(&b, "train.rated_only=true");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 1);
+    assert_int_equal(r->left_out[NT_LEFT_UNRATED], 2);
+    set(&b, "train.rated_only=false");
+    set(&b, "train.min_length=20");
+    run_refused(&b, NT_E_DATA, "nothing to train on");
+    assert_non_null(strstr(nt_error_last()->text, "completion too short"));
+    assert_non_null(strstr(nt_error_last()->text, "1 no consent"));
+    set(&b, "train.since=soon");
+    run_refused(&b, NT_E_CONFIG, "train.since");
+    tear_down(&b);
+}
+
+static void test_policies(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    char words[600] = "";
+    for (int i = 0; i < 60; i++) (void)snprintf(words + strlen(words), sizeof words - strlen(words), "word%d ", i);
+    struct nt_new_message m[] = {say("user", "unanswered"), say("assistant", "weightless")};
+    (void)add_turn(&c, "short", "answer");
+    m[1].weight = 0;
+    (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, m, 2);
+    (void)add_turn(&c, words, "after a long prompt");
+    (void)add_turn(&c, "long answer", words);
+    m[0] = say("user", "tools"), m[1] = say("assistant", "calls");
+    m[1].has_more = true;
+    (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, m, 2);
+    set_up(&b, &c);
+    const struct nt_prepare_report *r = &b.out.report;
+    set(&b, "train.max_length=80");
+    run_refused(&b, NT_E_DATA, "1 of 5 rows have no token to train on");
+    assert_non_null(strstr(nt_error_last()->text, "train.no_target = drop"));
+    assert_non_null(strstr(nt_error_last()->text, "a.h5, conversation 1: "));
+    set(&b, "train.no_target=drop");
+    run_refused(&b, NT_E_DATA, "train.refused = drop");
+    set(&b, "train.refused=drop");
+    run_refused(&b, NT_E_DATA, "train.long_completion = drop or truncate");
+    set(&b, "train.long_completion=drop");
+    run_ok(&b);
+    assert_int_equal(r->n_train, 2);
+    assert_int_equal(r->n_prompts_cut, 1);
+    assert_int_equal(r->left_out[NT_LEFT_NO_TARGET], 1);
+    assert_int_equal(r->left_out[NT_LEFT_TOOLS], 1);
+    assert_int_equal(r->left_out[NT_LEFT_LONG_COMPLETION], 1);
+    assert_true(b.out.train.longest <= 80);
+    set(&b, "train.long_completion=truncate");
+    run_ok(&b);
+    assert_int_equal(r->n_train, 3);
+    assert_int_equal(r->n_completions_cut, 1);
+    assert_int_equal(r->n_ended, r->n_sequences - 1);
+    set(&b, "train.too_long=drop");
+    run_ok(&b);
+    assert_int_equal(r->n_train, 1);
+    assert_int_equal(r->left_out[NT_LEFT_TOO_LONG], 2);
+    set(&b, "train.too_long=error");
+    run_refused(&b, NT_E_DATA, "train.too_long = truncate or drop");
+    set(&b, "train.too_long=truncate");
+    set(&b, "train.micro_batch_tokens=79");
+    run_refused(&b, NT_E_CONFIG, "train.micro_batch_tokens = 79");
+    set(&b, "train.micro_batch_tokens=0");
+    b.no_chat = true;
+    set(&b, "train.refused=error");
+    run_refused(&b, NT_E_DATA, "this model cannot chat");
+    tear_down(&b);
+}
+
+/* ---- feedback ---- */
+
+static void test_edits(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    const int64_t conv = add_turn(&c, "2+2?", "5");
+    judge(&c, conv, 1, NT_FEEDBACK_THUMB, -1, NULL, 1, 101 * day);
+    judge(&c, conv, 1, NT_FEEDBACK_EDIT, 0, "four", 0.5F, 102 * day);
+    (void)add_turn(&c, "3+3?", "six");
+    set_up(&b, &c);
+    const struct nt_prepare_report *r = &b.out.report;
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 2);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "four"); /* the thumb was about "5" */
+    assert_true(b.out.train.rows[0].member[0].runs[0].weight == 0.5F);
+
+    set(&b, "train.edits=false");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 1);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "six");
+    assert_int_equal(r->left_out[NT_LEFT_RATING], 1);
+
+    set(&b, "train.edits=true");
+    set(&b, "train.loss=dpo");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 1);
+    assert_string_equal(targets(&b, &b.out.train, 0, NT_CHOSEN), "four");
+    assert_string_equal(targets(&b, &b.out.train, 0, NT_REJECTED), "5");
+    assert_true(b.out.train.rows[0].weight == 0.5F);
+    assert_true(b.out.train.rows[0].created_us == 102 * day);
+    assert_int_equal(r->left_out[NT_LEFT_NO_MATERIAL], 1);
+
+    set(&b, "train.loss=kto");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 2);
+    assert_int_equal(r->left_out[NT_LEFT_DUPLICATE], 1); /* "5" is bad twice: by thumb and by edit */
+    for (int32_t i = 0; i < 2; i++)
+        assert_int_equal(strcmp(targets(&b, &b.out.train, i, 0), "four") == 0, b.out.train.rows[i].label);
+    tear_down(&b);
+}
+
+/* Three people on one answer: down, up, up; the ups are older, and one weighs more. */
+static void write_dispute(struct corpus *c) {
+    int64_t conv = add_turn(c, "q", "answer");
+    judge(c, conv, 1, NT_FEEDBACK_THUMB, 1, NULL, 2, 10 * day);
+    judge(c, conv, 1, NT_FEEDBACK_THUMB, -1, NULL, 2.5F, 30 * day);
+    c->user = "bob";
+    conv = add_turn(c, "q", "answer"); /* the same answer to the same prompt elsewhere */
+    judge(c, conv, 1, NT_FEEDBACK_RATING, 0.9F, NULL, 1, 20 * day);
+    thumb(c, add_turn(c, "other", "fine"), 1);
+    thumb(c, add_turn(c, "third", "poor"), -1);
+}
+
+static void test_conflicts(void **state) {
+    (void)state;
+    static const struct {
+        const char *rule;
+        int32_t n_sft, n_kto, n_conflict;
+        bool good;
+        float weight;
+    } rows[] = {
+        {"train.conflicts=latest",   1, 3, 2, false, 2.5F},
+        {"train.conflicts=majority", 2, 3, 1, true,  1.5F},
+        {"train.conflicts=drop",     1, 2, 3, false, 0   },
+    };
+    struct corpus c = begin_corpus();
+    struct bench b;
+    write_dispute(&c);
+    set_up(&b, &c);
+    for (size_t i = 0; i < 3; i++) {
+        const struct nt_prepare_report *r = &b.out.report;
+        set(&b, rows[i].rule);
+        set(&b, "train.loss=sft");
+        run_ok(&b);
+        assert_int_equal(r->n_conflicts, 1);
+        assert_int_equal(b.out.train.n, rows[i].n_sft);
+        set(&b, "train.loss=kto");
+        run_ok(&b);
+        assert_int_equal(b.out.train.n, rows[i].n_kto);
+        assert_int_equal(r->left_out[NT_LEFT_CONFLICT], rows[i].n_conflict);
+        for (int32_t k = 0; k < b.out.train.n; k++) {
+            const struct nt_example *e = &b.out.train.rows[k];
+            if (strcmp(targets(&b, &b.out.train, k, 0), "answer") != 0) continue;
+            assert_true(rows[i].weight > 0);
+            assert_int_equal(e->label, rows[i].good);
+            assert_true(e->weight == rows[i].weight);
+        }
+    }
+    tear_down(&b);
+}
+
+static void test_pairs(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    add_pair(&c, "q", "yes", "no", 10 * day);
+    add_pair(&c, "q", "no", "yes", 20 * day); /* the other way round, later */
+    add_pair(&c, "q", "no", "yes", 15 * day);
+    add_pair(&c, "r", "same", "same", 10 * day);
+    add_pair(&c, "r", "a", "b", 10 * day);
+    set_up(&b, &c);
+    const struct nt_prepare_report *r = &b.out.report;
+    set(&b, "train.loss=dpo");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 2);
+    assert_string_equal(targets(&b, &b.out.train, 0, NT_CHOSEN), "no");
+    assert_string_equal(targets(&b, &b.out.train, 1, NT_CHOSEN), "a");
+    assert_string_equal(targets(&b, &b.out.train, 1, NT_REJECTED), "b");
+    assert_true(b.out.train.rows[0].created_us == 20 * day);
+    assert_int_equal(r->left_out[NT_LEFT_CONFLICT], 1);
+    assert_int_equal(r->left_out[NT_LEFT_DUPLICATE], 1);
+    assert_int_equal(r->left_out[NT_LEFT_SAME], 1);
+    assert_int_equal(b.out.train.longest_row,
+                     b.out.train.rows[0].member[0].n_tok + b.out.train.rows[0].member[1].n_tok);
+    set(&b, "train.loss=sft"); /* pairs are no conversations to learn */
+    run_refused(&b, NT_E_DATA, "5 nothing for this loss");
+    tear_down(&b);
+}
+
+static void test_generations(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    const struct nt_new_message m = say("user", "question");
+    const int64_t conv = add_messages(&c, NT_ROW_BATCH, NT_CONV_CHAT, &m, 1);
+    static const char *const texts[] = {"first", "second", "cut o"};
+    for (int i = 0; i < 3; i++) {
+        int64_t row, feedback;
+        const struct nt_new_generation g = {.conversation = conv,
+                                            .choice = i,
+                                            .model = "m",
+                                            .finish = i == 2 ? NT_GEN_LENGTH : NT_GEN_STOP,
+                                            .text = texts[i],
+                                            .len = strlen(texts[i]),
+                                            .created_us = 5 * day};
+        must(nt_dataset_add_generation(c.w, &g, &row));
+        const struct nt_new_feedback f = {
+            .conversation = conv,
+            .target_kind = NT_TARGET_GENERATION,
+            .target = row,
+            .kind = NT_FEEDBACK_THUMB,
+            .value = i == 0 ? -1 : 1,
+            .by = {.weight = 1, .created_us = 6 * day}
+        };
+        must(nt_dataset_add_feedback(c.w, &f, &feedback));
+    }
+    set_up(&b, &c);
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 1);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "second");
+    assert_int_equal(b.out.report.left_out[NT_LEFT_UNFINISHED], 1);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_RATING], 1);
+    set(&b, "train.loss=kto");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 2);
+    assert_int_equal(b.out.train.n_desirable, 1);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_UNFINISHED], 1);
+    tear_down(&b);
+}
+
+static void test_plain_texts(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    const struct nt_new_message m[] = {say("prompt", "The sky is"), say("assistant", " blue.")};
+    (void)add_messages(&c, NT_ROW_COMPLETION, NT_CONV_TEXT, m, 2);
+    set_up(&b, &c);
+    struct nt_strbuf text = NT_STRBUF_INIT;
+    static const struct {
+        bool no_chat;
+        const char *format, *want;
+    } rows[] = {
+        {false, "train.text_format=auto",
+         "<|im_start|>user\nThe sky is<|im_end|>\n<|im_start|>assistant\n blue.<|im_end|>"},
+        {false, "train.text_format=raw",  "The sky is blue.<|im_end|>"                    },
+        {true,  "train.text_format=auto", "The sky is blue.<|im_end|>"                    },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        b.no_chat = rows[i].no_chat;
+        set(&b, rows[i].format);
+        run_ok(&b);
+        const struct nt_member *got = &b.out.train.rows[0].member[0];
+        nt_strbuf_reset(&text);
+        nt_tokenizer_decode(b.tok, got->ids, got->n_tok, false, &text);
+        assert_string_equal(nt_strbuf_cstr(&text), rows[i].want);
+        assert_string_equal(targets(&b, &b.out.train, 0, 0), " blue.");
+    }
+    nt_strbuf_release(&text);
+    tear_down(&b);
+}
+
+/* ---- weights ---- */
+
+static void test_decay_and_cap(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    static const char *const answers[] = {"zero", "one", "two", "three", "four"};
+    for (int i = 0; i < 5; i++) {
+        c.created_us = (100 + 10 * i) * day;
+        (void)add_turn(&c, "q", answers[i]);
+    }
+    c.user = NULL; /* nobody in particular: not one person */
+    c.created_us = 0;
+    (void)add_turn(&c, "a", "undated");
+    (void)add_turn(&c, "b", "too");
+    (void)add_turn(&c, "c", "and this");
+    set_up(&b, &c);
+    set(&b, "train.half_life_days=10");
+    run_ok(&b);
+    assert_int_equal(b.out.report.n_undated, 3);
+    for (int32_t i = 0; i < 8; i++)
+        assert_true(fabsf(b.out.train.rows[i].weight - (i < 5 ? exp2f((float)(i - 4)) : 1)) < 1e-6F);
+    set(&b, "train.max_per_subject=2");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 5);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_SUBJECT_CAP], 3);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "three"); /* the newest ones stay */
+    assert_string_equal(targets(&b, &b.out.train, 1, 0), "four");
+    tear_down(&b);
+}
+
+static void check_ratio(struct bench *b, double least, double most) {
+    const struct nt_prepare_report *r = &b->out.report;
+    struct nt_order o;
+    double sum[2] = {0, 0};
+    run_ok(b);
+    must(nt_order_open(&o, &b->out.train, 1, (int32_t)b->config.train_batch_size));
+    for (int64_t p = 0; p < 16 * b->out.train.n; p++) { /* what training will really see */
+        int32_t e;
+        nt_order_take(&o, p, 1, &e);
+        sum[b->out.train.rows[e].label] += nt_example_weight(&b->out.train, e);
+    }
+    nt_order_close(&o);
+    assert_true(fabs(sum[1] / sum[0] / r->class_ratio - 1) < 0.02);
+    if (!(r->class_ratio >= least - 1e-9 && r->class_ratio <= most + 1e-9)) fail_msg("ratio %g", r->class_ratio);
+    assert_true(r->desirable_weight == b->out.train.desirable_weight);
+}
+
+static void test_class_weights(void **state) {
+    (void)state;
+    static const int good[] = {3, 24, 20, 30}, bad[] = {20, 3, 18, 1};
+    for (size_t k = 0; k < 4; k++) {
+        struct corpus c = begin_corpus();
+        struct bench b;
+        char q[32];
+        for (int i = 0; i < good[k] + bad[k]; i++) {
+            (void)snprintf(q, sizeof q, "question %d", i);
+            const int64_t conv = add_turn(&c, q, q);
+            judge(&c, conv, 1, NT_FEEDBACK_THUMB, i < good[k] ? 1 : -1, NULL, i % 3 ? 1 : 0.5F, day);
+        }
+        set_up(&b, &c);
+        set(&b, "train.loss=kto");
+        set(&b, "train.batch_size=8");
+        check_ratio(&b, 1, 4.0 / 3);
+        assert_int_equal(b.out.report.n_desirable, good[k]);
+        assert_true(b.out.report.desirable_weight == 1 || b.out.report.undesirable_weight == 1);
+        set(&b, "train.desirable_weight=0.25");
+        check_ratio(&b, 1, 4.0 / 3);
+        assert_true(b.out.report.desirable_weight == 0.25);
+        set(&b, "train.undesirable_weight=8"); /* as told, whatever comes of it */
+        check_ratio(&b, 0, 100);
+        assert_true(b.out.report.undesirable_weight == 8);
+        tear_down(&b);
+    }
+}
+
+static void test_empty_class(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    thumb(&c, add_turn(&c, "q", "a"), 1);
+    thumb(&c, add_turn(&c, "r", "b"), 1);
+    set_up(&b, &c);
+    set(&b, "train.loss=kto");
+    run_refused(&b, NT_E_DATA, "2 desirable and 0 undesirable rows");
+    tear_down(&b);
+}
+
+/* ---- hold-out ---- */
+
+static void write_people(struct corpus *c, int n_people) {
+    static char user[16], q[32];
+    for (int i = 0; i < n_people; i++) {
+        for (int k = 0; k <= i % 4; k++) {
+            (void)snprintf(user, sizeof user, "user%d", i);
+            (void)snprintf(q, sizeof q, "question %d of %d", k, i);
+            c->user = i % 5 == 4 ? NULL : user;
+            c->created_us = (100 + (i * 7 + k * 40) % 200) * day;
+            (void)add_turn(c, i % 5 == 4 ? user : q, q);
+        }
+    }
+}
+
+/* No subject, and no opening of a row that names none, is on both sides. */
+static void check_apart(const struct bench *b) {
+    const struct nt_example_set *t = &b->out.train, *e = &b->out.eval;
+    for (int32_t i = 0; i < t->n; i++) {
+        for (int32_t k = 0; k < e->n; k++) {
+            const struct nt_example *x = &t->rows[i], *y = &e->rows[k];
+            if (x->subject >= 0) {
+                assert_int_not_equal(x->subject, y->subject);
+            } else if (y->subject < 0) {
+                const struct nt_member *p = &x->member[0], *q = &y->member[0];
+                assert_false(p->n_prompt == q->n_prompt &&
+                             memcmp(p->ids, q->ids, (size_t)p->n_prompt * sizeof *p->ids) == 0);
+            }
+        }
+    }
+}
+
+static void test_hold_out(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    int32_t before = 0;
+    write_people(&c, 60);
+    set_up(&b, &c);
+    const struct nt_prepare_report *r = &b.out.report;
+    static const char *const fractions[] = {"train.eval_fraction=0.1", "train.eval_fraction=0.3",
+                                            "train.eval_fraction=0.6"};
+    for (int i = 0; i < 3; i++) { /* a larger share holds out more and the same */
+        set(&b, fractions[i]);
+        run_ok(&b);
+        check_apart(&b);
+        assert_int_equal(r->left_out[NT_LEFT_HELD_OUT], 0);
+        assert_int_equal(r->n_subjects_train + r->n_subjects_eval, 60);
+        assert_true(r->n_subjects_eval > before);
+        before = r->n_subjects_eval;
+    }
+    assert_in_range(before, 24, 48); /* 36 expected, deviation 4 */
+    set(&b, "train.eval_since=1970-09-01");
+    for (int i = 0; i < 2; i++) {
+        run_ok(&b);
+        check_apart(&b);
+        for (int32_t k = 0; k < b.out.train.n; k++) assert_true(b.out.train.rows[k].created_us < 243 * day);
+        assert_true(r->left_out[NT_LEFT_HELD_OUT] > 0);
+        set(&b, "train.eval_fraction=0"); /* then by time alone */
+    }
+    for (int32_t k = 0; k < b.out.eval.n; k++) assert_true(b.out.eval.rows[k].created_us >= 243 * day);
+    set(&b, "train.eval_since=2020-01-01");
+    run_refused(&b, NT_E_DATA, "nothing is held out");
+    tear_down(&b);
+}
+
+static void test_split_column(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    (void)add_turn(&c, "q1", "ann trains");
+    c.user = "bob";
+    (void)add_turn(&c, "q2", "bob before");
+    c.split = NT_SPLIT_VALID;
+    (void)add_turn(&c, "q3", "bob held out");
+    set_up(&b, &c);
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 1);
+    assert_int_equal(b.out.eval.n, 1);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "ann trains");
+    assert_string_equal(targets(&b, &b.out.eval, 0, 0), "bob held out");
+    assert_int_equal(b.out.report.left_out[NT_LEFT_HELD_OUT], 1);
+    tear_down(&b);
+}
+
+/* ---- determinism and the card ---- */
+
+static void test_same_again(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    uint8_t train[32], eval[32];
+    struct nt_strbuf json = NT_STRBUF_INIT, again = NT_STRBUF_INIT;
+    write_people(&c, 20);
+    set_up(&b, &c);
+    set(&b, "train.eval_fraction=0.3");
+    run_ok(&b);
+    memcpy(train, b.out.train.digest, sizeof train);
+    memcpy(eval, b.out.eval.digest, sizeof eval);
+    nt_prepare_json(&b.out.report, &json);
+    run_ok(&b);
+    nt_prepare_json(&b.out.report, &again);
+    assert_memory_equal(train, b.out.train.digest, sizeof train);
+    assert_memory_equal(eval, b.out.eval.digest, sizeof eval);
+    assert_string_equal(nt_strbuf_cstr(&json), nt_strbuf_cstr(&again));
+    set(&b, "train.seed=1"); /* another draw of the held-out */
+    run_ok(&b);
+    assert_memory_not_equal(train, b.out.train.digest, sizeof train);
+
+    struct nt_json *doc;
+    must(nt_json_parse(nt_strbuf_cstr(&json), json.len, "card", &doc));
+    const struct nt_json *source = nt_json_at(nt_json_get(doc, "sources"), 0);
+    assert_string_equal(nt_json_str(nt_json_get(source, "source"), NULL), "web");
+    assert_string_equal(nt_json_str(nt_json_get(source, "consent"), NULL), "train");
+    assert_string_equal(nt_json_str(nt_json_get(source, "basis"), NULL), "consent");
+    assert_int_equal(nt_json_int(nt_json_get(source, "train"), 0) + nt_json_int(nt_json_get(source, "eval"), 0), 50);
+    assert_int_equal(nt_json_int(nt_json_get(nt_json_get(doc, "left_out"), "duplicate"), -1), 0);
+    assert_string_equal(nt_json_str(nt_json_get(doc, "chat_format"), NULL), "chatml");
+    assert_int_equal(nt_json_str(nt_json_get(doc, "first_created"), NULL)[0], '1');
+    nt_json_free(doc);
+    nt_strbuf_release(&json);
+    nt_strbuf_release(&again);
+    nt_prepare_log(&b.out.report);
+    tear_down(&b);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_filters),     cmocka_unit_test(test_policies),      cmocka_unit_test(test_edits),
+        cmocka_unit_test(test_conflicts),   cmocka_unit_test(test_pairs),         cmocka_unit_test(test_generations),
+        cmocka_unit_test(test_plain_texts), cmocka_unit_test(test_decay_and_cap), cmocka_unit_test(test_class_weights),
+        cmocka_unit_test(test_empty_class), cmocka_unit_test(test_hold_out),      cmocka_unit_test(test_split_column),
+        cmocka_unit_test(test_same_again),
+    };
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
