@@ -13,6 +13,7 @@
 #include "dataset_writer.h"
 #include "order.h"
 #include "prepare.h"
+#include "prepare_votes.h"
 #include "split.h"
 #include "train_text.h"
 
@@ -351,6 +352,42 @@ static void test_edits(void **state) {
     tear_down(&b);
 }
 
+/* Keys 'a' and on, votes as they come; the verdict on 'a' and the fates of its votes. */
+static void test_votes(void **state) {
+    (void)state;
+    static const struct {
+        enum nt_conflict_rule rule;
+        float up, down; /* two votes up of half of that each, then one down */
+        bool holds, good;
+        const char *fates;
+    } rows[] = {
+        {NT_CONFLICT_LATEST,   9, 1, true,  false, "xxc"},
+        {NT_CONFLICT_MAJORITY, 9, 1, true,  true,  "dcx"},
+        {NT_CONFLICT_MAJORITY, 2, 3, true,  false, "xxc"}, /* weight counts, not heads */
+        {NT_CONFLICT_MAJORITY, 2, 2, false, false, "xxx"},
+        {NT_CONFLICT_DROP,     9, 1, false, false, "xxx"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct nt_votes v = {0};
+        const uint8_t a[NT_VOTE_KEY] = {'a'}, b[NT_VOTE_KEY] = {'b'}, none[NT_VOTE_KEY] = {'c'};
+        nt_votes_add(&v, b, true, 3, 5);
+        nt_votes_add(&v, a, true, rows[i].up / 2, 7);
+        nt_votes_add(&v, a, true, rows[i].up / 2, 7);
+        nt_votes_add(&v, a, false, rows[i].down, 7); /* as late: the later row is the later word */
+        nt_votes_settle(&v, rows[i].rule);
+        const struct nt_verdict *got = nt_votes_find(&v, a);
+        assert_int_equal(v.n_conflicts, 1);
+        assert_int_equal(got->holds, rows[i].holds);
+        if (got->holds) assert_int_equal(got->good, rows[i].good);
+        if (got->holds) assert_true(got->weight == (got->good ? rows[i].up / 2 : rows[i].down));
+        for (int k = 0; k < 3; k++) assert_int_equal("cdx"[v.votes[k + 1].fate], rows[i].fates[k]);
+        assert_true(nt_votes_find(&v, b)->holds && nt_votes_find(&v, b)->weight == 3);
+        assert_int_equal(v.votes[0].fate, NT_FATE_CARRIES);
+        assert_null(nt_votes_find(&v, none));
+        nt_votes_release(&v);
+    }
+}
+
 /* Three people on one answer: down, up, up; the ups are older, and one weighs more. */
 static void write_dispute(struct corpus *c) {
     int64_t conv = add_turn(c, "q", "answer");
@@ -515,8 +552,8 @@ static void test_decay_and_cap(void **state) {
     c.user = NULL; /* nobody in particular: not one person */
     c.created_us = 0;
     (void)add_turn(&c, "a", "undated");
-    (void)add_turn(&c, "b", "too");
-    (void)add_turn(&c, "c", "and this");
+    (void)add_turn(&c, "a", "too");
+    (void)add_turn(&c, "a", "and this");
     set_up(&b, &c);
     set(&b, "train.half_life_days=10");
     run_ok(&b);
@@ -717,11 +754,11 @@ static void test_same_again(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filters),     cmocka_unit_test(test_policies),      cmocka_unit_test(test_edits),
-        cmocka_unit_test(test_conflicts),   cmocka_unit_test(test_pairs),         cmocka_unit_test(test_generations),
-        cmocka_unit_test(test_plain_texts), cmocka_unit_test(test_decay_and_cap), cmocka_unit_test(test_class_weights),
-        cmocka_unit_test(test_empty_class), cmocka_unit_test(test_hold_out),      cmocka_unit_test(test_split_column),
-        cmocka_unit_test(test_same_again),
+        cmocka_unit_test(test_filters),       cmocka_unit_test(test_policies),    cmocka_unit_test(test_edits),
+        cmocka_unit_test(test_votes),         cmocka_unit_test(test_conflicts),   cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_generations),   cmocka_unit_test(test_plain_texts), cmocka_unit_test(test_decay_and_cap),
+        cmocka_unit_test(test_class_weights), cmocka_unit_test(test_empty_class), cmocka_unit_test(test_hold_out),
+        cmocka_unit_test(test_split_column),  cmocka_unit_test(test_same_again),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
