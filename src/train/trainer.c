@@ -383,10 +383,22 @@ static nt_status open_dataset(const struct nt_config *c, struct nt_dataset **out
     return st;
 }
 
+static void beat(void *arg) {
+    const struct trainer *t = arg;
+    nt_watchdog_beat(t->job->watchdog, "preparing data");
+}
+
 static nt_status prepare_data(struct trainer *t) {
+    const struct nt_beat sign = {.fn = beat, .arg = t};
     struct nt_dataset *d = NULL;
     nt_status st = open_dataset(t->c, &d);
-    if (st == NT_OK) st = nt_prepare_run(t->c, d, t->job->tok, t->job->chat, t->job->chat_error, &t->out->data);
+    const struct nt_prepare_input in = {.config = t->c,
+                                        .dataset = d,
+                                        .tok = t->job->tok,
+                                        .chat = t->job->chat,
+                                        .chat_error = t->job->chat_error,
+                                        .beat = &sign};
+    if (st == NT_OK) st = nt_prepare_run(&in, &t->out->data);
     if (t->world->rank == 0) nt_prepare_log(&t->out->data.report);
     nt_dataset_close(d);
     return st;
