@@ -1,7 +1,9 @@
 /* nocturne inspect PATH: what a model, an HDF5 file or a JSONL file holds, without loading weights. */
 #include "chat.h"
 #include "cmd.h"
+#include "dataset_file.h"
 #include "fileio.h"
+#include "inspect_dataset.h"
 #include "reader.h"
 #include "spec_bind.h"
 #include "spec_read.h"
@@ -87,8 +89,11 @@ static nt_status inspect_model(const char *path) {
 
 static nt_status inspect_rows(const char *path) {
     int64_t n_rows;
+    bool training = false;
     uint8_t digest[32];
     char hex[NT_SHA256_HEX];
+    if (nt_h5_is_file(path)) NT_TRY(nt_dsfile_detect(path, &training));
+    if (training) return nt_inspect_dataset(path);
     NT_TRY(nt_reader_scan(path, &n_rows, digest));
     nt_hex(digest, NT_SHA256_BYTES, hex);
     printf("rows           %lld\nsha256         %s\n", (long long)n_rows, hex);

@@ -83,6 +83,11 @@ const struct nt_json *nt_json_get(const struct nt_json *obj, const char *key) {
     return obj ? ours(json_object_get(native(obj), key)) : NULL;
 }
 
+const struct nt_json *nt_json_given(const struct nt_json *obj, const char *key) {
+    const struct nt_json *v = nt_json_get(obj, key);
+    return nt_json_is(v, NT_JSON_NULL) ? NULL : v;
+}
+
 size_t nt_json_len(const struct nt_json *v) {
     if (nt_json_is(v, NT_JSON_ARRAY)) return json_array_size(native(v));
     return nt_json_is(v, NT_JSON_OBJECT) ? json_object_size(native(v)) : 0;

@@ -30,8 +30,9 @@ void nt_json_free(struct nt_json *doc); /* accepts NULL */
 enum nt_json_type nt_json_type(const struct nt_json *v); /* NULL counts as NT_JSON_NULL */
 const char *nt_json_type_name(const struct nt_json *v);
 bool nt_json_is(const struct nt_json *v, enum nt_json_type t);
-const struct nt_json *nt_json_get(const struct nt_json *obj, const char *key); /* NULL: absent or not an object */
-size_t nt_json_len(const struct nt_json *v);                                   /* array or object size, else 0 */
+const struct nt_json *nt_json_get(const struct nt_json *obj, const char *key);   /* NULL: absent or not an object */
+const struct nt_json *nt_json_given(const struct nt_json *obj, const char *key); /* as get, but NULL for null too */
+size_t nt_json_len(const struct nt_json *v);                                     /* array or object size, else 0 */
 const struct nt_json *nt_json_at(const struct nt_json *array, size_t i);
 /* Objects in insertion order: it = nt_json_first(o); it; it = nt_json_next(o, it). */
 void *nt_json_first(const struct nt_json *obj);

@@ -69,6 +69,11 @@ static nt_status check_encoding(struct nt_corpus *c) {
 
 static nt_status open_tables(struct nt_corpus *c) {
     struct nt_h5_file *f = c->h5;
+    if (!nt_h5_has(f, "/requests"))
+        return NT_FAIL(NT_E_DATA,
+                       "%s: a corpus of rows to train on, expected one of requests; write it with `nocturne ingest "
+                       "--format requests`",
+                       c->path);
     NT_TRY(nt_h5_array(f, "/subjects/consent", NT_H5_U32, 0, -1, &c->consent));
     NT_TRY(nt_h5_array(f, "/conversations/subject", NT_H5_I32, 0, -1, &c->subject));
     c->n_subjects = nt_h5_rows(c->consent);

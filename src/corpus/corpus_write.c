@@ -24,7 +24,7 @@ static nt_status open_tables(struct nt_corpus_writer *w) {
     const int64_t zero = 0;
     NT_TRY(nt_h5_attr_str(h, "/", "encoding-type", NT_CORPUS_ENCODING));
     NT_TRY(nt_h5_attr_str(h, "/", "encoding-version", NT_CORPUS_VERSION));
-    NT_TRY(nt_h5_attr_str(h, "/", "creator", "nocturne import"));
+    NT_TRY(nt_h5_attr_str(h, "/", "creator", "nocturne ingest"));
     NT_TRY(nt_h5_group(h, "/subjects", "subjects"));
     NT_TRY(nt_h5_column(h, "/subjects/id", NT_H5_U8, NT_CORPUS_ID, &w->subject_id));
     NT_TRY(nt_h5_column(h, "/subjects/consent", NT_H5_U32, 0, &w->subject_consent));

@@ -112,7 +112,7 @@ struct nt_record_text {
     size_t original_len;
     float weight;       /* of its tokens in the loss, 0 to 100; 0 for all but assistants unless given, and for the
                          * assistant's turns in prompts of prompt/completion, pair and labelled rows */
-    bool has_more;      /* tool calls, name or other parts that the text does not show */
+    bool has_more;      /* tool calls, reasoning or other parts that the text does not show */
     int64_t created_us; /* 0: unknown */
     uint8_t sha256[32]; /* of the original */
 };

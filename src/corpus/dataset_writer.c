@@ -396,6 +396,15 @@ nt_status nt_dataset_add_generation(struct nt_dataset_writer *w, const struct nt
     return NT_OK;
 }
 
+static int64_t end_of(const struct nt_dataset_writer *w, int64_t conversation) {
+    return conversation + 1 < w->n_rows[NT_T_CONVERSATIONS] ? w->first_message[conversation + 1]
+                                                            : w->n_rows[NT_T_MESSAGES];
+}
+
+int32_t nt_dataset_n_messages(const struct nt_dataset_writer *w, int64_t conversation) {
+    return (int32_t)(end_of(w, conversation) - w->first_message[conversation]);
+}
+
 /* ---- judgements ---- */
 
 static nt_status check_judgement(const struct nt_judgement *by) {
@@ -419,10 +428,9 @@ static nt_status put_judgement(struct nt_dataset_writer *w, const struct nt_judg
 }
 
 static nt_status find_target(const struct nt_dataset_writer *w, const struct nt_new_feedback *f, int64_t *target) {
-    const int64_t n = w->n_rows[NT_T_CONVERSATIONS], c = f->conversation;
+    const int64_t c = f->conversation;
     NT_TRY(check_conversation(w, c));
-    const int64_t end = c + 1 < n ? w->first_message[c + 1] : w->n_rows[NT_T_MESSAGES];
-    const int64_t most[NT_N_TARGETS] = {end - w->first_message[c], w->n_rows[NT_T_GENERATIONS], INT64_MAX};
+    const int64_t most[NT_N_TARGETS] = {nt_dataset_n_messages(w, c), w->n_rows[NT_T_GENERATIONS], INT64_MAX};
     if (f->target < 0 || f->target >= most[f->target_kind])
         return NT_FAIL(NT_E_DATA, "feedback on %s %" PRId64 ", expected one below %" PRId64,
                        f->target_kind == NT_TARGET_MESSAGE ? "message" : "generation", f->target, most[f->target_kind]);

@@ -108,7 +108,8 @@ NT_MUST nt_status nt_dataset_add_step(struct nt_dataset_writer *w, const char *j
 /* The name that a user gets: 16 bytes. One that is spelled "subject:" and 32 hex digits is that name already. */
 void nt_dataset_name_user(const struct nt_dataset_writer *w, const char *user, size_t len, uint8_t id[16]);
 int64_t nt_dataset_count(const struct nt_dataset_writer *w, enum nt_table table); /* rows so far */
-NT_MUST nt_status nt_dataset_publish(struct nt_dataset_writer *w);                /* frees w in any case */
-void nt_dataset_abandon(struct nt_dataset_writer *w);                             /* accepts NULL */
+int32_t nt_dataset_n_messages(const struct nt_dataset_writer *w, int64_t conversation);
+NT_MUST nt_status nt_dataset_publish(struct nt_dataset_writer *w); /* frees w in any case */
+void nt_dataset_abandon(struct nt_dataset_writer *w);              /* accepts NULL */
 
 #endif

@@ -1,4 +1,6 @@
 #include "corpus_h5.h"
+#include "dataset_export.h"
+#include "dataset_file.h"
 #include "hdf5file.h"
 #include "outfile.h"
 #include "request.h"
@@ -216,6 +218,9 @@ nt_status nt_export(const char *input, const char *output, struct nt_transfer *t
     if (strcmp(input, output) == 0) return NT_FAIL(NT_E_USAGE, "%s: input and output are the same file", input);
     NT_TRY(read_encoding(input, type, sizeof type));
     const bool results = strcmp(type, "nocturne-results") == 0;
+    bool training = false;
+    if (!results) NT_TRY(nt_dsfile_detect(input, &training));
+    if (training) return nt_dataset_export(input, output, t);
     NT_TRY(nt_outfile_open(&out, output));
     nt_status st = results ? export_results(input, &out, t) : export_corpus(input, &out, t);
     if (st == NT_OK) st = nt_outfile_publish(&out);

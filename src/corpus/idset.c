@@ -102,3 +102,8 @@ nt_status nt_id_set_add(struct nt_id_set *s, const char *id, size_t len, int64_t
     s->n++;
     return NT_OK;
 }
+
+int64_t nt_id_set_find(const struct nt_id_set *s, const char *id, size_t len) {
+    if (s->cap == 0) return 0;
+    return find_slot(s->entry, s->cap, nt_xxh64(id, len, 0), (uint32_t)nt_xxh64(id, len, 1))->line;
+}

@@ -26,6 +26,7 @@ struct nt_id_set {
 };
 /* *first: the line that has the id already, or 0 when it is new (and now taken by line). */
 NT_MUST nt_status nt_id_set_add(struct nt_id_set *s, const char *id, size_t len, int64_t line, int64_t *first);
+int64_t nt_id_set_find(const struct nt_id_set *s, const char *id, size_t len); /* its line, or 0 */
 void nt_id_set_release(struct nt_id_set *s);
 
 #endif

@@ -23,21 +23,6 @@ struct nt_reader {
     struct nt_strbuf id;
 };
 
-static bool is_blank(const struct nt_line *line) {
-    if (line->too_long) return false;
-    for (size_t i = 0; i < line->len; i++) {
-        if (!strchr(" \t\r\v\f", line->data[i]) || line->data[i] == '\0') return false;
-    }
-    return true;
-}
-
-/* The next line that is a row. */
-static nt_status next_row(struct nt_lines *lines, struct nt_line *line) {
-    do NT_TRY(nt_lines_next(lines, line));
-    while (line->data && is_blank(line));
-    return NT_OK;
-}
-
 /* By content; but a name that promises HDF5 must keep it, else a damaged corpus would pass for lines of garbage. */
 static nt_status detect_corpus(const char *path, bool *corpus) {
     const char *dot = strrchr(path, '.');
@@ -89,7 +74,7 @@ static nt_status scan_lines(struct nt_lines *lines, int64_t *n_rows, const struc
     struct nt_line line;
     for (*n_rows = 0;; (*n_rows)++) {
         nt_beat(beat);
-        NT_TRY(next_row(lines, &line));
+        NT_TRY(nt_lines_next_row(lines, &line));
         if (!line.data) return NT_OK;
     }
 }
@@ -130,18 +115,11 @@ nt_status nt_reader_scan(const char *path, int64_t *n_rows, uint8_t digest[32]) 
     return nt_reader_scan_watched(path, n_rows, digest, NULL);
 }
 
-/* The parser's sentence without what is always so: every line is line 1 to it. */
+/* The parser's sentence becomes the row's. */
 static void reject_json(struct nt_request *out, const char *origin) {
-    static const char noise[] = " (line 1)";
     char text[NT_ERROR_TEXT];
-    const char *said = nt_error_last()->text;
-    const size_t n = strlen(origin);
-    if (strncmp(said, origin, n) == 0 && strncmp(said + n, ": ", 2) == 0) said += n + 2;
-    (void)snprintf(text, sizeof text, "%s", said);
-    char *at = strstr(text, noise);
-    if (at) memmove(at, at + sizeof noise - 1, strlen(at + sizeof noise - 1) + 1);
+    nt_lines_complaint(origin, text);
     (void)nt_request_reject(out, origin, "%s", text);
-    nt_error_clear();
 }
 
 /* A request from one line; first: the line that has the custom_id already, or 0. */
@@ -168,7 +146,7 @@ static nt_status read_line(struct nt_reader *r, int64_t row, struct nt_request *
     int64_t first = 0;
     bool has_id = false;
     while (r->next <= row) {
-        NT_TRY(next_row(r->lines, &line));
+        NT_TRY(nt_lines_next_row(r->lines, &line));
         if (!line.data)
             return NT_FAIL(NT_E_DATA,
                            "%s: ends after %" PRId64 " rows, row %" PRId64 " was expected; the input changed while the "

@@ -1,4 +1,4 @@
-/* import and export: JSONL to an HDF5 corpus and back, and results.h5 to JSONL.
+/* JSONL of requests to an HDF5 corpus and back, and results.h5 and training corpora to JSONL.
  *
  * Both directions stream; memory does not grow with the file. Import checks every row as generate would: a bad one is
  * not imported but becomes a line of OUTPUT.errors.jsonl, the rest goes on. Export gives back what was imported: equal

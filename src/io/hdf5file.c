@@ -413,7 +413,7 @@ static nt_status check_superblock(const char *path) {
     if (got != 1 || version < 2)
         return NT_FAIL(NT_E_DATA,
                        "%s: HDF5 superblock version %d without checksums, expected 2 or 3; write it with `nocturne "
-                       "import` or with h5py's libver=\"v110\"",
+                       "ingest` or with h5py's libver=\"v110\"",
                        path, version);
     return NT_OK;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -320,4 +321,29 @@ nt_status nt_lines_next(struct nt_lines *l, struct nt_line *line) {
         line->data = "";
     }
     return NT_OK;
+}
+
+static bool is_blank(const struct nt_line *line) {
+    if (line->too_long) return false;
+    for (size_t i = 0; i < line->len; i++) {
+        if (!strchr(" \t\r\v\f", line->data[i]) || line->data[i] == '\0') return false;
+    }
+    return true;
+}
+
+nt_status nt_lines_next_row(struct nt_lines *l, struct nt_line *line) {
+    do NT_TRY(nt_lines_next(l, line));
+    while (line->data && is_blank(line));
+    return NT_OK;
+}
+
+void nt_lines_complaint(const char *origin, char text[NT_ERROR_TEXT]) {
+    static const char noise[] = " (line 1)";
+    const char *said = nt_error_last()->text;
+    const size_t n = strlen(origin);
+    if (strncmp(said, origin, n) == 0 && strncmp(said + n, ": ", 2) == 0) said += n + 2;
+    (void)snprintf(text, NT_ERROR_TEXT, "%s", said);
+    char *at = strstr(text, noise);
+    if (at) memmove(at, at + sizeof noise - 1, strlen(at + sizeof noise - 1) + 1);
+    nt_error_clear();
 }

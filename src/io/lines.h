@@ -30,6 +30,11 @@ struct nt_line {
 /* max_line 0: NT_LINES_MAX. tap, if not NULL, digests every uncompressed byte read; the caller finishes it. */
 NT_MUST nt_status nt_lines_open(struct nt_lines **out, const char *path, size_t max_line, struct nt_sha256 *tap);
 NT_MUST nt_status nt_lines_next(struct nt_lines *l, struct nt_line *line);
+/* As nt_lines_next, passing over blank lines: they are no rows. */
+NT_MUST nt_status nt_lines_next_row(struct nt_lines *l, struct nt_line *line);
 void nt_lines_close(struct nt_lines *l); /* accepts NULL */
+/* This thread's error about one parsed line, without origin ("line 7") and without the parser's own count of lines,
+ * which is always 1; the error is cleared. */
+void nt_lines_complaint(const char *origin, char text[NT_ERROR_TEXT]);
 
 #endif

@@ -29,7 +29,7 @@ assert head == ["model", "size", "params", "backend", "threads", "test", "t/s"],
 EOF
 expect_rc 0 mpi 2 "$NOCTURNE" bench --model model $small --tp 2 -t 1
 check "bench under tp prints once" test "$(grep -c '| pp16 |' "$WORK/out")" -eq 1
-expect_rc 2 mpi 2 "$NOCTURNE" import --input in.jsonl --output x.h5
+expect_rc 2 mpi 2 "$NOCTURNE" ingest --input in.jsonl --output x.h5
 
 # doctor
 expect_rc 0 "$NOCTURNE" doctor

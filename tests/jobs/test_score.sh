@@ -29,7 +29,7 @@ cmp s1/scores.jsonl s3/scores.jsonl || fail "zstd rows score otherwise"
 expect_rc 0 score --input text.txt --output s4
 cmp <(head -1 s1/scores.jsonl) s4/scores.jsonl || fail "a text file differs from the same text as a row"
 printf '{"prompt": "%s"}\n' "$text" > prompt.jsonl
-expect_rc 0 "$NOCTURNE" import --input prompt.jsonl --output prompt.corpus
+expect_rc 0 "$NOCTURNE" ingest --input prompt.jsonl --output prompt.corpus
 expect_rc 0 score --input prompt.corpus --output s5
 cmp s4/scores.jsonl s5/scores.jsonl || fail "a corpus differs from the same text"
 gzip -c text.txt > packed
@@ -85,7 +85,7 @@ print(json.dumps({"prompt": prompt + tokens}))
 choice = json.loads(open("g/results.jsonl").readline())["response"]["body"]["choices"][0]
 json.dump([len(tokens), sum(choice["logprobs"]["token_logprobs"])], open("expected", "w"))
 EOF
-expect_rc 0 "$NOCTURNE" import --input asked.jsonl --output asked.h5
+expect_rc 0 "$NOCTURNE" ingest --input asked.jsonl --output asked.h5
 expect_rc 0 score --input asked.h5 --output g2
 check "generate and score disagree" python3 - << 'EOF'
 import json
@@ -96,7 +96,7 @@ assert abs(both["logprob"] - prompt["logprob"] - total) < 1e-5 * n, (prompt, bot
 EOF
 # ids outside the vocabulary are the row's fault
 echo '{"prompt": [1, 999999, 3]}' > outside.jsonl
-expect_rc 0 "$NOCTURNE" import --input outside.jsonl --output outside.h5
+expect_rc 0 "$NOCTURNE" ingest --input outside.jsonl --output outside.h5
 expect_rc 65 score --input outside.h5
 grep -q "the vocabulary has ids" "$WORK/out" || fail "the bad id is not named"
 

@@ -649,13 +649,30 @@ static void test_whole_or_not(void **state) {
     assert_int_equal(unlink(gone), 0);
 }
 
+/* Requests and rows to train on do not pass for each other. */
+static void test_kinds_of_corpus(void **state) {
+    (void)state;
+    struct nt_corpus *requests = NULL;
+    struct nt_corpus_writer *w = NULL;
+    struct nt_dataset *d = NULL;
+    const char *p = other;
+    write_rich(path);
+    REFUSED(nt_corpus_open(&requests, path, NT_PURPOSE_GENERATE), NT_E_DATA,
+            "rows to train on, expected one of requests");
+    OK(nt_corpus_create(&w, other, 15));
+    OK(nt_corpus_publish(w));
+    REFUSED(nt_dataset_open(&d, &p, 1, NT_PURPOSE_TRAIN, now), NT_E_DATA, "a corpus of requests");
+    p = "/nowhere.h5";
+    REFUSED(nt_dataset_open(&d, &p, 1, NT_PURPOSE_TRAIN, now), NT_E_NOINPUT, "/nowhere.h5");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_same_bytes),
         cmocka_unit_test(test_refusals),      cmocka_unit_test(test_merge),
         cmocka_unit_test(test_names),         cmocka_unit_test(test_whole_or_not),
         cmocka_unit_test(test_broken_schema), cmocka_unit_test(test_side_of_another),
-        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_damaged),       cmocka_unit_test(test_kinds_of_corpus),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# JSONL and the HDF5 corpus made from it are the same input; export gives back what was imported; consent is kept.
+# JSONL and the HDF5 corpus made from it are the same input; export gives back what was ingested; consent is kept.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/generate.sh"
 cd "$WORK" || exit 1
@@ -20,10 +20,10 @@ open("good.jsonl", "w").writelines(lines)
 END
 gzip -k good.jsonl
 
-expect_rc 0 "$NOCTURNE" import --input good.jsonl.gz --output c.h5
+expect_rc 0 "$NOCTURNE" ingest --input good.jsonl.gz --output c.h5
 check "no bad rows" test ! -e c.h5.errors.jsonl
 expect_rc 0 "$NOCTURNE" export --input c.h5 --output back.jsonl
-python3 - << 'END' || fail "export differs from what was imported"
+python3 - << 'END' || fail "export differs from what was ingested"
 import json
 read = lambda name: [json.loads(l, object_pairs_hook=list) for l in open(name)]
 assert read("good.jsonl") == read("back.jsonl") and len(read("back.jsonl")) > 10
@@ -53,23 +53,23 @@ END
 
 # bad rows are left out and listed
 (echo '{"prompt": "a"'; cat good.jsonl; echo '{"prompt": "b", "temperature": "hot"}') > bad.jsonl
-expect_rc 0 "$NOCTURNE" import --input bad.jsonl --output bad.h5
+expect_rc 65 "$NOCTURNE" ingest --input bad.jsonl --output bad.h5
 check "two errors" test "$(wc -l < bad.h5.errors.jsonl)" -eq 2
 check "line 1" grep -q '"line": 1, "row": 0' bad.h5.errors.jsonl
-check "good rows" grep -q 'rows to bad.h5' out
+check "good rows" grep -q 'requests to bad.h5' out
 expect_rc 0 "$NOCTURNE" export --input bad.h5 --output bad-back.jsonl
 cmp back.jsonl bad-back.jsonl || fail "bad rows disturbed good ones"
 
 # without consent nothing is answered
-expect_rc 0 "$NOCTURNE" import --input good.jsonl --output none.h5 --consent none
+expect_rc 0 "$NOCTURNE" ingest --input good.jsonl --output none.h5 --consent none
 INPUT=none.h5
 expect_rc 0 generate out-none --threads 1
 check "no row without consent" test ! -s out-none/results.jsonl
 
-expect_rc 78 "$NOCTURNE" import --input good.jsonl --output x.h5 --consent generat
+expect_rc 78 "$NOCTURNE" ingest --input good.jsonl --output x.h5 --consent generat
 check "nearest word" grep -q 'maybe: generate?' out
-expect_rc 2 "$NOCTURNE" import --output x.h5
-expect_rc 66 "$NOCTURNE" import --input nowhere.jsonl --output x.h5
+expect_rc 2 "$NOCTURNE" ingest --output x.h5
+expect_rc 66 "$NOCTURNE" ingest --input nowhere.jsonl --output x.h5
 expect_rc 66 "$NOCTURNE" export --input nowhere.h5 --output x.jsonl
 expect_rc 65 "$NOCTURNE" export --input good.jsonl --output x.jsonl
 head -c 3000 c.h5 > cut.h5
