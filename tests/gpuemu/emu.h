@@ -21,7 +21,7 @@ struct emu_options { // as listed in options.c
     uint64_t memory, seed;
     int32_t order;           // enum emu_order of threads and blocks
     int32_t copies, streams; // enum emu_timing of cp.async and TMA, and of stream work
-    int32_t idle_ms, check, uninit, leaks, stream0, freesync, hostguard;
+    int32_t idle_ms, check, uninit, registers, leaks, stream0, freesync, hostguard;
     int32_t ulp, shuffle; // error of approximate functions; order of sums inside mma
     int32_t exitcode, trace, parse;
     char *count, *ptx, *regs; // files; NULL: none

@@ -619,6 +619,7 @@ static bool build_mov(struct build *b) {
         b->o->run = unpack;
         return take_src(b, 1, wide) && take_parts(b, &b->arg[0], true);
     }
+    b->o->copies = true;
     return operands(b, 1, wide ? mov_64 : mov_32);
 }
 

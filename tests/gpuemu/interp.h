@@ -72,6 +72,7 @@ struct ptx_op {
     int32_t n_dst, n_src;
     int32_t pred;           /* word of the guard, -1: none */
     bool pred_not, not_src; /* not_src: a predicate operand is negated */
+    bool copies;            /* a register to a register: an undefined value is passed on, not used */
     bool ftz, sat;
     enum ptx_type type, from; /* from: cvt's and set's source */
     enum ptx_type b_type;     /* of wgmma's B */
@@ -154,7 +155,7 @@ struct warp {
     struct run *run;
     struct emu_block *block;
     struct emu_thread *thread; /* [32] of this warp */
-    uint32_t *reg;
+    uint32_t *reg, *written;   /* written: the lanes of each, in this block (registers.c); NULL: not watched */
     const uint32_t *constant;
     uint8_t *local; /* [32][local_bytes] */
     uint32_t live;  /* lanes that have not exited */
@@ -247,6 +248,13 @@ void lanes_exit(struct warp *w, uint32_t mask);
 void *emu_at(struct warp *w, const struct ptx_op *o, uint32_t lane, enum emu_space space, uint64_t address,
              int32_t bytes, enum emu_access access);
 uint64_t op_address(const struct warp *w, const struct ptx_op *o, uint32_t lane);
+
+/* ---- registers that were never written (registers.c) ---- */
+void registers_begin(struct warp *w);
+/* False: a lane of the guard, or of a source, was never written; reported. */
+bool registers_guard(struct warp *w, const struct ptx_op *o, uint32_t mask);
+bool registers_read(struct warp *w, const struct ptx_op *o, uint32_t mask);
+void registers_wrote(struct warp *w, const struct ptx_op *o, uint32_t mask);
 
 /* ---- async copies (async.c) ---- */
 void copies_finish(struct warp *w, uint32_t lane, int32_t keep_groups);

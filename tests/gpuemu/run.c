@@ -86,11 +86,12 @@ static int32_t live_threads(const struct run *r) {
     return n;
 }
 
-static void give_result(const struct warp *w, const struct part *p, const struct barrier *bar) {
+static void give_result(struct warp *w, const struct part *p, const struct barrier *bar) {
     const struct ptx_op *o = p->waiting;
     if (o->n_dst == 0) return;
     const uint32_t v = o->mode == 0 ? (uint32_t)bar->red_count : o->mode == 1 ? bar->red_and : bar->red_or;
     EACH_LANE(l, p->mask) set_lane(w, &o->dst[0], (int)l, v);
+    if (w->written != NULL) registers_wrote(w, o, p->mask);
 }
 
 static bool try_open(struct run *r, int32_t id) {
@@ -165,11 +166,15 @@ static void run_part(struct warp *w, struct ptx_op *op) {
     while (!r->stop) {
         struct part *p = &w->part[w->current];
         struct ptx_op *o = &op[p->pc];
+        const bool watched = w->written != NULL;
+        if (watched && o->pred >= 0 && !registers_guard(w, o, p->mask)) return;
         const uint32_t mask = o->pred < 0 ? p->mask : guarded(w, o, p->mask);
         enum flow flow = FLOW_NEXT;
         r->executed++;
         if (mask != 0) {
+            if (watched && !registers_read(w, o, mask)) return;
             flow = o->run(w, o, mask);
+            if (watched && flow == FLOW_NEXT) registers_wrote(w, o, mask);
             if (flow != FLOW_WAIT) o->executed += __builtin_popcount(mask);
         }
         if (flow == FLOW_NEXT) w->part[w->current].pc++;
@@ -340,6 +345,7 @@ static void begin_warp(struct run *r, int32_t i) {
     w->n_part = 1;
     w->current = 0;
     fill_specials(w);
+    if (w->written != NULL) registers_begin(w);
 }
 
 static void run_block(struct run *r, uint32_t linear) {
@@ -397,6 +403,7 @@ static void open_run(struct run *r, const struct emu_launch *launch) {
         *w = (struct warp){
             .run = r, .block = &r->block, .thread = r->thread + 32 * i, .index = i, .constant = code->constant};
         w->reg = zeroed((size_t)code->n_word * 32 + 64, sizeof *w->reg);
+        if (emu_options()->registers) w->written = zeroed((size_t)code->n_word, sizeof *w->written);
         w->local = zeroed((size_t)code->kernel.local_bytes * 32, 1);
         memset(w->local, 0xFF, (size_t)code->kernel.local_bytes * 32);
     }
@@ -405,6 +412,7 @@ static void open_run(struct run *r, const struct emu_launch *launch) {
 static void close_run(struct run *r) {
     for (int32_t i = 0; i < r->block.n_warp; i++) {
         free(r->warp[i].reg);
+        free(r->warp[i].written);
         free(r->warp[i].local);
     }
     free(r->warp);

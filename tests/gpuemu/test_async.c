@@ -357,6 +357,12 @@ static const struct {
     bool wgmma; /* between the parts above */
     const char *report;
 } faults[] = {
+    {"{ .reg .b32 x; add.u32 %r1, 1, x; }",                                                                          32,  false, "never written: source operand 1 (lanes ffffffff)"               },
+    {"{ .reg .b32 x; setp.eq.u32 %p1, %r10, 5; @%p1 mov.u32 x, 1; add.u32 %r1, x, 1; }",                             32,  false,
+     "source operand 0 (lanes ffffffdf)"                                                                                                                                                          },
+    {"{ .reg .b32 x, y; mov.u32 x, y; add.u32 %r1, x, 1; }",                                                         1,   false, "never written: source operand 0"                                },
+    {"{ .reg .pred q; @q mov.u32 %r1, 1; }",                                                                         1,   false, "never written: guard"                                           },
+    {"{ .reg .b64 x; ld.global.u32 %r1, [x]; }",                                                                     1,   false, "never written: source operand 0"                                },
     {"setp.lt.u32 %p1, %r10, 16; @!%p1 bra past; shfl.sync.idx.b32 %r4, %r10, 31, 31, 0xffff; past:",                32,  false,
      "reads lane 31, which does not take part"                                                                                                                                                    },
     {"shfl.sync.idx.b32 %r4, %r10, 0, 31, 1;",                                                                       32,  false, "is not in the collective's member mask"                         },

@@ -108,6 +108,7 @@ static const struct line integers[] = {
     {"{ .reg .b32 x; mov.b32 x, 7; add.s32 %r4, x, %r1; }",        R, {1},                                  8                 },
     {"@!%p1 bra away; mov.u32 %r4, 5; away: add.u32 %r4, %r4, 1;", R, {1},                                  6                 },
     {"@!%p1 bra away; mov.u32 %r4, 5; away: add.u32 %r4, %r4, 1;", R, {0},                                  1                 },
+    {"{ .reg .b32 x, y; mov.u32 x, y; mov.u32 %r4, 3; }",          R, {0},                                  3                 }, /* a copy is no use */
 };
 
 static const struct line comparisons[] = {
