@@ -15,8 +15,9 @@ declare -A may_include=(
     [src/model]="src/core src/io src/comm kernels"
     [src/infer]="src/core src/io src/comm src/text kernels src/corpus src/model"
     [src/train]="src/core src/io src/comm src/text kernels src/corpus src/model"
-    [src/cmd]="src/core src/io src/comm src/text kernels src/corpus src/model src/infer src/train"
-    [src]="src/core src/io src/comm src/text kernels src/corpus src/model src/infer src/train src/cmd"
+    [src/publish]="src/core src/io src/comm src/text kernels src/corpus src/model"
+    [src/cmd]="src/core src/io src/comm src/text kernels src/corpus src/model src/infer src/train src/publish"
+    [src]="src/core src/io src/comm src/text kernels src/corpus src/model src/infer src/train src/publish src/cmd"
 )
 
 # Headers that CMake writes into the build folder.

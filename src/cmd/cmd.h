@@ -49,6 +49,7 @@ nt_status nt_cmd_config(struct nt_cmd_context *ctx);
 nt_status nt_cmd_bench(struct nt_cmd_context *ctx);
 nt_status nt_cmd_plan(struct nt_cmd_context *ctx);
 nt_status nt_cmd_ingest(struct nt_cmd_context *ctx);
+nt_status nt_cmd_merge(struct nt_cmd_context *ctx);
 nt_status nt_cmd_export(struct nt_cmd_context *ctx);
 
 #endif

@@ -178,12 +178,26 @@ static nt_status copy_str(const struct nt_gguf *g, const char *key, char *buf, s
     return NT_OK;
 }
 
-static nt_status tokenizer_of(const struct nt_gguf *g, struct gguf_arrays *a, struct nt_tokenizer **out) {
+/* The tokenizer's metadata, borrowed from the file but for the arrays. */
+struct gguf_tok {
+    struct nt_gguf *g;
+    struct gguf_arrays a;
     char model[64], pre[64];
+    struct nt_tok_parts parts;
+};
+
+static void release_gguf(struct gguf_tok *f) {
+    release_arrays(&f->a);
+    nt_gguf_close(f->g);
+}
+
+static nt_status read_parts(struct gguf_tok *f) {
+    const struct nt_gguf *g = f->g;
+    struct gguf_arrays *a = &f->a;
     struct nt_tok_parts p = NT_TOK_PARTS_INIT;
     p.origin = nt_gguf_path(g);
-    NT_TRY(copy_str(g, "tokenizer.ggml.model", model, sizeof model, &p.model));
-    NT_TRY(copy_str(g, "tokenizer.ggml.pre", pre, sizeof pre, &p.pre));
+    NT_TRY(copy_str(g, "tokenizer.ggml.model", f->model, sizeof f->model, &p.model));
+    NT_TRY(copy_str(g, "tokenizer.ggml.pre", f->pre, sizeof f->pre, &p.pre));
     if (!p.model) return NT_FAIL(NT_E_DATA, "%s: tokenizer.ggml.model is missing", p.origin);
     NT_TRY(read_strings(g, "tokenizer.ggml.tokens", &a->tokens, &p.n_tokens));
     NT_TRY(read_strings(g, "tokenizer.ggml.merges", &a->merges, &p.n_merges));
@@ -202,22 +216,38 @@ static nt_status tokenizer_of(const struct nt_gguf *g, struct gguf_arrays *a, st
     p.add_bos = switch_of(g, "tokenizer.ggml.add_bos_token");
     p.add_eos = switch_of(g, "tokenizer.ggml.add_eos_token");
     p.add_space_prefix = switch_of(g, "tokenizer.ggml.add_space_prefix");
-    return nt_tokenizer_from_parts(&p, out);
+    f->parts = p;
+    return NT_OK;
 }
 
 static nt_status load_gguf(const char *path, struct nt_tok_bundle *b) {
-    struct nt_gguf *g;
-    struct gguf_arrays a = {0};
+    struct gguf_tok f = {0};
     size_t len;
-    NT_TRY(nt_gguf_open(path, &g));
+    NT_TRY(nt_gguf_open(path, &f.g));
     nt_status st;
-    NT_TRY_GOTO(st, close, tokenizer_of(g, &a, &b->tok));
-    const char *text = nt_gguf_str(g, "tokenizer.chat_template", &len);
+    NT_TRY_GOTO(st, close, read_parts(&f));
+    NT_TRY_GOTO(st, close, nt_tokenizer_from_parts(&f.parts, &b->tok));
+    const char *text = nt_gguf_str(f.g, "tokenizer.chat_template", &len);
     if (text) NT_TRY_GOTO(st, close, set_template(b, text, len, path));
 close:
-    release_arrays(&a);
-    nt_gguf_close(g);
+    release_gguf(&f);
     return st;
+}
+
+nt_status nt_tokenizer_gguf_to_hf(const char *path, struct nt_strbuf *tokenizer, struct nt_strbuf *config) {
+    struct gguf_tok f = {0};
+    struct nt_tokenizer *tok = NULL;
+    size_t len = 0;
+    NT_TRY(nt_gguf_open(path, &f.g));
+    nt_status st;
+    NT_TRY_GOTO(st, close, read_parts(&f));
+    NT_TRY_GOTO(st, close, nt_tokenizer_from_parts(&f.parts, &tok));
+    const char *text = nt_gguf_str(f.g, "tokenizer.chat_template", &len);
+    st = nt_tokenizer_to_hf(tok, &f.parts, text, len, tokenizer, config);
+close:
+    nt_tokenizer_free(tok);
+    release_gguf(&f);
+    return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
 }
 
 nt_status nt_tokenizer_load(const char *model_path, struct nt_tok_bundle *out) {

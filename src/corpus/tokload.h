@@ -19,6 +19,8 @@ struct nt_tok_bundle {
     size_t chat_template_len;
 };
 
+/* tokenizer.json and tokenizer_config.json (with the chat template) for the tokenizer of a GGUF file. */
+NT_MUST nt_status nt_tokenizer_gguf_to_hf(const char *path, struct nt_strbuf *tokenizer, struct nt_strbuf *config);
 NT_MUST nt_status nt_tokenizer_load(const char *model_path, struct nt_tok_bundle *out);
 void nt_tok_bundle_release(struct nt_tok_bundle *b);
 

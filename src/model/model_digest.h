@@ -1,4 +1,4 @@
-/* The digest of a model's files, by which runs and ranks know that they have the same model (private to src/model).
+/* The digest of a model's files, by which runs and ranks know that they have the same model.
  *
  * SHA-256 over the configs' digest and, for each file, its size and the SHA-256 of each of its pieces: the pieces are
  * hashed in parallel, by all ranks and threads, and the result does not depend on how many there are.

@@ -282,4 +282,14 @@ void nt_tok_scratch_give(const struct nt_tokenizer *t, struct nt_tok_scratch *s)
 struct nt_tok_pool *nt_tok_pool_new(void);
 void nt_tok_pool_free(struct nt_tok_pool *p);
 
+/* ---- what the names of GGUF's pre-tokenizers mean (tok_parts.c) ---- */
+
+enum { NT_TOK_MAX_PRE = 4 };
+struct nt_tok_preset {
+    const char *name;
+    const char *pattern[NT_TOK_MAX_PRE]; /* applied in order, each isolating its matches */
+    bool nfc, ignore_merges, add_bos;
+};
+const struct nt_tok_preset *nt_tok_preset_find(const char *name); /* NULL: none */
+
 #endif

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
-enum { MAX_PATTERNS = 4, MAX_SPM_PIECE = 512 };
+enum { MAX_SPM_PIECE = 512 };
 enum token_type { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
 
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
@@ -20,13 +20,7 @@ enum token_type { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 
-struct pre_row {
-    const char *name;
-    const char *pattern[MAX_PATTERNS]; /* applied in order, each isolating its matches */
-    bool nfc, ignore_merges, add_bos;
-};
-
-static const struct pre_row pre_rows[] = {
+static const struct nt_tok_preset pre_rows[] = {
     {.name = "default",                   .pattern = {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
     {.name = "gpt-2",                     .pattern = {GPT2}                                                           },
     {.name = "phi-2",                     .pattern = {GPT2}                                                           },
@@ -46,6 +40,13 @@ static const struct pre_row pre_rows[] = {
     {.name = "tekken",                                   .pattern = {O200K("", "\\p{N}")},                                                                                      .ignore_merges = true, .add_bos = true},
     {.name = "gpt-4o",                        .pattern = {O200K(CONTRACTION, "\\p{N}{1,3}")}},
 };
+
+const struct nt_tok_preset *nt_tok_preset_find(const char *name) {
+    for (size_t i = 0; i < sizeof pre_rows / sizeof pre_rows[0]; i++) {
+        if (strcmp(pre_rows[i].name, name) == 0) return &pre_rows[i];
+    }
+    return NULL;
+}
 
 static nt_status check_parts(const struct nt_tok_parts *p) {
     if (p->n_tokens < 1 || !p->tokens)
@@ -230,10 +231,7 @@ static nt_status set_ids(struct nt_tokenizer *t, const struct nt_tok_parts *p, b
 
 static nt_status build_gpt2(struct nt_tokenizer *t, const struct nt_tok_parts *p) {
     const char *pre = p->pre ? p->pre : "default";
-    const struct pre_row *row = NULL;
-    for (size_t i = 0; i < sizeof pre_rows / sizeof pre_rows[0]; i++) {
-        if (strcmp(pre_rows[i].name, pre) == 0) row = &pre_rows[i];
-    }
+    const struct nt_tok_preset *row = nt_tok_preset_find(pre);
     if (!row)
         return NT_FAIL(NT_E_UNSUPPORTED,
                        "%s: tokenizer.ggml.pre \"%.60s\" is not supported; give the model as a "
@@ -242,7 +240,7 @@ static nt_status build_gpt2(struct nt_tokenizer *t, const struct nt_tok_parts *p
     t->byte_level = t->dec.byte_level = true;
     t->ignore_merges = row->ignore_merges;
     if (row->nfc) NT_TRY(nt_tok_add_norm(t, NT_TOK_NORM_UNICODE, UTF8PROC_STABLE | UTF8PROC_COMPOSE, NULL, 0, NULL, 0));
-    for (int i = 0; i < MAX_PATTERNS && row->pattern[i]; i++)
+    for (int i = 0; i < NT_TOK_MAX_PRE && row->pattern[i]; i++)
         NT_TRY(nt_tok_add_split(t, row->pattern[i], strlen(row->pattern[i]), NT_TOK_ISOLATED, false, row->name));
     NT_TRY(put_tokens(t, p, false));
     NT_TRY(put_merges(t, p));

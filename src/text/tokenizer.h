@@ -50,6 +50,12 @@ struct nt_tok_parts {
     }
 NT_MUST nt_status nt_tokenizer_from_parts(const struct nt_tok_parts *parts, struct nt_tokenizer **out);
 
+/* The same tokenizer as tokenizer.json and tokenizer_config.json of a Hugging Face directory; t was built from parts.
+ * NT_E_UNSUPPORTED for SentencePiece-style vocabularies, whose merges GGUF does not keep. */
+NT_MUST nt_status nt_tokenizer_to_hf(const struct nt_tokenizer *t, const struct nt_tok_parts *parts,
+                                     const char *chat_template, size_t chat_template_len, struct nt_strbuf *tokenizer,
+                                     struct nt_strbuf *config);
+
 void nt_tokenizer_free(struct nt_tokenizer *t); /* accepts NULL */
 
 enum nt_tok_flag {
