@@ -1,7 +1,7 @@
 #include "gemm_bench.h"
 #include "arena.h"
 #include "clock.h"
-#include "ops_cost.h"
+#include "ops_bwd.h"
 #include "peak.h"
 
 /* Output rows of the head are written in f32, gate/up gated, the rest added to the residual: the epilogues of a model.
@@ -22,6 +22,12 @@ static const struct {
 static const int32_t token_counts[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_COUNTS = sizeof token_counts / sizeof token_counts[0] };
 enum { MAX_TOK = 256, MAX_K = 5632, MAX_N = 49152, HEAD_TOK = 64, SWEEPS = 10 };
+/* Training: the layers of the 135M model and a chunk of its head, forward and backward; weights of an adapter and all.
+ */
+enum { TRAIN_SHAPES = 5, TRAIN_TOK = 1024, TRAIN_HEAD_TOK = 256, TRAIN_RANK = 16, TRAIN_N = 3072 };
+enum { X_ELEMS = TRAIN_HEAD_TOK * MAX_N, Y_ELEMS = TRAIN_HEAD_TOK * MAX_N };
+_Static_assert(X_ELEMS >= MAX_TOK * MAX_K && X_ELEMS >= TRAIN_TOK * TRAIN_N, "x and dy of every row");
+_Static_assert(Y_ELEMS >= HEAD_TOK * MAX_N && Y_ELEMS >= TRAIN_TOK * TRAIN_N, "y, dx and dw of every row");
 static const size_t pool_bytes = (size_t)192 << 20;
 static const double sweep_flops = 1.5e9; /* per thread: about 6 ms, so that some sweeps are undisturbed */
 
@@ -34,8 +40,8 @@ struct bench {
 
 static void layout(struct nt_arena *arena, struct bench *b) {
     b->weights = nt_arena_take(arena, pool_bytes, 1);
-    b->x = NT_TAKE(arena, nt_bf16, (size_t)MAX_TOK * MAX_K);
-    b->y = NT_TAKE(arena, float, (size_t)HEAD_TOK *MAX_N);
+    b->x = NT_TAKE(arena, nt_bf16, (size_t)X_ELEMS);
+    b->y = NT_TAKE(arena, float, (size_t)Y_ELEMS);
 }
 
 static void fill(nt_bf16 *to, size_t count) {
@@ -46,45 +52,99 @@ static void fill(nt_bf16 *to, size_t count) {
     }
 }
 
-static nt_status sweep(struct nt_backend *be, struct bench *b, struct nt_gemm_args *args, int64_t calls,
+/* One product of a row; cold is what comes from the pool: weights, or b of a gradient of weights. */
+struct product {
+    enum nt_gemm_product what;
+    int32_t n_tok, n, k;
+    enum nt_gemm_out out;
+};
+
+static size_t cold_bytes(const struct product *p) {
+    if (p->what == NT_GEMM_WGRAD) return ((size_t)p->n_tok * (size_t)p->k * sizeof(nt_bf16) + 63) / 64 * 64;
+    return nt_packed_bytes(NT_WEIGHT_BF16, p->n, p->k);
+}
+
+static nt_status call(struct nt_backend *be, const struct bench *b, const struct product *p, const void *cold) {
+    const struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = p->n, .k = p->k, .data = cold};
+    if (p->what == NT_GEMM_DGRAD) {
+        const struct nt_gemm_dgrad_args a = {
+            .dy = b->x, .lddy = p->n, .w = &w, .dx = b->y, .lddx = p->k, .n_tok = p->n_tok};
+        return be->ops.gemm_dgrad(be, &a);
+    }
+    if (p->what == NT_GEMM_WGRAD) {
+        const struct nt_gemm_wgrad_args a = {.a = b->x,
+                                             .b = cold,
+                                             .lda = p->n,
+                                             .ldb = p->k,
+                                             .dw = b->y,
+                                             .lddw = p->k,
+                                             .alpha = 1,
+                                             .n_tok = p->n_tok,
+                                             .m = p->n,
+                                             .n = p->k};
+        return be->ops.gemm_wgrad(be, &a);
+    }
+    const struct nt_gemm_args a = {
+        .x = b->x, .ldx = p->k, .w = &w, .y = b->y, .ldy = p->n, .n_tok = p->n_tok, .out = p->out};
+    return be->ops.gemm(be, &a);
+}
+
+static nt_status sweep(struct nt_backend *be, struct bench *b, const struct product *p, int64_t calls,
                        double *seconds) {
-    struct nt_packed w = *args->w;
-    const size_t bytes = nt_packed_bytes(w.format, w.n, w.k);
-    args->w = &w;
+    const size_t bytes = cold_bytes(p);
     const double start = nt_now();
     for (int64_t i = 0; i < calls; i++) {
         if (b->cursor + bytes > pool_bytes) b->cursor = 0;
-        w.data = (char *)b->weights + b->cursor;
+        const char *cold = (const char *)b->weights + b->cursor;
         b->cursor += bytes;
-        NT_TRY(be->ops.gemm(be, args));
+        NT_TRY(call(be, b, p, cold));
     }
     *seconds = nt_now() - start;
     return NT_OK;
 }
 
-static nt_status run_row(struct nt_backend *be, struct bench *b, int s, int32_t n_tok, struct nt_gemm_bench_row *row) {
-    const struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = shapes[s].n, .k = shapes[s].k};
-    struct nt_gemm_args args = {
-        .x = b->x, .ldx = w.k, .w = &w, .y = b->y, .ldy = w.n, .n_tok = n_tok, .out = shapes[s].out};
-    const struct nt_cost cost = nt_op_cost_gemm(&args);
-    const double flops = cost.flops, bytes = cost.stored_bytes;
+static nt_status run_row(struct nt_backend *be, struct bench *b, const struct product *p,
+                         struct nt_gemm_bench_row *row) {
+    const double flops = 2.0 * p->n_tok * p->n * p->k, bytes = (double)cold_bytes(p);
     const int n_threads = nt_pool_size(be->pool);
     const double fit = (double)pool_bytes / bytes, wanted = sweep_flops * n_threads / flops;
     const int64_t calls = (int64_t)(wanted < fit ? wanted : fit) + 1;
-    *row = (struct nt_gemm_bench_row){.n_tok = n_tok, .n = w.n, .k = w.k, .n_threads = n_threads};
+    *row =
+        (struct nt_gemm_bench_row){.product = p->what, .n_tok = p->n_tok, .n = p->n, .k = p->k, .n_threads = n_threads};
     double best = 1e30;
     for (int i = 0; i < SWEEPS; i++) {
         const double peak = nt_peak_gflops(be->pool, be->isa, NT_PEAK_BF16, true);
         if (peak > b->peak) b->peak = peak;
         double seconds = 0;
-        args.w = &w; /* the sweep leaves its own */
-        NT_TRY(sweep(be, b, &args, calls, &seconds));
+        NT_TRY(sweep(be, b, p, calls, &seconds));
         if (seconds / (double)calls < best) best = seconds / (double)calls;
     }
     row->us = best * 1e6;
     row->gflops = flops / best * 1e-9;
     row->gb_s = bytes / best * 1e-9;
     row->peak = row->gflops / b->peak;
+    return NT_OK;
+}
+
+static nt_status report(struct nt_backend *be, struct bench *b, const struct product *p, nt_gemm_bench_fn *fn,
+                        void *ctx) {
+    struct nt_gemm_bench_row row;
+    NT_TRY(run_row(be, b, p, &row));
+    fn(ctx, &row);
+    return NT_OK;
+}
+
+static nt_status run_training(struct nt_backend *be, struct bench *b, int s, nt_gemm_bench_fn *fn, void *ctx) {
+    const bool head = shapes[s].n == MAX_N;
+    struct product p = {.n_tok = head ? TRAIN_HEAD_TOK : TRAIN_TOK, .n = shapes[s].n, .k = shapes[s].k};
+    p.out = shapes[s].out;
+    NT_TRY(report(be, b, &p, fn, ctx));
+    p.what = NT_GEMM_DGRAD;
+    NT_TRY(report(be, b, &p, fn, ctx));
+    p.what = NT_GEMM_WGRAD;
+    if (!head) NT_TRY(report(be, b, &p, fn, ctx)); /* dw of the head does not fit here */
+    p.n = TRAIN_RANK;
+    if (!head) NT_TRY(report(be, b, &p, fn, ctx));
     return NT_OK;
 }
 
@@ -96,10 +156,13 @@ static nt_status run_all(struct nt_backend *be, struct bench *b, const int32_t f
             const int32_t n_tok = token_counts[c];
             if (shapes[s].n == MAX_N && n_tok > HEAD_TOK) continue;
             if (filter[2] && filter[2] != n_tok) continue;
-            struct nt_gemm_bench_row row;
-            NT_TRY(run_row(be, b, s, n_tok, &row));
-            fn(ctx, &row);
+            const struct product p = {.n_tok = n_tok, .n = shapes[s].n, .k = shapes[s].k, .out = shapes[s].out};
+            NT_TRY(report(be, b, &p, fn, ctx));
         }
+    }
+    for (int s = 0; s < TRAIN_SHAPES; s++) {
+        const bool wanted = (!filter[0] || filter[0] == shapes[s].n) && (!filter[1] || filter[1] == shapes[s].k);
+        if (wanted && (!filter[2] || filter[2] == TRAIN_TOK)) NT_TRY(run_training(be, b, s, fn, ctx));
     }
     return NT_OK;
 }
@@ -113,7 +176,7 @@ nt_status nt_gemm_bench(struct nt_backend *be, int32_t filter_n, int32_t filter_
     NT_TRY(nt_arena_bind(&arena));
     layout(&arena, &b);
     fill(b.weights, pool_bytes / sizeof(nt_bf16));
-    fill(b.x, (size_t)MAX_TOK * MAX_K);
+    fill(b.x, X_ELEMS);
     const nt_status st = run_all(be, &b, (const int32_t[3]){filter_n, filter_k, filter_tok}, fn, ctx);
     nt_arena_release(&arena);
     return st;

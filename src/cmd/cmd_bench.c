@@ -86,6 +86,7 @@ static void end_table(const struct table *t) {
 /* ---- bench gemm ---- */
 
 static const struct column gemm_columns[] = {
+    {"product",         true, true },
     {"n_tok",           true, false},
     {"n",               true, false},
     {"k",               true, false},
@@ -97,8 +98,9 @@ static const struct column gemm_columns[] = {
 };
 
 static void gemm_row(void *arg, const struct nt_gemm_bench_row *r) {
+    static const char *const products[] = {"forward", "dgrad", "wgrad"};
     char cells[8][32];
-    const char *values[8];
+    const char *values[9] = {products[r->product]};
     snprintf(cells[0], sizeof cells[0], "%d", r->n_tok);
     snprintf(cells[1], sizeof cells[1], "%d", r->n);
     snprintf(cells[2], sizeof cells[2], "%d", r->k);
@@ -107,7 +109,7 @@ static void gemm_row(void *arg, const struct nt_gemm_bench_row *r) {
     snprintf(cells[5], sizeof cells[5], "%.1f", r->gflops);
     snprintf(cells[6], sizeof cells[6], "%.1f", r->gb_s);
     snprintf(cells[7], sizeof cells[7], "%.1f", 100 * r->peak);
-    for (int i = 0; i < 8; i++) values[i] = cells[i];
+    for (int i = 0; i < 8; i++) values[i + 1] = cells[i];
     print_row(arg, values);
 }
 
