@@ -1,5 +1,6 @@
 /* The ops on logit rows, 8 (Gumbel: 32) logits at a time. */
 #include "cpu_logits.h"
+#include "cpu_philox.h"
 #include "cpu_rows.h"
 #include "cpu_topk.h"
 #include "cpu_vec.h"
@@ -138,43 +139,9 @@ nt_status nt_logit_topk_avx2(struct nt_backend *be, const struct nt_logit_topk_a
     return NT_OK;
 }
 
-/* hi and lo of the 64-bit products of 8 words with one multiplier. */
-static inline void mul_wide(__m256i c, uint32_t mul, __m256i *hi, __m256i *lo) {
-    const __m256i m = _mm256_set1_epi32((int32_t)mul);
-    const __m256i even = _mm256_mul_epu32(c, m), odd = _mm256_mul_epu32(_mm256_srli_epi64(c, 32), m);
-    *hi = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
-    *lo = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
-}
-
-/* nt_philox (core/rng.h) for 8 counters below 2^32. Lane 4 L + j holds counter c0 + 2 j + L, so that the 4 x 4
- * transpose within 128-bit lanes leaves the words of counters c0 + 2 j and c0 + 2 j + 1 in order in out[j]. */
-static inline void philox8(uint64_t seed, uint64_t stream, uint32_t c0, __m256i out[4]) {
-    __m256i w0 = _mm256_add_epi32(_mm256_set1_epi32((int32_t)c0), _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
-    __m256i w1 = _mm256_setzero_si256();
-    __m256i w2 = _mm256_set1_epi32((int32_t)stream), w3 = _mm256_set1_epi32((int32_t)(stream >> 32));
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        __m256i hi0, lo0, hi2, lo2;
-        mul_wide(w0, 0xD2511F53u, &hi0, &lo0);
-        mul_wide(w2, 0xCD9E8D57u, &hi2, &lo2);
-        w0 = _mm256_xor_si256(_mm256_xor_si256(hi2, w1), _mm256_set1_epi32((int32_t)k0));
-        w1 = lo2;
-        w2 = _mm256_xor_si256(_mm256_xor_si256(hi0, w3), _mm256_set1_epi32((int32_t)k1));
-        w3 = lo0;
-    }
-    const __m256i a = _mm256_unpacklo_epi32(w0, w1), b = _mm256_unpackhi_epi32(w0, w1);
-    const __m256i c = _mm256_unpacklo_epi32(w2, w3), d = _mm256_unpackhi_epi32(w2, w3);
-    out[0] = _mm256_unpacklo_epi64(a, c);
-    out[1] = _mm256_unpackhi_epi64(a, c);
-    out[2] = _mm256_unpacklo_epi64(b, d);
-    out[3] = _mm256_unpackhi_epi64(b, d);
-}
-
 /* log(-log(u)) of a random word, operation for operation as in the portable body. */
 static inline __m256 log_neg_log(__m256i word) {
-    const __m256 whole = _mm256_cvtepi32_ps(_mm256_srli_epi32(word, 9));
-    const __m256 u = _mm256_mul_ps(_mm256_add_ps(whole, _mm256_set1_ps(0.5f)), _mm256_set1_ps(1.0f / 8388608.0f));
-    return nt_v8_log_pos(_mm256_xor_ps(nt_v8_log_pos(u), _mm256_set1_ps(-0.0f)));
+    return nt_v8_log_pos(_mm256_xor_ps(nt_v8_log_pos(nt_v8_unit(word)), _mm256_set1_ps(-0.0f)));
 }
 
 /* Sums of the 8 logits from v with their noise; lanes outside [0, n_vocab) are -Inf. */
@@ -200,7 +167,7 @@ static bool gumbel_row(const struct nt_logit_gumbel_args *a, int64_t r) {
     }
     for (int32_t v0 = -(a->first & 3); v0 < a->n_vocab; v0 += 32) {
         __m256i word[4];
-        philox8(a->seed[r], a->stream[r], (uint32_t)((a->first + v0) >> 2), word);
+        nt_v8_philox(a->seed[r], a->stream[r], (uint32_t)((a->first + v0) >> 2), word);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++) {
             const __m256 sum = noisy(x, v0 + 8 * j, a->n_vocab, inv_temp, word[j]);

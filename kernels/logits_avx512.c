@@ -1,5 +1,6 @@
 /* The ops on logit rows, 16 (Gumbel: 64) logits at a time. */
 #include "cpu_logits.h"
+#include "cpu_philox.h"
 #include "cpu_rows.h"
 #include "cpu_topk.h"
 #include "cpu_vec.h"
@@ -151,44 +152,10 @@ nt_status nt_logit_topk_avx512(struct nt_backend *be, const struct nt_logit_topk
     return NT_OK;
 }
 
-/* hi and lo of the 64-bit products of 16 words with one multiplier. */
-static inline void mul_wide(__m512i c, uint32_t mul, __m512i *hi, __m512i *lo) {
-    const __m512i m = _mm512_set1_epi32((int32_t)mul);
-    const __m512i even = _mm512_mul_epu32(c, m), odd = _mm512_mul_epu32(_mm512_srli_epi64(c, 32), m);
-    *hi = _mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xaaaa, odd);
-    *lo = _mm512_mask_mov_epi32(even, 0xaaaa, _mm512_slli_epi64(odd, 32));
-}
-
-/* nt_philox (core/rng.h) for 16 counters below 2^32. Lane 4 L + j holds counter c0 + 4 j + L, so that the 4 x 4
- * transpose within 128-bit lanes leaves the words of counters c0 + 4 j ... c0 + 4 j + 3 in order in out[j]. */
-static inline void philox16(uint64_t seed, uint64_t stream, uint32_t c0, __m512i out[4]) {
-    const __m512i place = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i w0 = _mm512_add_epi32(_mm512_set1_epi32((int32_t)c0), place), w1 = _mm512_setzero_si512();
-    __m512i w2 = _mm512_set1_epi32((int32_t)stream), w3 = _mm512_set1_epi32((int32_t)(stream >> 32));
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        __m512i hi0, lo0, hi2, lo2;
-        mul_wide(w0, 0xD2511F53u, &hi0, &lo0);
-        mul_wide(w2, 0xCD9E8D57u, &hi2, &lo2);
-        w0 = _mm512_xor_si512(_mm512_xor_si512(hi2, w1), _mm512_set1_epi32((int32_t)k0));
-        w1 = lo2;
-        w2 = _mm512_xor_si512(_mm512_xor_si512(hi0, w3), _mm512_set1_epi32((int32_t)k1));
-        w3 = lo0;
-    }
-    const __m512i a = _mm512_unpacklo_epi32(w0, w1), b = _mm512_unpackhi_epi32(w0, w1);
-    const __m512i c = _mm512_unpacklo_epi32(w2, w3), d = _mm512_unpackhi_epi32(w2, w3);
-    out[0] = _mm512_unpacklo_epi64(a, c);
-    out[1] = _mm512_unpackhi_epi64(a, c);
-    out[2] = _mm512_unpacklo_epi64(b, d);
-    out[3] = _mm512_unpackhi_epi64(b, d);
-}
-
 /* log(-log(u)) of a random word, operation for operation as in the portable body. */
 static inline __m512 log_neg_log(__m512i word) {
-    const __m512 whole = _mm512_cvtepi32_ps(_mm512_srli_epi32(word, 9));
-    const __m512 u = _mm512_mul_ps(_mm512_add_ps(whole, _mm512_set1_ps(0.5f)), _mm512_set1_ps(1.0f / 8388608.0f));
     const __m512 sign = _mm512_set1_ps(-0.0f);
-    return nt_v16_log_pos(_mm512_xor_ps(nt_v16_log_pos(u), sign));
+    return nt_v16_log_pos(_mm512_xor_ps(nt_v16_log_pos(nt_v16_unit(word)), sign));
 }
 
 /* The draw so far: lane i of best[j] is the largest sum of its lane, at a vector that begins at at[j]. */
@@ -270,7 +237,7 @@ static bool gumbel_row(const struct nt_logit_gumbel_args *a, int64_t r) {
     for (int32_t v0 = -(a->first & 3); v0 < a->n_vocab; v0 += 64) {
         __m512i word[4];
         if (!may_win(&d, v0, noise_bound(UINT32_MAX))) continue;
-        philox16(a->seed[r], a->stream[r], (uint32_t)((a->first + v0) >> 2), word);
+        nt_v16_philox(a->seed[r], a->stream[r], (uint32_t)((a->first + v0) >> 2), word);
         const __m512i most = _mm512_max_epu32(_mm512_max_epu32(word[0], word[1]), _mm512_max_epu32(word[2], word[3]));
         if (may_win(&d, v0, noise_bound(_mm512_reduce_max_epu32(most)))) draw_block(&d, v0, word);
     }

@@ -102,6 +102,7 @@ static void make(struct drops *d, uint64_t seed, int32_t n_col, float p) {
     op_random_bf16(&seed, d->x, count, 1);
     op_random_f32(&seed, d->dx, count, 1);
     op_random_f32(&seed, d->dy0, count, 1);
+    d->x[0] = 1; /* the least denormal */
     d->x[1] = nt_f32_to_bf16(NAN);
     d->x[2 * ld] = nt_f32_to_bf16(INFINITY);
     d->dx[2 * ld] = -INFINITY;

@@ -1,0 +1,254 @@
+/* The gradient of attention with float multiply-add; the structure is that of attention_bwd_avx512.c.
+ *
+ * Every operand becomes floats once (values of bf16): K and V of the page turned to [d, slots], K also [slots, d]; q
+ * and dout of the rows. All six products are then C[i][col] += sum over k of A[i][k] B[k][col], k ascending: scores and
+ * dP over d, dq over slots, dk and dv over rows. P and dS are rounded to bf16 as the contract says. */
+#include "cpu_attention_bwd.h"
+#include "cpu_vec.h"
+#include <math.h>
+
+enum { TILE = 6, COLS = 16, ROWS = 32, PAGE = NT_KV_PAGE };
+_Static_assert((int)ROWS <= (int)NT_ATTN_BWD_ROWS && PAGE % COLS == 0 && NT_ATTN_LANES == 16, "rows and pages as here");
+
+struct work {
+    float s[TILE][PAGE], dp[TILE][PAGE], p[ROWS][PAGE], ds[ROWS][PAGE];
+    float *q, *dout;     // [ROWS, d_pad]
+    float *kt, *vt, *kf; // [d_pad, PAGE], [d_pad, PAGE], [PAGE, d_pad]
+    float *sums;         // [2, PAGE, d_pad]
+};
+
+static struct work *work_init(void *scratch, int32_t d_pad) {
+    struct work *w = scratch;
+    float *at = (float *)scratch + (sizeof *w + 63) / 64 * 16;
+    w->q = at;
+    w->dout = w->q + ROWS * d_pad;
+    w->kt = w->dout + ROWS * d_pad;
+    w->vt = w->kt + PAGE * d_pad;
+    w->kf = w->vt + PAGE * d_pad;
+    w->sums = w->kf + PAGE * d_pad;
+    NT_CHECK((char *)(w->sums + 2 * PAGE * d_pad) - (char *)scratch <= NT_CPU_SCRATCH_BYTES - NT_ATTN_BWD_COUNTERS);
+    return w;
+}
+
+struct product {
+    const float *a[TILE];
+    const float *b;
+    float *c;
+    int64_t a_step, ldb, ldc;
+    int32_t k0, k1;
+};
+
+/* 16 columns of n rows; n and add are constants after inlining. */
+static inline __attribute__((always_inline)) void tile(int n, bool add, const struct product *p) {
+    __m256 acc[TILE][2];
+    const float *b = p->b + p->k0 * p->ldb;
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+        acc[i][0] = add ? _mm256_loadu_ps(p->c + i * p->ldc) : _mm256_setzero_ps();
+        acc[i][1] = add ? _mm256_loadu_ps(p->c + i * p->ldc + 8) : _mm256_setzero_ps();
+    }
+    for (int64_t k = p->k0; k < p->k1; k++, b += p->ldb) {
+        const __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + 8);
+#pragma GCC unroll 8
+        for (int i = 0; i < n; i++) {
+            const __m256 a = _mm256_broadcast_ss(p->a[i] + k * p->a_step);
+            acc[i][0] = _mm256_fmadd_ps(a, b0, acc[i][0]);
+            acc[i][1] = _mm256_fmadd_ps(a, b1, acc[i][1]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+        _mm256_storeu_ps(p->c + i * p->ldc, acc[i][0]);
+        _mm256_storeu_ps(p->c + i * p->ldc + 8, acc[i][1]);
+    }
+}
+
+static inline __attribute__((always_inline)) void tiles(int n, bool add, const struct product *p) {
+    switch (n) {
+    case 1:
+        tile(1, add, p);
+        break;
+    case 2:
+        tile(2, add, p);
+        break;
+    case 3:
+        tile(3, add, p);
+        break;
+    case 4:
+        tile(4, add, p);
+        break;
+    case 5:
+        tile(5, add, p);
+        break;
+    default:
+        tile(6, add, p);
+    }
+}
+
+/* The first cols columns, a multiple of COLS. */
+static void product_set(int n, int32_t cols, struct product p) {
+    for (int32_t col = 0; col < cols; col += COLS, p.b += COLS, p.c += COLS) tiles(n, false, &p);
+}
+static void product_add(int n, int32_t cols, struct product p) {
+    for (int32_t col = 0; col < cols; col += COLS, p.b += COLS, p.c += COLS) tiles(n, true, &p);
+}
+
+static inline __m256 visible(const struct nt_attn_bwd_rows *rows, int32_t r, int32_t slot) {
+    const __m256i hidden = nt_v8_mask(rows->lo[r] - slot), below = nt_v8_mask(rows->hi[r] - slot);
+    return _mm256_castsi256_ps(_mm256_andnot_si256(hidden, below));
+}
+
+/* K as [d, slots]: the even and odd element of each pair apart. */
+static void turn_k(const nt_bf16 *k, int32_t d_pad, float *kt) {
+    const __m256i high = _mm256_set1_epi32((int32_t)0xffff0000u);
+    for (int32_t i = 0; i < d_pad; i += 2, k += 2 * PAGE)
+        for (int32_t slot = 0; slot < PAGE; slot += 8) {
+            const __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(k + 2 * slot));
+            _mm256_storeu_ps(kt + i * PAGE + slot, _mm256_castsi256_ps(_mm256_slli_epi32(both, 16)));
+            _mm256_storeu_ps(kt + (i + 1) * PAGE + slot, _mm256_castsi256_ps(_mm256_and_si256(both, high)));
+        }
+}
+
+static void begin(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, void *scratch) {
+    const int32_t d_pad = nt_d_pad(a->kv->d_head);
+    struct work *w = work_init(scratch, d_pad);
+    turn_k(k, d_pad, w->kt);
+    for (int32_t slot = 0; slot < PAGE; slot++)
+        for (int32_t i = 0; i < d_pad; i++) {
+            w->kf[slot * d_pad + i] = w->kt[i * PAGE + slot];
+            w->vt[i * PAGE + slot] = nt_bf16_to_f32(v[slot / 2 * 2 * d_pad + 2 * i + slot % 2]);
+        }
+    memset(w->sums, 0, 2 * PAGE * (size_t)d_pad * sizeof *w->sums);
+}
+
+static void load_q(const struct nt_attn_bwd_rows *rows, int32_t d_pad, float *q) {
+    for (int32_t r = 0; r < rows->n; r++)
+        for (int32_t i = 0; i < d_pad; i += 8) _mm256_storeu_ps(q + r * d_pad + i, nt_v8_load_bf16(rows->q[r] + i));
+}
+
+/* s[n, slots] of A rows [r0, r0 + n) times a page as [d, slots], up to the last slot that one of them sees. */
+static void page_product(const struct nt_attn_bwd_rows *rows, int32_t r0, int n, const float *a, int32_t d_pad,
+                         const float *page, float s[TILE][PAGE]) {
+    struct product p = {.b = page, .c = s[0], .a_step = 1, .ldb = PAGE, .ldc = PAGE, .k1 = d_pad};
+    for (int i = 0; i < n; i++) p.a[i] = a + (r0 + i) * d_pad;
+    product_set(n, (rows->hi[r0 + n - 1] + COLS - 1) / COLS * COLS, p);
+}
+
+static void stats_row(struct nt_attn_bwd_rows *rows, int32_t r, float factor, float s[PAGE]) {
+    const int32_t end = (rows->hi[r] + 7) / 8 * 8;
+    const __m256 lowest = _mm256_set1_ps(-INFINITY);
+    __m256 max = lowest, sum[2];
+    for (int32_t j = 0; j < end; j += 8) {
+        const __m256 x = _mm256_mul_ps(_mm256_loadu_ps(s + j), _mm256_set1_ps(factor));
+        const __m256 seen = _mm256_blendv_ps(lowest, x, visible(rows, r, j));
+        _mm256_storeu_ps(s + j, seen);
+        max = _mm256_max_ps(max, seen);
+    }
+    const float page_max = nt_v8_max_lanes(max), old = rows->max[r];
+    const float m = page_max > old ? page_max : old, ref = m == -INFINITY ? 0.0f : m;
+    const __m256 alpha = nt_v8_exp2_neg(_mm256_set1_ps(old - ref));
+    for (int h = 0; h < 2; h++) sum[h] = _mm256_mul_ps(_mm256_loadu_ps(rows->sum[r] + 8 * h), alpha);
+    for (int32_t j = 0; j < end; j += 8) {
+        const __m256 e = nt_v8_exp2_neg(_mm256_sub_ps(_mm256_loadu_ps(s + j), _mm256_set1_ps(ref)));
+        sum[j / 8 % 2] = _mm256_add_ps(sum[j / 8 % 2], e);
+    }
+    for (int h = 0; h < 2; h++) _mm256_storeu_ps(rows->sum[r] + 8 * h, sum[h]);
+    rows->max[r] = m;
+}
+
+static void stats(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows *rows, const nt_bf16 *k,
+                  void *scratch) {
+    const int32_t d_pad = nt_d_pad(a->kv->d_head);
+    struct work *w = work_init(scratch, d_pad);
+    turn_k(k, d_pad, w->kt);
+    load_q(rows, d_pad, w->q);
+    for (int32_t r0 = 0; r0 < rows->n; r0 += TILE) {
+        const int32_t n = rows->n - r0 < TILE ? rows->n - r0 : TILE;
+        page_product(rows, r0, n, w->q, d_pad, w->kt, w->s);
+        for (int32_t i = 0; i < n; i++) stats_row(rows, r0 + i, a->scale * NT_LOG2E, w->s[i]);
+    }
+}
+
+static inline __m256 rounded(__m256 x) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(nt_v8_to_bf16(x)), 16));
+}
+
+/* P and dS of one row, from its scores and dP; invisible slots are 0. */
+static void gradient_row(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, int32_t r,
+                         const float s[PAGE], const float dp[PAGE], struct work *w) {
+    const __m256 factor = _mm256_set1_ps(a->scale * NT_LOG2E), lse = _mm256_set1_ps(rows->lse[r]);
+    const __m256 scale = _mm256_set1_ps(a->scale), delta = _mm256_set1_ps(rows->delta[r]);
+    for (int32_t j = 0; j < PAGE; j += 8) {
+        __m256 p = _mm256_setzero_ps(), ds = p;
+        if (j < rows->hi[r]) {
+            const __m256 seen = visible(rows, r, j), x = _mm256_fmsub_ps(_mm256_loadu_ps(s + j), factor, lse);
+            p = _mm256_and_ps(seen, nt_v8_exp2_neg(x));
+            ds = _mm256_mul_ps(_mm256_mul_ps(p, scale), _mm256_sub_ps(_mm256_loadu_ps(dp + j), delta));
+            ds = _mm256_and_ps(seen, ds);
+        }
+        _mm256_storeu_ps(w->p[r] + j, rounded(p));
+        _mm256_storeu_ps(w->ds[r] + j, rounded(ds));
+    }
+}
+
+/* dq += dS K; the tile's part first in the scores' place, COLS columns at a time. */
+static void add_dq(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, int32_t r0, int n,
+                   struct work *w) {
+    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d);
+    struct product p = {.a_step = 1, .ldb = d_pad, .ldc = PAGE, .k0 = rows->lo[r0], .k1 = rows->hi[r0 + n - 1]};
+    for (int i = 0; i < n; i++) p.a[i] = w->ds[r0 + i];
+    for (int32_t col = 0; col < d_pad; col += COLS) {
+        p.b = w->kf + col;
+        p.c = w->s[0];
+        product_set(n, COLS, p);
+        for (int i = 0; i < n; i++)
+            for (int32_t j = col; j < col + COLS && j < d; j += 8) {
+                float *dq = rows->dq[r0 + i] + j;
+                const __m256 old = rows->first ? _mm256_setzero_ps() : nt_v8_load(dq, d - j);
+                nt_v8_store(dq, d - j, _mm256_add_ps(old, _mm256_loadu_ps(w->s[i] + j - col)));
+            }
+    }
+}
+
+/* sums[keys, d] += A^T B for the keys that rows see: A [rows, PAGE], B [rows, d_pad]. */
+static void add_keys(const struct nt_attn_bwd_rows *rows, int32_t d_pad, const float *a, const float *b, float *sums) {
+    const int32_t keys = rows->hi[rows->n - 1];
+    struct product p = {.b = b, .a_step = PAGE, .ldb = d_pad, .ldc = d_pad, .k1 = rows->n};
+    for (int32_t key = 0; key < keys; key += TILE) {
+        const int n = keys - key < TILE ? keys - key : TILE;
+        while (rows->hi[p.k0] <= key) p.k0++; /* rows before the first that sees the tile */
+        for (int i = 0; i < n; i++) p.a[i] = a + key + i;
+        p.c = sums + key * d_pad;
+        product_add(n, d_pad, p);
+    }
+}
+
+static void rows_part(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, const nt_bf16 *k,
+                      void *scratch) {
+    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d);
+    struct work *w = scratch;
+    (void)k;
+    load_q(rows, d_pad, w->q);
+    for (int32_t r = 0; r < rows->n; r++)
+        for (int32_t i = 0; i < d_pad; i += 8)
+            _mm256_storeu_ps(w->dout + r * d_pad + i, rounded(nt_v8_load(rows->dout[r] + i, d - i)));
+    for (int32_t r0 = 0; r0 < rows->n; r0 += TILE) {
+        const int32_t n = rows->n - r0 < TILE ? rows->n - r0 : TILE;
+        page_product(rows, r0, n, w->q, d_pad, w->kt, w->s);
+        page_product(rows, r0, n, w->dout, d_pad, w->vt, w->dp);
+        for (int32_t i = 0; i < n; i++) gradient_row(a, rows, r0 + i, w->s[i], w->dp[i], w);
+        add_dq(a, rows, r0, n, w);
+    }
+    add_keys(rows, d_pad, w->ds[0], w->q, w->sums);
+    add_keys(rows, d_pad, w->p[0], w->dout, w->sums + PAGE * d_pad);
+}
+
+static const float *sums(void *scratch) {
+    return ((struct work *)scratch)->sums;
+}
+
+nt_status nt_attention_bwd_avx2(struct nt_backend *be, const struct nt_attention_bwd_args *args) {
+    static const struct nt_attn_bwd_body body = {
+        .max_rows = ROWS, .stats = stats, .begin = begin, .rows = rows_part, .sums = sums};
+    return nt_attn_bwd_run(be, args, &body) ? NT_OK : nt_attention_bwd_portable(be, args);
+}
