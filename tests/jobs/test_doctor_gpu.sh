@@ -40,7 +40,7 @@ ops = re.findall(r"^NT_OP\((\w+),", open(src + "/kernels/ops.def").read(), re.M)
 kernels = re.findall(r"^NT_CUDA_KERNEL\(\w+, (\w+),", open(src + "/kernels/cuda_kernels.def").read(), re.M)
 assert ops and kernels
 missing = re.findall(r"^NT_CUDA_MISSING\((\w+)\)", open(src + "/kernels/cuda_missing.def").read(), re.M)
-assert set(missing) < set(ops) and r["ops_without_kernel"] == missing
+assert set(missing) < set(ops) and sorted(r["ops_without_kernel"]) == sorted(missing)
 assert all("No CUDA kernel yet: " + op in md for op in missing)
 ops = [op for op in ops if op not in missing]
 assert r["complete"] and r["error"] is None and r["meaningful"] is False and r["wrong"] == 0
@@ -57,7 +57,7 @@ assert [k["name"] for k in r["kernels"]] == kernels
 reached = {k for c in r["checks"] for k in c["kernels"]}
 assert reached == {k["name"] for k in r["kernels"] if k["checked"] == "ok"}
 # what small shapes cannot reach are the larger tiles of products alone, and what runs on 9.0 only
-assert all(k.startswith("gemm") for k in set(kernels) - reached), set(kernels) - reached
+assert all(k.startswith(("gemm", "head")) for k in set(kernels) - reached), set(kernels) - reached
 assert {"gemm_16x32", "gemm_int4_16x32", "attention_merge", "allreduce_norm_p2p"} <= reached
 assert r["ceilings"]["copy_gb_s"] > 0 and r["ceilings"]["cublaslt_tflop_s"] > 0 and not r["ceilings"]["meaningful"]
 assert r["ceilings"]["matrix_tflop_s"] == max(r["ceilings"]["cublaslt_tflop_s"], r["ceilings"]["nocturne_tflop_s"])

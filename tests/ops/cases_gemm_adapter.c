@@ -35,8 +35,8 @@ static struct problem make(uint64_t seed, struct shape s) {
     struct problem p = {.s = s};
     struct nt_gemm_args *a = &p.args;
     *a = (struct nt_gemm_args){.n_tok = s.n_tok, .out = s.out};
-    a->ldx = s.k + op_random_int(&seed, 0, 5);
-    a->ldx2 = s.k2 + op_random_int(&seed, 0, 5);
+    a->ldx = s.k + 2 * op_random_int(&seed, 0, 3);
+    a->ldx2 = s.k2 + 2 * op_random_int(&seed, 0, 3);
     a->ldy = (is_gated(s.out) ? s.n / 2 : s.n) + op_random_int(&seed, 0, 9);
     a->ldpre = s.n + op_random_int(&seed, 0, 9);
     p.w = op_matrix_make(seed + 1, s.format, s.n, s.k, 1.5f / sqrtf((float)s.k));
