@@ -1,4 +1,4 @@
-#include "report.h"
+#include "train_report.h"
 
 #include "chart.h"
 #include "fileio.h"

@@ -4,8 +4,8 @@
  * out), learning rate, gradient norm, margin, accuracy and throughput as inline SVG (chart.h), for light and dark
  * screens and for print. It is made from the card and metrics.jsonl alone, so it can be made again.
  * Files are replaced atomically. Threading: one thread, rank 0. Errors: NT_E_IO, NT_E_NOMEM. */
-#ifndef NT_REPORT_H
-#define NT_REPORT_H
+#ifndef NT_TRAIN_REPORT_H
+#define NT_TRAIN_REPORT_H
 
 #include "train_card.h"
 

@@ -8,7 +8,7 @@
 
 #include "chart.h"
 #include "fileio.h"
-#include "report.h"
+#include "train_report.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
