@@ -43,6 +43,7 @@ void nt_cmd_usage(const struct nt_cmd *cmd, struct nt_strbuf *out); /* NULL: the
 
 nt_status nt_cmd_generate(struct nt_cmd_context *ctx);
 nt_status nt_cmd_score(struct nt_cmd_context *ctx);
+nt_status nt_cmd_finetune(struct nt_cmd_context *ctx);
 nt_status nt_cmd_inspect(struct nt_cmd_context *ctx);
 nt_status nt_cmd_doctor(struct nt_cmd_context *ctx);
 nt_status nt_cmd_config(struct nt_cmd_context *ctx);

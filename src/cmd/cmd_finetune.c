@@ -1,0 +1,93 @@
+/* nocturne finetune: a corpus of conversations and feedback in, an adapter or a model out. */
+#include "adapter_io.h"
+#include "cmd.h"
+#include "fileio.h"
+#include "log.h"
+#include "session.h"
+#include "stop.h"
+#include "trainer.h"
+#include "watchdog.h"
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct finetune {
+    struct nt_session session;
+    struct nt_train_job job;
+    struct nt_train_result result;
+    struct nt_watchdog *watchdog;
+};
+
+static nt_status check_arguments(const struct nt_config *c) {
+    if (!c->train_input[0]) return NT_FAIL(NT_E_USAGE, "finetune: no input given; add --input CORPUS.h5");
+    if (!c->train_output[0]) return NT_FAIL(NT_E_USAGE, "finetune: no output directory given; add --output DIR");
+    if (c->model_adapter[0])
+        return NT_FAIL(NT_E_USAGE, "finetune: model.adapter is for generation; go on from an adapter with "
+                                   "train.init_adapter, or compare with one by train.reference");
+    return NT_OK;
+}
+
+/* Before the model is loaded: the directory can be written, and the watchdogs of all ranks can meet in it. */
+static nt_status open_dir(struct finetune *f, struct nt_cmd_context *ctx) {
+    const char *dir = ctx->config->train_output;
+    NT_TRY(nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? nt_mkdir_p(dir) : NT_OK));
+    return nt_watchdog_start(&f->watchdog, ctx->world, dir, ctx->config->run_watchdog_s);
+}
+
+static nt_status write_adapter(struct finetune *f) {
+    char path[PATH_MAX];
+    struct nt_adapter *a = f->result.adapter;
+    const struct nt_spec *spec = nt_model_spec(f->session.model);
+    memcpy(a->base_digest, f->session.model_digest, sizeof a->base_digest);
+    memcpy(a->tokenizer_digest, f->session.tokenizer_digest, sizeof a->tokenizer_digest);
+    a->has_base = a->has_tokenizer = true;
+    NT_TRY(nt_path_join(path, sizeof path, f->job.dir, "adapter"));
+    if (!nt_is_dir(path)) NT_TRY(nt_adapter_write_peft(a, spec, NULL, path));
+    NT_TRY(nt_path_join(path, sizeof path, f->job.dir, "adapter.gguf"));
+    return nt_adapter_write_gguf(a, spec, NULL, path);
+}
+
+static nt_status finish(struct finetune *f) {
+    const struct nt_train_result *r = &f->result;
+    if (r->adapter) NT_TRY(write_adapter(f));
+    nt_info("finetune",
+            "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, held out %.4f (before: %.4f); %.0f tok/s, "
+            "mfu %.0f%%; %s",
+            (long long)r->n_steps, (long long)r->n_samples, (long long)r->n_tokens, r->train_loss, r->eval_loss,
+            r->eval_loss_first, r->tokens_per_s, 100 * r->mfu, f->job.dir);
+    return NT_OK;
+}
+
+nt_status nt_cmd_finetune(struct nt_cmd_context *ctx) {
+    struct finetune f = {0};
+    NT_TRY(check_arguments(ctx->config));
+    nt_stop_install();
+    NT_TRY(open_dir(&f, ctx));
+    nt_watchdog_beat(f.watchdog, "loading");
+    nt_status st = nt_session_open(&f.session, ctx->world, ctx->config);
+    if (st != NT_OK) {
+        nt_watchdog_stop(f.watchdog);
+        return st;
+    }
+    f.job = (struct nt_train_job){.config = ctx->config,
+                                  .world = ctx->world,
+                                  .backend = &f.session.backend,
+                                  .model = f.session.model,
+                                  .tok = f.session.text.tok,
+                                  .chat = f.session.has_chat ? &f.session.chat : NULL,
+                                  .chat_error = f.session.chat_error,
+                                  .model_digest = f.session.model_digest,
+                                  .tokenizer_digest = f.session.tokenizer_digest,
+                                  .max_len = f.session.max_len,
+                                  .dir = ctx->config->train_output,
+                                  .watchdog = f.watchdog};
+    st = nt_train_run(&f.job, &f.result);
+    if (st == NT_OK) st = nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? finish(&f) : NT_OK);
+    nt_watchdog_stop(f.watchdog);
+    /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */
+    if (st == NT_OK || st == NT_E_STOPPED || ctx->world->size == 1) {
+        nt_train_result_release(&f.result);
+        nt_session_close(&f.session);
+    }
+    return st;
+}
