@@ -251,20 +251,12 @@ static nt_status norm_again(struct nt_training *t, const float *x, const float *
     return m->backend->ops.rmsnorm(m->backend, &args);
 }
 
-static nt_status cheap_again(struct nt_training *t, int32_t layer, int32_t n_tok) {
+static nt_status norms_again(struct nt_training *t, int32_t layer, int32_t n_tok) {
     struct nt_model *m = t->m;
     const struct nt_layer *l = &m->weights.layers[layer];
     const struct nt_block_acts *a = nt_step_acts(m, &t->step, layer);
     NT_TRY(norm_again(t, a->x_in, l->attn_norm, a->h_attn, t->step.batch.n_tok));
-    NT_TRY(norm_again(t, a->x_mid, l->mlp_norm, a->h_mlp, n_tok));
-    const struct nt_glu_bwd_args glu = {.pre = a->pre,
-                                        .y = a->mlp,
-                                        .ldpre = l->gate_up.n,
-                                        .ldy = m->shard.ff_pad,
-                                        .n_tok = n_tok,
-                                        .n = m->shard.ff_pad,
-                                        .gelu = m->spec.act != NT_ACT_SILU};
-    return m->backend->ops.glu_bwd(m->backend, &glu);
+    return norm_again(t, a->x_mid, l->mlp_norm, a->h_mlp, n_tok);
 }
 
 static nt_status all_again(struct nt_training *t, int32_t layer) {
@@ -280,7 +272,7 @@ static nt_status compute_again(struct nt_training *t, int32_t layer, int32_t n_t
     case NT_RECOMPUTE_NONE:
         return NT_OK;
     case NT_RECOMPUTE_SELECTIVE:
-        return cheap_again(t, layer, n_tok);
+        return norms_again(t, layer, n_tok);
     case NT_RECOMPUTE_FULL:
         return all_again(t, layer);
     }

@@ -21,12 +21,12 @@ static void take_block(struct nt_block_acts *b, enum nt_recompute policy, const 
     b->q = NT_TAKE(a, nt_bf16, n * (size_t)s->n_head * (size_t)nt_d_pad(spec->d_head));
     b->heads = NT_TAKE(a, nt_bf16, n * heads);
     b->pre = NT_TAKE(a, nt_bf16, n_mlp * 2 * (size_t)s->ff_pad);
+    b->mlp = NT_TAKE(a, nt_bf16, n_mlp * (size_t)s->ff_pad); /* from f32 sums, which pre has lost */
     for (int g = 0; g < NT_LORA_GROUPS && m->lora; g++)
         b->low[g] = NT_TAKE(a, nt_bf16, (g == NT_LORA_QKV ? n : n_mlp) * (size_t)m->lora->layers[0][g].a.n);
     if (policy == NT_RECOMPUTE_SELECTIVE) return;
     b->h_attn = NT_TAKE(a, nt_bf16, n * d);
     b->h_mlp = NT_TAKE(a, nt_bf16, n_mlp * d);
-    b->mlp = NT_TAKE(a, nt_bf16, n_mlp * (size_t)s->ff_pad);
 }
 
 static size_t widest_input(const struct nt_model *m) {

@@ -1,7 +1,7 @@
 /* What a training forward keeps for its backward; private to src/model.
  *
  * Per layer: x before each norm (f32) and, as the policy says, the rest. NONE keeps every activation the backward
- * reads. SELECTIVE keeps the outputs of products and attention and computes the cheap ones again (norms, activation).
+ * reads. SELECTIVE keeps the outputs of products and attention and computes the norms again.
  * FULL keeps x at the entrance only and runs the block's forward once more. Keys and values stay in the cache pages of
  * the batch, which no policy gives up. What the forward computes does not depend on the policy, bit for bit, nor do the
  * gradients. (Chen et al. 2016; Korthikanti et al. 2023.)

@@ -93,7 +93,10 @@ static void unpack_place(const struct nt_training *t, const struct place *p, nt_
         return;
     }
     for (int32_t j = 0; j < n_out; j++) {
-        nt_unpack_row(p->packed, output_at(p, j), row);
+        if (p->table)
+            memcpy(row, p->table + (int64_t)j * k, (size_t)k * sizeof *row);
+        else
+            nt_unpack_row(p->packed, output_at(p, j), row);
         for (int32_t i = 0; i < k; i++)
             w[param->transposed ? (int64_t)i * param->cols + j : (int64_t)j * k + i] = nt_bf16_to_f32(row[i]);
     }

@@ -1,0 +1,20 @@
+# Training steps of every family against transformers and PEFT (train/make_train_golden.py): each case with each
+# instruction set, and on 2 and 3 tensor-parallel ranks (without the leak check: Open MPI itself leaks).
+target_link_libraries(test_train PRIVATE nt_train)
+file(GLOB cases CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/train/*/case.json)
+foreach(json ${cases})
+  get_filename_component(folder ${json} DIRECTORY)
+  get_filename_component(case ${folder} NAME)
+  foreach(isa portable avx2 avx512)
+    add_test(NAME golden/train/${case}/${isa} COMMAND test_train ${folder} --isa ${isa})
+    set_tests_properties(golden/train/${case}/${isa} PROPERTIES LABELS golden SKIP_RETURN_CODE 77 PROCESSORS 2
+                         TIMEOUT 300)
+  endforeach()
+  foreach(tp 2 3)
+    add_test(NAME golden/train/${case}/tp${tp}
+             COMMAND mpirun --allow-run-as-root --oversubscribe --bind-to none -np ${tp} $<TARGET_FILE:test_train>
+                     ${folder})
+    set_tests_properties(golden/train/${case}/tp${tp} PROPERTIES LABELS golden PROCESSORS 2 TIMEOUT 300
+                         ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+  endforeach()
+endforeach()
