@@ -82,7 +82,7 @@ static void count_record(struct summary *s, const struct nt_record *r) {
     const struct nt_record_head *h = &r->head;
     count(&s->sources, h->source);
     count(&s->licenses, h->license);
-    count(&s->formats, nt_row_format_name(h->format));
+    count(&s->formats, nt_row_format_name((enum nt_row_format)h->format));
     count(&s->splits, nt_split_name(h->split));
     count_consent(s, h);
     count_feedback(s, r);

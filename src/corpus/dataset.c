@@ -280,7 +280,7 @@ static nt_status read_head(struct nt_dsfile *f, int64_t row, struct nt_record_he
     NT_TRY(nt_dsfile_get(f, NT_C_CONV_FLAGS, row, &h->flags));
     NT_TRY(nt_dsfile_get(f, NT_C_SUBJECT_ID, f->subject[row], h->subject_id));
     h->kind = (enum nt_conv_kind)kind;
-    h->format = (enum nt_row_format)format;
+    h->format = (int32_t)format;
     h->split = (enum nt_split)split;
     h->source = nt_dsfile_name(&f->sources, source);
     h->license = nt_dsfile_name(&f->licenses, license);

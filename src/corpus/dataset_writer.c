@@ -253,7 +253,7 @@ static nt_status put_subjects(struct nt_dataset_writer *w) {
         NT_TRY(put(w, NT_C_SUBJECT_ID, s->id));
         NT_TRY(put(w, NT_C_SUBJECT_CONSENT, &s->facts.consent));
         NT_TRY(put(w, NT_C_SUBJECT_VERSION, &s->facts.version));
-        NT_TRY(put_u8(w, NT_C_SUBJECT_BASIS, s->facts.basis));
+        NT_TRY(put_u8(w, NT_C_SUBJECT_BASIS, (int)s->facts.basis));
         NT_TRY(put(w, NT_C_SUBJECT_UPDATED, &s->facts.updated_us));
         NT_TRY(put(w, NT_C_SUBJECT_RETENTION, &s->facts.retention_until_us));
         NT_TRY(put(w, NT_C_SUBJECT_ERASED, &s->facts.erased_us));
@@ -342,12 +342,12 @@ static nt_status put_conversation(struct nt_dataset_writer *w, const struct nt_n
     NT_TRY(put(w, NT_C_CONV_ID, id));
     NT_TRY(put(w, NT_C_CONV_SHA, sha));
     NT_TRY(put(w, NT_C_CONV_ROW_SHA, c->row_sha256 ? c->row_sha256 : sha));
-    NT_TRY(put_u8(w, NT_C_CONV_KIND, c->kind));
-    NT_TRY(put_u8(w, NT_C_CONV_FORMAT, c->format));
+    NT_TRY(put_u8(w, NT_C_CONV_KIND, (int)c->kind));
+    NT_TRY(put_u8(w, NT_C_CONV_FORMAT, (int)c->format));
     NT_TRY(put(w, NT_C_CONV_SOURCE, &source));
     NT_TRY(put(w, NT_C_CONV_LICENSE, &license));
     NT_TRY(put(w, NT_C_CONV_CREATED, &c->created_us));
-    NT_TRY(put_u8(w, NT_C_CONV_SPLIT, c->split));
+    NT_TRY(put_u8(w, NT_C_CONV_SPLIT, (int)c->split));
     NT_TRY(put(w, NT_C_CONV_FLAGS, &c->flags));
     return put(w, NT_C_CONV_MSG_PTR, &w->n_rows[NT_T_MESSAGES]);
 }
@@ -387,7 +387,7 @@ nt_status nt_dataset_add_generation(struct nt_dataset_writer *w, const struct nt
     NT_TRY(put(w, NT_C_GEN_CONV, &g->conversation));
     NT_TRY(put(w, NT_C_GEN_CHOICE, &choice));
     NT_TRY(put(w, NT_C_GEN_MODEL, &model));
-    NT_TRY(put_u8(w, NT_C_GEN_FINISH, g->finish));
+    NT_TRY(put_u8(w, NT_C_GEN_FINISH, (int)g->finish));
     NT_TRY(put(w, NT_C_GEN_CREATED, &g->created_us));
     NT_TRY(put_u8(w, NT_C_GEN_MORE, g->has_more));
     NT_TRY(put(w, NT_C_GEN_SHA, digest));
@@ -422,7 +422,7 @@ static nt_status put_judgement(struct nt_dataset_writer *w, const struct nt_judg
     nt_sha256_add(w->content, &by->weight, sizeof by->weight);
     nt_sha256_add(w->content, &by->created_us, sizeof by->created_us);
     NT_TRY(put(w, rater, id));
-    NT_TRY(put_u8(w, source, by->source));
+    NT_TRY(put_u8(w, source, (int)by->source));
     NT_TRY(put(w, weight, &by->weight));
     return put(w, created, &by->created_us);
 }
@@ -453,9 +453,9 @@ nt_status nt_dataset_add_feedback(struct nt_dataset_writer *w, const struct nt_n
     nt_sha256_add(w->content, numbers, sizeof numbers);
     nt_sha256_add(w->content, &f->value, sizeof f->value);
     nt_sha256_add(w->content, f->edit ? f->edit : "", f->edit_len);
-    NT_TRY(put_u8(w, NT_C_FB_TARGET_KIND, f->target_kind));
+    NT_TRY(put_u8(w, NT_C_FB_TARGET_KIND, (int)f->target_kind));
     NT_TRY(put(w, NT_C_FB_TARGET, &target));
-    NT_TRY(put_u8(w, NT_C_FB_KIND, f->kind));
+    NT_TRY(put_u8(w, NT_C_FB_KIND, (int)f->kind));
     NT_TRY(put(w, NT_C_FB_VALUE, &f->value));
     NT_TRY(put_judgement(w, &f->by, NT_C_FB_RATER, NT_C_FB_SOURCE, NT_C_FB_WEIGHT, NT_C_FB_CREATED));
     NT_TRY(put_text(w, NT_C_FB_COMMENT, f->comment, f->comment_len));
@@ -480,11 +480,11 @@ nt_status nt_dataset_add_pair(struct nt_dataset_writer *w, const struct nt_new_p
     nt_sha256_add(w->content, numbers, sizeof numbers);
     NT_TRY(put(w, NT_C_PREF_CONV, &p->conversation));
     NT_TRY(put(w, NT_C_PREF_UPTO, &upto));
-    NT_TRY(put_u8(w, NT_C_PREF_KIND, p->side));
+    NT_TRY(put_u8(w, NT_C_PREF_KIND, (int)p->side));
     NT_TRY(put(w, NT_C_PREF_CHOSEN, &p->chosen));
     NT_TRY(put(w, NT_C_PREF_REJECTED, &p->rejected));
     NT_TRY(put(w, NT_C_PREF_MARGIN, &p->margin));
-    NT_TRY(put_u8(w, NT_C_PREF_ORIGIN, p->origin));
+    NT_TRY(put_u8(w, NT_C_PREF_ORIGIN, (int)p->origin));
     NT_TRY(put_judgement(w, &p->by, NT_C_PREF_RATER, NT_C_PREF_SOURCE, NT_C_PREF_WEIGHT, NT_C_PREF_CREATED));
     *pair = w->n_rows[NT_T_PREFERENCES]++;
     return NT_OK;

@@ -81,7 +81,7 @@ void nt_lora_layout(struct nt_lora_weights *l, struct nt_arena *a, const struct 
     const int32_t k[NT_LORA_GROUPS] = {spec->d_model, s->n_head * spec->d_head, spec->d_model, s->ff_pad};
     for (int32_t layer = 0; layer < spec->n_layer; layer++)
         for (int g = 0; g < NT_LORA_GROUPS; g++) {
-            const int32_t rank = nt_lora_rank(l->linears, g, shape->r);
+            const int32_t rank = nt_lora_rank(l->linears, (enum nt_lora_group)g, shape->r);
             struct nt_lora_pair *p = &l->layers[layer][g];
             *p = (struct nt_lora_pair){0};
             if (rank == 0) continue;
