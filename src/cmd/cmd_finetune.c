@@ -5,9 +5,11 @@
 #include "log.h"
 #include "session.h"
 #include "stop.h"
+#include "train_report.h"
 #include "trainer.h"
 #include "watchdog.h"
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,22 +36,38 @@ static nt_status open_dir(struct finetune *f, struct nt_cmd_context *ctx) {
     return nt_watchdog_start(&f->watchdog, ctx->world, dir, ctx->config->run_watchdog_s);
 }
 
-static nt_status write_adapter(struct finetune *f) {
-    char path[PATH_MAX];
+/* card: the sections that tell how it was trained. */
+static nt_status write_adapter(struct finetune *f, const struct nt_strbuf *card_md) {
+    char path[PATH_MAX], job[NT_SHA256_HEX];
     struct nt_adapter *a = f->result.adapter;
     const struct nt_spec *spec = nt_model_spec(f->session.model);
+    nt_hex(f->result.job_digest, sizeof f->result.job_digest, job);
+    const struct nt_text_pair provenance[] = {
+        {"nocturne.job_sha256",     job                                 },
+        {"nocturne.dataset_sha256", f->result.data.report.dataset_sha256},
+        {"nocturne.version",        NT_VERSION                          },
+        {"nocturne.commit",         NT_COMMIT                           }
+    };
+    const struct nt_adapter_card card = {
+        .provenance = provenance, .n = sizeof provenance / sizeof *provenance, .markdown = nt_strbuf_cstr(card_md)};
     memcpy(a->base_digest, f->session.model_digest, sizeof a->base_digest);
     memcpy(a->tokenizer_digest, f->session.tokenizer_digest, sizeof a->tokenizer_digest);
     a->has_base = a->has_tokenizer = true;
+    (void)snprintf(a->base, sizeof a->base, "%s", f->session.config->model_path);
     NT_TRY(nt_path_join(path, sizeof path, f->job.dir, "adapter"));
-    if (!nt_is_dir(path)) NT_TRY(nt_adapter_write_peft(a, spec, NULL, path));
+    NT_TRY(nt_adapter_write_peft(a, spec, &card, path, NT_PUBLISH_REPLACE));
     NT_TRY(nt_path_join(path, sizeof path, f->job.dir, "adapter.gguf"));
-    return nt_adapter_write_gguf(a, spec, NULL, path);
+    return nt_adapter_write_gguf(a, spec, &card, path);
 }
 
 static nt_status finish(struct finetune *f) {
     const struct nt_train_result *r = &f->result;
-    if (r->adapter) NT_TRY(write_adapter(f));
+    const struct nt_train_facts facts = {.job = &f->job, .result = r, .version = NT_VERSION, .commit = NT_COMMIT};
+    struct nt_strbuf card = NT_STRBUF_INIT;
+    nt_status st = nt_train_report_write(&facts, f->job.dir, &card);
+    if (st == NT_OK && r->adapter) st = write_adapter(f, &card);
+    nt_strbuf_release(&card);
+    NT_TRY(st);
     nt_info("finetune",
             "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, held out %.4f (before: %.4f); %.0f tok/s, "
             "mfu %.0f%%; %s",

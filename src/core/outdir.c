@@ -1,8 +1,8 @@
 #include "outdir.h"
 
-#include "fileio.h"
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,8 +48,8 @@ static bool is_taken(const char *path) {
     return nt_file_exists(path) && rmdir(path) != 0; /* an empty directory makes room */
 }
 
-nt_status nt_outdir_open(struct nt_outdir *d, const char *path) {
-    *d = (struct nt_outdir){0};
+nt_status nt_outdir_open(struct nt_outdir *d, const char *path, enum nt_publish_mode mode) {
+    *d = (struct nt_outdir){.mode = mode};
     char temp[PATH_MAX];
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
@@ -57,7 +57,9 @@ nt_status nt_outdir_open(struct nt_outdir *d, const char *path) {
         return NT_FAIL(NT_E_USAGE, "%.60s...: path longer than %zu bytes", path, sizeof d->path - 1);
     memcpy(d->path, path, n);
     NT_TRY(nt_publish_temp_name(d->path, temp, sizeof temp));
-    if (is_taken(d->path))
+    if (mode == NT_PUBLISH_REPLACE && nt_file_exists(d->path) && !nt_is_dir(d->path))
+        return NT_FAIL(NT_E_IO, "%s: exists and is no directory; move it away or choose another name", d->path);
+    if (mode == NT_PUBLISH_NEW && is_taken(d->path))
         return NT_FAIL(NT_E_IO, "%s: exists already and is not replaced; move it away or choose another name", d->path);
     const char *slash = strrchr(d->path, '/');
     if (slash && slash > d->path) {
@@ -71,11 +73,23 @@ nt_status nt_outdir_open(struct nt_outdir *d, const char *path) {
     return NT_OK;
 }
 
+/* The new directory under its name; an old one that may be replaced is then under the temporary name. */
+static bool move_in(const struct nt_outdir *d) {
+    if (d->mode == NT_PUBLISH_NEW || !nt_is_dir(d->path)) return rename(d->temp, d->path) == 0;
+    if (renameat2(AT_FDCWD, d->temp, AT_FDCWD, d->path, RENAME_EXCHANGE) == 0) {
+        remove_flat(d->temp);
+        return true;
+    }
+    if (errno != EINVAL && errno != ENOSYS) return false;
+    remove_flat(d->path); // a file system that cannot exchange
+    return rename(d->temp, d->path) == 0;
+}
+
 nt_status nt_outdir_publish(struct nt_outdir *d) {
     char inside[PATH_MAX];
     nt_status st = nt_path_join(inside, sizeof inside, d->temp, "x");
     if (st == NT_OK) st = nt_fsync_dir_of(inside); // the names of the files
-    if (st == NT_OK && rename(d->temp, d->path) != 0) {
+    if (st == NT_OK && !move_in(d)) {
         st = NT_FAIL(NT_E_IO, "%s: cannot give the finished directory this name: %s", d->path, strerror(errno));
     }
     if (st != NT_OK) {

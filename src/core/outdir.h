@@ -1,23 +1,26 @@
 /* A directory of files published whole: it is filled under a temporary name beside the final one, then renamed.
  *
- * The final name must not exist (an empty directory may), so nothing is ever replaced. What a killed process of this
- * host left under a temporary name of the same directory is removed by the next open; files are put in with outfile.h
- * or fileio.h, each of which syncs its own.
+ * NT_PUBLISH_NEW: the final name must not exist (an empty directory may), so nothing is replaced. NT_PUBLISH_REPLACE: a
+ * directory there is exchanged for the new one in one step, and its files removed. What a killed process of this host
+ * left under a temporary name of the same directory is removed by the next open; files are put in with outfile.h or
+ * fileio.h, each of which syncs its own.
  * Lifecycle: nt_outdir_open, fill d.temp, then nt_outdir_publish or nt_outdir_abandon (which removes everything; it
  * accepts zeroed and published ones). Directories are flat: no folder within. Threading: one thread per directory.
  * Errors: NT_E_IO naming the path. */
 #ifndef NT_OUTDIR_H
 #define NT_OUTDIR_H
 
+#include "fileio.h"
 #include "status.h"
 #include <limits.h>
 
 struct nt_outdir {
     char temp[PATH_MAX]; /* empty: nothing to publish */
     char path[PATH_MAX];
+    enum nt_publish_mode mode;
 };
 
-NT_MUST nt_status nt_outdir_open(struct nt_outdir *d, const char *path);
+NT_MUST nt_status nt_outdir_open(struct nt_outdir *d, const char *path, enum nt_publish_mode mode);
 NT_MUST nt_status nt_outdir_publish(struct nt_outdir *d);
 void nt_outdir_abandon(struct nt_outdir *d);
 

@@ -14,6 +14,7 @@
 #define NT_ADAPTER_IO_H
 
 #include "adapter.h"
+#include "fileio.h"
 #include "safetensors_write.h"
 
 /* Keys of the digests in the safetensors metadata: 64 hexadecimal digits. */
@@ -38,10 +39,9 @@ struct nt_adapter_card {
     const char *markdown; /* body of README.md after the table of facts; NULL: none */
 };
 
-/* dir must not exist yet; it appears with adapter_model.safetensors, adapter_config.json and README.md. card may be
- * NULL. */
+/* dir appears with adapter_model.safetensors, adapter_config.json and README.md; mode: outdir.h. card may be NULL. */
 NT_MUST nt_status nt_adapter_write_peft(const struct nt_adapter *a, const struct nt_spec *spec,
-                                        const struct nt_adapter_card *card, const char *dir);
+                                        const struct nt_adapter_card *card, const char *dir, enum nt_publish_mode mode);
 NT_MUST nt_status nt_adapter_write_gguf(const struct nt_adapter *a, const struct nt_spec *spec,
                                         const struct nt_adapter_card *card, const char *path);
 

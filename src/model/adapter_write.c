@@ -200,9 +200,9 @@ static nt_status fill(const struct nt_adapter *a, const struct nt_spec *spec, co
 }
 
 nt_status nt_adapter_write_peft(const struct nt_adapter *a, const struct nt_spec *spec,
-                                const struct nt_adapter_card *card, const char *dir) {
+                                const struct nt_adapter_card *card, const char *dir, enum nt_publish_mode mode) {
     struct nt_outdir out;
-    NT_TRY(nt_outdir_open(&out, dir));
+    NT_TRY(nt_outdir_open(&out, dir, mode));
     const nt_status st = fill(a, spec, card ? card : &no_card, out.temp);
     if (st == NT_OK) return nt_outdir_publish(&out);
     nt_outdir_abandon(&out);

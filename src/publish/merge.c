@@ -415,7 +415,7 @@ nt_status nt_merge_run(const struct nt_merge_job *job, struct nt_merge_report *r
     struct nt_outdir out = {0};
     *report = (struct nt_merge_report){0};
     nt_status st = NT_OK;
-    NT_TRY_GOTO(st, release, nt_outdir_open(&out, job->output));
+    NT_TRY_GOTO(st, release, nt_outdir_open(&out, job->output, NT_PUBLISH_NEW));
     NT_TRY_GOTO(st, release, open_all(&m));
     NT_TRY_GOTO(st, release, fill(&m, out.temp, start));
     NT_TRY_GOTO(st, release, nt_outdir_publish(&out));

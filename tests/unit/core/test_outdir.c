@@ -43,7 +43,7 @@ static void put(const struct nt_outdir *d, const char *name) {
 static void test_publish(void **state) {
     (void)state;
     struct nt_outdir d;
-    assert_int_equal(nt_outdir_open(&d, at("deep/er/out/")), NT_OK); // parents are made
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out/"), NT_PUBLISH_NEW), NT_OK); // parents are made
     put(&d, "a");
     put(&d, "b");
     assert_false(nt_file_exists(at("deep/er/out")));
@@ -52,14 +52,14 @@ static void test_publish(void **state) {
     assert_int_equal(n_entries(at("deep/er")), 1);
     nt_outdir_abandon(&d); // nothing to do any more
     assert_int_equal(n_entries(at("deep/er/out")), 2);
-    assert_int_equal(nt_outdir_open(&d, at("deep/er/out")), NT_E_IO);
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out"), NT_PUBLISH_NEW), NT_E_IO);
     assert_non_null(strstr(nt_error_last()->text, "exists already"));
     assert_int_equal(n_entries(at("deep/er/out")), 2);
-    assert_int_equal(nt_outdir_open(&d, at("deep/er/out/a")), NT_E_IO); // a file is in the way
-    assert_int_equal(nt_outdir_open(&d, at("deep/er/out/a/b")), NT_E_IO);
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out/a"), NT_PUBLISH_NEW), NT_E_IO); // a file is in the way
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out/a/b"), NT_PUBLISH_NEW), NT_E_IO);
     assert_int_equal(unlink(at("deep/er/out/a")), 0);
     assert_int_equal(unlink(at("deep/er/out/b")), 0);
-    assert_int_equal(nt_outdir_open(&d, at("deep/er/out")), NT_OK); // an empty directory makes room
+    assert_int_equal(nt_outdir_open(&d, at("deep/er/out"), NT_PUBLISH_NEW), NT_OK); // an empty directory makes room
     nt_outdir_abandon(&d);
     assert_int_equal(n_entries(at("deep/er")), 0);
     assert_int_equal(rmdir(at("deep/er")), 0);
@@ -69,7 +69,7 @@ static void test_publish(void **state) {
 static void test_taken_meanwhile(void **state) {
     (void)state;
     struct nt_outdir d;
-    assert_int_equal(nt_outdir_open(&d, at("out")), NT_OK);
+    assert_int_equal(nt_outdir_open(&d, at("out"), NT_PUBLISH_NEW), NT_OK);
     put(&d, "a");
     assert_int_equal(mkdir(at("out"), 0777), 0);
     assert_int_equal(mkdir(at("out/theirs"), 0777), 0);
@@ -80,13 +80,34 @@ static void test_taken_meanwhile(void **state) {
     assert_int_equal(rmdir(at("out")), 0);
 }
 
+static void test_replace(void **state) {
+    (void)state;
+    struct nt_outdir d;
+    for (int i = 0; i < 3; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "f%d", i);
+        assert_int_equal(nt_outdir_open(&d, at("out"), NT_PUBLISH_REPLACE), NT_OK);
+        put(&d, name);
+        if (i > 0) put(&d, "second");
+        if (i > 0) assert_int_equal(n_entries(at("out")), i); // the old one, whole, until then
+        assert_int_equal(nt_outdir_publish(&d), NT_OK);
+        assert_int_equal(n_entries(root), 1);
+        assert_true(nt_file_exists(i == 0 ? at("out/f0") : i == 1 ? at("out/f1") : at("out/f2")));
+        assert_int_equal(n_entries(at("out")), i > 0 ? 2 : 1);
+    }
+    assert_int_equal(nt_outdir_open(&d, at("out/f2"), NT_PUBLISH_REPLACE), NT_E_IO); // a file is not replaced
+    assert_int_equal(unlink(at("out/f2")), 0);
+    assert_int_equal(unlink(at("out/second")), 0);
+    assert_int_equal(rmdir(at("out")), 0);
+}
+
 /* A child dies in the middle; what it left goes with the next open, what a living process fills stays. */
 static void test_left_over(void **state) {
     (void)state;
     struct nt_outdir d, other;
     const pid_t pid = fork();
     if (pid == 0) {
-        if (nt_outdir_open(&d, at("out")) != NT_OK) _exit(1);
+        if (nt_outdir_open(&d, at("out"), NT_PUBLISH_NEW) != NT_OK) _exit(1);
         put(&d, "a");
         _exit(0);
     }
@@ -94,9 +115,9 @@ static void test_left_over(void **state) {
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
     assert_int_equal(n_entries(root), 1);
-    assert_int_equal(nt_outdir_open(&other, at("out2")), NT_OK); // another name: leaves it alone
+    assert_int_equal(nt_outdir_open(&other, at("out2"), NT_PUBLISH_NEW), NT_OK); // another name: leaves it alone
     assert_int_equal(n_entries(root), 2);
-    assert_int_equal(nt_outdir_open(&d, at("out")), NT_OK);
+    assert_int_equal(nt_outdir_open(&d, at("out"), NT_PUBLISH_NEW), NT_OK);
     assert_int_equal(n_entries(root), 2);
     put(&d, "a");
     nt_outdir_abandon(&d);
@@ -119,6 +140,7 @@ int main(void) {
         cmocka_unit_test(test_publish),
         cmocka_unit_test(test_taken_meanwhile),
         cmocka_unit_test(test_left_over),
+        cmocka_unit_test(test_replace),
     };
     return cmocka_run_group_tests(tests, make_root, drop_root);
 }

@@ -197,11 +197,11 @@ static void test_round_trip(void **state) {
         char dir[300], *text = NULL;
         size_t len = 0;
         snprintf(dir, sizeof dir, "%s/", place("ours")); // a slash at the end is no other name
-        must(nt_adapter_write_peft(a, &tiny, &card, dir));
+        must(nt_adapter_write_peft(a, &tiny, &card, dir, NT_PUBLISH_NEW));
         must(nt_adapter_read(dir, &tiny, &b));
         check_same(a, b);
         assert_false(b->rslora); // folded: every reader gets the same scale
-        assert_int_equal(nt_adapter_write_peft(a, &tiny, NULL, dir), NT_E_IO);
+        assert_int_equal(nt_adapter_write_peft(a, &tiny, NULL, dir, NT_PUBLISH_NEW), NT_E_IO);
         assert_non_null(strstr(nt_error_last()->text, "exists already"));
         read_text(dir, "README.md", &text, &len);
         assert_non_null(strstr(text, "base_model: \"models/\\\"tiny\\\"\"\n"));
@@ -426,7 +426,7 @@ static void test_weight_refusals(void **state) {
 static void test_bad_digest(void **state) {
     (void)state;
     struct nt_adapter *a = filled(&tiny, false, (const uint32_t[]){NT_TARGETS_ALL, NT_TARGETS_ALL});
-    must(nt_adapter_write_peft(a, &tiny, NULL, place("bad")));
+    must(nt_adapter_write_peft(a, &tiny, NULL, place("bad"), NT_PUBLISH_NEW));
     nt_adapter_free(a);
     char *bytes = NULL;
     size_t len = 0;
