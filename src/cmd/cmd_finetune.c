@@ -3,6 +3,7 @@
 #include "cmd.h"
 #include "fileio.h"
 #include "log.h"
+#include "manifest.h"
 #include "session.h"
 #include "stop.h"
 #include "train_report.h"
@@ -67,6 +68,7 @@ static nt_status finish(struct finetune *f) {
     nt_status st = nt_train_report_write(&facts, f->job.dir, &card);
     if (st == NT_OK && r->adapter) st = write_adapter(f, &card);
     nt_strbuf_release(&card);
+    if (st == NT_OK) st = nt_complete_write(f->job.dir, r->job_digest);
     NT_TRY(st);
     nt_info("finetune",
             "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, held out %.4f (before: %.4f); %.0f tok/s, "

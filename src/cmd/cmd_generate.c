@@ -94,15 +94,6 @@ static const char *model_name(const char *path) {
     return slash && slash[1] ? slash + 1 : path;
 }
 
-/* Written anew also when the job was complete before: its time tells a job script that the program saw it. */
-static nt_status write_complete(const struct generate *g) {
-    char path[4096], text[NT_SHA256_HEX + 1];
-    NT_TRY(nt_path_join(path, sizeof path, g->job.dir, "COMPLETE"));
-    nt_hex(g->job.job_digest, NT_SHA256_BYTES, text);
-    text[64] = '\n';
-    return nt_publish_bytes(path, text, sizeof text - 1, NT_PUBLISH_REPLACE);
-}
-
 static nt_status finish(struct generate *g) {
     const struct nt_config *c = g->session.config;
     const double start = nt_now();
@@ -123,7 +114,7 @@ static nt_status finish(struct generate *g) {
     nt_metrics_event(&g->metrics, "complete", NT_INT("rows", g->job.n_rows), NT_INT("errors", info.n_error),
                      NT_INT("prompt_tokens", g->job.prompt_tokens), NT_INT("answer_tokens", g->job.answer_tokens),
                      NT_NUM("generate_s", g->job.generate_s), NT_NUM("finish_s", nt_now() - start));
-    NT_TRY(write_complete(g));
+    NT_TRY(nt_complete_write(g->job.dir, g->job.job_digest));
     nt_info("generate", "complete: %lld rows, %lld errors, %lld + %lld tokens in %.1f s (%.0f tok/s); %s/results.jsonl",
             (long long)g->job.n_rows, (long long)info.n_error, (long long)g->job.prompt_tokens,
             (long long)g->job.answer_tokens, g->job.generate_s,
@@ -138,7 +129,7 @@ static nt_status run_job(struct generate *g) {
     NT_TRY(share(g));
     if (g->complete) {
         nt_info("generate", "%s is complete already; --fresh starts over", g->job.dir);
-        return nt_comm_agree(w->world, w->rank == 0 ? write_complete(g) : NT_OK);
+        return nt_comm_agree(w->world, w->rank == 0 ? nt_complete_write(g->job.dir, g->job.job_digest) : NT_OK);
     }
     NT_TRY(nt_generate_run(&g->job));
     return nt_comm_agree(w->world, w->rank == 0 ? finish(g) : NT_OK);

@@ -15,7 +15,7 @@
 #define FOLDER "checkpoints"
 #define KIND   "nocturne-checkpoint"
 
-enum { N_ARRAYS = 3 };
+enum { N_ARRAYS = 3, COUNTS = 5 };
 static const enum nt_training_array arrays[N_ARRAYS] = {NT_TRAINING_W, NT_TRAINING_M, NT_TRAINING_V};
 static const char *const array_names[N_ARRAYS] = {"/parameters", "/moment1", "/moment2"};
 
@@ -96,16 +96,16 @@ nt_status nt_checkpoint_discard(const char *dir) {
 
 static nt_status write_state(struct nt_h5_writer *w, const struct nt_checkpoint_job *j,
                              const struct nt_train_state *s) {
-    char hex[NT_SHA256_HEX], mean[64];
+    char hex[NT_SHA256_HEX], means[128];
     nt_hex(j->job_digest, NT_SHA256_BYTES, hex);
-    snprintf(mean, sizeof mean, "%a", s->norm_mean);
+    snprintf(means, sizeof means, "%a %a %a", s->norm_mean, s->loss_mean, s->eval_first);
     NT_TRY(nt_h5_attr_str(w, "/", "encoding-type", KIND));
     NT_TRY(nt_h5_attr_str(w, "/", "encoding-version", "1.0.0"));
     NT_TRY(nt_h5_attr_str(w, "/", "job", hex));
-    NT_TRY(nt_h5_attr_str(w, "/", "norm_mean", mean));
+    NT_TRY(nt_h5_attr_str(w, "/", "means", means)); /* exact, in hexadecimal */
     struct nt_h5_column *state;
-    const int64_t row[4] = {s->step, s->cursor, s->n_tokens, s->n_skipped};
-    NT_TRY(nt_h5_column(w, "/state", NT_H5_I64, 4, &state));
+    const int64_t row[COUNTS] = {s->step, s->cursor, s->n_tokens, s->n_skipped, s->n_loss};
+    NT_TRY(nt_h5_column(w, "/state", NT_H5_I64, COUNTS, &state));
     return nt_h5_append(state, row, 1);
 }
 
@@ -276,18 +276,19 @@ static nt_status read_file(struct loaded *l, const struct nt_checkpoint_job *j, 
     NT_TRY(check_job(j, l->file, path));
     NT_TRY(nt_h5_text(l->file, "/names", NT_H5_U8, n, &l->names));
     NT_TRY(nt_h5_array(l->file, "/shape", NT_H5_I32, 2, n, &l->shape));
-    NT_TRY(nt_h5_array(l->file, "/state", NT_H5_I64, 4, 1, &l->state));
+    NT_TRY(nt_h5_array(l->file, "/state", NT_H5_I64, COUNTS, 1, &l->state));
     for (int a = 0; a < N_ARRAYS; a++)
         NT_TRY(nt_h5_array(l->file, array_names[a], NT_H5_F32, 0, count, &l->numbers[a]));
     NT_TRY(check_table(l, j->training, path));
-    int64_t row[4];
-    char mean[64], *end;
+    int64_t row[COUNTS];
+    char means[128], rest;
     NT_TRY(nt_h5_get(l->state, 0, row));
-    NT_TRY(nt_h5_read_attr(l->file, "/", "norm_mean", mean, sizeof mean));
-    *s = (struct nt_train_state){.step = row[0], .cursor = row[1], .n_tokens = row[2], .n_skipped = row[3]};
-    s->norm_mean = strtod(mean, &end);
-    if (*end || end == mean || row[0] < 0 || row[1] < 0 || row[2] < 0 || row[3] < 0)
-        return NT_FAIL(NT_E_DATA, "%s: a count of its state is negative or no number", path);
+    NT_TRY(nt_h5_read_attr(l->file, "/", "means", means, sizeof means));
+    *s = (struct nt_train_state){
+        .step = row[0], .cursor = row[1], .n_tokens = row[2], .n_skipped = row[3], .n_loss = row[4]};
+    bool good = sscanf(means, "%la %la %la%c", &s->norm_mean, &s->loss_mean, &s->eval_first, &rest) == 3;
+    for (int i = 0; i < COUNTS; i++) good = good && row[i] >= 0;
+    if (!good) return NT_FAIL(NT_E_DATA, "%s: a count or mean of its state is negative or no number", path);
     return read_numbers(l, j->training, path, set);
 }
 

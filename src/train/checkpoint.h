@@ -17,6 +17,9 @@ struct nt_train_state {
     int64_t n_tokens;  /* forwarded in training, all ranks */
     int64_t n_skipped; /* steps left out for numbers that were not finite, or spikes */
     double norm_mean;  /* running mean of gradient norms */
+    double loss_mean;  /* of the last n_loss steps that counted */
+    double eval_first; /* held-out loss before the first step; NaN: none */
+    int64_t n_loss;
 };
 
 struct nt_checkpoint_job {

@@ -43,8 +43,6 @@ struct trainer {
     double deadline, peak;     /* FLOP/s of all ranks; 0: unknown */
     double start, flops;       /* of this run's steps */
     int64_t run_tokens;
-    double recent_loss;
-    int64_t n_recent;
     int stop; /* enum nt_stop_level all ranks agree on */
 };
 
@@ -294,8 +292,8 @@ static nt_status after_step(struct trainer *t, const struct outcome *o) {
     enum { RECENT = 20 };
     tell(t, o);
     if (!o->skipped) {
-        t->n_recent += t->n_recent < RECENT;
-        t->recent_loss += (o->sums.loss - t->recent_loss) / (double)t->n_recent;
+        t->state.n_loss += t->state.n_loss < RECENT;
+        t->state.loss_mean += (o->sums.loss - t->state.loss_mean) / (double)t->state.n_loss;
     }
     nt_comm_progress(t->world);
     NT_TRY(look_for_stop(t));
@@ -309,7 +307,7 @@ static nt_status after_step(struct trainer *t, const struct outcome *o) {
 static nt_status train(struct trainer *t) {
     struct outcome o;
     t->start = nt_now();
-    if (t->state.step == 0) NT_TRY(evaluate(t, &t->out->eval_loss_first));
+    if (t->state.step == 0) NT_TRY(evaluate(t, &t->state.eval_first));
     NT_TRY(look_for_stop(t));
     if (t->world->rank == 0)
         nt_progress_begin(&t->progress, "steps", "tok/s", t->state.step, t->total, t->c->run_log_interval_s);
@@ -545,7 +543,8 @@ static nt_status finish(struct trainer *t) {
     r->n_samples = t->state.cursor;
     r->n_tokens = t->state.n_tokens;
     r->n_skipped = t->state.n_skipped;
-    r->train_loss = t->n_recent > 0 ? t->recent_loss : NAN;
+    r->train_loss = t->state.n_loss > 0 ? t->state.loss_mean : NAN;
+    r->eval_loss_first = t->state.eval_first;
     r->seconds = nt_now() - t->start;
     r->tokens_per_s = r->seconds > 0 ? (double)t->run_tokens / r->seconds : 0;
     r->mfu = mfu_of(t, t->flops, r->seconds);

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# `nocturne finetune`: what it learns, the same bytes for threads, stops and resumes, other worlds within rounding, every loss, its files in
+# generate and merge, damaged checkpoints, and refusals.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/generate.sh"
+cd "$WORK" || exit 1
+
+tiny model --family smollm2 --layers 2
+check "training rows" python3 "$SOURCE/tests/jobs/tune_rows.py"
+for kind in rows pairs thumbs; do
+    expect_rc 0 "$NOCTURNE" ingest --input $kind.jsonl --output $kind.h5 --consent train --basis synthetic
+done
+common="--model model --batch-size 8 --max-length 96 --lora-r 4 --lora-alpha 8 --learning-rate 0.01 --save-steps 2 --set run.watchdog_s=60"
+epochs="--num-train-epochs 2"
+tune() { local dir=$1; shift; timeout -k 5 "$NT_TIMEOUT" "$NOCTURNE" finetune $common --input rows.h5 --output "$dir" "$@" < /dev/null; }
+events() { python3 "$SOURCE/tests/jobs/tune_check.py" events "$@"; } # DIR EVENT FIELD
+near() { check "$2 is too far from $1" python3 "$SOURCE/tests/jobs/tune_check.py" near "$@"; } # DIR DIR LIMIT
+same_adapter() {
+    cmp "$1/adapter/adapter_model.safetensors" "$2/adapter/adapter_model.safetensors" || fail "$2 has another adapter than $1"
+    cmp "$1/adapter.gguf" "$2/adapter.gguf" || fail "$2 has another GGUF adapter than $1"
+}
+
+# it learns, and says so
+expect_rc 0 tune base $epochs --eval-fraction 0.25
+for file in COMPLETE metrics.jsonl report.html training_card.json training_card.md adapter.gguf adapter/README.md adapter/adapter_config.json; do
+    check "$file is missing" test -s "base/$file"
+done
+check "the held-out loss did not fall" python3 "$SOURCE/tests/jobs/tune_check.py" falls base
+
+# the same bytes: one thread, other recompute; without packing and in other micro-batches within rounding
+expect_rc 0 tune one $epochs --eval-fraction 0.25 --threads 1
+same_adapter base one
+for policy in none full; do
+    expect_rc 0 tune $policy $epochs --eval-fraction 0.25 --recompute $policy
+    same_adapter base $policy
+done
+expect_rc 0 tune alone $epochs --eval-fraction 0.25 --packing=false
+near base alone 2e-2
+expect_rc 0 tune wide $epochs --eval-fraction 0.25 --micro-batch-tokens 1000
+near base wide 2e-2
+
+# worlds
+for n in 2 4; do
+    expect_rc 0 mpi $n "$NOCTURNE" finetune $common $epochs --input rows.h5 --output dp$n --eval-fraction 0.25 --threads 1
+    near base dp$n 2e-2
+done
+for n in 2 3; do
+    expect_rc 0 mpi $n "$NOCTURNE" finetune $common $epochs --input rows.h5 --output tp$n --eval-fraction 0.25 --threads 1 --tp $n
+    near base tp$n 5e-2
+done
+
+# dropout: masks follow the sample, whatever the packing
+expect_rc 0 tune drop $epochs --lora-dropout 0.2
+expect_rc 0 tune drop1 $epochs --lora-dropout 0.2 --threads 1
+same_adapter drop drop1
+expect_rc 0 tune drop_wide $epochs --lora-dropout 0.2 --micro-batch-tokens 1000
+near drop drop_wide 2e-2
+expect_rc 0 tune dry $epochs
+cmp -s drop/adapter/adapter_model.safetensors dry/adapter/adapter_model.safetensors && fail "dropout changes nothing"
+
+# preferences: margins go the right way; the reference may be an adapter
+preference() { # LOSS TYPE DIR
+    expect_rc 0 "$NOCTURNE" finetune $common --loss "$1" --loss-type "$2" --input "$4" --output "$3" --num-train-epochs 3
+    check "$1 $2: the margin did not grow" python3 "$SOURCE/tests/jobs/tune_check.py" grows "$3"
+}
+for type in sigmoid ipo hinge; do preference dpo $type dpo.$type pairs.h5; done
+preference kto sigmoid kto thumbs.h5
+expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output chained --init-adapter dpo.sigmoid/adapter --reference dpo.sigmoid/adapter
+check "a first step away from its own reference has a margin" below "$(events chained step margin | head -1 | tr -d -)" 0.000001
+expect_rc 0 mpi 2 "$NOCTURNE" finetune $common --loss kto --input thumbs.h5 --output kto.dp2 --num-train-epochs 3 --threads 1
+near kto kto.dp2 5e-2
+
+# what it made: generate with the adapter, and merged, say the same; on another base it is refused
+echo '{"messages": [{"role": "user", "content": "night shift tape"}], "max_tokens": 8, "temperature": 0}' > ask.jsonl
+expect_rc 0 "$NOCTURNE" generate --model model --adapter base/adapter --input ask.jsonl --output g1
+expect_rc 0 "$NOCTURNE" merge --model model --adapter base/adapter --output merged
+expect_rc 0 "$NOCTURNE" generate --model merged --input ask.jsonl --output g2
+check "adapter and merged model answer differently" python3 "$SOURCE/tests/jobs/tune_check.py" answers g1 g2 well
+tiny other --family smollm2 --layers 2 --seed 9
+expect_rc 78 "$NOCTURNE" generate --model other --adapter base/adapter --input ask.jsonl --output g3
+
+# stops: exit 85 with a checkpoint, the same command goes on to the same bytes
+long="--num-train-epochs 20 --eval-fraction 0.25"
+expect_rc 0 tune whole $long
+for signal in USR1 TERM; do
+    rm -rf part
+    "$NOCTURNE" finetune $common $long --input rows.h5 --output part > out.part 2>&1 < /dev/null &
+    pid=$! rc=0
+    for i in $(seq 400); do grep -qs '"event":"step"' part/metrics.jsonl && break; sleep 0.02; done
+    kill -s $signal $pid
+    wait $pid || rc=$?
+    [ $rc -eq 85 ] || { cat out.part >&2; fail "$signal: exit status $rc, expected 85"; }
+    check "$signal: COMPLETE must not exist" test ! -e part/COMPLETE
+    expect_rc 0 tune part $long
+    grep -q "resuming after step [1-9]" "$WORK/out" || fail "$signal: nothing was resumed"
+    same_adapter whole part
+    check "$signal: other steps in metrics.jsonl" test "$(events part step loss)" = "$(events whole step loss)"
+done
+rm -rf part
+expect_rc 85 env SLURM_JOB_END_TIME=$(($(date +%s) + 60)) "$NOCTURNE" finetune $common $long --input rows.h5 --output part --set run.stop_margin_s=120
+expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $long --input rows.h5 --output part --threads 1
+near whole part 5e-2
+
+# damage: a torn newest checkpoint is passed over, all torn is an error, another job's is refused
+cp -r whole torn
+rm -rf torn/COMPLETE torn/adapter torn/adapter.gguf
+truncate -s -1000 "torn/checkpoints/$(ls torn/checkpoints | tail -1)"
+expect_rc 0 tune torn $long
+grep -q "passing over a damaged checkpoint" "$WORK/out" || fail "nothing was said of the damaged checkpoint"
+same_adapter whole torn
+for f in torn/checkpoints/*; do truncate -s -1000 "$f"; done
+expect_rc 65 tune torn $long
+grep -q -- "--fresh" "$WORK/out" || fail "the remedy for damaged checkpoints is missing"
+expect_rc 78 tune whole $long --learning-rate 0.02
+grep -q "another job" "$WORK/out" || fail "another job's checkpoint is not refused"
+expect_rc 0 tune whole $epochs --learning-rate 0.02 --fresh
+grep -q "resuming" "$WORK/out" && fail "--fresh resumed"
+
+# refusals
+expect_rc 2 "$NOCTURNE" finetune --model model --output x
+expect_rc 78 tune x --target-modules q_prog
+grep -q "q_proj" "$WORK/out" || fail "known linears are not named"
+expect_rc 65 tune x --learning-rate 9 --max-grad-norm 0 --lora-alpha 99999 --num-train-epochs 50
+grep -q "not finite" "$WORK/out" || fail "numbers that are not finite are not named"
+expect_rc 0 "$NOCTURNE" ingest --input rows.jsonl --output silent.h5
+expect_rc 65 "$NOCTURNE" finetune $common --input silent.h5 --output x2
+grep -q "no consent" "$WORK/out" || fail "rows without consent are not counted"
+echo "finetune: learns, resumes, agrees"

@@ -1,0 +1,59 @@
+"""What test_finetune.sh asks of metrics, adapters and answers; a failed assertion is its verdict.
+
+    tune_check.py events DIR EVENT FIELD | falls DIR | grows DIR | near DIR DIR LIMIT | answers DIR DIR WORD
+"""
+import json
+import struct
+import sys
+
+
+def events(folder, event, field):
+    lines = [json.loads(line) for line in open(folder + "/metrics.jsonl")]
+    return [line.get(field) for line in lines if line["event"] == event]
+
+
+def factors(folder):
+    """lora_B of an adapter by name: it begins at 0, so it is what training did."""
+    data = open(folder + "/adapter/adapter_model.safetensors", "rb").read()
+    size = struct.unpack("<Q", data[:8])[0]
+    out = {}
+    for name, info in json.loads(data[8:8 + size]).items():
+        if "lora_B" not in name:
+            continue
+        begin, end = (8 + size + x for x in info["data_offsets"])
+        out[name] = struct.unpack("<%df" % ((end - begin) // 4), data[begin:end])
+    return out
+
+
+def falls(folder):
+    losses = [float(x) for x in events(folder, "eval", "eval_loss")]
+    print("held-out losses", losses)
+    assert len(losses) >= 2 and losses[-1] < 0.5 * losses[0]
+
+
+def grows(folder):
+    margins = [float(x) for x in events(folder, "step", "margin")]
+    print("margins", margins[0], "to", margins[-1])
+    assert margins[-1] > margins[0] + 0.05
+
+
+def near(one, other, limit):
+    a, b = factors(one), factors(other)
+    assert a.keys() == b.keys()
+    error = sum((x - y) ** 2 for k in a for x, y in zip(a[k], b[k]))
+    norm = sum(x * x for k in a for x in a[k])
+    print(f"{one}, {other}: {error / norm:.2e}")
+    assert 0 < norm and error <= float(limit) * norm
+
+
+def answers(one, other, word):
+    a, b = (json.loads(open(d + "/results.jsonl").readline())["response"]["body"]["choices"][0]["message"]["content"]
+            for d in (one, other))
+    print(repr(a))
+    assert a == b and word in a
+
+
+if sys.argv[1] == "events":
+    print(*events(*sys.argv[2:]), sep="\n")
+else:
+    {"falls": falls, "grows": grows, "near": near, "answers": answers}[sys.argv[1]](*sys.argv[2:])
