@@ -1,11 +1,11 @@
-/* Launches of the all-reduce over peer memory. */
+/* Launches of the kernels that read the peers' memory. */
 #include "allreduce_p2p_cuda.h"
 #include "cuda_bodies.h"
 
 static nt_status check_group(const struct nt_p2p_group *g, int64_t bytes) {
     NT_CHECK(g->size >= 1 && g->size <= NT_P2P_RANKS && g->rank >= 0 && g->rank < g->size);
     if (bytes > NT_P2P_MAX_BYTES)
-        return NT_FAIL(NT_E_UNSUPPORTED, "the all-reduce over peer memory takes up to %d bytes, not %lld",
+        return NT_FAIL(NT_E_UNSUPPORTED, "the kernels that read peer memory take up to %d bytes, not %lld",
                        (int)NT_P2P_MAX_BYTES, (long long)bytes);
     return NT_OK;
 }
@@ -28,4 +28,9 @@ nt_status nt_allreduce_norm_p2p_cuda(struct nt_backend *be, const struct nt_allr
                        (int)NT_NORM_BLOCK_MAX);
     return NT_CUDA_LAUNCH(be, NT_CUDA_allreduce_norm_p2p, n->n_rows < NT_P2P_BLOCKS ? n->n_rows : NT_P2P_BLOCKS, 1, 1,
                           nt_norm_threads(n->d_model), 0, args);
+}
+
+nt_status nt_best_pairs_cuda(struct nt_backend *be, const struct nt_best_pairs_args *args) {
+    NT_TRY(check_group(&args->group, args->gathered ? 0 : 2 * (int64_t)args->n_row * (int64_t)sizeof(float)));
+    return NT_CUDA_LAUNCH(be, NT_CUDA_best_pairs, args->n_row > 0, 1, 1, NT_BEST_THREADS, 0, args);
 }

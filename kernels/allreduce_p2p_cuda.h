@@ -1,4 +1,5 @@
-/* One-shot all-reduce over peer memory for small messages, plain or fused with residual add + RMS norm.
+/* What ranks take from each other's memory by one kernel: small all-reduces, plain or fused with residual add + RMS
+ * norm, and the choice of tokens over a sharded vocabulary.
  *
  * Every rank's partial sums lie in memory that all ranks of the node can read, from[rank]; each rank reads all of them
  * in rank order, so all get the same bits, and nothing is written but the caller's own result. Ranks meet at flags:
@@ -21,6 +22,7 @@ enum {
     NT_P2P_FLAGS = NT_P2P_BLOCKS * NT_P2P_RANKS,
     NT_P2P_THREADS = 512,
     NT_P2P_MAX_BYTES = 256 << 10, /* beyond, NCCL is faster */
+    NT_BEST_THREADS = 256,
 };
 
 struct nt_p2p_group {
@@ -43,6 +45,17 @@ struct nt_allreduce_norm_p2p_args {
     struct nt_rmsnorm_args norm;
 };
 
+/* token[row] = the index of the best pair of all ranks, larger value, then lower index; -1 where that value is not
+ * finite. A rank's pairs: value [n_row], then index [n_row] (int32_t), at from[rank], or at gathered + rank * stride
+ * where they are all in this rank's own memory already (then flags and epoch are not used). */
+struct nt_best_pairs_args {
+    struct nt_p2p_group group;
+    const float *gathered; // [size, stride] or NULL
+    int64_t stride;
+    int32_t *token; // [n_row]
+    int32_t n_row;
+};
+
 /* Widths of the fused kernel: rows held in registers. */
 static inline bool nt_allreduce_norm_p2p_takes(int32_t d_model) {
     return d_model % 4 == 0 && d_model <= NT_NORM_BLOCK_MAX;
@@ -51,5 +64,6 @@ static inline bool nt_allreduce_norm_p2p_takes(int32_t d_model) {
 struct nt_backend;
 NT_MUST nt_status nt_allreduce_p2p_cuda(struct nt_backend *be, const struct nt_allreduce_p2p_args *args);
 NT_MUST nt_status nt_allreduce_norm_p2p_cuda(struct nt_backend *be, const struct nt_allreduce_norm_p2p_args *args);
+NT_MUST nt_status nt_best_pairs_cuda(struct nt_backend *be, const struct nt_best_pairs_args *args);
 
 #endif

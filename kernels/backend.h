@@ -17,6 +17,7 @@
 struct nt_cuda; /* the CUDA backend's own state (cuda_backend.h) */
 struct nt_allreduce_p2p_args;
 struct nt_allreduce_norm_p2p_args;
+struct nt_best_pairs_args;
 
 /* Places of split downloads, and the most bytes of one. */
 enum { NT_DOWNLOAD_SLOTS = 2, NT_DOWNLOAD_SLOT_BYTES = 1 << 20 };
@@ -37,10 +38,12 @@ struct nt_memory {
     nt_status (*query)(struct nt_backend *be, bool *done); /* has all that was called run; does not wait */
 };
 
-/* Sums over ranks that read each other's memory, plain and as the delta of rmsnorm (allreduce_p2p_cuda.h). */
+/* Sums over ranks that read each other's memory, plain and as the delta of rmsnorm, and their best pairs
+ * (allreduce_p2p_cuda.h). */
 struct nt_peer_ops {
     nt_status (*sum)(struct nt_backend *be, const struct nt_allreduce_p2p_args *args);
     nt_status (*norm)(struct nt_backend *be, const struct nt_allreduce_norm_p2p_args *args);
+    nt_status (*best)(struct nt_backend *be, const struct nt_best_pairs_args *args);
 };
 
 struct nt_backend {

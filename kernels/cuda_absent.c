@@ -92,6 +92,24 @@ void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph) {
     (void)graph;
 }
 
+nt_status nt_cuda_mark_open(struct nt_backend *be, struct nt_cuda_mark **out) {
+    (void)be;
+    *out = NULL;
+    return absent();
+}
+nt_status nt_cuda_mark_set(struct nt_cuda_mark *mark) {
+    (void)mark;
+    return absent();
+}
+nt_status nt_cuda_mark_passed(const struct nt_cuda_mark *mark, bool *passed) {
+    (void)mark;
+    *passed = false;
+    return absent();
+}
+void nt_cuda_mark_close(struct nt_cuda_mark *mark) {
+    (void)mark;
+}
+
 nt_status nt_cuda_time(struct nt_backend *be, nt_cuda_run_fn *run, void *ctx, int32_t n, double *seconds) {
     (void)be;
     (void)run;

@@ -100,6 +100,13 @@ NT_MUST nt_status nt_cuda_graph_launch(struct nt_backend *be, const struct nt_cu
 int32_t nt_cuda_graph_nodes(const struct nt_cuda_graph *graph); /* launches, copies and fills in it */
 void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph);
 
+/* A point of the stream: set puts it behind all that was called so far, passed asks without waiting. */
+struct nt_cuda_mark;
+NT_MUST nt_status nt_cuda_mark_open(struct nt_backend *be, struct nt_cuda_mark **out);
+NT_MUST nt_status nt_cuda_mark_set(struct nt_cuda_mark *mark);
+NT_MUST nt_status nt_cuda_mark_passed(const struct nt_cuda_mark *mark, bool *passed);
+void nt_cuda_mark_close(struct nt_cuda_mark *mark); /* accepts NULL */
+
 /* Seconds between events around n calls of run, which only queue work on be->cuda->stream; waits for them. */
 typedef nt_status nt_cuda_run_fn(struct nt_backend *be, void *ctx);
 NT_MUST nt_status nt_cuda_time(struct nt_backend *be, nt_cuda_run_fn *run, void *ctx, int32_t n, double *seconds);

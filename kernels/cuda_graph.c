@@ -58,6 +58,48 @@ void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph) {
     free(graph);
 }
 
+/* ---- points of the stream ---- */
+
+struct nt_cuda_mark {
+    const struct nt_cuda *cuda;
+    CUevent event;
+};
+
+nt_status nt_cuda_mark_open(struct nt_backend *be, struct nt_cuda_mark **out) {
+    struct nt_cuda_mark *mark = calloc(1, sizeof *mark);
+    *out = NULL;
+    if (!mark) return NT_FAIL(NT_E_NOMEM, "no memory for a mark of the stream");
+    mark->cuda = be->cuda;
+    const nt_status st = NT_CU(be->cuda->driver, cuEventCreate(&mark->event, CU_EVENT_DISABLE_TIMING));
+    if (st != NT_OK) {
+        free(mark);
+        return nt_trail_at(st, __FILE__, __LINE__);
+    }
+    *out = mark;
+    return NT_OK;
+}
+
+nt_status nt_cuda_mark_set(struct nt_cuda_mark *mark) {
+    NT_CHECK(!mark->cuda->capturing);
+    NT_TRY(NT_CU(mark->cuda->driver, cuEventRecord(mark->event, mark->cuda->stream)));
+    return NT_OK;
+}
+
+nt_status nt_cuda_mark_passed(const struct nt_cuda_mark *mark, bool *passed) {
+    const CUresult result = mark->cuda->driver->cuEventQuery(mark->event);
+    *passed = result == CUDA_SUCCESS;
+    if (result == CUDA_SUCCESS || result == CUDA_ERROR_NOT_READY) return NT_OK;
+    return nt_gpu_fail(mark->cuda->driver, result, "cuEventQuery", __FILE__, __LINE__);
+}
+
+void nt_cuda_mark_close(struct nt_cuda_mark *mark) {
+    if (!mark) return;
+    (void)mark->cuda->driver->cuEventDestroy(mark->event);
+    free(mark);
+}
+
+/* ---- times ---- */
+
 static nt_status time_between(struct nt_backend *be, CUevent start, CUevent stop, nt_cuda_run_fn *run, void *ctx,
                               int32_t n, double *seconds) {
     const struct nt_gpu_driver *d = be->cuda->driver;

@@ -43,7 +43,16 @@ static nt_status count_peer_norm(struct nt_backend *be, const struct nt_allreduc
     return count_rmsnorm(be, &norm);
 }
 
-static const struct nt_peer_ops count_peers = {.sum = count_peer_sum, .norm = count_peer_norm};
+static nt_status count_best_pairs(struct nt_backend *be, const struct nt_best_pairs_args *args) {
+    struct nt_peer_tally *t = &ledger_of(be)->sums.peer;
+    t->sums++;
+    t->local += args->gathered != NULL;
+    t->elements += args->n_row; /* a pair to each rank is half of what the sum of two numbers moves */
+    return NT_OK;
+}
+
+static const struct nt_peer_ops count_peers = {
+    .sum = count_peer_sum, .norm = count_peer_norm, .best = count_best_pairs};
 
 /* ---- memory without backing ---- */
 

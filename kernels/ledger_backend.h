@@ -16,9 +16,10 @@
 struct nt_ledger {
     struct nt_cost op[NT_OP_COUNT];
     struct nt_cost decode_attention; /* the part of op[NT_OP_attention] of sequences with one token */
-    struct nt_peer_tally {           /* of the sums over peers' memory */
+    struct nt_peer_tally {           /* of what is taken from peers' memory: sums, and the best of pairs */
         int64_t sums, fused;         /* all; those that are part of an rmsnorm (a row of op) and need no launch */
-        double elements;             /* floats summed */
+        int64_t local;               /* launches on pairs that a communicator has gathered before */
+        double elements;             /* floats summed; a row of pairs is about one */
     } peer;
 };
 

@@ -2,11 +2,12 @@
  *
  * Opened over a host communicator (which carries NCCL's unique id and stays in use for everything small), for one
  * stream of the backend. A collective returns once it is queued; nt_device_comm_wait returns when the stream has done
- * all of it, and is the one place where a dead or hanging peer shows: it polls the stream and NCCL's asynchronous
- * error, aborts the communicator on an error, and leaves the collective's name and number in the trace, so that the
- * watchdog can name them. Sums of two ranks have one order; for more ranks NCCL's order is fixed by the topology, not
- * by timing. Ownership: close frees it, after the stream has come to rest. Threading: the main thread. Errors:
- * NT_E_COMM with NCCL's text. Source: NCCL user guide, "Fault tolerance" and "Communicator creation". */
+ * all of it, nt_device_comm_wait_for when it has come to a point of it. These are the places where a dead or hanging
+ * peer shows: they poll the stream and NCCL's asynchronous error, abort the communicator on an error, and leave the
+ * name and number of the newest collective in the trace, so that the watchdog can name them. Sums of two ranks have one
+ * order; for more ranks NCCL's order is fixed by the topology, not by timing. Ownership: close frees it, after the
+ * stream has come to rest. Threading: the main thread. Errors: NT_E_COMM with NCCL's text. Source: NCCL user guide,
+ * "Fault tolerance" and "Communicator creation". */
 #ifndef NT_COMM_DEVICE_H
 #define NT_COMM_DEVICE_H
 
@@ -28,6 +29,15 @@ NT_MUST nt_status nt_device_comm_open(struct nt_comm *c, const struct nt_device_
 void nt_device_comm_close(struct nt_device_comm *d); /* accepts NULL */
 /* In place sum of buf [n], device memory. */
 NT_MUST nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t n);
+/* to [size, n] = from [n] of every rank, device memory. */
+NT_MUST nt_status nt_device_allgather_f32(struct nt_device_comm *d, const float *from, float *to, int64_t n);
+/* Collectives queued so far. Those of a captured step are queued when it is launched: whoever captures sets the number
+ * back, and whoever launches adds them. */
+int64_t nt_device_comm_seq(const struct nt_device_comm *d);
+void nt_device_comm_set_seq(struct nt_device_comm *d, int64_t seq);
 NT_MUST nt_status nt_device_comm_wait(struct nt_device_comm *d);
+/* Until passed says so; it asks for a point of the same stream. */
+NT_MUST nt_status nt_device_comm_wait_for(struct nt_device_comm *d, nt_status (*passed)(void *arg, bool *done),
+                                          void *arg);
 
 #endif

@@ -11,8 +11,8 @@ struct nt_device_comm {
     struct nt_device_stream stream;
     struct nt_gpu_nccl nccl;
     void *comm;          /* ncclComm_t */
-    int64_t seq;         /* collectives queued */
-    const char *pending; /* name of the newest one, NULL: none since the last wait */
+    int64_t seq, waited; /* collectives queued, and those of them that a wait has seen done */
+    const char *newest;  /* name of the last one */
 };
 
 static nt_status fail(const struct nt_device_comm *d, int error, const char *call) {
@@ -95,33 +95,55 @@ void nt_device_comm_close(struct nt_device_comm *d) {
     free(d);
 }
 
-nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t n) {
+static nt_status queued(struct nt_device_comm *d, int result, const char *call) {
     d->seq++;
-    d->pending = "ncclAllReduce";
+    d->newest = call;
+    return settle(d, result, call);
+}
+
+nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t n) {
     const int result =
         d->nccl.ncclAllReduce(buf, buf, (size_t)n, NT_NCCL_FLOAT32, NT_NCCL_SUM, d->comm, d->stream.stream);
-    return settle(d, result, "ncclAllReduce");
+    return queued(d, result, "ncclAllReduce");
+}
+
+nt_status nt_device_allgather_f32(struct nt_device_comm *d, const float *from, float *to, int64_t n) {
+    const int result = d->nccl.ncclAllGather(from, to, (size_t)n, NT_NCCL_FLOAT32, d->comm, d->stream.stream);
+    return queued(d, result, "ncclAllGather");
+}
+
+int64_t nt_device_comm_seq(const struct nt_device_comm *d) {
+    return d->seq;
+}
+void nt_device_comm_set_seq(struct nt_device_comm *d, int64_t seq) {
+    d->seq = seq;
 }
 
 /* An error of the communicator: its kernels spin for a peer that will not come, so it is torn down first. */
 static nt_status give_up(struct nt_device_comm *d, int error) {
-    const nt_status st = fail(d, error, d->pending ? d->pending : "NCCL");
+    const nt_status st = fail(d, error, d->newest ? d->newest : "NCCL");
     (void)d->nccl.ncclCommAbort(d->comm);
     d->comm = NULL;
     return st;
 }
 
-nt_status nt_device_comm_wait(struct nt_device_comm *d) {
+nt_status nt_device_comm_wait_for(struct nt_device_comm *d, nt_status (*passed)(void *arg, bool *done), void *arg) {
     if (!d->comm) return NT_FAIL(NT_E_COMM, "the device communicator of %s was aborted", d->host->name);
-    if (d->pending) nt_comm_trace_begin(d->host->trace, d->pending, d->host->name, d->seq);
+    const bool traced = d->seq > d->waited;
+    if (traced) nt_comm_trace_begin(d->host->trace, d->newest, d->host->name, d->seq);
     for (bool done = false; !done; done ? (void)0 : pause_briefly()) {
         int error = NT_NCCL_OK;
         const int result = d->nccl.ncclCommGetAsyncError(d->comm, &error);
         if (result != NT_NCCL_OK) return give_up(d, result);
         if (error != NT_NCCL_OK && error != NT_NCCL_IN_PROGRESS) return give_up(d, error);
-        NT_TRY(d->stream.query(d->stream.arg, &done));
+        NT_TRY(passed(arg, &done));
     }
-    if (d->pending) nt_comm_trace_end(d->host->trace);
-    d->pending = NULL;
+    if (traced) nt_comm_trace_end(d->host->trace);
+    return NT_OK;
+}
+
+nt_status nt_device_comm_wait(struct nt_device_comm *d) {
+    NT_TRY(nt_device_comm_wait_for(d, d->stream.query, d->stream.arg));
+    d->waited = d->seq;
     return NT_OK;
 }

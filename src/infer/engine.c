@@ -63,8 +63,8 @@ static nt_status layout(struct nt_engine *e, int32_t n_page) {
         .tok = e->c.max_tokens_per_step, .out = e->c.max_seqs, .seq = e->c.max_seqs, .pages = n_page};
     NT_TRY(nt_pages_layout(&e->pages, &e->memory, e->c.model, n_page));
     NT_TRY(nt_model_layout(e->c.model, &e->memory, &max));
-    nt_sampler_layout(&e->sampler, &e->memory, e->c.model, e->c.world->tp, nt_tokenizer_n_vocab(e->c.tok),
-                      e->c.max_seqs);
+    NT_TRY(nt_sampler_layout(&e->sampler, &e->memory, e->c.model, e->c.world->tp, nt_tokenizer_n_vocab(e->c.tok),
+                             e->c.max_seqs));
     e->running = NT_TAKE(a, struct nt_seq *, seqs);
     e->page_numbers = NT_TAKE(a, int32_t, nt_pages_for(e->c.max_len));
     e->sampled = NT_TAKE(a, struct nt_seq *, seqs);
@@ -431,6 +431,7 @@ static void collect(struct nt_engine *e, struct nt_seq *const *seqs, int32_t n, 
 
 static nt_status land(struct nt_engine *e, struct launched *l, struct launched *next) {
     const double start = nt_now();
+    NT_TRY(nt_model_watch(e->c.model, l->slot));
     NT_TRY(nt_sampler_finish(&e->sampler, l->slot, e->out, l->n));
     collect(e, l->seq, l->n, next);
     e->stats.sample_s += nt_now() - start;
@@ -468,8 +469,10 @@ static nt_status launch(struct nt_engine *e, struct nt_batch *b, struct launched
     struct nt_logit_sample_args sample;
     NT_TRY(nt_sampler_prepare(&e->sampler, e->in, b->n_out, &sample));
     b->sample = &sample;
+    b->by_head = nt_sampler_by_head(&e->sampler, e->in, b->n_out);
     NT_TRY(nt_model_forward(e->c.model, b, &e->pages.pool, e->logits));
     NT_TRY(nt_sampler_start(&e->sampler, l->slot, b->n_out));
+    NT_TRY(nt_model_mark(e->c.model, l->slot));
     l->n = b->n_out;
     e->stats.steps++;
     e->stats.forward_s += nt_now() - start;

@@ -25,6 +25,7 @@ struct rig {
     struct nt_step_limits max;
     int32_t *ids, *out_rows, *table; // [max.tok], [max.out], [max.pages]
     struct nt_attn_seq *seqs;        // [max.seq]
+    struct nt_logit_sample_args draw;
     struct nt_batch batch;
 };
 
@@ -111,6 +112,10 @@ static nt_status rig_bind(struct rig *r, const struct nt_gpu_step *step, bool *f
     NT_TRY(r->be->memory->take(r->be, logit_bytes(r), "logits", &p));
     r->logits = p;
     fill_batch(r, n_seq, n_q, step->context);
+    /* greedy rows, as a job ends their steps: nobody needs the logits, so their memory takes the tokens */
+    r->draw = (struct nt_logit_sample_args){.index = p, .n_vocab = r->job->spec->n_vocab};
+    r->batch.sample = &r->draw;
+    r->batch.by_head = true;
     return NT_OK;
 }
 
@@ -212,8 +217,8 @@ static nt_status run_all(const struct nt_gpu_steps_job *job, struct nt_backend *
 }
 
 static bool leaves_out(const struct nt_cuda_bench_sizes *s) {
-    static const enum nt_op forward_ops[] = {NT_OP_embed,   NT_OP_rmsnorm,   NT_OP_gemm,
-                                             NT_OP_rope_kv, NT_OP_attention, NT_OP_gather};
+    static const enum nt_op forward_ops[] = {NT_OP_embed,     NT_OP_rmsnorm, NT_OP_gemm,       NT_OP_rope_kv,
+                                             NT_OP_attention, NT_OP_gather,  NT_OP_head_argmax};
     for (size_t i = 0; i < sizeof forward_ops / sizeof forward_ops[0]; i++)
         if (s->skip[forward_ops[i]]) return true;
     return false;

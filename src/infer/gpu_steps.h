@@ -2,11 +2,11 @@
  *
  * The model of a spec is opened on the device (model_shape.h) and its weights and cache are filled with random data, so
  * nothing is read from a disk. Steps go through nt_model_forward: a decode step is the captured graph with its upload
- * of inputs, a prefill one prompt with logits of its last token. The time of a step is the median over groups of steps,
- * by events. The ideal is the ledger's: the same forward counted by ledger_backend.h, each op at the larger of its
- * FLOPs over the measured matrix rate (products, attention) and its stored bytes over the measured copy bandwidth. A
- * model or step that does not fit the free memory is a row with a sentence, not an error. Ownership: the list is the
- * caller's. Threading: as the backend. Errors: those of the forward and of the driver. */
+ * of inputs, a prefill one prompt; both end in greedy tokens that the head draws. The time of a step is the median over
+ * groups of steps, by events. The ideal is the ledger's: the same forward counted by ledger_backend.h, each op at the
+ * larger of its FLOPs over the measured matrix rate (products, attention) and its stored bytes over the measured copy
+ * bandwidth. A model or step that does not fit the free memory is a row with a sentence, not an error. Ownership: the
+ * list is the caller's. Threading: as the backend. Errors: those of the forward and of the driver. */
 #ifndef NT_GPU_STEPS_H
 #define NT_GPU_STEPS_H
 

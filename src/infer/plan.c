@@ -117,21 +117,6 @@ static int32_t add_prompts(const struct rank *r, struct nt_batch *b, int32_t tok
     return whole;
 }
 
-/* As the sampler does on a device: whole rows by one op, shards by their statistics and a draw. */
-static nt_status sample(struct rank *r, int32_t n_row) {
-    struct nt_backend *be = &r->ledger.be;
-    const int64_t ld = nt_model_logit_ld(r->model);
-    const int32_t n_vocab = nt_model_vocab_count(r->model);
-    float sums[1] = {0};
-    const struct nt_logit_sample_args whole = {.logits = r->logits, .ld = ld, .n_row = n_row, .n_vocab = n_vocab};
-    if (r->job->tp == 1) return be->ops.logit_sample(be, &whole);
-    const struct nt_logit_stats_args stats = {
-        .logits = r->logits, .ld = ld, .sum_exp = sums, .argmax = r->ids, .n_row = n_row, .n_vocab = n_vocab};
-    const struct nt_logit_gumbel_args draw = {.logits = r->logits, .ld = ld, .n_row = n_row, .n_vocab = n_vocab};
-    NT_TRY(be->ops.logit_stats(be, &stats));
-    return be->ops.logit_gumbel(be, &draw);
-}
-
 /* Over the communicator and over the memory of a peer. */
 static int64_t sums(const struct rank *r) {
     return r->tally.calls + r->ledger.sums.peer.sums;
@@ -181,7 +166,7 @@ static void settle(const struct rank *r, struct nt_plan_step *step) {
         if (kind != NT_OP_KIND_PASS) matrix_flops += row->cost.flops;
     }
     step->row[NT_PLAN_ALLREDUCE] = (struct nt_plan_row){
-        .cost = {.launches = sums(r) - l->peer.fused, .read_bytes = wire_bytes(r)},
+        .cost = {.launches = sums(r) - l->peer.fused + l->peer.local, .read_bytes = wire_bytes(r)},
         .ideal_s = allreduce_s(r, 1),
         .practical_s = allreduce_s(r, gpu->link_factor)
     };
@@ -204,8 +189,11 @@ static nt_status run_step(struct rank *r, int32_t n_decode, int32_t n_prefill, s
     if (n_decode == 0) b.n_out = whole > 0 ? whole : 1;
     r->ledger.sums = (struct nt_ledger){0};
     r->tally = (struct nt_comm_tally){0};
+    /* rows are drawn plainly, by the head; their parameters are not looked at */
+    const struct nt_logit_sample_args sample = {.inv_temp = r->logits, .n_vocab = r->job->spec->n_vocab};
+    b.sample = &sample;
+    b.by_head = true;
     NT_TRY(nt_model_forward(r->model, &b, &r->kv, r->logits));
-    NT_TRY(sample(r, b.n_out));
     settle(r, step);
     return NT_OK;
 }

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m, struct nt_comm *tp,
-                       int32_t n_vocab, int32_t max_rows) {
+nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m,
+                            struct nt_comm *tp, int32_t n_vocab, int32_t max_rows) {
     const int32_t model_vocab = nt_model_spec(m)->n_vocab, count = nt_model_vocab_count(m);
     *s = (struct nt_sampler){
         .tp = tp, .ld = nt_model_logit_ld(m), .max_rows = max_rows, .first = nt_model_vocab_first(m)};
@@ -17,10 +17,11 @@ void nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const st
     const int32_t left = s->n_vocab - s->first;
     s->n_local = left < 0 ? 0 : left < count ? left : count;
     s->n_head_rows = count;
-    nt_sampler_take(s, mem);
+    s->head_draws = nt_model_head_draws(m);
+    return nt_sampler_take(s, mem);
 }
 
-void nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
+nt_status nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
     const size_t rows = (size_t)s->max_rows, pairs = rows * NT_SAMPLER_K;
     struct nt_arena *a = &mem->host;
     s->be = mem->be;
@@ -40,13 +41,14 @@ void nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
     s->edits = nt_job_take_both(mem, NT_SAMPLER_EDITS * sizeof(struct nt_logit_edit));
     s->scale = nt_job_take_both(mem, rows * sizeof(float));
     nt_sampler_take_params(s, mem);
+    int32_t *row = s->rows.host;
+    if (!row) return NT_OK; /* counting */
+    for (int32_t r = 0; r < s->max_rows; r++) row[r] = r;
+    return nt_both_push(s->be, &s->rows, 0, rows * sizeof *row);
 }
 
 /* ---- one row's rules ---- */
 
-static bool is_truncated(const struct nt_sampling *p, int32_t n_vocab) {
-    return nt_sample_is_random(p) && ((p->top_k > 0 && p->top_k < n_vocab) || p->top_p < 1 || p->min_p > 0);
-}
 static bool is_shaped(const struct nt_sample_in *in) {
     return nt_sample_is_scaled(in->params) || nt_sample_is_edited(in);
 }
@@ -145,7 +147,8 @@ static nt_status gumbel_pass(struct nt_sampler *s, const float *logits, const st
     uint64_t *seed = s->noise.host, *stream = seed + rows;
     float *inv_temp = (float *)(stream + rows);
     for (int32_t r = 0; r < n; r++) {
-        inv_temp[r] = nt_sample_is_random(in[r].params) && !is_truncated(in[r].params, s->n_vocab) ? 1.0f : 0.0f;
+        inv_temp[r] =
+            nt_sample_is_random(in[r].params) && !nt_sample_is_truncated(in[r].params, s->n_vocab) ? 1.0f : 0.0f;
         seed[r] = in[r].seed;
         stream[r] = in[r].stream;
     }
@@ -187,12 +190,12 @@ static nt_status truncated_pass(struct nt_sampler *s, const float *logits, const
     const int32_t k = NT_SAMPLER_K < s->n_vocab ? NT_SAMPLER_K : s->n_vocab;
     NT_TRY(nt_sampler_topk(s, logits, n, k));
     for (int32_t r = 0; r < n; r++) {
-        if (out[r].failed || !is_truncated(in[r].params, s->n_vocab)) continue;
+        if (out[r].failed || !nt_sample_is_truncated(in[r].params, s->n_vocab)) continue;
         const int32_t keep = keep_count(in[r].params, s->merged + (int64_t)r * k, k, k == s->n_vocab, s->sum[r]);
         out[r].token = keep > 0 ? draw(&in[r], s->merged + (int64_t)r * k, keep) : -1;
     }
     for (int32_t r = 0; r < n; r++)
-        if (!out[r].failed && is_truncated(in[r].params, s->n_vocab) && out[r].token < 0)
+        if (!out[r].failed && nt_sample_is_truncated(in[r].params, s->n_vocab) && out[r].token < 0)
             NT_TRY(draw_long(s, logits + r * s->ld, &in[r], s->sum[r], &out[r].token));
     return NT_OK;
 }
@@ -204,8 +207,8 @@ nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sa
     float lse[n > 0 ? n : 1];
     for (int32_t r = 0; r < n; r++) {
         logprobs |= nt_sample_wants_logprobs(in[r].params);
-        sampled |= nt_sample_is_random(in[r].params) && !is_truncated(in[r].params, s->n_vocab);
-        truncated |= is_truncated(in[r].params, s->n_vocab);
+        sampled |= nt_sample_is_random(in[r].params) && !nt_sample_is_truncated(in[r].params, s->n_vocab);
+        truncated |= nt_sample_is_truncated(in[r].params, s->n_vocab);
         shaped |= is_shaped(&in[r]);
         out[r].n_top = 0;
         out[r].failed = false;

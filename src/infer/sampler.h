@@ -11,11 +11,12 @@
 
 #include "sampler_device.h"
 
-/* Layout function. n_vocab: tokens the tokenizer knows (rows of padding beyond it are never chosen). */
-void nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m, struct nt_comm *tp,
-                       int32_t n_vocab, int32_t max_rows);
+/* Layout function; fails (when bound) with the errors of the backend's copies. n_vocab: tokens the tokenizer knows
+ * (rows of padding beyond it are never chosen). */
+NT_MUST nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m,
+                                    struct nt_comm *tp, int32_t n_vocab, int32_t max_rows);
 /* Its second half: the buffers, for the sizes that are set. */
-void nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem);
+NT_MUST nt_status nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem);
 /* logits [n, ld], in the backend's memory, are overwritten. */
 NT_MUST nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in,
                                  struct nt_sample_out *out, int32_t n);

@@ -25,13 +25,19 @@ static struct params params_at(const struct nt_sampler *s, void *block) {
 
 void nt_sampler_take_params(struct nt_sampler *s, struct nt_job_memory *mem) {
     s->on_device = !nt_backend_is_host(mem->be) && nt_comm_size(s->tp) == 1;
-    if (!s->on_device) return;
+    if (!s->on_device && !s->head_draws) return;
     s->params = nt_job_take_both(mem, params_bytes(s));
     s->tokens = nt_job_take_both(mem, (size_t)s->max_rows * sizeof(int32_t));
 }
 
+bool nt_sampler_by_head(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n) {
+    bool by_head = s->head_draws;
+    for (int32_t r = 0; r < n; r++) by_head &= !nt_sample_is_truncated(in[r].params, s->n_vocab);
+    return by_head;
+}
+
 bool nt_sampler_is_plain(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n) {
-    bool plain = s->on_device;
+    bool plain = s->on_device || nt_sampler_by_head(s, in, n);
     for (int32_t r = 0; r < n; r++) plain &= !nt_sample_is_edited(&in[r]) && !nt_sample_wants_logprobs(in[r].params);
     return plain;
 }

@@ -1,4 +1,6 @@
-/* Sampling where the logits are whole on a device (one tensor-parallel rank): one op draws a token for every row.
+/* Sampling on a device: by the head, which stores no logits, where no row is truncated (also over tensor-parallel
+ * ranks, of which only (value, index) pairs are exchanged), else by one op on the logits where these are whole (one
+ * rank).
  *
  * A row's token is the same whoever its neighbours are and whichever of the two ways is taken: rows without edits and
  * log-probabilities are plain, and their step draws its own tokens (prepare, the forward, start, finish); others take
@@ -8,8 +10,10 @@
 
 #include "sampler_parts.h"
 
-/* Rows without edits and log-probabilities, on a device: their step can draw its own tokens. prepare fills args but
- * for logits, ld and n_row; start queues the way back of the tokens after the step, finish waits for it. */
+/* Rows without edits and log-probabilities, on a device: their step can draw its own tokens (struct nt_batch), by_head
+ * where that says so. prepare fills args but for logits, ld and n_row; start queues the way back of the tokens after
+ * the step, finish waits for it. */
+bool nt_sampler_by_head(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n);
 bool nt_sampler_is_plain(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n);
 NT_MUST nt_status nt_sampler_prepare(struct nt_sampler *s, const struct nt_sample_in *in, int32_t n,
                                      struct nt_logit_sample_args *args);

@@ -107,6 +107,9 @@ bool nt_sample_wants_logprobs(const struct nt_sampling *p) {
 bool nt_sample_is_scaled(const struct nt_sampling *p) {
     return nt_sample_is_random(p) && p->temperature != 1.0f;
 }
+bool nt_sample_is_truncated(const struct nt_sampling *p, int32_t n_vocab) {
+    return nt_sample_is_random(p) && ((p->top_k > 0 && p->top_k < n_vocab) || p->top_p < 1 || p->min_p > 0);
+}
 bool nt_sample_is_edited(const struct nt_sample_in *in) {
     return in->params->n_bias > 0 || in->penalty || in->n_masked > 0;
 }
@@ -235,9 +238,6 @@ nt_status nt_sampler_chosen(struct nt_sampler *s, const float *logits, const flo
 
 /* Rows as the model made them, for their log-probabilities. */
 nt_status nt_sampler_keep_raw(struct nt_sampler *s, const float *logits, int32_t n) {
-    int32_t *rows = s->rows.host;
-    for (int32_t r = 0; r < n; r++) rows[r] = r;
-    NT_TRY(nt_both_push(s->be, &s->rows, 0, (size_t)n * sizeof *rows));
     const struct nt_gather_args args = {
         .from = logits, .to = s->raw, .rows = s->rows.device, .bytes = s->ld * (int64_t)sizeof(float), .n_rows = n};
     return s->be->ops.gather(s->be, &args);

@@ -46,12 +46,13 @@ struct nt_sampler {
     struct nt_both noise; // [max_rows] uint64_t seed, the same stream, float inv_temp
     struct nt_both drawn; // [2, max_rows] value, index (int32_t)
     struct nt_both picks; // [2, max_rows] id (int32_t), value
-    struct nt_both rows;  // [max_rows] int32_t 0, 1, 2 ...
+    struct nt_both rows;  // [max_rows] int32_t 0, 1, 2 ..., written once
     struct nt_both edits; // [NT_SAMPLER_EDITS] struct nt_logit_edit
     struct nt_both scale; // [max_rows]
     int32_t n_edit;
-    /* Where logits are whole on a device (one tensor-parallel rank), tokens are drawn there: sampler_device.c. */
-    bool on_device;
+    /* On a device steps draw their own tokens (sampler_device.c): all kinds where the logits are whole there (one
+     * tensor-parallel rank), greedy and plain ones where the head draws. */
+    bool on_device, head_draws;
     struct nt_both params, tokens; // the parameters of all rows; [max_rows] int32_t
 };
 
@@ -60,9 +61,10 @@ enum { NT_SAMPLER_K = 256, NT_SAMPLER_EDITS = 8192 };
 
 bool nt_sample_is_random(const struct nt_sampling *p);
 bool nt_sample_wants_logprobs(const struct nt_sampling *p);
-bool nt_sample_is_edited(const struct nt_sample_in *in); /* bias, penalties or masks */
-bool nt_sample_is_scaled(const struct nt_sampling *p);   /* a temperature that is not 1 */
-bool nt_pair_better(struct nt_pair a, struct nt_pair b); /* larger, then lower id */
+bool nt_sample_is_edited(const struct nt_sample_in *in);                   /* bias, penalties or masks */
+bool nt_sample_is_scaled(const struct nt_sampling *p);                     /* a temperature that is not 1 */
+bool nt_sample_is_truncated(const struct nt_sampling *p, int32_t n_vocab); /* top-k, top-p or min-p */
+bool nt_pair_better(struct nt_pair a, struct nt_pair b);                   /* larger, then lower id */
 
 /* Maximum, its id and sum of exponentials over the first n_local columns of all shards, into s->max, argmax, sum. */
 NT_MUST nt_status nt_sampler_stats(struct nt_sampler *s, const float *logits, int32_t n, int32_t n_local);

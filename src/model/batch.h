@@ -30,7 +30,8 @@ struct nt_batch {
     int32_t n_tok, n_seq, n_out;
     /* On a device, whose decode steps can follow each other without the host: */
     const struct nt_logit_sample_args
-        *sample;             /* tokens are drawn from the logits; logits, ld and n_row are filled in */
+        *sample;  /* tokens are drawn, of n_vocab ids over all ranks; logits, ld and n_row are filled in */
+    bool by_head; /* with sample, whose rows are greedy or plain draws: the head draws, and no logits are stored */
     const int32_t *prev;     /* NULL, or device memory: ids[t] = prev[prev_row[t]] */
     const int32_t *prev_row; // [n_tok]
 };

@@ -104,6 +104,18 @@ static nt_status wait_for_peers(void *device_comm) {
     return nt_device_comm_wait(device_comm);
 }
 
+static nt_status mark_passed(void *mark, bool *done) {
+    return nt_cuda_mark_passed(mark, done);
+}
+
+nt_status nt_model_mark(struct nt_model *m, int slot) {
+    return m->device_comm ? nt_cuda_mark_set(m->marks[slot]) : NT_OK;
+}
+
+nt_status nt_model_watch(struct nt_model *m, int slot) {
+    return m->device_comm ? nt_device_comm_wait_for(m->device_comm, mark_passed, m->marks[slot]) : NT_OK;
+}
+
 /* Tensor-parallel ranks of a device sum on its stream; from then on whoever waits for the device watches the peers. */
 static nt_status open_device_comm(struct nt_model *m) {
     struct nt_backend *be = m->backend;
@@ -111,6 +123,7 @@ static nt_status open_device_comm(struct nt_model *m) {
     const struct nt_device_stream stream = {.stream = be->cuda->stream, .arg = be, .query = stream_done};
     NT_TRY(nt_device_comm_open(m->world->tp, &stream, &m->device_comm));
     if (!m->device_comm) return NT_OK;
+    for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++) NT_TRY(nt_cuda_mark_open(be, &m->marks[i]));
     NT_TRY(nt_peer_sum_open(be, m->world, &m->peers));
     be->watch = wait_for_peers;
     be->watch_arg = m->device_comm;
@@ -160,6 +173,7 @@ void nt_model_close(struct nt_model *m) {
     nt_peer_sum_close(m->peers);
     if (m->device_comm) {
         m->backend->watch = NULL;
+        for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++) nt_cuda_mark_close(m->marks[i]);
         nt_device_comm_close(m->device_comm);
     }
     nt_arena_give(&m->own_lora_arena, m->backend);
@@ -300,6 +314,7 @@ nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const s
         b->low[g] = NT_TAKE(a, nt_bf16, n * (size_t)m->lora->layers[0][g].a.n);
     t->cos = NT_TAKE(a, float, (size_t)t->max_len *(d_head / 2));
     t->sin = NT_TAKE(a, float, (size_t)t->max_len *(d_head / 2));
+    nt_model_layout_draw(m, mem, max);
     NT_TRY(nt_inputs_layout(m, mem));
     return t->sin ? fill_rope(m) : NT_OK; /* NULL: counting */
 }

@@ -61,6 +61,14 @@ int64_t nt_model_logit_ld(const struct nt_model *m);
 NT_MUST nt_status nt_model_forward(struct nt_model *m, const struct nt_batch *b, const struct nt_kv_pool *kv,
                                    float *logits);
 
+/* May a batch be drawn by_head? False on CPUs, where gemm is a library's, and where tensor-parallel ranks have no
+ * device communicator. */
+bool nt_model_head_draws(const struct nt_model *m);
+/* Tensor-parallel ranks of a device: mark puts a point behind all that was called, watch returns when that has run or a
+ * peer is lost (NT_E_COMM). Whoever waits for less than all calls watch first. Nothing where there is one rank. */
+NT_MUST nt_status nt_model_mark(struct nt_model *m, int slot);
+NT_MUST nt_status nt_model_watch(struct nt_model *m, int slot);
+
 /* Work of one token at context length n_ctx, for rates: FLOPs of a full forward (with or without the head). */
 double nt_model_flops(const struct nt_model *m, double n_ctx, bool head);
 

@@ -26,6 +26,8 @@ struct nt_acts {
     struct nt_block_acts block; /* of the layer at work */
     float *x_out;     // [max.out, d_model] the rows of x whose logits are wanted; x itself on a CPU that only generates
     float *cos, *sin; // [max_len, d_head/2]
+    float *pairs;     // [2, max.out] best value and index (int32_t) of each drawn row; [n_out] of each, together
+    float *pairs_of_all; // [s.size, 2, max.out] the same of all ranks, when NCCL gathers them; NULL when tp = 1
     int32_t max_len;
     struct nt_step_limits max;
 };
@@ -53,9 +55,10 @@ struct nt_model {
     struct nt_acts acts;
     struct nt_inputs inputs;
     struct nt_step_graphs graphs;
-    struct nt_peer_sum *peers;          /* NULL: none */
-    struct nt_device_comm *device_comm; /* over the tp ranks; NULL: tensors are summed in host memory */
-    int32_t max_len;                    /* rows of the rotary tables */
+    struct nt_peer_sum *peers;                     /* NULL: none */
+    struct nt_device_comm *device_comm;            /* over the tp ranks; NULL: tensors are summed in host memory */
+    struct nt_cuda_mark *marks[NT_DOWNLOAD_SLOTS]; /* with device_comm */
+    int32_t max_len;                               /* rows of the rotary tables */
     uint8_t digest[32];
 };
 
@@ -98,6 +101,9 @@ NT_MUST nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const flo
 NT_MUST nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem);
 /* n_pad: sequences the step is padded to (a decode step on a device), 0: none. */
 NT_MUST nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt_step *s, int32_t n_pad);
+/* What nt_model_draw needs of the activations, and the draw by the head (model_draw.c). */
+void nt_model_layout_draw(struct nt_model *m, struct nt_job_memory *mem, const struct nt_step_limits *max);
+NT_MUST nt_status nt_model_draw(struct nt_model *m, const struct nt_step *s);
 /* The forward proper: ops only, nothing but kernels on a device (step_run.c). Blocks: without what follows the last. */
 NT_MUST nt_status nt_step_blocks(struct nt_model *m, struct nt_step *s);
 NT_MUST nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits);

@@ -185,3 +185,8 @@ nt_status nt_peer_sum_norm(struct nt_peer_sum *p, const struct nt_rmsnorm_args *
     const struct nt_allreduce_norm_p2p_args args = {.group = next_group(p), .norm = *norm};
     return p->be->peer_ops->norm(p->be, &args);
 }
+
+nt_status nt_peer_sum_best(struct nt_peer_sum *p, int32_t *token, int32_t n_row) {
+    const struct nt_best_pairs_args args = {.group = next_group(p), .token = token, .n_row = n_row};
+    return p->be->peer_ops->best(p->be, &args);
+}

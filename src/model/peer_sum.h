@@ -31,5 +31,7 @@ NT_MUST nt_status nt_peer_sum_run(struct nt_peer_sum *p, float *out, int64_t n);
 bool nt_peer_sum_fuses(const struct nt_peer_sum *p, int32_t d_model);
 /* rmsnorm with that sum, [norm->n_rows, d_model], as its delta: the bits of both calls, and nothing else keeps it. */
 NT_MUST nt_status nt_peer_sum_norm(struct nt_peer_sum *p, const struct nt_rmsnorm_args *norm);
+/* token [n_row] = the index of the best of all ranks' pairs, written to the place: value [n_row], index [n_row]. */
+NT_MUST nt_status nt_peer_sum_best(struct nt_peer_sum *p, int32_t *token, int32_t n_row);
 
 #endif

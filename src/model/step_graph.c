@@ -24,14 +24,24 @@ static int32_t position_bucket(const struct nt_model *m, int32_t max_pos) {
     return size < m->acts.max_len ? (int32_t)size : m->acts.max_len;
 }
 
-static nt_status capture(struct nt_model *m, struct nt_step *s, float *logits, struct nt_cuda_graph **out) {
+static int64_t collectives(const struct nt_model *m) {
+    return m->device_comm ? nt_device_comm_seq(m->device_comm) : 0;
+}
+
+static nt_status capture(struct nt_model *m, struct nt_step *s, float *logits, struct nt_step_graph *out) {
+    const int64_t before = collectives(m);
     NT_TRY(nt_cuda_capture_begin(m->backend));
     const nt_status st = nt_step_run(m, s, logits);
-    const nt_status ended = nt_cuda_capture_end(m->backend, out);
+    const nt_status ended = nt_cuda_capture_end(m->backend, &out->graph);
     NT_TRY(st);
     NT_TRY(ended);
-    nt_info("model", "captured a decode step of %d sequences up to position %d: %d nodes", s->batch.n_seq, s->max_pos,
-            nt_cuda_graph_nodes(*out));
+    out->n_collectives = collectives(m) - before;
+    if (m->device_comm) nt_device_comm_set_seq(m->device_comm, before); /* none of them runs before a launch */
+    nt_info("model", "captured a decode step of %d sequences up to position %d%s: %d nodes", s->batch.n_seq, s->max_pos,
+            s->batch.by_head  ? ", tokens drawn by the head"
+            : s->batch.sample ? ", tokens drawn from logits"
+                              : "",
+            nt_cuda_graph_nodes(out->graph));
     return NT_OK;
 }
 
@@ -48,26 +58,27 @@ static struct nt_step_graph key_of(const struct nt_step *s, const float *logits)
                                   .logits = logits,
                                   .kv = s->kv->base,
                                   .drawn = s->batch.sample ? s->batch.sample->index : NULL,
-                                  .prev = s->batch.prev};
+                                  .prev = s->batch.prev,
+                                  .by_head = s->batch.by_head};
 }
 
 static bool same_key(const struct nt_step_graph *a, const struct nt_step_graph *b) {
     return a->n_seq == b->n_seq && a->max_pos == b->max_pos && a->logits == b->logits && a->kv == b->kv &&
-           a->drawn == b->drawn && a->prev == b->prev;
+           a->drawn == b->drawn && a->prev == b->prev && a->by_head == b->by_head;
 }
 
-static nt_status find(struct nt_model *m, struct nt_step *s, float *logits, const struct nt_cuda_graph **out) {
+static nt_status find(struct nt_model *m, struct nt_step *s, float *logits, const struct nt_step_graph **out) {
     struct nt_step_graphs *g = &m->graphs;
     struct nt_step_graph fresh = key_of(s, logits);
     for (int32_t i = 0; i < g->n; i++) {
         if (!same_key(&g->of[i], &fresh)) continue;
-        *out = g->of[i].graph;
+        *out = &g->of[i];
         return NT_OK;
     }
     if (g->n == NT_STEP_GRAPHS) forget_oldest(m);
-    NT_TRY(capture(m, s, logits, &fresh.graph));
-    g->of[g->n++] = fresh;
-    *out = fresh.graph;
+    NT_TRY(capture(m, s, logits, &fresh));
+    g->of[g->n] = fresh;
+    *out = &g->of[g->n++];
     return NT_OK;
 }
 
@@ -76,9 +87,11 @@ nt_status nt_step_graph_forward(struct nt_model *m, const struct nt_batch *b, co
     struct nt_step step = {.kv = kv, .x = m->acts.x};
     NT_TRY(nt_inputs_fill(m, b, &step, sequence_bucket(m, b->n_seq)));
     step.max_pos = position_bucket(m, step.max_pos);
-    const struct nt_cuda_graph *graph = NULL;
-    NT_TRY(find(m, &step, logits, &graph));
-    return nt_cuda_graph_launch(m->backend, graph);
+    const struct nt_step_graph *captured = NULL;
+    NT_TRY(find(m, &step, logits, &captured));
+    NT_TRY(nt_cuda_graph_launch(m->backend, captured->graph));
+    if (m->device_comm) nt_device_comm_set_seq(m->device_comm, collectives(m) + captured->n_collectives);
+    return NT_OK;
 }
 
 void nt_step_graphs_drop(struct nt_model *m) {

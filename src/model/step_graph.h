@@ -19,6 +19,8 @@ struct nt_step_graphs {
         int32_t n_seq, max_pos; /* the bucket */
         const float *logits;
         const void *kv, *drawn, *prev; /* where tokens are drawn to and taken from, or NULL */
+        bool by_head;                  /* the kind of ending: no logits */
+        int64_t n_collectives;
         struct nt_cuda_graph *graph;
     } of[NT_STEP_GRAPHS];
     int32_t n;

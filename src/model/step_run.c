@@ -17,17 +17,7 @@ static nt_status embed(struct nt_model *m, const struct nt_batch *b) {
     return nt_model_allreduce(m, x, m->acts.x, n);
 }
 
-/* The rows with wanted logits are s->x[0 .. n_out) by now. */
 static nt_status head(struct nt_model *m, const struct nt_step *s, float *logits) {
-    const struct nt_rmsnorm_args norm = {.x = s->x,
-                                         .delta = s->pending ? m->acts.delta : NULL,
-                                         .w = m->weights.final_norm,
-                                         .y = m->acts.h,
-                                         .eps = m->spec.norm_eps,
-                                         .n_rows = s->batch.n_out,
-                                         .d_model = m->spec.d_model,
-                                         .ldy = m->spec.d_model};
-    NT_TRY(m->backend->ops.rmsnorm(m->backend, &norm));
     const struct nt_gemm_args gemm = {.x = m->acts.h,
                                       .ldx = m->spec.d_model,
                                       .w = &m->weights.head,
@@ -64,9 +54,15 @@ nt_status nt_step_blocks(struct nt_model *m, struct nt_step *s) {
     return NT_OK;
 }
 
-nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits) {
-    NT_TRY(nt_step_blocks(m, s));
-    if (s->batch.n_out == 0) return NT_OK;
+/* The rows with wanted logits are s->x[0 .. n_out) by now. */
+static nt_status finish(struct nt_model *m, struct nt_step *s, float *logits) {
+    NT_TRY(nt_model_norm(m, s, m->weights.final_norm, m->acts.h, s->batch.n_out));
+    if (s->batch.sample && s->batch.by_head) return nt_model_draw(m, s);
     NT_TRY(head(m, s, logits));
     return s->batch.sample ? sample(m, &s->batch, logits) : NT_OK;
+}
+
+nt_status nt_step_run(struct nt_model *m, struct nt_step *s, float *logits) {
+    NT_TRY(nt_step_blocks(m, s));
+    return s->batch.n_out > 0 ? finish(m, s, logits) : NT_OK;
 }

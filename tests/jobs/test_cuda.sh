@@ -69,7 +69,7 @@ for how in peers nccl host; do
     check "tp 2 over $how changes greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl tp2-$how/results.jsonl in.jsonl
 done
 cmp tp2-peers/results.jsonl tp2-nccl/results.jsonl || fail "sums over peers and over NCCL differ"
-# launches HOW KERNEL: of all ranks
+# launches RUN KERNEL: of all ranks
 launches() { cat launches-"$1".* | grep "\"kernel\": *\"$2\"" | grep -oE '"launches": *[0-9]+' | awk '{ n += $NF } END { print n + 0 }'; }
 fused=$(launches peers nt_allreduce_norm_p2p) apart=$(launches nccl nt_rmsnorm_warp)
 check "sums and norms of $apart launches over NCCL, $fused fused ones over peers" test "$fused" -gt $((apart / 2))
@@ -79,6 +79,54 @@ check "the slow way is said" grep -q 'go through host memory' out
 export NOCTURNE_NCCL=$EMU/libnccl_emu.so
 NT_EMU=devices=1 expect_rc 78 ranks 2 crowded --device cuda
 check "the shared device is said" grep -q "ranks 0 and 1" out
+
+# ---- greedy rows and plain draws end their steps in the head and store no logits; with a truncated row beside them all
+# steps end in logits, with the same bytes for the others; over two ranks only pairs of the head cross
+python3 - > mixed.jsonl << 'END'
+import json
+for i in range(7):
+    print(json.dumps({"prompt": f"dusk {i} " * (1 + i % 3), "max_tokens": 3 + i, "temperature": [0, 0.7, 1][i % 3], "n": 1 + i % 2}))
+print(json.dumps({"prompt": "dusk", "max_tokens": 40, "top_k": 3, "ignore_eos": True}))
+END
+head -7 mixed.jsonl > plain.jsonl
+# ending NAME INPUT [OPTION...]: a job whose launches are counted
+ending() {
+    local name=$1 INPUT=$2; shift 2
+    NT_EMU=$NT_EMU,count=$PWD/launches-$name.%p expect_rc 0 "$@"
+}
+for cc in 80 90; do
+    head=nt_head_16x128
+    [ $cc = 90 ] && head=nt_head_sm90_64x128
+    export NT_EMU=devices=2,leaks=1,stream0=0,cc=$cc
+    ending plain$cc plain.jsonl generate plain$cc --device cuda
+    check "the head draws in captured steps" grep -q 'captured a decode step .* tokens drawn by the head' out
+    ending mixed$cc mixed.jsonl generate mixed$cc --device cuda
+    check "the head was not used (compute capability $cc)" test "$(launches plain$cc $head)" -gt 0
+    check "a plain job sampled from logits" test "$(launches plain$cc nt_sample_pick)" -eq 0
+    check "the head drew beside a truncated row" test "$(launches mixed$cc $head)" -lt 3 # rows that came before it
+    check "the truncated row's steps" test "$(launches mixed$cc nt_sample_pick)" -gt 0
+    cmp plain$cc/results.jsonl <(head -7 mixed$cc/results.jsonl) || fail "a neighbour with top-k changes answers (compute capability $cc)"
+done
+export NT_EMU=devices=2,leaks=1,stream0=0
+INPUT=plain.jsonl expect_rc 0 generate plain-cpu --device cpu
+check "the head's greedy answers differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" plain-cpu/results.jsonl plain80/results.jsonl plain.jsonl
+for how in peers nccl host; do
+    [ $how = peers ] && export NT_EMU=$NT_EMU,peer=1 || export NT_EMU=$NT_EMU,peer=0
+    [ $how = host ] && export NOCTURNE_NCCL=$EMU/absent.so
+    ending plain-$how plain.jsonl ranks 2 plain-$how --device cuda --tp 2
+    heads=$(launches plain-$how nt_head_16x128) best=$(launches plain-$how nt_best_pairs)
+    if [ $how = host ]; then
+        check "without a device communicator the host chooses" test $((heads + best)) -eq 0
+    else
+        check "$heads heads over $how, the best of their pairs $best times" test "$heads" -gt 0 -a "$heads" -eq "$best"
+        check "over $how logits were looked at" test "$(launches plain-$how nt_logit_stats)" -eq 0
+    fi
+    cmp plain-peers/results.jsonl plain-$how/results.jsonl || fail "tokens chosen over $how differ from those over peers"
+done
+export NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
+ending mixed-tp mixed.jsonl ranks 2 mixed-tp --device cuda --tp 2
+cmp plain-peers/results.jsonl <(head -7 mixed-tp/results.jsonl) || fail "a neighbour with top-k changes answers over two ranks"
+check "tp 2 changes the head's greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" plain80/results.jsonl plain-peers/results.jsonl plain.jsonl
 
 # ---- int8 cache
 expect_rc 0 generate int8 --device cuda --kv-cache-dtype int8

@@ -14,7 +14,7 @@ check "bf16 on one GPU does not fit" grep -q '^|  | bf16 | 1 | 141.1 | 0.0 | doe
 check "what is printed" grep -q '^memory .*weights .* GB, cache .* GB' plan.md
 check "cache" grep -q '^cache .*per position.*sequences of mean length' plan.md
 for step in Steady Decode Prefill; do check "$step step" grep -q "^$step step: .* launches" plan.md; done
-for kernel in embed rmsnorm gemm rope_kv 'attention, decode' 'attention, prefill' logit_sample; do
+for kernel in embed rmsnorm gemm rope_kv 'attention, decode' 'attention, prefill' head_argmax; do
     check "kernel $kernel" grep -q "^| $kernel | " plan.md
 done
 
@@ -36,9 +36,10 @@ s = o["decode"]
 k = {r["name"]: r for r in s["kernels"]}
 rows = s["decode_rows"]
 assert rows == int(B)
-assert k["gemm"]["flops"] == 2 * (linear + V * d) // n * rows
+assert k["gemm"]["flops"] == 2 * linear // n * rows
+assert k["head_argmax"]["flops"] == (2 * d + 15) * V // n * rows
 assert k["attention, decode"]["flops"] == 4 * L * h * hd * 1500 // n * rows
-assert k["allreduce"]["launches"] == 2 * L + 1
+assert k["allreduce"]["launches"] == 2 * L + 1 + 2  # the last two: pairs of all ranks, the best of them
 assert s["launches"] == sum(r["launches"] for r in s["kernels"])
 assert abs(s["ideal_s"] - sum(r["ideal_s"] for r in s["kernels"])) < 1e-9
 m = o["steady"]

@@ -1,5 +1,6 @@
 /* test_ops count: every op once on the emulated device at fixed, aligned shapes, as models have them; the emulator's
  * counters of the run (NT_EMU=count=FILE) are what tests/gpuemu/counts.py compares. Results are not looked at here. */
+#include "allreduce_p2p_cuda.h"
 #include "test_ops.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -227,6 +228,24 @@ static int count_logits(struct nt_backend *be) {
     return end(&o, "logit ops", st);
 }
 
+/* No op, so on the device itself: what eight ranks gathered. */
+static int count_pairs(struct nt_backend *be) {
+    enum { ROWS = 64, SIZE = 8 };
+    struct operands o = {0};
+    struct nt_backend *cuda = be->watch_arg; /* cuda_staged.h */
+    const size_t bytes = SIZE * 2 * ROWS * sizeof(float);
+    void *pairs = NULL, *token = NULL;
+    nt_status st = cuda->memory->take(cuda, bytes, "pairs", &pairs);
+    if (st == NT_OK) st = cuda->memory->take(cuda, ROWS * sizeof(int32_t), "tokens", &token);
+    const struct nt_best_pairs_args a = {
+        .group = {.size = SIZE}, .gathered = pairs, .stride = 2 * ROWS, .token = token, .n_row = ROWS};
+    if (st == NT_OK) st = cuda->peer_ops->best(cuda, &a);
+    if (st == NT_OK) st = cuda->memory->wait(cuda);
+    cuda->memory->give(cuda, pairs, bytes);
+    cuda->memory->give(cuda, token, ROWS * sizeof(int32_t));
+    return end(&o, "best pairs", st);
+}
+
 int op_count_all(struct nt_backend *be) {
-    return count_rows(be) + count_products(be) + count_cache(be) + count_logits(be);
+    return count_rows(be) + count_products(be) + count_cache(be) + count_logits(be) + count_pairs(be);
 }

@@ -114,31 +114,39 @@ static void test_work_per_token(void **state) {
         const struct dims *m = &models[i];
         const struct nt_plan p = plan(i, "h200", BF16, 1, 1023, 2, 1);
         const struct nt_plan_row *row = p.decode.row;
-        assert_true(row[NT_OP_gemm].cost.flops == 2 * (linear(m) + head(m)));
-        assert_true(row[NT_OP_gemm].cost.stored_bytes == 2 * (linear(m) + head(m)));
+        assert_true(row[NT_OP_gemm].cost.flops == 2 * linear(m));
+        assert_true(row[NT_OP_gemm].cost.stored_bytes == 2 * linear(m));
+        /* 15 for the draw of a token beside 2 d_model */
+        close_to(row[NT_OP_head_argmax].cost.flops, 2 * head(m), 0.014, "work of the head");
+        assert_true(row[NT_OP_head_argmax].cost.stored_bytes == 2 * head(m));
         assert_true(row[NT_PLAN_DECODE_ATTENTION].cost.flops == attention_flops(m, 1024));
         assert_true(row[NT_PLAN_DECODE_ATTENTION].cost.stored_bytes == kv_bytes(m, BF16) * 1024);
         assert_true(p.position_bytes == kv_bytes(m, BF16) && p.position_bytes == kv_kib[i] * 1024);
-        const double flops = row[NT_OP_gemm].cost.flops + row[NT_PLAN_DECODE_ATTENTION].cost.flops;
+        const double products = row[NT_OP_gemm].cost.flops + 2 * head(m);
+        const double flops = products + row[NT_PLAN_DECODE_ATTENTION].cost.flops;
         close_to(flops / 1e9, gflop[i], 0.002, "GFLOP per token");
-        close_to(row[NT_OP_gemm].cost.stored_bytes / 1e9, weights_gb[i], 0.005, "GB of weights per step");
+        close_to((row[NT_OP_gemm].cost.stored_bytes + row[NT_OP_head_argmax].cost.stored_bytes) / 1e9, weights_gb[i],
+                 0.005, "GB of weights per step");
         close_to(p.weight_bytes, 2 * (linear(m) + 2 * head(m)), 0.001, "bytes of weights");
     }
 }
 
-/* Per layer: two norms, four products, rope, attention in two kernels; two all-reduces with tp. Whole rows are sampled
- * by one op of two kernels, shards by two. */
+/* Per layer: two norms, four products, rope, attention in two kernels; two all-reduces with tp. Tokens are drawn by the
+ * head in two kernels, and with tp a last one takes the best pair of all ranks, behind NCCL where there are more than
+ * two. */
 enum { UNFUSED = 1 }; /* branches before a norm that is not the blocks' */
 static void test_launches(void **state) {
     (void)state;
     for (int32_t tp = 1; tp <= 2; tp++) {
         const struct nt_plan p = plan(L8B, "h100", BF16, tp, 1000, 1000, 32);
-        const int64_t layers = 32 * (2 + 4 + 1 + 2), ends = 1 + 2 + 2, sampling = tp > 1 ? 2 + 2 : 2;
-        assert_int_equal(p.decode.total.launches, layers + ends + sampling + (tp > 1 ? 2 * 32 + 1 : 0));
-        assert_int_equal(p.decode.row[NT_PLAN_ALLREDUCE].cost.launches, tp > 1 ? 65 : 0);
-        /* every sum of 32 rows of d_model, two bytes each as the plan was asked for */
-        assert_true(p.decode.row[NT_PLAN_ALLREDUCE].cost.read_bytes == (tp > 1 ? 65 * 32 * 4096 * 2.0 : 0));
-        assert_int_equal(p.decode.row[NT_OP_gemm].cost.launches, 4 * 32 + 1);
+        const int64_t layers = 32 * (2 + 4 + 1 + 2), ends = 1 + 2 + 1, head = 2;
+        assert_int_equal(p.decode.total.launches, layers + ends + head + (tp > 1 ? 2 * 32 + 2 : 0));
+        assert_int_equal(p.decode.row[NT_PLAN_ALLREDUCE].cost.launches, tp > 1 ? 66 : 0);
+        /* every sum of 32 rows of d_model, two bytes each as the plan was asked for, and the rows' pairs */
+        assert_true(p.decode.row[NT_PLAN_ALLREDUCE].cost.read_bytes == (tp > 1 ? (65 * 4096 + 1) * 32 * 2.0 : 0));
+        assert_int_equal(p.decode.row[NT_OP_gemm].cost.launches, 4 * 32);
+        assert_int_equal(p.decode.row[NT_OP_head_argmax].cost.launches, head);
+        assert_int_equal(p.decode.row[NT_OP_logit_sample].cost.launches, 0);
         assert_int_equal(p.decode.row[NT_PLAN_PREFILL_ATTENTION].cost.launches, 0);
         /* the prompts of 1000 tokens have two splits, and the host does not see that none is short */
         assert_int_equal(p.prefill.row[NT_PLAN_PREFILL_ATTENTION].cost.launches, 32);
@@ -148,12 +156,12 @@ static void test_launches(void **state) {
     /* Two GPUs sum up to 256 KiB from each other's memory, and the norm behind a branch does it in its own launch. */
     for (int32_t rows = 16; rows <= 17; rows++) {
         const struct nt_plan p = plan(L8B, "h100", BF16, 2, 1000, 1000, rows);
-        assert_int_equal(p.decode.row[NT_PLAN_ALLREDUCE].cost.launches, rows == 16 ? 1 + UNFUSED : 65);
+        assert_int_equal(p.decode.row[NT_PLAN_ALLREDUCE].cost.launches, rows == 16 ? 2 + UNFUSED : 66);
         assert_int_equal(p.decode.row[NT_OP_rmsnorm].cost.launches, 2 * 32 + 1);
-        assert_true(p.decode.row[NT_PLAN_ALLREDUCE].cost.read_bytes == 65 * rows * 4096 * 2.0);
+        assert_true(p.decode.row[NT_PLAN_ALLREDUCE].cost.read_bytes == (65 * 4096 + 1) * rows * 2.0);
     }
     const struct nt_plan four = plan(L8B, "h100", BF16, 4, 1000, 1000, 16);
-    assert_int_equal(four.decode.row[NT_PLAN_ALLREDUCE].cost.launches, 65);
+    assert_int_equal(four.decode.row[NT_PLAN_ALLREDUCE].cost.launches, 67);
 }
 
 /* Decode rates per GPU, bf16, context 1024, H100 (published roofline table). */
@@ -250,7 +258,8 @@ static void test_split(void **state) {
     const int rows[] = {NT_OP_gemm, NT_PLAN_PREFILL_ATTENTION, NT_PLAN_DECODE_ATTENTION, NT_PLAN_ALLREDUCE};
     double sum = 0;
     for (int i = 0; i < 4; i++) {
-        const double share = 100 * a100.mixed.row[rows[i]].ideal_s / a100.mixed.ideal_s;
+        double share = 100 * a100.mixed.row[rows[i]].ideal_s / a100.mixed.ideal_s;
+        if (i == 0) share += 100 * a100.mixed.row[NT_OP_head_argmax].ideal_s / a100.mixed.ideal_s;
         assert_true(fabs(share - expected[i]) < 1);
         sum += share;
     }

@@ -55,9 +55,9 @@ static void make(struct nt_sampler *s, struct fixture *f, int32_t n_vocab) {
                              .n_model_vocab = n_vocab,
                              .n_vocab = n_vocab};
     nt_job_memory_init(&f->memory, &f->be);
-    nt_sampler_take(s, &f->memory);
+    assert_int_equal(nt_sampler_take(s, &f->memory), NT_OK);
     assert_int_equal(nt_job_memory_bind(&f->memory), NT_OK);
-    nt_sampler_take(s, &f->memory);
+    assert_int_equal(nt_sampler_take(s, &f->memory), NT_OK);
 }
 
 static void drop(struct fixture *f) {

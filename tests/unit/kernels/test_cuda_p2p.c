@@ -1,8 +1,10 @@
-/* The all-reduce over peer memory, its ranks one after the other on one emulated device: flags say that the peers have
- * arrived, or are a call ahead. All ranks must have the same bits, those of the sum in rank order, and fused with the
- * norm those of rmsnorm after it. That ranks wait for each other needs devices at the same time: a test of GPUs. */
+/* The all-reduce and the best of pairs over peer memory, its ranks one after the other on one emulated device: flags
+ * say that the peers have arrived, or are a call ahead. All ranks must have the same bits, those of the sum in rank
+ * order, and fused with the norm those of rmsnorm after it. That ranks wait for each other needs devices at the same
+ * time: a test of GPUs. */
 #include "allreduce_p2p_cuda.h"
 #include "cuda_bodies.h"
+#include <math.h>
 #include "cuda_fixture.h"
 #include <string.h>
 
@@ -161,6 +163,75 @@ static void test_norm(void **state) {
     drop(&g);
 }
 
+enum { BEST_ROWS = 300 }; /* more than threads */
+
+/* Pairs of rank r: ties between ranks, NaN, infinities, shards without vocabulary. */
+static void make_pairs(int32_t r, int32_t n_row, float *pairs) {
+    int32_t *index = (int32_t *)(void *)(pairs + n_row);
+    for (int32_t i = 0; i < n_row; i++) {
+        pairs[i] = (float)((i * 7 + r * 13) % 11);
+        if (i % 17 == 3) pairs[i] = r == i % 3 ? NAN : -INFINITY;
+        if (i % 17 == 5) pairs[i] = r == 1 ? INFINITY : 1;
+        if (i % 17 == 7) pairs[i] = r == 0 ? -3 : -INFINITY;
+        index[i] = isfinite(pairs[i]) ? 1000 * r + i : -1;
+    }
+}
+
+static int32_t best_of(const float *const pairs[], int32_t size, int32_t n_row, int32_t row) {
+    float best = -INFINITY;
+    int32_t token = -1;
+    for (int32_t r = 0; r < size; r++) {
+        const float value = pairs[r][row];
+        if (isnan(value) || value == INFINITY) return -1;
+        if (value <= best) continue; /* shards ascend, so the first of equals has the lowest index */
+        best = value;
+        token = ((const int32_t *)(const void *)(pairs[r] + n_row))[row];
+    }
+    return token;
+}
+
+/* The same pairs where peers have them, and gathered with a stride. */
+static void check_best(struct ranks *g, uint32_t call, int32_t n_row) {
+    const size_t bytes = 2 * (size_t)n_row * sizeof(float), stride = 2 * (size_t)n_row + 3;
+    float *gathered = take(stride * (size_t)g->size * sizeof(float));
+    int32_t *token = take((size_t)n_row * sizeof *token), got[BEST_ROWS];
+    const float *pairs[NT_P2P_RANKS];
+    for (int32_t r = 0; r < g->size; r++) {
+        make_pairs(r, n_row, g->host[r]);
+        pairs[r] = g->host[r];
+        OK(be.memory->upload(&be, (void *)(uintptr_t)g->group[0].from[r], g->host[r], bytes));
+        OK(be.memory->upload(&be, gathered + (size_t)r * stride, g->host[r], bytes));
+    }
+    arrive(g, call);
+    for (int32_t r = 0; r <= g->size; r++) {
+        struct nt_best_pairs_args a = {.group = g->group[r < g->size ? r : 0], .token = token, .n_row = n_row};
+        if (r == g->size) {
+            a.gathered = gathered;
+            a.stride = (int64_t)stride;
+        }
+        OK(be.memory->zero(&be, token, (size_t)n_row * sizeof *token));
+        OK(nt_best_pairs_cuda(&be, &a));
+        OK(be.memory->download(&be, got, token, (size_t)n_row * sizeof *token));
+        for (int32_t i = 0; i < n_row; i++) assert_int_equal(got[i], best_of(pairs, g->size, n_row, i));
+    }
+    check_flags(g, call, 1);
+    be.memory->give(&be, gathered, stride * (size_t)g->size * sizeof(float));
+    be.memory->give(&be, token, (size_t)n_row * sizeof *token);
+}
+
+static void test_best(void **state) {
+    (void)state;
+    static const int32_t sizes[] = {1, 2, 3, 8};
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        struct ranks g;
+        make(&g, sizes[s]);
+        check_best(&g, (uint32_t)FIRST_CALL, 1);
+        check_best(&g, (uint32_t)FIRST_CALL + 1, 60);
+        check_best(&g, (uint32_t)FIRST_CALL + 2, BEST_ROWS);
+        drop(&g);
+    }
+}
+
 static void test_limits(void **state) {
     (void)state;
     struct nt_allreduce_p2p_args a = {.count = MAX_COUNT + 4};
@@ -173,12 +244,15 @@ static void test_limits(void **state) {
     assert_int_equal(nt_allreduce_norm_p2p_cuda(&be, &n), NT_E_UNSUPPORTED);
     n.norm.d_model = 1 << 15;
     assert_int_equal(nt_allreduce_norm_p2p_cuda(&be, &n), NT_E_UNSUPPORTED);
+    const struct nt_best_pairs_args b = {.group = {.size = 1}, .n_row = NT_P2P_MAX_BYTES / 8 + 1};
+    assert_int_equal(nt_best_pairs_cuda(&be, &b), NT_E_UNSUPPORTED);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sum),
         cmocka_unit_test(test_norm),
+        cmocka_unit_test(test_best),
         cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, open_be, close_be);
