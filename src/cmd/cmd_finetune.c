@@ -2,6 +2,7 @@
 #include "adapter_io.h"
 #include "cmd.h"
 #include "fileio.h"
+#include "finetune_model.h"
 #include "log.h"
 #include "manifest.h"
 #include "session.h"
@@ -61,6 +62,14 @@ static nt_status write_adapter(struct finetune *f, const struct nt_strbuf *card_
     return nt_adapter_write_gguf(a, spec, &card, path);
 }
 
+/* All weights as a model of their own. */
+static nt_status write_model(const struct finetune *f) {
+    char path[PATH_MAX];
+    if (f->result.adapter) return NT_OK;
+    NT_TRY(nt_path_join(path, sizeof path, f->job.dir, "model"));
+    return nt_finetune_model_write(f->result.training, f->job.world, f->session.config->model_path, path);
+}
+
 static nt_status finish(struct finetune *f) {
     const struct nt_train_result *r = &f->result;
     const struct nt_train_facts facts = {.job = &f->job, .result = r, .version = NT_VERSION, .commit = NT_COMMIT};
@@ -102,6 +111,7 @@ nt_status nt_cmd_finetune(struct nt_cmd_context *ctx) {
                                   .dir = ctx->config->train_output,
                                   .watchdog = f.watchdog};
     st = nt_train_run(&f.job, &f.result);
+    if (st == NT_OK) st = write_model(&f);
     if (st == NT_OK) st = nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? finish(&f) : NT_OK);
     nt_watchdog_stop(f.watchdog);
     /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */

@@ -232,6 +232,7 @@ void nt_training_tensor(const struct nt_training *t, int32_t i, struct nt_traini
     const struct nt_param *p = &t->params.rows[i];
     *out = (struct nt_training_tensor){
         .layer = p->layer, .slot = p->slot, .part = "WAB"[p->part], .n_row = p->out_size, .n_col = p->in_size};
+    out->vector = nt_decoder_slots[p->slot].cols == NT_DIM_NONE;
     name_tensor(p, out->name, sizeof out->name);
 }
 

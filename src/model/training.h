@@ -73,7 +73,8 @@ struct nt_training_tensor {
     int32_t layer;  /* 0 for tensors of the model */
     enum nt_slot slot;
     char part;            /* 'W', 'A', 'B' */
-    int32_t n_row, n_col; /* logical; a vector: [1, n] */
+    int32_t n_row, n_col; /* logical; a vector: [1, n] or [n, 1] */
+    bool vector;
 };
 int32_t nt_training_tensors(const struct nt_training *t); /* their number, the same on every rank */
 void nt_training_tensor(const struct nt_training *t, int32_t i, struct nt_training_tensor *out);

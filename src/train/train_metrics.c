@@ -17,7 +17,7 @@ nt_status nt_train_metrics_cut(const char *path, int64_t step) {
     char *text;
     size_t len, keep = 0;
     NT_TRY(nt_file_read(path, MAX_BYTES, &text, &len));
-    while (keep < len) {
+    while (step >= 0 && keep < len) {
         const char *end = memchr(text + keep, '\n', len - keep);
         if (!end || step_of(text + keep, (size_t)(end - text) - keep) > step) break;
         keep = (size_t)(end - text) + 1;

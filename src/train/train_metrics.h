@@ -9,7 +9,7 @@
 #include "status.h"
 #include <stdint.h>
 
-/* Keeps the leading lines whose "step" is at most `step`. No file is no error. */
+/* Keeps the leading lines whose "step" is at most `step`; -1: none. No file is no error. */
 NT_MUST nt_status nt_train_metrics_cut(const char *path, int64_t step);
 
 #endif

@@ -35,6 +35,7 @@ struct trainer {
     struct nt_pack pack;
     struct nt_reference reference, eval_reference;
     struct nt_train_state state;
+    bool resumed;
     struct nt_metrics metrics;
     struct nt_progress progress;
     int32_t *examples, *other; // [batch_size]
@@ -497,18 +498,17 @@ static nt_status open_metrics(struct trainer *t) {
     char path[PATH_MAX];
     if (t->world->rank > 0) return NT_OK;
     NT_TRY(nt_path_join(path, sizeof path, t->job->dir, "metrics.jsonl"));
-    NT_TRY(nt_train_metrics_cut(path, t->state.step));
+    NT_TRY(nt_train_metrics_cut(path, t->resumed ? t->state.step : -1));
     return nt_metrics_open(&t->metrics, path, 0);
 }
 
 static nt_status resume(struct trainer *t) {
     const struct nt_checkpoint_job j = {
         .world = t->world, .training = t->out->training, .dir = t->job->dir, .job_digest = t->out->job_digest};
-    bool found = false;
     if (t->c->train_fresh)
         NT_TRY(nt_comm_agree(t->world->world, t->world->rank == 0 ? nt_checkpoint_discard(t->job->dir) : NT_OK));
-    NT_TRY(nt_checkpoint_load(&j, &t->state, &found));
-    if (found) nt_info("train", "resuming after step %" PRId64 " of %" PRId64, t->state.step, t->total);
+    NT_TRY(nt_checkpoint_load(&j, &t->state, &t->resumed));
+    if (t->resumed) nt_info("train", "resuming after step %" PRId64 " of %" PRId64, t->state.step, t->total);
     return nt_training_publish(t->out->training);
 }
 

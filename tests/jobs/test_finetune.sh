@@ -79,6 +79,16 @@ check "adapter and merged model answer differently" python3 "$SOURCE/tests/jobs/
 tiny other --family smollm2 --layers 2 --seed 9
 expect_rc 78 "$NOCTURNE" generate --model other --adapter base/adapter --input ask.jsonl --output g3
 
+# every weight: a model of its own, on one rank and two
+expect_rc 0 tune full $epochs --eval-fraction 0.25 --method full --learning-rate 0.003 --fresh
+check "the held-out loss did not fall" python3 "$SOURCE/tests/jobs/tune_check.py" falls full
+expect_rc 0 "$NOCTURNE" generate --model full/model --input ask.jsonl --output g4
+grep -q well g4/results.jsonl || fail "the model with all weights trained says something else"
+expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $epochs --eval-fraction 0.25 --method full --learning-rate 0.003 --input rows.h5 --output full2 --threads 1 --tp 2
+expect_rc 0 "$NOCTURNE" generate --model full2/model --input ask.jsonl --output g5
+grep -q well g5/results.jsonl || fail "two ranks made another model"
+expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $epochs --method full --learning-rate 0.003 --input rows.h5 --output full3 --threads 1
+
 # stops: exit 85 with a checkpoint, the same command goes on to the same bytes
 long="--num-train-epochs 20 --eval-fraction 0.25"
 expect_rc 0 tune whole $long
