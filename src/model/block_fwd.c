@@ -42,14 +42,14 @@ static nt_status product(struct nt_model *m, const struct nt_step *s, int32_t la
 
 /* The end of a branch: x += w h, or with tp > 1 the sum over ranks of w h is left to the next norm. */
 static nt_status branch_out(struct nt_model *m, struct nt_step *s, int32_t layer, enum nt_lora_group group,
-                            struct nt_gemm_args args, bool block_norm) {
+                            struct nt_gemm_args args) {
     const bool whole = m->shard.size == 1;
     float *partial = whole ? s->x : nt_model_partial(m, m->acts.delta, args.n_tok * (int64_t)m->spec.d_model);
     args.y = partial;
     args.ldy = m->spec.d_model;
     args.out = whole ? NT_GEMM_ADD_F32 : NT_GEMM_STORE_F32;
     NT_TRY(product(m, s, layer, group, args));
-    return whole ? NT_OK : nt_model_branch_sum(m, s, partial, args.n_tok, block_norm);
+    return whole ? NT_OK : nt_model_branch_sum(m, s, partial, args.n_tok);
 }
 
 /* After the last layer's attention only rows with wanted logits matter: they move to the front. Row results do not
@@ -125,7 +125,7 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
     if (n_tok == 0) return NT_OK;
     if (last) NT_TRY(keep_out_rows(m, s, a));
     const struct nt_gemm_args o = {.x = last ? a->heads_out : a->heads, .w = &l->o, .bias = l->o_bias, .n_tok = n_tok};
-    NT_TRY(branch_out(m, s, layer, NT_LORA_O, o, true));
+    NT_TRY(branch_out(m, s, layer, NT_LORA_O, o));
 
     NT_TRY(nt_model_norm(m, s, l->mlp_norm, a->h_mlp, n_tok));
     NT_TRY(nt_tape_keep(m, s, s->x, a->x_mid, n_tok));
@@ -140,5 +140,5 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
                                          .ldpre = l->gate_up.n,
                                          .out = nt_block_act(m)}));
     const struct nt_gemm_args down = {.x = a->mlp, .w = &l->down, .bias = l->down_bias, .n_tok = n_tok};
-    return branch_out(m, s, layer, NT_LORA_DOWN, down, !last);
+    return branch_out(m, s, layer, NT_LORA_DOWN, down);
 }

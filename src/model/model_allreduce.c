@@ -28,9 +28,8 @@ nt_status nt_model_allreduce(struct nt_model *m, const float *partial, float *ou
     return through_host(m, out, n);
 }
 
-nt_status nt_model_branch_sum(struct nt_model *m, struct nt_step *s, const float *partial, int32_t n_tok,
-                              bool block_norm) {
-    s->apart = block_norm && partial != m->acts.delta && nt_peer_sum_fuses(m->peers, m->spec.d_model);
+nt_status nt_model_branch_sum(struct nt_model *m, struct nt_step *s, const float *partial, int32_t n_tok) {
+    s->apart = partial != m->acts.delta && nt_peer_sum_fuses(m->peers, m->spec.d_model);
     s->pending = !s->apart;
     if (s->apart) return NT_OK;
     return nt_model_allreduce(m, partial, m->acts.delta, (int64_t)n_tok * m->spec.d_model);

@@ -91,10 +91,8 @@ NT_MUST nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_
 float *nt_model_partial(struct nt_model *m, float *out, int64_t n);
 /* out [n] in the backend's memory = sum over the tensor-parallel ranks of `partial`, as nt_model_partial gave it. */
 NT_MUST nt_status nt_model_allreduce(struct nt_model *m, const float *partial, float *out, int64_t n);
-/* The same for a branch's output of n_tok rows, which the next norm adds to x: at once, or by that norm where it is
- * nt_model_norm. */
-NT_MUST nt_status nt_model_branch_sum(struct nt_model *m, struct nt_step *s, const float *partial, int32_t n_tok,
-                                      bool block_norm);
+/* The same for a branch's output of n_tok rows, which nt_model_norm adds to x: summed at once, or by that norm. */
+NT_MUST nt_status nt_model_branch_sum(struct nt_model *m, struct nt_step *s, const float *partial, int32_t n_tok);
 /* h [n_tok, d_model] = norm of x after what is pending was added to it. */
 NT_MUST nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const float *w, nt_bf16 *h, int32_t n_tok);
 /* Layout and filling of the step inputs (model_inputs.c). */
