@@ -4,7 +4,6 @@
 #include "rng.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m,
@@ -22,9 +21,12 @@ nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, con
 }
 
 nt_status nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
-    const size_t rows = (size_t)s->max_rows, pairs = rows * NT_SAMPLER_K;
+    const size_t rows = (size_t)s->max_rows, batched = rows * NT_SAMPLER_K;
     struct nt_arena *a = &mem->host;
     s->be = mem->be;
+    s->on_device = !nt_backend_is_host(s->be) && nt_comm_size(s->tp) == 1;
+    /* one row's candidates may be the whole vocabulary (draw_long), where the host draws */
+    const size_t pairs = s->on_device || batched > (size_t)s->n_vocab ? batched : (size_t)s->n_vocab;
     s->raw = NT_TAKE(&mem->device, float, rows *(size_t)s->ld);
     s->max = NT_TAKE(a, float, rows);
     s->sum = NT_TAKE(a, float, rows);
@@ -103,41 +105,19 @@ static int32_t draw(const struct nt_sample_in *in, const struct nt_pair *best, i
     return win.id;
 }
 
-/* Room for the whole vocabulary as candidates of one row. */
-static nt_status widen(struct nt_sampler *s, struct nt_sampler *wide, void **host, void **device) {
-    const size_t n = (size_t)s->n_vocab, size = (size_t)nt_comm_size(s->tp), pair = sizeof(struct nt_pair);
-    *host = malloc(n * pair * (3 + size));
-    if (!*host) return NT_FAIL(NT_E_NOMEM, "no memory for %d sampling candidates", s->n_vocab);
-    wide->mine = *host;
-    wide->merged = wide->mine + n;
-    wide->best.host = wide->merged + n;
-    wide->all = wide->merged + 2 * n;
-    wide->best.device = wide->best.host;
-    if (nt_backend_is_host(s->be)) return NT_OK;
-    NT_TRY(s->be->memory->take(s->be, n * pair, "sampling candidates", device));
-    wide->best.device = *device;
-    return NT_OK;
-}
-
 /* A row whose kept set is larger than the batched candidates: ever longer lists, at last the whole vocabulary. */
 static nt_status draw_long(struct nt_sampler *s, const float *row, const struct nt_sample_in *in, float total,
                            int32_t *token) {
-    const int32_t cap = s->max_rows * NT_SAMPLER_K;
-    struct nt_sampler wide = *s;
-    void *host = NULL, *device = NULL;
-    nt_status st = NT_OK;
     int32_t keep = 0;
-    for (int32_t k = 8 * NT_SAMPLER_K; st == NT_OK && keep == 0; k *= 8) {
+    for (int32_t k = 8 * NT_SAMPLER_K; keep == 0; k *= 8) {
         if (k > s->n_vocab) k = s->n_vocab;
-        if (k > cap && !host) st = widen(s, &wide, &host, &device);
-        if (st == NT_OK) st = nt_sampler_topk(&wide, row, 1, k);
-        if (st == NT_OK) keep = keep_count(in->params, wide.merged, k, k == s->n_vocab, total);
+        NT_TRY(nt_sampler_topk(s, row, 1, k));
+        keep = keep_count(in->params, s->merged, k, k == s->n_vocab, total);
     }
-    if (st == NT_OK) *token = draw(in, wide.merged, keep);
-    if (device) s->be->memory->give(s->be, device, (size_t)s->n_vocab * sizeof(struct nt_pair));
-    free(host);
-    return st;
+    *token = draw(in, s->merged, keep);
+    return NT_OK;
 }
+
 /* ---- the passes ---- */
 
 static nt_status gumbel_pass(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in,

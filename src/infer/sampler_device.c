@@ -24,7 +24,6 @@ static struct params params_at(const struct nt_sampler *s, void *block) {
 }
 
 void nt_sampler_take_params(struct nt_sampler *s, struct nt_job_memory *mem) {
-    s->on_device = !nt_backend_is_host(mem->be) && nt_comm_size(s->tp) == 1;
     if (!s->on_device && !s->head_draws) return;
     s->params = nt_job_take_both(mem, params_bytes(s));
     s->tokens = nt_job_take_both(mem, (size_t)s->max_rows * sizeof(int32_t));

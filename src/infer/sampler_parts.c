@@ -68,8 +68,7 @@ static void merge_lists(const struct nt_pair *all, int32_t size, int32_t n, int3
     }
 }
 
-/* The k best of rows over all shards into s->merged [n, k]; shards shorter than k are padded with -inf. n * k <=
- * max_rows * NT_SAMPLER_K. */
+/* The k best of rows over all shards into s->merged [n, k]; shards shorter than k are padded with -inf. */
 nt_status nt_sampler_topk(struct nt_sampler *s, const float *logits, int32_t n, int32_t k) {
     const int32_t have = k < s->n_local ? k : s->n_local;
     const int64_t found = (int64_t)n * have;

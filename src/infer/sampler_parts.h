@@ -39,10 +39,10 @@ struct nt_sampler {
     struct nt_pair {
         float value;
         int32_t id;
-    } * mine, *all, *merged; // [max_rows * k], [tp * max_rows * k], [max_rows * k]
+    } * mine, *all, *merged; // [n_pair], [tp * n_pair], [n_pair], the batched pass's or a row's whole vocabulary
     /* exchanged with the ops */
     struct nt_both stats; // [3, max_rows] maximum, sum, argmax (int32_t) of this shard
-    struct nt_both best;  // [2, max_rows * k] values, indices (int32_t)
+    struct nt_both best;  // [2, n_pair] values, indices (int32_t)
     struct nt_both noise; // [max_rows] uint64_t seed, the same stream, float inv_temp
     struct nt_both drawn; // [2, max_rows] value, index (int32_t)
     struct nt_both picks; // [2, max_rows] id (int32_t), value
@@ -80,7 +80,7 @@ NT_MUST nt_status nt_sampler_shape(struct nt_sampler *s, float *logits, const st
                                    bool scale);
 
 /* The k best of rows over all shards into s->merged [n, k]; shards shorter than k are padded with -inf. n * k <=
- * max_rows * NT_SAMPLER_K. */
+ * max_rows * NT_SAMPLER_K, or n = 1 and k <= n_vocab where the host draws. */
 NT_MUST nt_status nt_sampler_topk(struct nt_sampler *s, const float *logits, int32_t n, int32_t k);
 
 #endif

@@ -126,6 +126,10 @@ done
 export NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
 ending mixed-tp mixed.jsonl ranks 2 mixed-tp --device cuda --tp 2
 cmp plain-peers/results.jsonl <(head -7 mixed-tp/results.jsonl) || fail "a neighbour with top-k changes answers over two ranks"
+echo '{"prompt": "dusk", "max_tokens": 3, "temperature": 5, "top_p": 0.99}' > tail.jsonl
+ending tail tail.jsonl ranks 2 tail --device cuda --tp 2 --max-num-seqs 1
+check "$(planned) bytes of device memory were planned for a long list of candidates, $(held launches-tail.*) taken" \
+    grep -qx "$(planned)" <(held launches-tail.*)
 check "tp 2 changes the head's greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" plain80/results.jsonl plain-peers/results.jsonl plain.jsonl
 
 # ---- int8 cache
