@@ -1,10 +1,10 @@
 /* nocturne finetune: a corpus of conversations and feedback in, an adapter or a model out. */
 #include "adapter_io.h"
 #include "cmd.h"
+#include "complete.h"
 #include "fileio.h"
 #include "finetune_model.h"
 #include "log.h"
-#include "manifest.h"
 #include "session.h"
 #include "stop.h"
 #include "train_report.h"
@@ -65,13 +65,17 @@ static nt_status write_adapter(struct finetune *f, const struct nt_strbuf *card_
 /* All weights as a model of their own. */
 static nt_status write_model(const struct finetune *f) {
     char path[PATH_MAX];
-    if (f->result.adapter) return NT_OK;
+    if (f->result.adapter || f->result.complete) return NT_OK;
     NT_TRY(nt_path_join(path, sizeof path, f->job.dir, "model"));
     return nt_finetune_model_write(f->result.training, f->job.world, f->session.config->model_path, path);
 }
 
 static nt_status finish(struct finetune *f) {
     const struct nt_train_result *r = &f->result;
+    if (r->complete) {
+        nt_info("finetune", "%s is complete already; --fresh starts over", f->job.dir);
+        return nt_complete_write(f->job.dir, r->job_digest);
+    }
     const struct nt_train_facts facts = {.job = &f->job, .result = r, .version = NT_VERSION, .commit = NT_COMMIT};
     struct nt_strbuf card = NT_STRBUF_INIT;
     nt_status st = nt_train_report_write(&facts, f->job.dir, &card);

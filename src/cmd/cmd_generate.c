@@ -1,6 +1,7 @@
 /* nocturne generate: prompts in, OpenAI Batch responses and an HDF5 file out, exactly once per row. */
 #include "clock.h"
 #include "cmd.h"
+#include "complete.h"
 #include "fileio.h"
 #include "log.h"
 #include "manifest.h"
@@ -17,7 +18,7 @@ struct generate {
     struct nt_generate_job job;
     uint8_t input_digest[32];
     struct nt_watchdog *watchdog;
-    int64_t complete; /* the directory already holds this job's results */
+    bool complete; /* the directory already holds this job's results */
 };
 
 static nt_status check_arguments(const struct nt_config *c) {
@@ -43,24 +44,6 @@ static void beat(void *world) {
     nt_comm_beat(world);
 }
 
-/* COMPLETE holds the job digest in hex. */
-static nt_status look_for_complete(struct generate *g) {
-    char path[4096], hex[NT_SHA256_HEX];
-    NT_TRY(nt_path_join(path, sizeof path, g->job.dir, "COMPLETE"));
-    if (!nt_file_exists(path)) return NT_OK;
-    char *text;
-    size_t len;
-    NT_TRY(nt_file_read(path, 4096, &text, &len));
-    nt_hex(g->job.job_digest, NT_SHA256_BYTES, hex);
-    g->complete = len >= 64 && memcmp(text, hex, 64) == 0;
-    free(text);
-    if (g->complete) return NT_OK;
-    return NT_FAIL(
-        NT_E_DATA,
-        "%s holds the results of another job (other input, model or settings); choose another --output or add --fresh",
-        g->job.dir);
-}
-
 /* Rank 0 alone: the directory, the input's identity, the job's identity. */
 static nt_status prepare(struct generate *g) {
     const struct nt_config *c = g->session.config;
@@ -69,7 +52,7 @@ static nt_status prepare(struct generate *g) {
     if (g->job.n_rows == 0) nt_warn("generate", "%s has no rows", g->job.input);
     if (c->generate_fresh) NT_TRY(nt_journal_discard(g->job.dir));
     NT_TRY(nt_job_digest(&g->session, g->input_digest, g->job.job_digest));
-    NT_TRY(look_for_complete(g));
+    NT_TRY(nt_complete_find(g->job.dir, g->job.job_digest, &g->complete));
     if (g->complete) return NT_OK;
     NT_TRY(nt_manifest_write_job(&g->job, g->input_digest));
     char path[4096];

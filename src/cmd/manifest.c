@@ -170,11 +170,3 @@ nt_status nt_manifest_write_run(const struct nt_generate_job *job, const uint8_t
     nt_strbuf_release(&s);
     return st;
 }
-
-nt_status nt_complete_write(const char *dir, const uint8_t job_digest[32]) {
-    char path[4096], text[NT_SHA256_HEX + 1];
-    NT_TRY(nt_path_join(path, sizeof path, dir, "COMPLETE"));
-    nt_hex(job_digest, NT_SHA256_BYTES, text);
-    text[64] = '\n';
-    return nt_publish_bytes(path, text, sizeof text - 1, NT_PUBLISH_REPLACE);
-}

@@ -14,8 +14,5 @@ NT_MUST nt_status nt_manifest_write_job(const struct nt_generate_job *job, const
 /* finish_s: seconds spent building the results; n_error: rows that ended in an error. */
 NT_MUST nt_status nt_manifest_write_run(const struct nt_generate_job *job, const uint8_t input_digest[32],
                                         int64_t n_error, double finish_s);
-/* DIR/COMPLETE, the job digest in hex: the mark of success. Written anew also when the job was complete before: its
- * time tells a job script that the program saw it. */
-NT_MUST nt_status nt_complete_write(const char *dir, const uint8_t job_digest[32]);
 
 #endif

@@ -104,3 +104,31 @@ void nt_outdir_abandon(struct nt_outdir *d) {
     if (d->temp[0] != '\0') remove_flat(d->temp);
     d->temp[0] = '\0';
 }
+
+/* ".tmp-NAME.HOST.PID...", see nt_publish_temp_name. */
+static bool is_temp_of(const char *entry, const char *name) {
+    const size_t n = strlen(name);
+    if (strncmp(entry, ".tmp-", 5) != 0 || strncmp(entry + 5, name, n) != 0) return false;
+    return name[n - 1] == '-' || entry[5 + n] == '.';
+}
+
+nt_status nt_outdir_remove_temps(const char *dir, const char *const *names, size_t n) {
+    DIR *d = opendir(dir);
+    if (!d && errno == ENOENT) return NT_OK;
+    if (!d) return NT_FAIL(NT_E_IO, "%s: cannot list it: %s", dir, strerror(errno));
+    nt_status st = NT_OK;
+    for (const struct dirent *e = readdir(d); e && st == NT_OK; e = readdir(d)) {
+        char path[PATH_MAX];
+        bool ours = false;
+        for (size_t i = 0; i < n && !ours; i++) ours = is_temp_of(e->d_name, names[i]);
+        if (!ours) continue;
+        st = nt_path_join(path, sizeof path, dir, e->d_name);
+        if (st != NT_OK) break;
+        if (nt_is_dir(path))
+            remove_flat(path);
+        else if (unlink(path) != 0 && errno != ENOENT)
+            st = NT_FAIL(NT_E_IO, "%s: cannot remove what a killed process left: %s", path, strerror(errno));
+    }
+    (void)closedir(d);
+    return st;
+}

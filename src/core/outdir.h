@@ -24,4 +24,8 @@ NT_MUST nt_status nt_outdir_open(struct nt_outdir *d, const char *path, enum nt_
 NT_MUST nt_status nt_outdir_publish(struct nt_outdir *d);
 void nt_outdir_abandon(struct nt_outdir *d);
 
+/* Removes what killed processes of any host left in dir of the files and directories whose names are in `names`, or
+ * begin with one that ends in '-'. Only for a job that alone writes there. dir that is not there is no error. */
+NT_MUST nt_status nt_outdir_remove_temps(const char *dir, const char *const *names, size_t n);
+
 #endif

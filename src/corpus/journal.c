@@ -2,6 +2,7 @@
 
 #include "fileio.h"
 #include "journal_index.h"
+#include "outdir.h"
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -154,30 +155,20 @@ static bool is_part(const char *name) {
     return strncmp(name, "part-", 5) == 0 && n > 9 && strcmp(name + n - 4, ".ntj") == 0;
 }
 
-/* ".tmp-NAME.HOST.PID..." of the files that a job publishes, and of nothing else in the directory. */
-static bool is_temp(const char *name) {
-    if (strncmp(name, ".tmp-", 5) != 0) return false;
-    for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
-        const size_t n = strlen(published[i]);
-        if (strncmp(name + 5, published[i], n) == 0 && name[5 + n] == '.') return true;
-    }
-    return false;
-}
-
-static nt_status remove_matching(const char *dir, bool (*match)(const char *name)) {
+static nt_status remove_parts(const char *dir) {
     DIR *d = opendir(dir);
     if (!d && errno == ENOENT) return NT_OK;
     if (!d) return NT_FAIL(NT_E_IO, "%s: cannot list it: %s", dir, strerror(errno));
     nt_status st = NT_OK;
     for (const struct dirent *e = readdir(d); e && st == NT_OK; e = readdir(d)) {
-        if (match(e->d_name)) st = remove_file(dir, e->d_name);
+        if (is_part(e->d_name)) st = remove_file(dir, e->d_name);
     }
     (void)closedir(d);
     return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
 }
 
 nt_status nt_journal_remove_temps(const char *dir) {
-    return remove_matching(dir, is_temp);
+    return nt_outdir_remove_temps(dir, published, sizeof published / sizeof *published);
 }
 
 /* COMPLETE goes first, so that a discard cut in the middle cannot look like a finished job. */
@@ -188,7 +179,7 @@ nt_status nt_journal_discard(const char *dir) {
     NT_TRY(nt_path_join(folder, sizeof folder, dir, "journal"));
     NT_TRY(nt_fsync_dir_of(folder));
     NT_TRY(nt_journal_remove_temps(dir));
-    NT_TRY(remove_matching(folder, is_part));
+    NT_TRY(remove_parts(folder));
     if (rmdir(folder) != 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST)
         return NT_FAIL(NT_E_IO, "%s: cannot remove it for a fresh start: %s", folder, strerror(errno));
     return nt_fsync_dir_of(folder);

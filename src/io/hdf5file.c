@@ -65,12 +65,21 @@ static herr_t keep_first(unsigned n, const H5E_error2_t *e, void *arg) {
     return 0;
 }
 
+/* Of "file write failed: time = ..., error message = 'No space left on device', buf = ..." what counts. */
+static void shorten(const char *desc, char *cause, size_t cap) {
+    static const char key[] = "error message = '";
+    const char *said = strstr(desc, key);
+    if (said) said += sizeof key - 1;
+    const int len = said ? (int)strcspn(said, "'") : (int)strcspn(desc, "\n");
+    (void)snprintf(cause, cap, "%.*s", len, said ? said : desc);
+}
+
 /* Innermost cause the library recorded, into the sentence. */
 static nt_status fail_h5(nt_status code, const char *path, const char *object, const char *doing) {
     const char *desc = "no cause given";
     char cause[200];
     (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &desc);
-    (void)snprintf(cause, sizeof cause, "%s", desc);
+    shorten(desc, cause, sizeof cause);
     (void)H5Eclear2(H5E_DEFAULT);
     return NT_FAIL(code, "%s: cannot %s %s: %s (HDF5)", path, doing, object, cause);
 }

@@ -3,6 +3,7 @@
 #include "hash.h"
 #include "hdf5file.h"
 #include "log.h"
+#include "outdir.h"
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -90,6 +91,13 @@ static nt_status remove_from(const char *dir, int64_t keep) {
 
 nt_status nt_checkpoint_discard(const char *dir) {
     return remove_from(dir, 0);
+}
+
+nt_status nt_checkpoint_remove_temps(const char *dir) {
+    static const char *const names[] = {"step-"};
+    char path[PATH_MAX];
+    NT_TRY(nt_path_join(path, sizeof path, dir, FOLDER));
+    return nt_outdir_remove_temps(path, names, 1);
 }
 
 /* ---- writing --------------------------------------------------------------------------------------------------- */
@@ -195,6 +203,7 @@ nt_status nt_checkpoint_save(const struct nt_checkpoint_job *j, const struct nt_
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
 struct loaded {
+    bool other_job;
     struct nt_h5_file *file;
     struct nt_h5_array *numbers[N_ARRAYS], *shape, *state;
     struct nt_h5_text names;
@@ -205,7 +214,8 @@ static nt_status same_text(const char *path, const char *what, const char *want,
     return NT_FAIL(NT_E_DATA, "%s: %s is %s, expected %s", path, what, found, want);
 }
 
-static nt_status check_job(const struct nt_checkpoint_job *j, struct nt_h5_file *f, const char *path) {
+static nt_status check_job(const struct nt_checkpoint_job *j, struct loaded *l, const char *path) {
+    struct nt_h5_file *f = l->file;
     char text[NT_SHA256_HEX], want[NT_SHA256_HEX];
     NT_TRY(nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text));
     NT_TRY(same_text(path, "encoding-type", KIND, text));
@@ -214,8 +224,9 @@ static nt_status check_job(const struct nt_checkpoint_job *j, struct nt_h5_file 
         return NT_FAIL(NT_E_UNSUPPORTED, "%s: encoding-version %s, expected 1.x", path, text);
     NT_TRY(nt_h5_read_attr(f, "/", "job", text, sizeof text));
     nt_hex(j->job_digest, NT_SHA256_BYTES, want);
-    if (strcmp(text, want) == 0) return NT_OK;
-    return NT_FAIL(NT_E_CONFIG,
+    l->other_job = strcmp(text, want) != 0;
+    if (!l->other_job) return NT_OK;
+    return NT_FAIL(NT_E_DATA,
                    "%s belongs to another job (other model, data or training settings); choose another --output, or "
                    "add --fresh to discard it",
                    path);
@@ -273,7 +284,7 @@ static nt_status read_file(struct loaded *l, const struct nt_checkpoint_job *j, 
     const int32_t n = nt_training_tensors(j->training);
     const int64_t count = nt_training_count(j->training);
     NT_TRY(nt_h5_open(&l->file, path));
-    NT_TRY(check_job(j, l->file, path));
+    NT_TRY(check_job(j, l, path));
     NT_TRY(nt_h5_text(l->file, "/names", NT_H5_U8, n, &l->names));
     NT_TRY(nt_h5_array(l->file, "/shape", NT_H5_I32, 2, n, &l->shape));
     NT_TRY(nt_h5_array(l->file, "/state", NT_H5_I64, COUNTS, 1, &l->state));
@@ -292,12 +303,14 @@ static nt_status read_file(struct loaded *l, const struct nt_checkpoint_job *j, 
     return read_numbers(l, j->training, path, set);
 }
 
-static nt_status try_file(const struct nt_checkpoint_job *j, int64_t step, struct nt_train_state *s, bool set) {
+static nt_status try_file(const struct nt_checkpoint_job *j, int64_t step, struct nt_train_state *s, bool set,
+                          bool *other_job) {
     char path[PATH_MAX];
     struct loaded l = {0};
     NT_TRY(path_of(path, sizeof path, j->dir, step));
     const nt_status st = read_file(&l, j, path, s, set);
     nt_h5_close(l.file);
+    *other_job = l.other_job;
     return st;
 }
 
@@ -306,18 +319,19 @@ static nt_status choose(const struct nt_checkpoint_job *j, int64_t *step) {
     int64_t *steps, n;
     NT_TRY(list_steps(j->dir, &steps, &n));
     nt_status st = NT_OK;
+    bool other_job = false;
     *step = -1;
     for (int64_t i = 0; i < n && *step < 0; i++) {
         struct nt_train_state s;
-        st = try_file(j, steps[i], &s, false);
+        st = try_file(j, steps[i], &s, false, &other_job);
         if (st == NT_OK) *step = steps[i];
-        if (st != NT_E_DATA && st != NT_E_IO) break;
+        if (other_job || (st != NT_E_DATA && st != NT_E_IO)) break;
         nt_warn("train", "passing over a damaged checkpoint: %s", nt_error_last()->text);
         if (i + 1 < n) nt_error_clear();
     }
     free(steps);
     if (st == NT_OK || n == 0) return NT_OK;
-    if (st != NT_E_DATA && st != NT_E_IO) return st;
+    if (other_job || (st != NT_E_DATA && st != NT_E_IO)) return st;
     return NT_FAIL(NT_E_DATA,
                    "%s/" FOLDER ": none of %lld checkpoints is whole; restore one, or start over with --fresh", j->dir,
                    (long long)n);
@@ -329,5 +343,6 @@ nt_status nt_checkpoint_load(const struct nt_checkpoint_job *j, struct nt_train_
     NT_TRY(nt_comm_agree(world, j->world->rank == 0 ? choose(j, &step) : NT_OK));
     NT_TRY(nt_comm_broadcast(world, &step, sizeof step, 0));
     *found = step >= 0;
-    return *found ? nt_comm_agree(world, try_file(j, step, state, true)) : NT_OK;
+    bool other_job;
+    return *found ? nt_comm_agree(world, try_file(j, step, state, true, &other_job)) : NT_OK;
 }

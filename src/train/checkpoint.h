@@ -35,5 +35,7 @@ NT_MUST nt_status nt_checkpoint_save(const struct nt_checkpoint_job *j, const st
 NT_MUST nt_status nt_checkpoint_load(const struct nt_checkpoint_job *j, struct nt_train_state *state, bool *found);
 /* Removes all checkpoints of dir. */
 NT_MUST nt_status nt_checkpoint_discard(const char *dir);
+/* Removes what killed processes left of checkpoints they were writing. */
+NT_MUST nt_status nt_checkpoint_remove_temps(const char *dir);
 
 #endif

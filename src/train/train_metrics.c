@@ -11,6 +11,17 @@ static int64_t step_of(const char *line, size_t len) {
     return -1;
 }
 
+static bool is_eval(const char *line, size_t len) {
+    static const char event[] = "\"event\":\"eval\"";
+    return memmem(line, len, event, sizeof event - 1) != NULL;
+}
+
+/* From here on the run tells anew. */
+static bool is_later(const char *line, size_t len, int64_t step) {
+    const int64_t at = step_of(line, len);
+    return at > step || (at == step && is_eval(line, len));
+}
+
 nt_status nt_train_metrics_cut(const char *path, int64_t step) {
     enum { MAX_BYTES = 1 << 30 };
     if (!nt_file_exists(path)) return NT_OK;
@@ -19,7 +30,7 @@ nt_status nt_train_metrics_cut(const char *path, int64_t step) {
     NT_TRY(nt_file_read(path, MAX_BYTES, &text, &len));
     while (step >= 0 && keep < len) {
         const char *end = memchr(text + keep, '\n', len - keep);
-        if (!end || step_of(text + keep, (size_t)(end - text) - keep) > step) break;
+        if (!end || is_later(text + keep, (size_t)(end - text) - keep, step)) break;
         keep = (size_t)(end - text) + 1;
     }
     const nt_status st = keep == len ? NT_OK : nt_publish_bytes(path, text, keep, NT_PUBLISH_REPLACE);

@@ -3,11 +3,13 @@
 #include "bench_train.h"
 #include "checkpoint.h"
 #include "clock.h"
+#include "complete.h"
 #include "env.h"
 #include "fileio.h"
 #include "log.h"
 #include "metrics.h"
 #include "order.h"
+#include "outdir.h"
 #include "packing.h"
 #include "train_metrics.h"
 #include "peak.h"
@@ -289,6 +291,12 @@ static nt_status look_for_stop(struct trainer *t) {
     return NT_OK;
 }
 
+/* Also after a resume: what was told of this step before is no longer in metrics.jsonl. */
+static nt_status evaluate_if_due(struct trainer *t) {
+    const bool due = t->state.step < t->total && t->state.step % t->c->train_eval_steps == 0;
+    return due ? evaluate(t, &t->out->eval_loss) : NT_OK;
+}
+
 static nt_status after_step(struct trainer *t, const struct outcome *o) {
     enum { RECENT = 20 };
     tell(t, o);
@@ -300,15 +308,14 @@ static nt_status after_step(struct trainer *t, const struct outcome *o) {
     NT_TRY(look_for_stop(t));
     const bool last = t->state.step == t->total;
     if (last || t->stop || t->state.step % t->c->train_save_steps == 0) NT_TRY(save(t));
-    if (t->stop && !last) return NT_OK;
-    if (!last && t->state.step % t->c->train_eval_steps == 0) return evaluate(t, &t->out->eval_loss);
-    return NT_OK;
+    return t->stop ? NT_OK : evaluate_if_due(t);
 }
 
 static nt_status train(struct trainer *t) {
     struct outcome o;
     t->start = nt_now();
-    if (t->state.step == 0) NT_TRY(evaluate(t, &t->state.eval_first));
+    NT_TRY(evaluate_if_due(t));
+    if (t->state.step == 0) t->state.eval_first = t->out->eval_loss;
     NT_TRY(look_for_stop(t));
     if (t->world->rank == 0)
         nt_progress_begin(&t->progress, "steps", "tok/s", t->state.step, t->total, t->c->run_log_interval_s);
@@ -502,11 +509,23 @@ static nt_status open_metrics(struct trainer *t) {
     return nt_metrics_open(&t->metrics, path, 0);
 }
 
+/* Rank 0: what an earlier run left. COMPLETE goes first, so that a discard cut in the middle cannot look finished. */
+static nt_status open_dir(struct trainer *t) {
+    static const char *const names[] = {"COMPLETE",    "metrics.jsonl", "training_card.json", "training_card.md",
+                                        "report.html", "adapter",       "adapter.gguf",       "model"};
+    const char *dir = t->job->dir;
+    if (t->c->train_fresh) {
+        NT_TRY(nt_complete_remove(dir));
+        NT_TRY(nt_checkpoint_discard(dir));
+    }
+    NT_TRY(nt_outdir_remove_temps(dir, names, sizeof names / sizeof *names));
+    NT_TRY(nt_checkpoint_remove_temps(dir));
+    return nt_complete_find(dir, t->out->job_digest, &t->out->complete);
+}
+
 static nt_status resume(struct trainer *t) {
     const struct nt_checkpoint_job j = {
         .world = t->world, .training = t->out->training, .dir = t->job->dir, .job_digest = t->out->job_digest};
-    if (t->c->train_fresh)
-        NT_TRY(nt_comm_agree(t->world->world, t->world->rank == 0 ? nt_checkpoint_discard(t->job->dir) : NT_OK));
     NT_TRY(nt_checkpoint_load(&j, &t->state, &t->resumed));
     if (t->resumed) nt_info("train", "resuming after step %" PRId64 " of %" PRId64, t->state.step, t->total);
     return nt_training_publish(t->out->training);
@@ -521,6 +540,9 @@ static void measure_peak(struct trainer *t) {
 static nt_status open_all(struct trainer *t) {
     NT_TRY(nt_comm_agree(t->world->world, open_own(t)));
     NT_TRY(same_job(t));
+    NT_TRY(nt_comm_agree(t->world->world, t->world->rank == 0 ? open_dir(t) : NT_OK));
+    NT_TRY(nt_comm_broadcast(t->world->world, &t->out->complete, sizeof t->out->complete, 0));
+    if (t->out->complete) return NT_OK;
     NT_TRY(resume(t));
     NT_TRY(nt_comm_agree(t->world->world, open_metrics(t)));
     const int64_t end_time = nt_env_slurm_job_end_time();
@@ -567,8 +589,8 @@ nt_status nt_train_run(const struct nt_train_job *job, struct nt_train_result *o
     t.loss = nt_loss_find(t.c->train_loss, t.c->train_loss_type);
     NT_CHECK(t.loss);
     nt_status st = open_all(&t);
-    if (st == NT_OK) st = train(&t);
-    if (st == NT_OK) st = finish(&t);
+    if (st == NT_OK && !out->complete) st = train(&t);
+    if (st == NT_OK && !out->complete) st = finish(&t);
     close_all(&t);
     return st;
 }

@@ -5,7 +5,8 @@
  * at the same world size gives the same bytes, another world size or other micro-batches differ by rounding. A stop
  * request (stop.h) ends the job after the step in work, with a checkpoint and NT_E_STOPPED. A loss or gradient that is
  * not finite, or a spike, never reaches the weights. Output directory: checkpoints/, metrics.jsonl (one line per step,
- * evaluation and stop); what is made of the result is the caller's (nt_train_result). Collective over the world.
+ * evaluation and stop); what is made of the result is the caller's (nt_train_result). Where COMPLETE names this very
+ * job, nothing is done again. Collective over the world.
  * Errors: those of data, model, files; NT_E_DATA with step and rows for numbers that are not finite. */
 #ifndef NT_TRAINER_H
 #define NT_TRAINER_H
@@ -38,6 +39,7 @@ struct nt_train_result {
     struct nt_training *training;
     struct nt_adapter *adapter; /* method lora: the trained adapter, NULL otherwise */
     uint8_t job_digest[32];
+    bool complete; /* by an earlier run: all that follows is unset */
     int64_t n_steps, n_samples, n_tokens, n_skipped;
     double train_loss, eval_loss_first, eval_loss; /* mean of the last steps; held out, NaN without */
     double seconds, tokens_per_s, mfu;             /* of this run; mfu as a fraction of the measured bf16 peak */

@@ -118,11 +118,17 @@ truncate -s -1000 "torn/checkpoints/$(ls torn/checkpoints | tail -1)"
 expect_rc 0 tune torn $long
 grep -q "passing over a damaged checkpoint" "$WORK/out" || fail "nothing was said of the damaged checkpoint"
 same_adapter whole torn
+rm torn/COMPLETE
 for f in torn/checkpoints/*; do truncate -s -1000 "$f"; done
 expect_rc 65 tune torn $long
 grep -q -- "--fresh" "$WORK/out" || fail "the remedy for damaged checkpoints is missing"
-expect_rc 78 tune whole $long --learning-rate 0.02
-grep -q "another job" "$WORK/out" || fail "another job's checkpoint is not refused"
+expect_rc 0 tune whole $long
+grep -q "complete already" "$WORK/out" || fail "a finished run ran again"
+expect_rc 65 tune whole $long --learning-rate 0.02
+grep -q "another job" "$WORK/out" || fail "another job's results are not protected"
+rm whole/COMPLETE
+expect_rc 65 tune whole $long --learning-rate 0.02
+grep -q "belongs to another job" "$WORK/out" || fail "another job's checkpoint is not refused"
 expect_rc 0 tune whole $epochs --learning-rate 0.02 --fresh
 grep -q "resuming" "$WORK/out" && fail "--fresh resumed"
 

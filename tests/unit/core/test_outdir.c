@@ -125,6 +125,22 @@ static void test_left_over(void **state) {
     assert_int_equal(n_entries(root), 0);
 }
 
+/* Files and directories of the names given, of any host; others of the same look stay. */
+static void test_remove_temps(void **state) {
+    (void)state;
+    static const char *const names[] = {"a", "step-"};
+    static const char *const gone[] = {".tmp-a.host.1", ".tmp-a.other.host.7.abc", ".tmp-step-0001.h5.host.2"};
+    static const char *const stay[] = {"a", ".tmp-ab.host.1", ".tmp-a", "step-0001.h5", ".tmp-b.host.1"};
+    for (size_t i = 0; i < 3; i++) assert_int_equal(nt_publish_bytes(at(gone[i]), "x", 1, NT_PUBLISH_NEW), NT_OK);
+    for (size_t i = 0; i < 5; i++) assert_int_equal(nt_publish_bytes(at(stay[i]), "x", 1, NT_PUBLISH_NEW), NT_OK);
+    assert_int_equal(mkdir(at(".tmp-a.host.9"), 0777), 0);
+    assert_int_equal(nt_publish_bytes(at(".tmp-a.host.9/f"), "x", 1, NT_PUBLISH_NEW), NT_OK);
+    assert_int_equal(nt_outdir_remove_temps(root, names, 2), NT_OK);
+    assert_int_equal(n_entries(root), 5);
+    for (size_t i = 0; i < 5; i++) assert_int_equal(unlink(at(stay[i])), 0);
+    assert_int_equal(nt_outdir_remove_temps(at("nowhere"), names, 2), NT_OK);
+}
+
 static int make_root(void **state) {
     (void)state;
     return mkdtemp(root) ? 0 : -1;
@@ -137,10 +153,8 @@ static int drop_root(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_publish),
-        cmocka_unit_test(test_taken_meanwhile),
-        cmocka_unit_test(test_left_over),
-        cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_publish), cmocka_unit_test(test_taken_meanwhile), cmocka_unit_test(test_left_over),
+        cmocka_unit_test(test_replace), cmocka_unit_test(test_remove_temps),
     };
     return cmocka_run_group_tests(tests, make_root, drop_root);
 }
