@@ -6,12 +6,12 @@
 #include <math.h>
 #include <stdlib.h>
 
-double nt_train_flops(const struct nt_model *m, bool all_weights, int32_t n_tok, int32_t n_out) {
+double nt_train_flops(const struct nt_model *m, int64_t adapter, int32_t n_tok, int32_t n_out) {
     const double products = nt_model_flops(m, 0, false), head = nt_model_flops(m, 0, true) - products;
     const double attention = nt_model_flops(m, (n_tok + 1) / 2.0, false) - products;
-    const double passes = all_weights ? 3 : 2;
-    return passes * (products * n_tok + head * n_out) +
-           3.5 * attention * n_tok; /* attention's backward: 2.5 forwards */
+    const double passes = adapter > 0 ? 2 : 3;
+    /* attention's backward: 2.5 forwards */
+    return passes * (products * n_tok + head * n_out) + 6.0 * (double)adapter * n_tok + 3.5 * attention * n_tok;
 }
 
 /* One micro-batch of whole sequences, always the same. */
@@ -108,7 +108,8 @@ static nt_status run(const struct nt_train_bench *b, struct nt_training *t, stru
     if (st == NT_OK) {
         qsort(seconds, (size_t)b->reps, sizeof *seconds, ascending);
         const double n_tok = (double)b->rows * b->length, median = seconds[b->reps / 2];
-        const double flops = b->rows * nt_train_flops(b->model, b->config.lora.targets == 0, b->length, b->length - 1);
+        const int64_t adapter = b->config.lora.targets ? nt_training_count(t) : 0;
+        const double flops = b->rows * nt_train_flops(b->model, adapter, b->length, b->length - 1);
         out->median_ts = n_tok / median;
         out->best_ts = n_tok / seconds[0];
         out->mfu = out->peak_gflops > 0 ? flops / median / (out->peak_gflops * 1e9) : NAN;

@@ -2,7 +2,8 @@
  *
  * rows sequences of `length` tokens, every token but the first a target, in micro-batches of at most micro_tokens. The
  * first step warms up; each of `reps` steps is one figure. Useful work is the forward and the gradients of what is
- * trained and of its inputs (4 N per token for an adapter, 6 N for all weights), recompute not counted; the peak is
+ * trained and of its inputs (per token 4 N and 6 per number of an adapter, 6 N for all weights), recompute not
+ * counted; the peak is
  * measured between the steps. Collective over tp; model copies (dp) run the same each and are not summed. The model may
  * not be used for anything else afterwards (weights have moved). Errors: those of training. */
 #ifndef NT_BENCH_TRAIN_H
@@ -24,7 +25,8 @@ struct nt_train_bench_result {
 };
 NT_MUST nt_status nt_bench_train(const struct nt_train_bench *b, struct nt_train_bench_result *out);
 
-/* FLOPs of a step on one sequence of n_tok tokens with n_out targets: see above. */
-double nt_train_flops(const struct nt_model *m, bool all_weights, int32_t n_tok, int32_t n_out);
+/* FLOPs of a step on one sequence of n_tok tokens with n_out targets: see above. adapter: its numbers, 0: all weights
+ * are trained. */
+double nt_train_flops(const struct nt_model *m, int64_t adapter, int32_t n_tok, int32_t n_out);
 
 #endif

@@ -95,9 +95,10 @@ static struct nt_pack_job share_of(const struct trainer *t, const struct nt_exam
 }
 
 static double micro_flops(const struct trainer *t, const struct nt_micro_batch *m) {
+    const int64_t adapter = t->lora.targets ? nt_training_count(t->out->training) : 0;
     double flops = 0;
     for (int32_t i = 0; i < m->n_seq; i++)
-        flops += nt_train_flops(t->job->model, t->lora.targets == 0, m->seqs[i].n_tok, m->seqs[i].n_out);
+        flops += nt_train_flops(t->job->model, adapter, m->seqs[i].n_tok, m->seqs[i].n_out);
     return flops;
 }
 
