@@ -75,24 +75,16 @@ static double seq_weight(const struct nt_micro_batch *m, const struct nt_pack_se
 
 /* ---- the reference --------------------------------------------------------------------------------------------- */
 
-static double *known(const struct nt_reference *ref, const struct nt_pack_seq *s) {
+static float *known(const struct nt_reference *ref, const struct nt_pack_seq *s) {
     return &ref->logp[(int64_t)s->example * NT_MAX_MEMBERS + s->member];
 }
 
-/* What the reference says of these sequences, once per example and run. */
-static nt_status refer(struct nt_runner *r, const struct nt_micro_job *j) {
-    struct nt_reference *ref = j->reference;
-    bool all = true;
-    for (int32_t i = 0; i < j->micro->n_seq; i++) all = all && !isnan(*known(ref, &j->micro->seqs[i]));
-    if (all) return NT_OK;
-    NT_TRY(forward(r, j, NT_FORWARD_REFERENCE));
-    NT_TRY(nt_training_logprobs(r->training, j->micro->targets, r->logp));
-    for (int32_t i = 0; i < j->micro->n_seq; i++) {
-        double *at = known(ref, &j->micro->seqs[i]);
-        ref->n_computed++;
-        ref->n_known += isnan(*at);
-        *at = seq_logp(r, j->micro, &j->micro->seqs[i]);
-    }
+nt_status nt_run_reference(struct nt_runner *r, const struct nt_micro_batch *micro, struct nt_reference *out) {
+    const struct nt_micro_job j = {.micro = micro};
+    NT_TRY(forward(r, &j, NT_FORWARD_REFERENCE));
+    NT_TRY(nt_training_logprobs(r->training, micro->targets, r->logp));
+    for (int32_t i = 0; i < micro->n_seq; i++)
+        *known(out, &micro->seqs[i]) = (float)seq_logp(r, micro, &micro->seqs[i]);
     return NT_OK;
 }
 
@@ -152,7 +144,6 @@ static nt_status run_linear(struct nt_runner *r, const struct nt_micro_job *j) {
 }
 
 nt_status nt_run_micro(struct nt_runner *r, const struct nt_micro_job *j, struct nt_train_sums *sums) {
-    if (r->loss->reference) NT_TRY(refer(r, j));
     NT_TRY(forward(r, j, j->train ? NT_FORWARD_TRAIN : NT_FORWARD_EVAL));
     const bool linear = r->loss->token_sum;
     if (j->train && linear) {

@@ -1,7 +1,7 @@
 /* One micro-batch through the model: losses, and with training their gradients.
  *
  * Holds what every micro-batch needs and the next one reuses: sequences with their cache pages, rows of
- * log-probabilities and coefficients (job memory), the reference's log-probabilities of every example seen so far. An
+ * log-probabilities and coefficients (job memory). An
  * example's loss does not depend on the micro-batch it lies in. Sums of a batch are in double, in sample order, so the
  * cut into micro-batches changes the gradients' rounding only.
  * Collective over tp (every rank of a model copy passes the same micro-batch). Errors: those of the model. One thread.
@@ -40,22 +40,23 @@ struct nt_runner {
 /* Layout function (arena.h); training's buffers too. */
 NT_MUST nt_status nt_runner_layout(struct nt_runner *r, struct nt_job_memory *mem, const struct nt_step_limits *max);
 
-/* The reference's log-probabilities [set->n][NT_MAX_MEMBERS], NaN: not yet computed. */
+/* The reference's log-probabilities, of every member (reference.h). */
 struct nt_reference {
-    double *logp;
-    int64_t n_known, n_computed; /* computed by this run */
+    float *logp; // [set->n][NT_MAX_MEMBERS]
 };
 
 struct nt_micro_job {
     const struct nt_example_set *set;
     const struct nt_micro_batch *micro;
-    struct nt_reference *reference; /* NULL where the loss needs none */
-    int64_t cursor;                 /* of the global batch, names its samples */
+    const struct nt_reference *reference; /* NULL where the loss needs none */
+    int64_t cursor;                       /* of the global batch, names its samples */
     double normalizer;
     double kl;
     bool train; /* gradients, dropout; else only sums */
 };
 NT_MUST nt_status nt_run_micro(struct nt_runner *r, const struct nt_micro_job *j, struct nt_train_sums *sums);
+/* What the reference says of the micro-batch's sequences, into out. */
+NT_MUST nt_status nt_run_reference(struct nt_runner *r, const struct nt_micro_batch *micro, struct nt_reference *out);
 /* Sum of (log p - reference log p) over the sequences of a micro-batch of mismatched pairs, into sums->kl, n_kl. */
 NT_MUST nt_status nt_run_mismatch(struct nt_runner *r, const struct nt_micro_job *j, struct nt_train_sums *sums);
 

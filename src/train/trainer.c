@@ -13,6 +13,7 @@
 #include "packing.h"
 #include "train_metrics.h"
 #include "peak.h"
+#include "reference.h"
 #include "schedule.h"
 #include "stop.h"
 #include "sysmem.h"
@@ -36,6 +37,7 @@ struct trainer {
     struct nt_order order;
     struct nt_pack pack;
     struct nt_reference reference, eval_reference;
+    uint8_t reference_digest[32]; /* of the model it is */
     struct nt_train_state state;
     bool resumed;
     struct nt_metrics metrics;
@@ -120,7 +122,8 @@ static nt_status estimate_kl(struct trainer *t, struct nt_order *order, const st
 
 /* t->examples [n] through the model. */
 static nt_status run_batch(struct trainer *t, struct nt_order *order, const struct nt_example_set *set,
-                           struct nt_reference *reference, int64_t cursor, int32_t n, bool train, struct outcome *o) {
+                           const struct nt_reference *reference, int64_t cursor, int32_t n, bool train,
+                           struct outcome *o) {
     if (t->loss->kl) NT_TRY(estimate_kl(t, order, set, cursor, n, &o->kl));
     const struct nt_pack_job share = share_of(t, set, n, NT_PACK_TRAIN);
     NT_TRY(nt_pack_build(&t->pack, &share));
@@ -357,7 +360,12 @@ static nt_status first_adapter(struct trainer *t) {
 
 static nt_status open_training(struct trainer *t) {
     const struct nt_config *c = t->c;
-    if (strcmp(c->train_method, "lora") == 0) NT_TRY(first_adapter(t));
+    const bool lora = strcmp(c->train_method, "lora") == 0;
+    if (!lora && t->loss->kl)
+        return NT_FAIL(NT_E_UNSUPPORTED,
+                       "kto asks the reference in every step, and with all weights trained the base is "
+                       "gone: set train.method = lora");
+    if (lora) NT_TRY(first_adapter(t));
     const struct nt_training_config config = {.lora = t->lora,
                                               .recompute = nt_recompute_of(c->train_recompute),
                                               .dropout = (float)c->train_lora_dropout,
@@ -365,12 +373,14 @@ static nt_status open_training(struct trainer *t) {
     NT_TRY(nt_training_new(&t->out->training, t->job->model, &config));
     t->runner.keyed = t->lora.targets != 0 && c->train_lora_dropout > 0;
     if (t->out->adapter) NT_TRY(nt_training_from_adapter(t->out->training, t->out->adapter));
+    memcpy(t->reference_digest, t->job->model_digest, sizeof t->reference_digest);
     if (!t->loss->reference || strcmp(c->train_reference, "base") == 0) return NT_OK;
     struct nt_adapter *reference = NULL;
     nt_status st = nt_adapter_read(c->train_reference, nt_model_spec(t->job->model), &reference);
     if (st == NT_OK)
         st = nt_adapter_check_base(reference, c->train_reference, t->job->model_digest, t->job->tokenizer_digest);
     if (st == NT_OK) st = nt_training_set_reference(t->out->training, reference);
+    if (st == NT_OK) nt_adapter_digest(reference, t->job->model_digest, t->reference_digest);
     nt_adapter_free(reference);
     return st;
 }
@@ -450,12 +460,22 @@ static nt_status bind_memory(struct trainer *t) {
     return nt_runner_layout(&t->runner, mem, &max);
 }
 
-static nt_status take_reference(struct nt_reference *r, const struct nt_example_set *set) {
-    const size_t n = (size_t)set->n * NT_MAX_MEMBERS;
-    r->logp = malloc((n ? n : 1) * sizeof *r->logp);
-    if (!r->logp) return NT_FAIL(NT_E_NOMEM, "no memory for the reference of %d rows", set->n);
-    for (size_t i = 0; i < n; i++) r->logp[i] = NAN;
-    return NT_OK;
+static void beat_reference(void *arg) {
+    nt_watchdog_beat(arg, "computing the reference");
+}
+
+static nt_status get_reference(struct trainer *t, const struct nt_example_set *set, const char *name,
+                               struct nt_reference *out) {
+    const struct nt_reference_job j = {.runner = &t->runner,
+                                       .world = t->world,
+                                       .set = set,
+                                       .dir = t->job->dir,
+                                       .name = name,
+                                       .model = t->reference_digest,
+                                       .budget = t->budget,
+                                       .beat = beat_reference,
+                                       .beat_arg = t->job->watchdog};
+    return t->loss->reference ? nt_reference_get(&j, out) : NT_OK;
 }
 
 static void plan_steps(struct trainer *t) {
@@ -485,8 +505,6 @@ static nt_status open_own(struct trainer *t) {
     t->examples = malloc((size_t)t->batch * sizeof *t->examples);
     t->other = malloc((size_t)t->batch * sizeof *t->other);
     if (!t->examples || !t->other) return NT_FAIL(NT_E_NOMEM, "no memory for a batch of %d samples", t->batch);
-    NT_TRY(take_reference(&t->reference, &t->out->data.train));
-    NT_TRY(take_reference(&t->eval_reference, &t->out->data.eval));
     return nt_train_digest(t->job, &t->out->data, t->out->job_digest);
 }
 
@@ -544,6 +562,8 @@ static nt_status open_all(struct trainer *t) {
     NT_TRY(nt_comm_agree(t->world->world, t->world->rank == 0 ? open_dir(t) : NT_OK));
     NT_TRY(nt_comm_broadcast(t->world->world, &t->out->complete, sizeof t->out->complete, 0));
     if (t->out->complete) return NT_OK;
+    NT_TRY(get_reference(t, &t->out->data.train, "train", &t->reference));
+    NT_TRY(get_reference(t, &t->out->data.eval, "eval", &t->eval_reference));
     NT_TRY(resume(t));
     NT_TRY(nt_comm_agree(t->world->world, open_metrics(t)));
     const int64_t end_time = nt_env_slurm_job_end_time();
@@ -578,8 +598,8 @@ static void close_all(struct trainer *t) {
     nt_metrics_close(&t->metrics);
     nt_order_close(&t->order);
     nt_pack_release(&t->pack);
-    free(t->reference.logp);
-    free(t->eval_reference.logp);
+    nt_reference_release(&t->reference);
+    nt_reference_release(&t->eval_reference);
     free(t->examples);
     free(t->other);
 }

@@ -1,6 +1,6 @@
 """What test_finetune.sh asks of metrics, adapters and answers; a failed assertion is its verdict.
 
-    tune_check.py events DIR EVENT FIELD | falls DIR | grows DIR | near DIR DIR LIMIT | answers DIR DIR WORD
+    tune_check.py events DIR EVENT FIELD | falls DIR | grows DIR | level DIR | near DIR DIR LIMIT | answers DIR DIR WORD
 """
 import json
 import struct
@@ -37,6 +37,11 @@ def grows(folder):
     assert margins[-1] > margins[0] + 0.05
 
 
+def level(folder):
+    """The first step, away from nothing yet; reference sums are kept in float32."""
+    assert abs(float(events(folder, "step", "margin")[0])) < 1e-5
+
+
 def near(one, other, limit):
     a, b = factors(one), factors(other)
     assert a.keys() == b.keys()
@@ -56,4 +61,4 @@ def answers(one, other, word):
 if sys.argv[1] == "events":
     print(*events(*sys.argv[2:]), sep="\n")
 else:
-    {"falls": falls, "grows": grows, "near": near, "answers": answers}[sys.argv[1]](*sys.argv[2:])
+    {"falls": falls, "grows": grows, "level": level, "near": near, "answers": answers}[sys.argv[1]](*sys.argv[2:])

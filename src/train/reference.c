@@ -1,0 +1,129 @@
+#include "reference.h"
+#include "fileio.h"
+#include "hash.h"
+#include "hdf5file.h"
+#include "log.h"
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK = 256 }; /* examples that are packed together */
+#define KIND "nocturne-reference"
+
+/* ---- the file -------------------------------------------------------------------------------------------------- */
+
+static void key_of(const struct nt_reference_job *j, char hex[NT_SHA256_HEX]) {
+    uint8_t both[2 * NT_SHA256_BYTES], digest[NT_SHA256_BYTES];
+    memcpy(both, j->model, NT_SHA256_BYTES);
+    memcpy(both + NT_SHA256_BYTES, j->set->digest, NT_SHA256_BYTES);
+    nt_sha256(both, sizeof both, digest);
+    nt_hex(digest, sizeof digest, hex);
+}
+
+static nt_status path_of(const struct nt_reference_job *j, char *buf, size_t cap) {
+    char name[64];
+    snprintf(name, sizeof name, "reference-%s.h5", j->name);
+    return nt_path_join(buf, cap, j->dir, name);
+}
+
+/* NT_E_CONFIG: whole, but of something else. */
+static nt_status read_file(struct nt_h5_file *f, const char *path, const char *key, int32_t n, float *logp) {
+    char text[NT_SHA256_HEX];
+    struct nt_h5_array *array;
+    NT_TRY(nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text));
+    if (strcmp(text, KIND) != 0) return NT_FAIL(NT_E_DATA, "%s: encoding-type %s, expected " KIND, path, text);
+    NT_TRY(nt_h5_read_attr(f, "/", "key", text, sizeof text));
+    if (strcmp(text, key) != 0) return NT_FAIL(NT_E_CONFIG, "%s: of another reference, model or set", path);
+    NT_TRY(nt_h5_array(f, "/logp", NT_H5_F32, NT_MAX_MEMBERS, n, &array));
+    return nt_h5_read(array, 0, n, logp);
+}
+
+/* Rank 0: true when the sums were there. */
+static bool load(const struct nt_reference_job *j, float *logp) {
+    char path[PATH_MAX], key[NT_SHA256_HEX];
+    struct nt_h5_file *f = NULL;
+    if (path_of(j, path, sizeof path) != NT_OK || !nt_file_exists(path)) return false;
+    key_of(j, key);
+    nt_status st = nt_h5_open(&f, path);
+    if (st == NT_OK) st = read_file(f, path, key, j->set->n, logp);
+    nt_h5_close(f);
+    if (st == NT_OK) return true;
+    if (st != NT_E_CONFIG) nt_warn("train", "computed again: %s", nt_error_last()->text);
+    nt_error_clear();
+    return false;
+}
+
+static nt_status save(const struct nt_reference_job *j, const float *logp) {
+    char path[PATH_MAX], key[NT_SHA256_HEX];
+    struct nt_h5_writer *w = NULL;
+    struct nt_h5_column *column;
+    key_of(j, key);
+    NT_TRY(path_of(j, path, sizeof path));
+    NT_TRY(nt_h5_create(&w, path));
+    nt_status st = nt_h5_attr_str(w, "/", "encoding-type", KIND);
+    if (st == NT_OK) st = nt_h5_attr_str(w, "/", "encoding-version", "1.0.0");
+    if (st == NT_OK) st = nt_h5_attr_str(w, "/", "key", key);
+    if (st == NT_OK) st = nt_h5_column(w, "/logp", NT_H5_F32, NT_MAX_MEMBERS, &column);
+    if (st == NT_OK) st = nt_h5_append(column, logp, j->set->n);
+    if (st == NT_OK) return nt_h5_publish(w);
+    nt_h5_abandon(w);
+    return st;
+}
+
+/* ---- the sums -------------------------------------------------------------------------------------------------- */
+
+/* This rank's share of examples [first, first + n). */
+static nt_status compute_chunk(const struct nt_reference_job *j, struct nt_pack *pack, int32_t first, int32_t n,
+                               struct nt_reference *out) {
+    int32_t examples[CHUNK];
+    for (int32_t i = 0; i < n; i++) examples[i] = first + i;
+    const struct nt_pack_job share = {.set = j->set,
+                                      .examples = examples,
+                                      .n_samples = n,
+                                      .rank = j->world->dp_rank,
+                                      .size = j->world->dp_size,
+                                      .budget = j->budget,
+                                      .packing = true,
+                                      .part = NT_PACK_TRAIN};
+    NT_TRY(nt_pack_build(pack, &share));
+    for (int32_t i = 0; i < pack->n_micros; i++) {
+        if (j->beat) j->beat(j->beat_arg);
+        NT_TRY(nt_run_reference(j->runner, &pack->micros[i], out));
+    }
+    return NT_OK;
+}
+
+static nt_status compute(const struct nt_reference_job *j, struct nt_reference *out) {
+    struct nt_pack pack = {0};
+    nt_status st = NT_OK;
+    for (int32_t first = 0; first < j->set->n && st == NT_OK; first += CHUNK)
+        st = compute_chunk(j, &pack, first, j->set->n - first < CHUNK ? j->set->n - first : CHUNK, out);
+    nt_pack_release(&pack);
+    NT_TRY(st);
+    /* every sum is one rank's; those of the others are 0 */
+    if (j->world->dp_size > 1)
+        NT_TRY(nt_comm_allreduce_f32(j->world->dp, out->logp, (int64_t)j->set->n * NT_MAX_MEMBERS));
+    return nt_comm_agree(j->world->world, j->world->rank == 0 ? save(j, out->logp) : NT_OK);
+}
+
+nt_status nt_reference_get(const struct nt_reference_job *j, struct nt_reference *out) {
+    struct nt_comm *world = j->world->world;
+    const size_t n = (size_t)j->set->n * NT_MAX_MEMBERS;
+    int64_t found = 0;
+    out->logp = calloc(n ? n : 1, sizeof *out->logp);
+    NT_TRY(nt_comm_agree(world,
+                         out->logp ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the reference of %d rows", j->set->n)));
+    if (j->set->n == 0) return NT_OK;
+    if (j->world->rank == 0) found = load(j, out->logp);
+    NT_TRY(nt_comm_broadcast(world, &found, sizeof found, 0));
+    if (found) return nt_comm_broadcast(world, out->logp, n * sizeof *out->logp, 0);
+    memset(out->logp, 0, n * sizeof *out->logp);
+    nt_info("train", "the reference's log-probabilities of %d rows (%s) are computed once", j->set->n, j->name);
+    return compute(j, out);
+}
+
+void nt_reference_release(struct nt_reference *r) {
+    free(r->logp);
+    *r = (struct nt_reference){0};
+}

@@ -1,0 +1,28 @@
+/* What the reference model says of the training and held-out rows: computed once, kept beside the run.
+ *
+ * The sum of weighted log-probabilities of every member of every example, under the base or another adapter. The rows
+ * are divided over the model copies; all ranks get all sums. They are f32, rounded once, so a run that reads them from
+ * the file goes on with the bits of the run that computed them. DIR/reference-NAME.h5: attribute "key" (of model,
+ * reference and set), dataset /logp f32 [n_rows, 2]; a file with another key is replaced.
+ * Ownership: the struct owns its sums. Collective over the world. Errors: those of model and files; a damaged file is
+ * passed over with a warning. One thread. */
+#ifndef NT_REFERENCE_H
+#define NT_REFERENCE_H
+
+#include "run_micro.h"
+
+struct nt_reference_job {
+    struct nt_runner *runner;
+    struct nt_world *world;
+    const struct nt_example_set *set;
+    const char *dir, *name;  /* "train", "eval" */
+    const uint8_t *model;    /* [32] digest of the reference: base, or base and adapter */
+    int32_t budget;          /* tokens of a micro-batch */
+    void (*beat)(void *arg); /* now and then; NULL: none */
+    void *beat_arg;
+};
+
+NT_MUST nt_status nt_reference_get(const struct nt_reference_job *j, struct nt_reference *out);
+void nt_reference_release(struct nt_reference *r); /* accepts zeroed */
+
+#endif
