@@ -530,8 +530,9 @@ static nt_status open_metrics(struct trainer *t) {
 
 /* Rank 0: what an earlier run left. COMPLETE goes first, so that a discard cut in the middle cannot look finished. */
 static nt_status open_dir(struct trainer *t) {
-    static const char *const names[] = {"COMPLETE",    "metrics.jsonl", "training_card.json", "training_card.md",
-                                        "report.html", "adapter",       "adapter.gguf",       "model"};
+    static const char *const names[] = {
+        "COMPLETE",     "metrics.jsonl", "training_card.json", "training_card.md", "report.html", "adapter",
+        "adapter.gguf", "model",         "reference-train.h5", "reference-eval.h5"};
     const char *dir = t->job->dir;
     if (t->c->train_fresh) {
         NT_TRY(nt_complete_remove(dir));

@@ -72,7 +72,7 @@ preference kto sigmoid kto thumbs.h5
 # the reference is kept: a run that finds its sums goes on with the same bytes, a damaged file is computed again
 cp -r dpo.sigmoid kept
 for state in whole torn; do
-    rm -rf kept/checkpoints
+    rm -rf kept/checkpoints kept/COMPLETE
     expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output kept --num-train-epochs 3
     same_adapter dpo.sigmoid kept
     if [ $state = whole ]; then
