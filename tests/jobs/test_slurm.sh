@@ -1,6 +1,6 @@
 #!/bin/bash
-# jobs/generate.sbatch, unchanged, on a throw-away Slurm of two nodes: success, checkpoint and requeue after USR1, the
-# loss of a node, a launch that fails silently. And the communicators across the nodes. Needs root (see slurmbox.sh).
+# jobs/generate.sbatch and finetune.sbatch, unchanged, on a throw-away Slurm of two nodes: success, checkpoint and requeue after
+# USR1, the loss of a node, a launch that fails silently. And the communicators across the nodes. Needs root (see slurmbox.sh).
 . "$(dirname "$0")/lib.sh"
 . "$SOURCE/tests/jobs/slurmbox.sh"
 box_possible || skip "$BOX_REASON"
@@ -39,12 +39,15 @@ P
 python3 "$SOURCE/tools/make_tiny_model.py" "$WORK/model" >/dev/null || fail "make_tiny_model.py"
 
 export NOCTURNE
-submit() { # OUT [SBATCH FLAGS]: the job script as users start it, made small by flags only
-    local out=$1
-    shift
-    sbatch --parsable --nodes=2 --cpus-per-task=1 --mem=1G --time=10 --output="$out-%j.log" "$@" "$SOURCE/jobs/generate.sbatch" \
-        --model "$WORK/model" --input "${INPUT:-prompts.jsonl}" --output "$out" --set generate.max_num_seqs=2 --set run.threads=1 \
-        --set generate.checkpoint_s=0.2 --set generate.ignore_eos=true ${ARGS:-}
+script() { # NAME OUT FLAG...: a job script as users start it, made small by flags only
+    local name=$1 out=$2
+    shift 2
+    sbatch --parsable --nodes=2 --cpus-per-task=1 --mem=1G --time=10 --output="$out-%j.log" "$SOURCE/jobs/$name.sbatch" \
+        --model "$WORK/model" --output "$out" --set run.threads=1 "$@"
+}
+submit() { # OUT
+    script generate "$1" --input "${INPUT:-prompts.jsonl}" --set generate.max_num_seqs=2 --set generate.checkpoint_s=0.2 \
+        --set generate.ignore_eos=true ${ARGS:-}
 }
 ended() { # JOB STATE OUT
     local got
@@ -52,10 +55,11 @@ ended() { # JOB STATE OUT
     say "job $1 ($3): $got, restarts $(box_field "$1" Restarts)"
     case $got in "$2") ;; *) cat "$3-$1.log"; fail "job $1 ended as $got, expected $2" ;; esac
 }
-# The job is in the middle of its rows: some are in the journal, and nothing is complete.
+# The job is in the middle of its rows or steps: some are done, and nothing is complete.
 in_the_middle() { # JOB OUT
     for _ in $(seq 600); do
         [ -n "$(find "$2/journal" -type f -size +8k 2>/dev/null)" ] && break
+        [ "$(grep -cs '"event":"step"' "$2/metrics.jsonl")" -gt 20 ] 2>/dev/null && break
         [ "$(box_field "$1" JobState)" = FAILED ] && break
         sleep .1
     done
@@ -142,5 +146,48 @@ grep -q 'the ranks were not launched' "fail-$job.log" || echo "note: this Slurm 
 say "a rank that fails: its exit code is the job's"
 printf '#!/bin/sh\nexit 65\n' >bad-program && chmod +x bad-program
 job=$(NOCTURNE=$WORK/bad-program submit bad) && ended "$job" "FAILED 65:0" bad
-job=$(sbatch --parsable --nodes=2 --output="usage-%j.log" --cpus-per-task=1 --mem=1G "$SOURCE/jobs/generate.sbatch" --model m) && ended "$job" "FAILED 2:0" usage
+
+say "a job script that was copied finds what all have in common by a variable, or says what it misses"
+mkdir copy && cp "$SOURCE/jobs/generate.sbatch" copy
+copied() { sbatch --parsable --nodes=2 --output="usage-%j.log" --cpus-per-task=1 --mem=1G copy/generate.sbatch --model m; }
+job=$(NOCTURNE_JOBS=$SOURCE/jobs copied) && ended "$job" "FAILED 2:0" usage
+job=$(NOCTURNE=$WORK/bad-program copied) && ended "$job" "FAILED 78:0" usage
+grep -q "no nocturne_job.sh beside $WORK/copy/generate.sbatch" "usage-$job.log" || { cat "usage-$job.log"; fail "the missing file is not named"; }
+
+# ---- fine-tuning ----
+python3 "$SOURCE/tests/jobs/tune_rows.py" || fail "no rows to train on"
+expect_rc 0 "$NOCTURNE" ingest --input rows.jsonl --output rows.h5 --consent train --basis synthetic
+tune() { # OUT
+    script finetune "$1" --input rows.h5 --max-steps 250 --batch-size 8 --max-length 96 --lora-r 4 --learning-rate 0.01 \
+        --eval-fraction 0.25 --save-steps 10
+}
+same_adapter() { # OUT
+    [ -e "$1/COMPLETE" ] || fail "$1/COMPLETE is missing"
+    cmp tuned/adapter/adapter_model.safetensors "$1/adapter/adapter_model.safetensors" || fail "$1 has another adapter than the undisturbed run"
+    cmp tuned/adapter.gguf "$1/adapter.gguf" || fail "$1 has another GGUF adapter than the undisturbed run"
+}
+
+say "fine-tuning: success, and again"
+job=$(tune tuned) && ended "$job" "COMPLETED 0:0" tuned
+grep -q ' restart 0 on n\[1-2\], 2 ranks' "tuned-$job.log" || { cat "tuned-$job.log"; fail "not two ranks on two nodes"; }
+job=$(tune tuned) && ended "$job" "COMPLETED 0:0" tuned
+grep -q 'complete already' "tuned-$job.log" || fail "a finished run was made again"
+
+say "fine-tuning: USR1 in the middle: checkpoint, requeue, resume, the same bytes"
+job=$(tune tuned.usr1) && in_the_middle "$job" tuned.usr1
+scancel --batch --signal=USR1 "$job"
+box_restart_now "$job" 1 || { cat "tuned.usr1-$job.log"; fail "job $job was not requeued after USR1"; }
+grep -q 'restart 0: srun ended with 85' "tuned.usr1-$job.log" || { cat "tuned.usr1-$job.log"; fail "the ranks did not stop with 85"; }
+ended "$job" "COMPLETED 0:0" tuned.usr1
+grep -q 'resuming after step [1-9]' "tuned.usr1-$job.log" || { cat "tuned.usr1-$job.log"; fail "the run started over instead of resuming"; }
+same_adapter tuned.usr1
+
+say "fine-tuning: a rank is killed: back to the queue, on from the last checkpoint, the same bytes"
+job=$(tune tuned.killed) && in_the_middle "$job" tuned.killed
+pids=$(pgrep -f "^$NOCTURNE finetune .*--output tuned.killed ")
+kill -9 $(echo "$pids" | tail -1)
+box_restart_now "$job" 1 || { cat "tuned.killed-$job.log"; fail "job $job was not requeued after the death of a rank"; }
+ended "$job" "COMPLETED 0:0" tuned.killed
+grep -q 'resuming after step [1-9]' "tuned.killed-$job.log" || { cat "tuned.killed-$job.log"; fail "the run started over instead of resuming"; }
+same_adapter tuned.killed
 say "done"
