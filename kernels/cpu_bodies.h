@@ -30,8 +30,8 @@ void nt_gemm_check_options(const struct nt_gemm_args *args);
 /* Runs every op of the backend and its portable body on small inputs; one line per op is added to the report. Fails
  * with NT_E_INTERNAL, naming the ops, when a result lies outside the op's tolerance. Milliseconds. */
 NT_MUST nt_status nt_ops_selftest(struct nt_backend *be, struct nt_strbuf *report);
-/* The same for one op, which is no error when it differs. width: d_model of rmsnorm, d_head of rope_kv and attention;
- * 0: a small one. The backend takes arguments in host memory. */
+/* The same for one op, which is no error when it differs. width: d_model of rmsnorm, d_head of rope_kv and attention,
+ * rows of head_argmax; 0: a small one. The backend takes arguments in host memory. */
 struct nt_selftest_row {
     double difference, limit; /* normalized mean squared */
     bool ok;

@@ -24,7 +24,8 @@ static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, str
     struct nt_selftest_row test;
     const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention, int8 = be->kv_format == NT_KV_ROWS_INT8;
     char size[32] = "";
-    if (width > 0) (void)snprintf(size, sizeof size, " %s %d", cache ? "d_head" : "d_model", width);
+    const char *what = cache ? "d_head" : op == NT_OP_head_argmax ? "rows" : "d_model";
+    if (width > 0) (void)snprintf(size, sizeof size, " %s %d", what, width);
     (void)snprintf(row.name, sizeof row.name, "%s%s%s", nt_op_name(op), size,
                    !cache ? ""
                    : int8 ? ", int8 cache"
@@ -36,16 +37,18 @@ static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, str
     nt_cuda_check_add(out, be, row, st, before);
 }
 
-/* The widths at which other kernels take over (norm_cuda.h, attention_cuda.c). */
+/* The widths (of head_argmax: rows) at which other kernels take over (norm_cuda.h, attention_cuda.c, head_cuda.h). */
 static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, struct nt_backend *be, bool small,
                         const bool skip[NT_OP_COUNT]) {
-    static const int32_t norms[] = {110, 576, 4096}, heads[] = {64, 96, 128, 256};
+    static const int32_t norms[] = {110, 576, 4096}, heads[] = {64, 96, 128, 256}, head_rows[] = {3, 40};
     for (int i = 0; i < NT_OP_COUNT; i++) {
         const enum nt_op op = (enum nt_op)i;
         const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention;
         if (skip[op] || nt_cuda_is_missing(op)) continue;
         if (op == NT_OP_rmsnorm)
             for (int w = 0; w < 3; w++) staged_row(out, staged, be, op, norms[w]);
+        else if (op == NT_OP_head_argmax)
+            for (int w = 0; w < 2; w++) staged_row(out, staged, be, op, head_rows[w]);
         else if (!cache)
             staged_row(out, staged, be, op, 0);
         for (int int8 = 0; int8 < 2 && cache; int8++) {
@@ -56,12 +59,20 @@ static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, st
     }
 }
 
-/* ---- the all-reduce over peer memory, with this device as its only peer ---- */
+/* ---- kernels that read peer memory, with this device as its only peer ---- */
 
 enum { P2P_ROWS = 3, P2P_D = 576, P2P_COUNT = P2P_ROWS * P2P_D };
+/* More rows than threads; the pairs of ranks that NCCL has gathered lie one after the other. */
+enum { PAIR_ROWS = NT_BEST_THREADS + 24, PAIR_RANKS = 3, PAIR_WORDS = 2 * PAIR_ROWS };
+_Static_assert(PAIR_RANKS *PAIR_WORDS <= P2P_COUNT, "pairs take the place of sums");
 
 struct p2p {
     float from[P2P_COUNT], x[P2P_COUNT], w[P2P_D];
+};
+struct p2p_device { /* in device memory */
+    struct p2p data;
+    uint32_t flags[NT_P2P_FLAGS], epoch[NT_P2P_BLOCKS];
+    float out[P2P_COUNT];
 };
 
 static void fill_p2p(struct p2p *p) {
@@ -73,56 +84,107 @@ static void fill_p2p(struct p2p *p) {
     }
 }
 
-/* The sum of one rank's data is that data; the fused norm is rmsnorm with it as delta. */
-static nt_status run_p2p(struct nt_backend *be, const struct p2p *p, char *device, bool norm, double *difference) {
-    static const struct nt_p2p_group no_group;
-    const size_t flags_at = sizeof *p, epoch_at = flags_at + NT_P2P_FLAGS * sizeof(uint32_t);
-    const size_t out_at = epoch_at + NT_P2P_BLOCKS * sizeof(uint32_t), x_at = offsetof(struct p2p, x);
-    struct nt_p2p_group g = no_group;
-    float want[P2P_COUNT], got[P2P_COUNT];
-    g.from[0] = (const float *)(void *)device;
-    g.flags[0] = (uint32_t *)(void *)(device + flags_at);
-    g.epoch = (uint32_t *)(void *)(device + epoch_at);
+static struct nt_p2p_group group_of(struct p2p_device *d) {
+    static const struct nt_p2p_group none;
+    struct nt_p2p_group g = none;
+    g.from[0] = d->data.from;
+    g.flags[0] = d->flags;
+    g.epoch = d->epoch;
     g.size = 1;
-    NT_TRY(be->memory->upload(be, device, p, sizeof *p));
-    if (norm) {
-        const struct nt_allreduce_norm_p2p_args a = {
-            .group = g,
-            .norm = {.x = (float *)(void *)(device + x_at),
-                     .w = (const float *)(void *)(device + offsetof(struct p2p, w)),
-                     .y = (nt_bf16 *)(void *)(device + out_at),
-                     .eps = 1e-5f,
-                     .n_rows = P2P_ROWS,
-                     .d_model = P2P_D,
-                     .ldy = P2P_D}
-        };
-        NT_TRY(nt_allreduce_norm_p2p_cuda(be, &a));
-        for (int i = 0; i < P2P_COUNT; i++) want[i] = p->x[i] + p->from[i];
-    } else {
-        const struct nt_allreduce_p2p_args a = {
-            .group = g, .out = (float *)(void *)(device + out_at), .count = P2P_COUNT};
-        NT_TRY(nt_allreduce_p2p_cuda(be, &a));
-        memcpy(want, p->from, sizeof want);
-    }
-    NT_TRY(be->memory->download(be, got, device + (norm ? x_at : out_at), sizeof got));
-    *difference = memcmp(want, got, sizeof want) == 0 ? 0 : INFINITY;
+    return g;
+}
+
+/* The sum of one rank's data is that data. */
+static nt_status run_sum(struct nt_backend *be, struct p2p *p, struct p2p_device *d, bool *same) {
+    const struct nt_allreduce_p2p_args a = {.group = group_of(d), .out = d->out, .count = P2P_COUNT};
+    float got[P2P_COUNT];
+    NT_TRY(be->memory->upload(be, &d->data, p, sizeof *p));
+    NT_TRY(nt_allreduce_p2p_cuda(be, &a));
+    NT_TRY(be->memory->download(be, got, d->out, sizeof got));
+    *same = memcmp(got, p->from, sizeof got) == 0;
     return NT_OK;
 }
 
-static void p2p_rows(struct nt_cuda_check *out, struct nt_backend *be) {
-    const size_t words = NT_P2P_FLAGS + NT_P2P_BLOCKS + P2P_COUNT, bytes = sizeof(struct p2p) + 4 * words;
-    struct p2p p;
-    fill_p2p(&p);
-    for (int norm = 0; norm < 2 && !out->lost; norm++) {
+/* rmsnorm with that sum as delta. */
+static nt_status run_norm(struct nt_backend *be, struct p2p *p, struct p2p_device *d, bool *same) {
+    const struct nt_allreduce_norm_p2p_args a = {
+        .group = group_of(d),
+        .norm = {.x = d->data.x,
+                 .w = d->data.w,
+                 .y = (nt_bf16 *)(void *)d->out,
+                 .eps = 1e-5f,
+                 .n_rows = P2P_ROWS,
+                 .d_model = P2P_D,
+                 .ldy = P2P_D}
+    };
+    float want[P2P_COUNT], got[P2P_COUNT];
+    NT_TRY(be->memory->upload(be, &d->data, p, sizeof *p));
+    NT_TRY(nt_allreduce_norm_p2p_cuda(be, &a));
+    NT_TRY(be->memory->download(be, got, d->data.x, sizeof got));
+    for (int i = 0; i < P2P_COUNT; i++) want[i] = p->x[i] + p->from[i];
+    *same = memcmp(want, got, sizeof want) == 0;
+    return NT_OK;
+}
+
+/* The token of the first n ranks' pairs: the largest value's, the first of equals'; none where it is not finite. */
+static int32_t wanted_token(const float *pairs, int32_t n, int32_t row) {
+    int32_t best = 0, token = 0;
+    for (int32_t r = 1; r < n; r++)
+        if (pairs[r * PAIR_WORDS + row] > pairs[best * PAIR_WORDS + row]) best = r;
+    memcpy(&token, &pairs[best * PAIR_WORDS + PAIR_ROWS + row], sizeof token);
+    return isfinite(pairs[best * PAIR_WORDS + row]) ? token : -1;
+}
+
+/* This rank's pairs where peers would read them, then all ranks' in this rank's own memory. */
+static nt_status run_best(struct nt_backend *be, struct p2p *p, struct p2p_device *d, bool *same) {
+    struct nt_best_pairs_args a = {.group = group_of(d), .token = (int32_t *)(void *)d->out, .n_row = PAIR_ROWS};
+    int32_t got[PAIR_ROWS];
+    for (int32_t r = 0; r < PAIR_RANKS; r++) {
+        for (int32_t i = 0; i < PAIR_ROWS; i++) {
+            const int32_t token = r * PAIR_ROWS + i;
+            memcpy(&p->from[r * PAIR_WORDS + PAIR_ROWS + i], &token, sizeof token);
+        }
+        p->from[r * PAIR_WORDS] = -INFINITY; /* a row without a token, and one of equal values */
+        p->from[r * PAIR_WORDS + 1] = 1;
+    }
+    NT_TRY(be->memory->upload(be, &d->data, p, sizeof *p));
+    *same = true;
+    for (int32_t n = 1; n <= PAIR_RANKS; n += PAIR_RANKS - 1) {
+        NT_TRY(nt_best_pairs_cuda(be, &a));
+        NT_TRY(be->memory->download(be, got, a.token, sizeof got));
+        for (int32_t i = 0; i < PAIR_ROWS; i++) *same = *same && got[i] == wanted_token(p->from, n, i);
+        a.gathered = d->data.from;
+        a.stride = PAIR_WORDS;
+        a.group.size = PAIR_RANKS;
+    }
+    return NT_OK;
+}
+
+static const struct p2p_check {
+    const char *name;
+    nt_status (*run)(struct nt_backend *be, struct p2p *p, struct p2p_device *d, bool *same);
+    enum nt_op op;
+} p2p_checks[] = {
+    {"allreduce over peer memory, one rank",           run_sum,  NT_OP_rmsnorm    },
+    {"allreduce + rmsnorm over peer memory, one rank", run_norm, NT_OP_rmsnorm    },
+    {"best pairs: one rank's, and three gathered",     run_best, NT_OP_head_argmax},
+};
+
+static void p2p_rows(struct nt_cuda_check *out, struct nt_backend *be, const bool skip[NT_OP_COUNT]) {
+    for (size_t i = 0; i < sizeof p2p_checks / sizeof p2p_checks[0] && !out->lost; i++) {
         int64_t before[NT_CUDA_KERNEL_COUNT];
-        struct nt_cuda_check_row row = {.op = NT_OP_rmsnorm, .difference = INFINITY};
+        struct nt_cuda_check_row row = {.op = p2p_checks[i].op, .difference = INFINITY};
+        struct p2p p;
         void *device = NULL;
-        (void)snprintf(row.name, sizeof row.name, "%s over peer memory, one rank",
-                       norm ? "allreduce + rmsnorm" : "allreduce");
+        bool same = false;
+        if (skip[row.op]) continue;
+        fill_p2p(&p);
+        (void)snprintf(row.name, sizeof row.name, "%s", p2p_checks[i].name);
         nt_cuda_check_begin(be, before);
-        nt_status st = be->memory->take(be, bytes, "an all-reduce", &device);
-        if (st == NT_OK) st = run_p2p(be, &p, device, norm, &row.difference);
-        be->memory->give(be, device, bytes);
+        nt_status st = be->memory->take(be, sizeof(struct p2p_device), "what peers read", &device);
+        if (st == NT_OK) st = p2p_checks[i].run(be, &p, device, &same);
+        if (same) row.difference = 0;
+        be->memory->give(be, device, sizeof(struct p2p_device));
         nt_cuda_check_add(out, be, row, st, before);
     }
 }
@@ -136,7 +198,7 @@ nt_status nt_cuda_check(struct nt_backend *be, bool small, const bool skip[NT_OP
     staged_rows(out, &staged, be, small, skip);
     staged.watch_arg = NULL;
     nt_backend_close(&staged);
-    if (!skip[NT_OP_rmsnorm]) p2p_rows(out, be);
+    p2p_rows(out, be, skip);
     nt_status st = skip[NT_OP_gemm] || out->lost ? NT_OK : nt_cuda_check_gemm(be, small, out);
     be->kv_format = format;
     if (out->lost) {
