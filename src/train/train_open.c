@@ -1,0 +1,261 @@
+/* What a fine-tuning run needs before its first step: data, the adapter, memory, the reference, the last checkpoint. */
+#include "adapter_io.h"
+#include "complete.h"
+#include "env.h"
+#include "fileio.h"
+#include "outdir.h"
+#include "peak.h"
+#include "reference.h"
+#include "sysmem.h"
+#include "train_digest.h"
+#include "train_metrics.h"
+#include "trainer_state.h"
+#include "watchdog.h"
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The adapter to begin with: fresh, or the one to go on from. */
+static nt_status first_adapter(struct nt_trainer *t) {
+    const struct nt_config *c = t->c;
+    const struct nt_spec *spec = nt_model_spec(t->job->model);
+    if (c->train_init_adapter[0]) {
+        NT_TRY(nt_adapter_read(c->train_init_adapter, spec, &t->out->adapter));
+        NT_TRY(nt_adapter_check_base(t->out->adapter, c->train_init_adapter, t->job->model_digest,
+                                     t->job->tokenizer_digest));
+    } else {
+        uint32_t targets;
+        NT_TRY(nt_adapter_targets(c->train_target_modules, &targets));
+        NT_TRY(nt_adapter_new(spec, (int32_t)c->train_lora_r, c->train_lora_alpha, c->train_use_rslora, targets,
+                              &t->out->adapter));
+        nt_adapter_init(t->out->adapter, (uint64_t)c->train_seed);
+    }
+    t->out->adapter->dropout = c->train_lora_dropout;
+    t->lora = (struct nt_lora_shape){.r = t->out->adapter->r,
+                                     .scale = (float)nt_adapter_scale(t->out->adapter),
+                                     .targets = t->out->adapter->targets};
+    return NT_OK;
+}
+
+static nt_status open_training(struct nt_trainer *t) {
+    const struct nt_config *c = t->c;
+    const bool lora = strcmp(c->train_method, "lora") == 0;
+    if (!lora && t->loss->kl)
+        return NT_FAIL(NT_E_UNSUPPORTED,
+                       "kto asks the reference in every step, and with all weights trained the base is "
+                       "gone: set train.method = lora");
+    if (lora) NT_TRY(first_adapter(t));
+    const struct nt_training_config config = {.lora = t->lora,
+                                              .recompute = nt_recompute_of(c->train_recompute),
+                                              .dropout = (float)c->train_lora_dropout,
+                                              .chunk = (int32_t)c->train_logit_rows};
+    NT_TRY(nt_training_new(&t->out->training, t->job->model, &config));
+    t->runner.keyed = t->lora.targets != 0 && c->train_lora_dropout > 0;
+    if (t->out->adapter) NT_TRY(nt_training_from_adapter(t->out->training, t->out->adapter));
+    memcpy(t->reference_digest, t->job->model_digest, sizeof t->reference_digest);
+    if (!t->loss->reference || strcmp(c->train_reference, "base") == 0) return NT_OK;
+    struct nt_adapter *reference = NULL;
+    nt_status st = nt_adapter_read(c->train_reference, nt_model_spec(t->job->model), &reference);
+    if (st == NT_OK)
+        st = nt_adapter_check_base(reference, c->train_reference, t->job->model_digest, t->job->tokenizer_digest);
+    if (st == NT_OK) st = nt_training_set_reference(t->out->training, reference);
+    if (st == NT_OK) nt_adapter_digest(reference, t->job->model_digest, t->reference_digest);
+    nt_adapter_free(reference);
+    return st;
+}
+
+/* train.input: paths with commas. */
+static nt_status open_dataset(const struct nt_config *c, struct nt_dataset **out) {
+    enum { MAX_PATHS = 1024 };
+    const char *paths[MAX_PATHS];
+    int32_t n = 0;
+    char *copy = strdup(c->train_input), *rest = copy;
+    if (!copy) return NT_FAIL(NT_E_NOMEM, "no memory for train.input");
+    for (char *path = strtok_r(rest, ",", &rest); path && n < MAX_PATHS; path = strtok_r(NULL, ",", &rest))
+        paths[n++] = path;
+    const nt_status st = n > 0 ? nt_dataset_open(out, paths, n, NT_PURPOSE_TRAIN, 0)
+                               : NT_FAIL(NT_E_USAGE, "no training data given; add --input CORPUS.h5");
+    free(copy);
+    return st;
+}
+
+static void beat(void *arg) {
+    const struct nt_trainer *t = arg;
+    nt_watchdog_beat(t->job->watchdog, "preparing data");
+}
+
+static nt_status prepare_data(struct nt_trainer *t) {
+    const struct nt_beat sign = {.fn = beat, .arg = t};
+    struct nt_dataset *d = NULL;
+    nt_status st = open_dataset(t->c, &d);
+    const struct nt_prepare_input in = {.config = t->c,
+                                        .dataset = d,
+                                        .tok = t->job->tok,
+                                        .chat = t->job->chat,
+                                        .chat_error = t->job->chat_error,
+                                        .beat = &sign};
+    if (st == NT_OK) st = nt_prepare_run(&in, &t->out->data);
+    if (t->world->rank == 0) nt_prepare_log(&t->out->data.report);
+    nt_dataset_close(d);
+    return st;
+}
+
+static int32_t budget_of(const struct nt_config *c, const struct nt_prepared *data) {
+    if (c->train_micro_batch_tokens > 0) return (int32_t)c->train_micro_batch_tokens;
+    return data->train.longest_row > data->eval.longest_row ? data->train.longest_row : data->eval.longest_row;
+}
+
+static struct nt_step_limits limits_of(const struct nt_trainer *t) {
+    const struct nt_example_set *sets[2] = {&t->out->data.train, &t->out->data.eval};
+    const int32_t budget = t->budget;
+    struct nt_step_limits max = {.tok = budget, .out = budget};
+    for (int i = 0; i < 2; i++) {
+        const int32_t n = sets[i]->n > 0 ? nt_pack_max_seqs(sets[i], budget) : 0;
+        if (n > max.seq) max.seq = n;
+    }
+    max.pages = budget / NT_KV_PAGE + max.seq + 1;
+    return max;
+}
+
+/* The plan is told before memory is taken. */
+static nt_status bind_memory(struct nt_trainer *t) {
+    struct nt_job_memory *mem = &t->out->memory;
+    const struct nt_step_limits max = limits_of(t);
+    nt_job_memory_init(mem, t->job->backend);
+    NT_TRY(nt_runner_layout(&t->runner, mem, &max));
+    const size_t buffers = nt_job_memory_bytes(mem), state = nt_training_state_bytes(t->out->training);
+    const size_t free_bytes = nt_memory_available();
+    nt_info("train",
+            "memory per rank: %.1f MB weights, %.1f MB trained numbers with gradients and moments, %.1f MB activations "
+            "and buffers for %d tokens (recompute %s); %.1f MB are free",
+            (double)nt_model_weight_bytes(t->job->model) / 1e6, (double)state / 1e6, (double)buffers / 1e6, max.tok,
+            t->c->train_recompute, (double)free_bytes / 1e6);
+    if (buffers > free_bytes)
+        return NT_FAIL(NT_E_NOMEM,
+                       "training needs %.1f MB for activations and buffers, %.1f MB are free; lower "
+                       "train.micro_batch_tokens (now %d) or train.logit_rows, or set train.recompute = full",
+                       (double)buffers / 1e6, (double)free_bytes / 1e6, max.tok);
+    NT_TRY(nt_job_memory_bind(mem));
+    return nt_runner_layout(&t->runner, mem, &max);
+}
+
+static void beat_reference(void *arg) {
+    nt_watchdog_beat(arg, "computing the reference");
+}
+
+static nt_status get_reference(struct nt_trainer *t, const struct nt_example_set *set, const char *name,
+                               struct nt_reference *out) {
+    const struct nt_reference_job j = {.runner = &t->runner,
+                                       .world = t->world,
+                                       .set = set,
+                                       .dir = t->job->dir,
+                                       .name = name,
+                                       .model = t->reference_digest,
+                                       .budget = t->budget,
+                                       .beat = beat_reference,
+                                       .beat_arg = t->job->watchdog};
+    return t->loss->reference ? nt_reference_get(&j, out) : NT_OK;
+}
+
+static void plan_steps(struct nt_trainer *t) {
+    const struct nt_config *c = t->c;
+    const double epochs = c->train_num_train_epochs * t->out->data.train.n / (double)t->batch;
+    t->total = c->train_max_steps > 0 ? c->train_max_steps : (int64_t)ceil(epochs - 1e-9);
+    if (t->total < 1) t->total = 1;
+    t->warmup = (int64_t)ceil(c->train_warmup_ratio * (double)t->total - 1e-9);
+}
+
+/* On each rank alone; failures are agreed on by the caller. */
+static nt_status open_own(struct nt_trainer *t) {
+    const struct nt_config *c = t->c;
+    NT_TRY(prepare_data(t));
+    t->batch = (int32_t)c->train_batch_size;
+    t->budget = budget_of(t->c, &t->out->data);
+    plan_steps(t);
+    NT_TRY(open_training(t));
+    t->runner.model = t->job->model;
+    t->runner.training = t->out->training;
+    t->runner.loss = t->loss;
+    t->runner.seed = (uint64_t)c->train_seed;
+    t->runner.settings = (struct nt_loss_settings){
+        .beta = c->train_beta, .label_smoothing = c->train_label_smoothing, .sft_weight = c->train_sft_weight};
+    NT_TRY(bind_memory(t));
+    NT_TRY(nt_order_open(&t->order, &t->out->data.train, (uint64_t)c->train_seed, t->batch));
+    t->examples = malloc((size_t)t->batch * sizeof *t->examples);
+    t->other = malloc((size_t)t->batch * sizeof *t->other);
+    if (!t->examples || !t->other) return NT_FAIL(NT_E_NOMEM, "no memory for a batch of %d samples", t->batch);
+    return nt_train_digest(t->job, &t->out->data, t->out->job_digest);
+}
+
+/* Ranks that prepared other rows would train on nonsense together. */
+static nt_status same_job(const struct nt_trainer *t) {
+    uint8_t first[32];
+    memcpy(first, t->out->job_digest, sizeof first);
+    NT_TRY(nt_comm_broadcast(t->world->world, first, sizeof first, 0));
+    nt_status st = NT_OK;
+    if (memcmp(first, t->out->job_digest, sizeof first) != 0)
+        st = NT_FAIL(NT_E_DATA, "rank %d on %s prepared other data than rank 0, expected the same files and settings",
+                     t->world->rank, t->world->host);
+    return nt_comm_agree(t->world->world, st);
+}
+
+static nt_status open_metrics(struct nt_trainer *t) {
+    char path[PATH_MAX];
+    if (t->world->rank > 0) return NT_OK;
+    NT_TRY(nt_path_join(path, sizeof path, t->job->dir, "metrics.jsonl"));
+    NT_TRY(nt_train_metrics_cut(path, t->resumed ? t->state.step : -1));
+    return nt_metrics_open(&t->metrics, path, 0);
+}
+
+/* Rank 0: what an earlier run left. COMPLETE goes first, so that a discard cut in the middle cannot look finished. */
+static nt_status open_dir(struct nt_trainer *t) {
+    static const char *const names[] = {
+        "COMPLETE",     "metrics.jsonl", "training_card.json", "training_card.md", "report.html", "adapter",
+        "adapter.gguf", "model",         "reference-train.h5", "reference-eval.h5"};
+    const char *dir = t->job->dir;
+    if (t->c->train_fresh) {
+        NT_TRY(nt_complete_remove(dir));
+        NT_TRY(nt_checkpoint_discard(dir));
+    }
+    NT_TRY(nt_outdir_remove_temps(dir, names, sizeof names / sizeof *names));
+    NT_TRY(nt_checkpoint_remove_temps(dir));
+    return nt_complete_find(dir, t->out->job_digest, &t->out->complete);
+}
+
+static nt_status resume(struct nt_trainer *t) {
+    const struct nt_checkpoint_job j = {
+        .world = t->world, .training = t->out->training, .dir = t->job->dir, .job_digest = t->out->job_digest};
+    NT_TRY(nt_checkpoint_load(&j, &t->state, &t->resumed));
+    if (t->resumed) nt_info("train", "resuming after step %" PRId64 " of %" PRId64, t->state.step, t->total);
+    return nt_training_publish(t->out->training);
+}
+
+static void measure_peak(struct nt_trainer *t) {
+    if (!nt_backend_is_host(t->job->backend)) return;
+    const double mine = nt_peak_gflops(t->job->backend->pool, t->job->backend->isa, NT_PEAK_BF16, true);
+    t->peak = mine * 1e9 * t->world->size;
+}
+
+nt_status nt_trainer_open(struct nt_trainer *t) {
+    NT_TRY(nt_comm_agree(t->world->world, open_own(t)));
+    NT_TRY(same_job(t));
+    NT_TRY(nt_comm_agree(t->world->world, t->world->rank == 0 ? open_dir(t) : NT_OK));
+    NT_TRY(nt_comm_broadcast(t->world->world, &t->out->complete, sizeof t->out->complete, 0));
+    if (t->out->complete) return NT_OK;
+    NT_TRY(get_reference(t, &t->out->data.train, "train", &t->reference));
+    NT_TRY(get_reference(t, &t->out->data.eval, "eval", &t->eval_reference));
+    NT_TRY(resume(t));
+    NT_TRY(nt_comm_agree(t->world->world, open_metrics(t)));
+    const int64_t end_time = nt_env_slurm_job_end_time();
+    t->deadline = end_time > 0 ? (double)end_time - t->c->run_stop_margin_s : 0;
+    measure_peak(t);
+    if (t->world->rank == 0)
+        nt_info("train",
+                "%s over %d rows in batches of %d: %" PRId64 " steps, %" PRId64
+                " of warm-up; %.2f million trained numbers; measured bf16 peak %.0f GFLOP/s",
+                t->loss->name, t->out->data.train.n, t->batch, t->total, t->warmup,
+                (double)nt_training_count(t->out->training) / 1e6, t->peak / 1e9);
+    return NT_OK;
+}
