@@ -72,7 +72,7 @@ static void pack_int4(struct sweep *s) {
         for (int32_t first = 0; first < s->k; first += NT_INT4_GROUP) {
             int8_t q[NT_INT4_GROUP][NT_PANEL];
             float scale[NT_PANEL];
-            nt_unpack_int4(&w, panel, first / NT_INT4_GROUP, q, scale);
+            nt_unpack_block(&w, panel, first / NT_INT4_GROUP, q, scale);
             for (int32_t row = 0; row < NT_PANEL; row++)
                 for (int32_t i = 0; i < NT_INT4_GROUP && first + i < s->k; i++)
                     s->w4[((int64_t)panel * NT_PANEL + row) * s->k + first + i] = scale[row] * (float)q[i][row];

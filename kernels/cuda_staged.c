@@ -139,7 +139,7 @@ static nt_status repack(const struct nt_packed *from, struct nt_packed *to, void
 }
 
 static void stage_weights(struct stage *s, const struct nt_packed *from, struct nt_packed *to) {
-    if (from->format == NT_WEIGHT_INT4) { /* the same for all backends */
+    if (nt_weight_is_quantized(from->format)) { /* the same for all backends */
         *to = *from;
         to->data = in(s, from->data, nt_packed_bytes(from->format, from->n, from->k));
         return;

@@ -178,6 +178,7 @@ static void widen_rows(const nt_bf16 *from, int64_t ld, int32_t rows, int32_t co
 const struct nt_gemm_traits *nt_gemm_traits_avx2(void) {
     static const struct nt_gemm_traits traits = {.panel = panel_avx2,
                                                  .copy = widen_rows,
+                                                 .unpack = nt_gemm_unpack_avx2,
                                                  .tile_rows = TILE_ROWS,
                                                  .row_bytes = sizeof(float),
                                                  .lookahead_rows = WHOLE_ROWS + 1};

@@ -285,6 +285,7 @@ static void copy_rows(const nt_bf16 *from, int64_t ld, int32_t rows, int32_t cou
 const struct nt_gemm_traits *nt_gemm_traits_avx512(void) {
     static const struct nt_gemm_traits traits = {.panel = panel_avx512,
                                                  .copy = copy_rows,
+                                                 .unpack = nt_gemm_unpack_avx512,
                                                  .tile_rows = TILE_ROWS,
                                                  .row_bytes = sizeof(nt_bf16),
                                                  .lookahead_rows = STREAM_ROWS + 1,

@@ -14,8 +14,11 @@ struct block {
 
 struct job {
     const struct nt_gemm_block_traits *traits;
-    const struct nt_gemm_dgrad_args *dgrad; /* one of the two */
+    const struct nt_gemm_args *gemm; /* one of the three */
+    const struct nt_gemm_dgrad_args *dgrad;
     const struct nt_gemm_wgrad_args *wgrad;
+    const nt_bf16 *x, *x2; /* rows of gemm and dgrad, of the first and the second product */
+    int64_t ldx, ldx2;
     int32_t n_row, n_col, depth, depth2;
     int32_t n_block;   /* of the sum */
     bool keep_sums;    /* in scratch until the last block, for an output that cannot hold them */
@@ -72,10 +75,13 @@ static void write_rows(struct worker *w, const struct block *b) {
         j->traits->transpose(a->a + b->j0 * a->lda + row, a->lda, b->n, rows, w->rows, j->row_bytes);
         return;
     }
-    const struct nt_gemm_dgrad_args *a = j->dgrad;
     char *second = w->rows + even(b->n) * (int64_t)j->traits->product->row_bytes;
-    if (b->n > 0) write_part(j, a->dy + row * a->lddy + b->j0, a->lddy, rows, b->n, w->rows);
-    if (b->n2 > 0) write_part(j, a->dy2 + row * a->lddy2 + b->u0, a->lddy2, rows, b->n2, second);
+    if (b->n > 0) write_part(j, j->x + row * j->ldx + b->j0, j->ldx, rows, b->n, w->rows);
+    if (b->n2 > 0) write_part(j, j->x2 + row * j->ldx2 + b->u0, j->ldx2, rows, b->n2, second);
+}
+
+static const nt_bf16 *w2_panel(const struct nt_gemm_args *a, int64_t panel) {
+    return (const nt_bf16 *)a->w2->data + panel * NT_PANEL * a->w2->k;
 }
 
 static void write_panel(struct worker *w, const struct block *b, int64_t panel) {
@@ -90,10 +96,29 @@ static void write_panel(struct worker *w, const struct block *b, int64_t panel) 
         return;
     }
     nt_bf16 *second = w->panel + even(b->n) / 2 * (int64_t)PAIR;
+    if (j->gemm) {
+        for (int32_t k = 0; k < b->n; k += NT_PANEL)
+            j->traits->product->unpack(j->gemm->w, (int32_t)panel, b->j0 + k, w->panel + k / 2 * (int64_t)PAIR);
+        if (b->n2 > 0)
+            memcpy(second, w2_panel(j->gemm, panel) + b->u0 * NT_PANEL, (size_t)b->n2 * NT_PANEL * sizeof *second);
+        return;
+    }
     for (int32_t n = 0; n < b->n; n += NT_PANEL)
         j->traits->turn(j->dgrad->w, (b->j0 + n) / NT_PANEL, c0, w->panel + n / 2 * (int64_t)PAIR);
     for (int32_t n = 0; n < b->n2; n += NT_PANEL)
         j->traits->turn(j->dgrad->w2, (b->u0 + n) / NT_PANEL, c0, second + n / 2 * (int64_t)PAIR);
+}
+
+static void set_gemm_output(struct nt_gemm_panel *p, const struct nt_gemm_args *a, int64_t row, int64_t n0) {
+    const bool gated = a->out == NT_GEMM_SWIGLU_BF16 || a->out == NT_GEMM_GEGLU_BF16;
+    const bool f32 = a->out == NT_GEMM_STORE_F32 || a->out == NT_GEMM_ADD_F32;
+    const int64_t bytes = f32 ? sizeof(float) : sizeof(nt_bf16);
+    p->out = a->out;
+    p->bias = a->bias ? a->bias + n0 : NULL;
+    p->ldy = a->ldy * bytes;
+    p->y = (char *)a->y + row * p->ldy + (gated ? n0 / 2 : n0) * bytes;
+    p->ldpre = a->ldpre * (int64_t)sizeof(nt_bf16);
+    p->pre = a->pre ? (char *)(a->pre + row * a->ldpre + n0) : NULL;
 }
 
 /* Where the sums of a panel go: blocks after the first are added. */
@@ -102,7 +127,9 @@ static void set_output(struct worker *w, int32_t index, int64_t panel) {
     struct nt_gemm_panel *p = &w->p;
     const int64_t c0 = panel * NT_PANEL;
     p->n_valid = (int32_t)(j->n_col - c0 < NT_PANEL ? j->n_col - c0 : NT_PANEL);
-    if (j->wgrad) {
+    if (j->gemm) {
+        set_gemm_output(p, j->gemm, w->piece.row, c0);
+    } else if (j->wgrad) {
         p->out = NT_GEMM_ADD_F32;
         p->ldy = j->wgrad->lddw * (int64_t)sizeof(float);
         p->y = (char *)(j->wgrad->dw + w->piece.row * j->wgrad->lddw + c0);
@@ -112,6 +139,24 @@ static void set_output(struct worker *w, int32_t index, int64_t panel) {
         p->ldy = j->dgrad->lddx * bytes;
         p->y = (char *)j->dgrad->dx + w->piece.row * p->ldy + c0 * bytes;
     }
+}
+
+/* NT_PANEL columns of the panels of a block. */
+static struct nt_gemm_ahead turned_source(const struct nt_packed *w, const struct block *b, int32_t c0) {
+    const int32_t first = b->j0 / NT_PANEL, n_group = (w->k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
+    struct nt_gemm_ahead a = {.n = (b->n + NT_PANEL - 1) / NT_PANEL};
+    if (nt_weight_is_quantized(w->format)) { /* INT4: one half of a block of 2 x 64 k; INT8: a quarter, 32 k */
+        const int32_t columns = w->format == NT_WEIGHT_INT4 ? 64 : NT_PANEL;
+        const int32_t block = nt_packed_block_bytes(w->format);
+        a.stride = (int64_t)n_group * block;
+        a.bytes = (block - 2 * NT_PANEL) / NT_INT4_GROUP * columns;
+        a.at = (const char *)nt_packed_block(w, first, c0 / NT_INT4_GROUP) + c0 % NT_INT4_GROUP / columns * a.bytes;
+    } else {
+        a.stride = (int64_t)w->k * NT_PANEL * (int64_t)sizeof(nt_bf16);
+        a.bytes = NT_PANEL * NT_PANEL * (int32_t)sizeof(nt_bf16);
+        a.at = (const char *)w->data + first * a.stride + c0 * NT_PANEL * (int64_t)sizeof(nt_bf16);
+    }
+    return a;
 }
 
 /* What write_panel reads, but for a second product's weights, which are few. */
@@ -125,19 +170,15 @@ static struct nt_gemm_ahead source_of(const struct job *j, const struct block *b
                                       .bytes = PAIR,
                                       .n = b->n};
     }
-    const struct nt_packed *w = j->dgrad->w;
-    const int64_t n_group = (w->k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
-    struct nt_gemm_ahead a = {.at = w->data, .n = (b->n + NT_PANEL - 1) / NT_PANEL};
-    if (w->format == NT_WEIGHT_INT4) { /* one half of a block of 2 x 64 k */
-        a.stride = n_group * NT_INT4_BLOCK;
-        a.bytes = NT_PANEL * NT_INT4_GROUP / 4;
-        a.at += b->j0 / NT_PANEL * a.stride + c0 / NT_INT4_GROUP * NT_INT4_BLOCK + c0 / 64 % 2 * a.bytes;
-    } else {
-        a.stride = (int64_t)w->k * NT_PANEL * (int64_t)sizeof(nt_bf16);
-        a.bytes = NT_PANEL * NT_PANEL * (int32_t)sizeof(nt_bf16);
-        a.at += b->j0 / NT_PANEL * a.stride + c0 * NT_PANEL * (int64_t)sizeof(nt_bf16);
+    if (j->gemm) {
+        const struct nt_packed *w = j->gemm->w;
+        const int32_t bytes = nt_packed_block_bytes(w->format);
+        return (struct nt_gemm_ahead){.at = (const char *)nt_packed_block(w, (int32_t)panel, b->j0 / NT_INT4_GROUP),
+                                      .stride = bytes,
+                                      .bytes = bytes,
+                                      .n = (b->n + NT_INT4_GROUP - 1) / NT_INT4_GROUP};
     }
-    return a;
+    return turned_source(j->dgrad->w, b, c0);
 }
 
 /* The source of the panel that a thread writes next, in this block of the sum or the one after. */
@@ -165,6 +206,8 @@ static void run_block(struct worker *w, int32_t index) {
             set_output(w, index, panel);
         } else {
             p->out = NT_GEMM_STORE_F32;
+            p->bias = NULL;
+            p->pre = NULL;
             p->n_valid = NT_PANEL;
             p->y = (char *)sums;
             p->ldy = NT_PANEL * sizeof(float);
@@ -203,7 +246,7 @@ static void run(struct job *j, struct nt_backend *be) {
     const int64_t row_bytes = (int64_t)longest * j->traits->product->row_bytes;
     j->row_bytes = nt_gemm_row_stride(row_bytes);
     j->panel_bytes = (longest + 2 * NT_PANEL) / 2 * PAIR * (int64_t)sizeof(nt_bf16); /* whole panels are turned */
-    j->keep_sums = j->n_block > 1 && j->dgrad && j->dgrad->out == NT_GEMM_STORE_BF16;
+    j->keep_sums = j->n_block > 1 && (j->gemm || (j->dgrad && j->dgrad->out == NT_GEMM_STORE_BF16));
     j->sum_row_bytes = j->keep_sums ? MAX_PANELS * NT_PANEL * (int64_t)sizeof(float) : 0;
     const struct nt_gemm_cut cut = {.n_row = j->n_row,
                                     .n_panel = (j->n_col + NT_PANEL - 1) / NT_PANEL,
@@ -220,11 +263,31 @@ static void run(struct job *j, struct nt_backend *be) {
     nt_pool_run(be->pool, run_thread, j);
 }
 
+nt_status nt_gemm_quantized_run(struct nt_backend *be, const struct nt_gemm_args *args,
+                                const struct nt_gemm_traits *product) {
+    NT_CHECK(nt_weight_is_quantized(args->w->format) && args->w->k % 2 == 0);
+    nt_gemm_check_options(args);
+    if (args->n_tok == 0) return NT_OK;
+    const struct nt_gemm_block_traits traits = {.product = product};
+    struct job j = {.traits = &traits, .gemm = args, .n_row = args->n_tok, .n_col = args->w->n, .depth = args->w->k};
+    j.x = args->x;
+    j.ldx = args->ldx;
+    j.x2 = args->x2;
+    j.ldx2 = args->ldx2;
+    if (args->w2) j.depth2 = args->w2->k;
+    run(&j, be);
+    return NT_OK;
+}
+
 nt_status nt_gemm_dgrad_run(struct nt_backend *be, const struct nt_gemm_dgrad_args *args,
                             const struct nt_gemm_block_traits *traits) {
     nt_gemm_dgrad_check(args);
     if (args->n_tok == 0) return NT_OK;
     struct job j = {.traits = traits, .dgrad = args, .n_row = args->n_tok, .n_col = args->w->k, .depth = args->w->n};
+    j.x = args->dy;
+    j.ldx = args->lddy;
+    j.x2 = args->dy2;
+    j.ldx2 = args->lddy2;
     if (args->w2) j.depth2 = args->w2->n;
     run(&j, be);
     return NT_OK;

@@ -1,11 +1,13 @@
-/* Products whose panels are not in memory as the panel functions read them: the backward of gemm.
+/* Products whose panels are not in memory as the panel functions read them: the backward of gemm, and gemm itself with
+ * quantized weights.
  *
  * The sum is cut into blocks of NT_GEMM_DEPTH elements, a fixed number, so that a block of rows and a panel fit into
  * L2. For each block of the sum the rows are written to the thread's scratch (copied; for gemm_wgrad transposed), then
- * panel by panel the weights (transposed from the forward's panels, or paired from rows of b), then the panel function
- * runs. An adapter's second product is more of the same sum: it joins the last block when it is short, else it has
- * blocks of its own. Each output is a chain per block over ascending elements, the blocks added in order, whatever
- * rows, panels and threads are around it; a bf16 output is one chain whose state waits in scratch between blocks.
+ * panel by panel the weights (unpacked, transposed from the forward's panels, or paired from rows of b), then the panel
+ * function runs. An adapter's second product is more of the same sum: it joins the last block when it is short, else it
+ * has blocks of its own. Each output is a chain per block over ascending elements, the blocks added in order, whatever
+ * rows, panels and threads are around it; a bf16 output, and any of gemm, is one chain whose state waits in scratch
+ * between blocks.
  * Memory: the scratch of the backend, nothing else. Errors: none; what is checked are bugs of the caller. */
 #ifndef NT_GEMM_BLOCKS_H
 #define NT_GEMM_BLOCKS_H
@@ -28,6 +30,9 @@ struct nt_gemm_block_traits {
     void (*pair)(const nt_bf16 *const half[2], int64_t ldb, int32_t n_tok, int32_t n_col, nt_bf16 *to);
 };
 
+/* gemm with quantized weights. */
+nt_status nt_gemm_quantized_run(struct nt_backend *be, const struct nt_gemm_args *args,
+                                const struct nt_gemm_traits *product);
 nt_status nt_gemm_dgrad_run(struct nt_backend *be, const struct nt_gemm_dgrad_args *args,
                             const struct nt_gemm_block_traits *traits);
 nt_status nt_gemm_wgrad_run(struct nt_backend *be, const struct nt_gemm_wgrad_args *args,

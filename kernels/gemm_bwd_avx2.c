@@ -14,12 +14,11 @@ static inline void transpose_4x4_64(__m256i r[4]) {
     r[3] = _mm256_permute2x128_si256(b, d, 0x31);
 }
 
-/* As in gemm_bwd_avx512.c: the middle bf16 of a qword change places, and 16 x 16 qwords are transposed. */
-static void turn_bf16(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
+/* As in gemm_bwd_avx512.c: the middle bf16 of a qword change places, and 16 x 16 qwords are transposed; pairs of
+ * columns exist. */
+static void turn_pairs(const char *from, int32_t pairs, nt_bf16 *to) {
     const __m256i swap =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-    const char *from = (const char *)((const nt_bf16 *)w->data + ((int64_t)panel * w->k + k0) * NT_PANEL);
-    const int32_t pairs = (w->k - k0) / 2; /* of columns that exist */
     for (int p0 = 0; p0 < PAIRS; p0 += 4) {
         for (int q0 = 0; q0 < PAIRS; q0 += 4) {
             __m256i r[4];
@@ -34,43 +33,14 @@ static void turn_bf16(const struct nt_packed *w, int32_t panel, int32_t k0, nt_b
     }
 }
 
-/* 8 numbers of one row of an INT4 block, k from 8 part on. words: the row's four dwords of these 32 k, each twice. */
-static inline __m128i int4_row(__m256i words, int part, __m256 scale) {
-    const __m256i shift = _mm256_setr_epi32(0, 16, 0, 16, 0, 16, 0, 16);
-    const __m256i bits = _mm256_srlv_epi32(words, _mm256_add_epi32(shift, _mm256_set1_epi32(4 * part)));
-    const __m256i q = _mm256_sub_epi32(_mm256_and_si256(bits, _mm256_set1_epi32(15)), _mm256_set1_epi32(8));
-    return nt_v8_to_bf16(_mm256_mul_ps(_mm256_cvtepi32_ps(q), scale));
-}
-
-static inline __m256i int4_words(const char *line, int first) {
-    int32_t word[4];
-    for (int c = 0; c < 4; c++) memcpy(&word[c], line + 4 * (4 * c + first), sizeof word[c]);
-    return _mm256_setr_epi32(word[0], word[0], word[1], word[1], word[2], word[2], word[3], word[3]);
-}
-
-static void turn_int4(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
-    const int64_t n_group = (w->k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
-    const char *block = (const char *)w->data + (panel * n_group + k0 / NT_INT4_GROUP) * NT_INT4_BLOCK;
-    const nt_bf16 *scales = (const nt_bf16 *)(const void *)(block + NT_PANEL * NT_INT4_GROUP / 2);
-    for (int n = 0; n < NT_PANEL; n += 2) {
-        const char *line = block + k0 / 64 % 2 * (NT_PANEL * 32) + n / 16 * (NT_PANEL * 16) + n % 8 * 64;
-        const int first = n % 16 / 8 * 2 + k0 / 32 % 2;
-        const __m256i even = int4_words(line, first), odd = int4_words(line + 64, first);
-        const __m256 s0 = _mm256_set1_ps(nt_bf16_to_f32(scales[n])), s1 = _mm256_set1_ps(nt_bf16_to_f32(scales[n + 1]));
-        __m128i *out = (__m128i *)(void *)(to + n * NT_PANEL);
-        for (int part = 0; part < 4; part++) {
-            const __m128i a = int4_row(even, part, s0), b = int4_row(odd, part, s1);
-            _mm_store_si128(out + 2 * part, _mm_unpacklo_epi16(a, b));
-            _mm_store_si128(out + 2 * part + 1, _mm_unpackhi_epi16(a, b));
-        }
-    }
-}
-
 static void turn(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
-    if (w->format == NT_WEIGHT_INT4)
-        turn_int4(w, panel, k0, to);
+    _Alignas(64) nt_bf16 unpacked[NT_PANEL * NT_PANEL];
+    const nt_bf16 *from = unpacked;
+    if (nt_weight_is_quantized(w->format))
+        nt_gemm_unpack_avx2(w, panel, k0, unpacked);
     else
-        turn_bf16(w, panel, k0, to);
+        from = (const nt_bf16 *)w->data + ((int64_t)panel * w->k + k0) * NT_PANEL;
+    turn_pairs((const char *)from, (w->k - k0) / 2, to);
 }
 
 /* The first n of 8 elements, then zeros. */

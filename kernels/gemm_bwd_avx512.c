@@ -24,11 +24,9 @@ static inline void transpose_8x8_64(__m512i r[8]) {
 }
 
 /* Of four bf16 of a qword, w[n, k], w[n, k + 1], w[n + 1, k], w[n + 1, k + 1], the middle two change places: pairs of k
- * become pairs of n. A panel is then 16 x 16 qwords that are transposed. */
-static void turn_bf16(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
+ * become pairs of n. A panel is then 16 x 16 qwords that are transposed. pairs: of columns that exist. */
+static void turn_pairs(const char *from, int32_t pairs, nt_bf16 *to) {
     const __m512i swap = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-    const char *from = (const char *)((const nt_bf16 *)w->data + ((int64_t)panel * w->k + k0) * NT_PANEL);
-    const int32_t pairs = (w->k - k0) / 2; /* of columns that exist */
     for (int p0 = 0; p0 < PAIRS; p0 += 8) {
         for (int q0 = 0; q0 < PAIRS; q0 += 8) {
             __m512i r[8];
@@ -42,41 +40,14 @@ static void turn_bf16(const struct nt_packed *w, int32_t panel, int32_t k0, nt_b
     }
 }
 
-/* 16 numbers of one row of an INT4 block: k from 16 half on. words: the row's four dwords of these 32 k (pack.c). */
-static inline __m512 int4_row(__m512i words, int half, __m512 scale) {
-    const __m512i word = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 0, 0, 1, 1, 2, 2, 3, 3);
-    const __m512i shift = _mm512_setr_epi32(0, 16, 0, 16, 0, 16, 0, 16, 4, 20, 4, 20, 4, 20, 4, 20);
-    const __m512i bits =
-        _mm512_srlv_epi32(_mm512_permutexvar_epi32(word, words), _mm512_add_epi32(shift, _mm512_set1_epi32(8 * half)));
-    const __m512i q = _mm512_sub_epi32(_mm512_and_si512(bits, _mm512_set1_epi32(15)), _mm512_set1_epi32(8));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(q), scale);
-}
-
-static void turn_int4(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
-    const int64_t n_group = (w->k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
-    const char *block = (const char *)w->data + (panel * n_group + k0 / NT_INT4_GROUP) * NT_INT4_BLOCK;
-    const nt_bf16 *scales = (const nt_bf16 *)(const void *)(block + NT_PANEL * NT_INT4_GROUP / 2);
-    const __m512i pick = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
-    for (int n = 0; n < NT_PANEL; n += 2) {
-        const char *line = block + k0 / 64 % 2 * (NT_PANEL * 32) + n / 16 * (NT_PANEL * 16) + n % 8 * 64;
-        const __m512i words = _mm512_add_epi32(pick, _mm512_set1_epi32(n % 16 / 8 * 2 + k0 / 32 % 2));
-        const __m512i even = _mm512_permutexvar_epi32(words, _mm512_loadu_si512(line));
-        const __m512i odd = _mm512_permutexvar_epi32(words, _mm512_loadu_si512(line + 64));
-        const __m512 s0 = _mm512_set1_ps(nt_bf16_to_f32(scales[n])), s1 = _mm512_set1_ps(nt_bf16_to_f32(scales[n + 1]));
-        for (int half = 0; half < 2; half++) {
-            const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(int4_row(even, half, s0)));
-            const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(int4_row(odd, half, s1)));
-            const __m512i both = _mm512_or_si512(a, _mm512_slli_epi32(b, 16));
-            _mm512_store_si512(to + n * NT_PANEL + half * NT_PANEL, both);
-        }
-    }
-}
-
 static void turn(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
-    if (w->format == NT_WEIGHT_INT4)
-        turn_int4(w, panel, k0, to);
+    _Alignas(64) nt_bf16 unpacked[NT_PANEL * NT_PANEL];
+    const nt_bf16 *from = unpacked;
+    if (nt_weight_is_quantized(w->format))
+        nt_gemm_unpack_avx512(w, panel, k0, unpacked);
     else
-        turn_bf16(w, panel, k0, to);
+        from = (const nt_bf16 *)w->data + ((int64_t)panel * w->k + k0) * NT_PANEL;
+    turn_pairs((const char *)from, (w->k - k0) / 2, to);
 }
 
 /* 16 columns of two rows as pairs; rows that do not exist are zero. */

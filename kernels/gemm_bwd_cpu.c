@@ -5,15 +5,12 @@ enum { ROWS = 16, COLS = NT_INT4_GROUP }; /* rows for which a block of weights i
 
 /* Columns k0 .. k0 + count - 1 of a panel's rows, as bf16. */
 static void unpack(const struct nt_packed *w, int32_t panel, int32_t k0, int32_t count, nt_bf16 out[NT_PANEL][COLS]) {
-    if (w->format == NT_WEIGHT_INT4) {
-        int8_t q[NT_INT4_GROUP][NT_PANEL];
-        float scale[NT_PANEL];
-        nt_unpack_int4(w, panel, k0 / NT_INT4_GROUP, q, scale);
-        for (int32_t n = 0; n < NT_PANEL; n++)
-            for (int32_t k = 0; k < count; k++) out[n][k] = nt_f32_to_bf16(scale[n] * (float)q[k][n]);
-        return;
-    }
-    const nt_bf16 *pairs = (const nt_bf16 *)w->data + (int64_t)panel * NT_PANEL * w->k + (int64_t)k0 * NT_PANEL;
+    nt_bf16 unpacked[COLS * NT_PANEL];
+    const nt_bf16 *pairs = unpacked;
+    if (nt_weight_is_quantized(w->format))
+        nt_unpack_pairs(w, panel, k0 / NT_INT4_GROUP, unpacked);
+    else
+        pairs = (const nt_bf16 *)w->data + ((int64_t)panel * w->k + k0) * NT_PANEL;
     for (int32_t n = 0; n < NT_PANEL; n++)
         for (int32_t k = 0; k < count; k++) out[n][k] = pairs[(k / 2 * NT_PANEL + n) * 2 + k % 2];
 }
@@ -62,7 +59,7 @@ static void dgrad_thread(void *arg, int thread, int n_threads) {
 
 void nt_gemm_dgrad_check(const struct nt_gemm_dgrad_args *args) {
     const struct nt_packed *w = args->w, *w2 = args->w2;
-    NT_CHECK((w->format == NT_WEIGHT_BF16 || w->format == NT_WEIGHT_INT4) && w->k % 2 == 0);
+    NT_CHECK(w->format != NT_WEIGHT_BF16_ROWS && w->k % 2 == 0);
     NT_CHECK(!w2 || (w2->format == NT_WEIGHT_BF16 && w2->k == w->k));
     NT_CHECK(args->out <= NT_GEMM_STORE_BF16);
 }

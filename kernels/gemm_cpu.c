@@ -58,30 +58,18 @@ static void store_panel(const struct nt_gemm_args *a, float acc[NT_PANEL], int32
     }
 }
 
-enum { INT4_ROWS = 16 }; /* rows for which a block of weights is unpacked once */
+enum { ROWS = 64 }; /* rows for which a block of weights is unpacked once */
 
-/* acc[n] += scale[n] * sum over the group's k, ascending, of x[k] q[k][n] */
-static void add_group(const nt_bf16 *x, int32_t count, int8_t q[NT_INT4_GROUP][NT_PANEL], const float scale[NT_PANEL],
-                      float acc[NT_PANEL]) {
-    float sum[NT_PANEL] = {0};
-    for (int32_t k = 0; k < count; k++) {
-        const float v = nt_bf16_to_f32(x[k]);
-        for (int32_t n = 0; n < NT_PANEL; n++) sum[n] += v * q[k][n];
-    }
-    for (int32_t n = 0; n < NT_PANEL; n++) acc[n] += scale[n] * sum[n];
-}
-
-/* A panel of INT4 weights for every row of x, groups ascending. */
-static void int4_panel(const struct nt_gemm_args *a, int32_t panel) {
-    int8_t q[NT_INT4_GROUP][NT_PANEL];
-    float scale[NT_PANEL];
-    for (int32_t first = 0; first < a->n_tok; first += INT4_ROWS) {
-        const int32_t rows = a->n_tok - first < INT4_ROWS ? a->n_tok - first : INT4_ROWS;
-        float acc[INT4_ROWS][NT_PANEL] = {{0}};
+/* A panel of quantized weights for every row of x, groups ascending. */
+static void quantized_panel(const struct nt_gemm_args *a, int32_t panel) {
+    nt_bf16 pairs[NT_INT4_GROUP * NT_PANEL];
+    for (int32_t first = 0; first < a->n_tok; first += ROWS) {
+        const int32_t rows = a->n_tok - first < ROWS ? a->n_tok - first : ROWS;
+        float acc[ROWS][NT_PANEL] = {{0}};
         for (int32_t k = 0; k < a->w->k; k += NT_INT4_GROUP) {
             const int32_t count = a->w->k - k < NT_INT4_GROUP ? a->w->k - k : NT_INT4_GROUP;
-            nt_unpack_int4(a->w, panel, k / NT_INT4_GROUP, q, scale);
-            for (int32_t t = 0; t < rows; t++) add_group(a->x + (first + t) * a->ldx + k, count, q, scale, acc[t]);
+            nt_unpack_pairs(a->w, panel, k / NT_INT4_GROUP, pairs);
+            for (int32_t t = 0; t < rows; t++) nt_panel_product(a->x + (first + t) * a->ldx + k, pairs, count, acc[t]);
         }
         for (int32_t t = 0; t < rows; t++) store_panel(a, acc[t], first + t, panel * NT_PANEL);
     }
@@ -93,8 +81,8 @@ static void gemm_thread(void *arg, int thread, int n_threads) {
     int64_t begin, end;
     nt_split((a->w->n + NT_PANEL - 1) / NT_PANEL, 1, thread, n_threads, &begin, &end);
     for (int64_t panel = begin; panel < end; panel++) {
-        if (a->w->format == NT_WEIGHT_INT4) {
-            int4_panel(a, (int32_t)panel);
+        if (nt_weight_is_quantized(a->w->format)) {
+            quantized_panel(a, (int32_t)panel);
             continue;
         }
         const nt_bf16 *w = (const nt_bf16 *)a->w->data + panel * NT_PANEL * k;
@@ -113,8 +101,7 @@ void nt_gemm_check_options(const struct nt_gemm_args *args) {
 }
 
 nt_status nt_gemm_portable(struct nt_backend *be, const struct nt_gemm_args *args) {
-    const enum nt_weight_format format = args->w->format;
-    NT_CHECK((format == NT_WEIGHT_BF16 || format == NT_WEIGHT_INT4) && args->w->k % 2 == 0);
+    NT_CHECK(args->w->format != NT_WEIGHT_BF16_ROWS && args->w->k % 2 == 0);
     nt_gemm_check_options(args);
     struct nt_gemm_args a = *args;
     nt_pool_run(be->pool, gemm_thread, &a);

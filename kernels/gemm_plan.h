@@ -45,6 +45,9 @@ struct nt_gemm_traits {
     void (*panel)(const struct nt_gemm_panel *p);
     /* Copies rows of `count` elements, as the panel function reads them, to rows ld_to bytes apart. */
     void (*copy)(const nt_bf16 *from, int64_t ld, int32_t rows, int32_t count, char *to, int64_t ld_to);
+    /* Columns k0 .. k0 + NT_PANEL - 1 of a panel of quantized weights as pairs, [NT_PANEL/2][NT_PANEL][2]; k0 is a
+     * multiple of NT_PANEL; columns from w->k on hold anything. */
+    void (*unpack)(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to);
     int32_t tile_rows;
     int32_t row_bytes;      /* bytes of one element of a row as the panel function reads it */
     int32_t lookahead_rows; /* from this many rows on w_next is wanted */
@@ -61,6 +64,8 @@ static inline void nt_gemm_fetch_ahead(const struct nt_gemm_ahead *a, int32_t i,
 
 const struct nt_gemm_traits *nt_gemm_traits_avx2(void);
 const struct nt_gemm_traits *nt_gemm_traits_avx512(void);
+void nt_gemm_unpack_avx2(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to);
+void nt_gemm_unpack_avx512(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to);
 
 /* Bytes from one copied row to the next: a line more than needed, and never a multiple of 2 KiB, so that the rows of a
  * tile keep out of each other's cache sets. */

@@ -1,5 +1,6 @@
-/* gemm on the tuned panel functions: rows in place or copied, panels in the order of the plan. */
-#include "gemm_plan.h"
+/* gemm on the tuned panel functions: rows in place or copied, panels in the order of the plan. Quantized weights go by
+ * gemm_blocks.c. */
+#include "gemm_blocks.h"
 
 struct job {
     const struct nt_gemm_args *a;
@@ -107,7 +108,7 @@ static bool must_copy(const struct nt_gemm_args *a, const struct nt_gemm_traits 
 }
 
 nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits) {
-    if (args->w->format == NT_WEIGHT_INT4) return nt_gemm_portable(be, args); /* no tuned body reads it yet */
+    if (nt_weight_is_quantized(args->w->format)) return nt_gemm_quantized_run(be, args, traits);
     NT_CHECK(args->w->format == NT_WEIGHT_BF16 && args->w->k % 2 == 0);
     nt_gemm_check_options(args);
     if (args->n_tok == 0) return NT_OK;

@@ -29,9 +29,21 @@ struct nt_backend;
  * INT4 (every backend): w[n, k] = scale * q, q an integer in [-7, 7], one scale for a row's NT_INT4_GROUP k: scale =
  * bf16(max|w| / 7) (NaN where one is not finite), q = round-to-nearest-even(w / scale), 0 where scale is 0 or NaN.
  * [n_pad/NT_PANEL][n_group][NT_INT4_BLOCK bytes]: a block holds q + 8 of NT_PANEL rows by one group in 4 bits each, in
- * the order in which a warp feeds mma.m16n8k16 (pack.c), then NT_PANEL bf16 scales. */
-enum { NT_PANEL = 32, NT_INT4_GROUP = 128, NT_INT4_BLOCK = NT_PANEL * NT_INT4_GROUP / 2 + 2 * NT_PANEL };
-enum nt_weight_format { NT_WEIGHT_BF16, NT_WEIGHT_BF16_ROWS, NT_WEIGHT_INT4, NT_WEIGHT_FORMAT_COUNT };
+ * the order in which a warp feeds mma.m16n8k16 (pack.c), then NT_PANEL bf16 scales.
+ * INT8 (CPUs): the same with q in [-127, 127] and scale = bf16(max|w| / 127), in the same groups: one outlier spoils
+ * 128 numbers and not a row, for 1.6 % more bytes. A block holds q as the pairs of a BF16 panel, [NT_INT4_GROUP/2]
+ * [NT_PANEL][2] int8, then the scales. */
+enum {
+    NT_PANEL = 32,
+    NT_INT4_GROUP = 128, /* of INT8 too */
+    NT_INT4_BLOCK = NT_PANEL * NT_INT4_GROUP / 2 + 2 * NT_PANEL,
+    NT_INT8_BLOCK = NT_PANEL * NT_INT4_GROUP + 2 * NT_PANEL
+};
+enum nt_weight_format { NT_WEIGHT_BF16, NT_WEIGHT_BF16_ROWS, NT_WEIGHT_INT4, NT_WEIGHT_INT8, NT_WEIGHT_FORMAT_COUNT };
+/* Integers with scales. */
+static inline bool nt_weight_is_quantized(enum nt_weight_format format) {
+    return format == NT_WEIGHT_INT4 || format == NT_WEIGHT_INT8;
+}
 
 struct nt_packed {
     enum nt_weight_format format;
@@ -46,9 +58,14 @@ size_t nt_packed_bytes(enum nt_weight_format format, int32_t n, int32_t k); /* d
 void nt_pack_row(const struct nt_packed *w, void *data, int32_t row, const nt_bf16 *values);
 /* The values [k] of a row of a BF16 or BF16_ROWS matrix. */
 void nt_unpack_row(const struct nt_packed *w, int32_t row, nt_bf16 *values);
-/* The numbers of one INT4 block: q [k in the group][row in the panel], scale [row]. */
-void nt_unpack_int4(const struct nt_packed *w, int32_t panel, int32_t group, int8_t q[NT_INT4_GROUP][NT_PANEL],
-                    float scale[NT_PANEL]);
+/* Where a block of a quantized matrix lies, and how long it is. */
+const unsigned char *nt_packed_block(const struct nt_packed *w, int32_t panel, int32_t group);
+int32_t nt_packed_block_bytes(enum nt_weight_format format);
+/* The numbers of a block: q [k in the group][row in the panel], scale [row]. */
+void nt_unpack_block(const struct nt_packed *w, int32_t panel, int32_t group, int8_t q[NT_INT4_GROUP][NT_PANEL],
+                     float scale[NT_PANEL]);
+/* bf16(scale * q) of a block, as a BF16 panel has them: [NT_INT4_GROUP/2][NT_PANEL][2]. */
+void nt_unpack_pairs(const struct nt_packed *w, int32_t panel, int32_t group, nt_bf16 *to);
 /* For NT_GEMM_SWIGLU/GEGLU: packed row of gate row j and up row j; gate and up alternate in half panels of NT_PANEL/2.
  * The matrix has n = 2 * round_up(d_ff, NT_PANEL/2). */
 int32_t nt_packed_gate_row(int32_t j);
@@ -84,11 +101,12 @@ struct nt_rmsnorm_args {
  *   STORE_F32  y = acc            ADD_F32  y += acc           STORE_BF16  y = bf16(acc)
  *   SWIGLU_BF16  y[t, j] = bf16(silu(gate) * up),  GEGLU_BF16  y[t, j] = bf16(gelu_tanh(gate) * up), rows packed by
  *   nt_packed_gate_row/up_row; y has n/2 columns.
- * Products are exact bf16 x bf16; within a k pair the order of the two products is the body's choice. With INT4 weights
- * acc = sum over groups of scale * (sum over the group of x q), the order of the groups being the body's fixed choice.
- * An adapter's second product goes on in the same chain: after k, acc continues with sum_j x2[t, j] * w2[n, j], then
- * the bias. w2 is BF16 whatever w is. With pre, the gated epilogues also store bf16(acc) of all n packed columns: what
- * the backward needs. Tolerance 1e-6 (f32 output), 1e-5 (bf16 output). Weights [n, k] packed. */
+ * Products are exact bf16 x bf16; within a k pair the order of the two products is the body's choice. With INT4 and
+ * INT8 weights CPUs take bf16(scale * q), as gemm_dgrad does, so the backward is that of the function computed; CUDA
+ * takes acc = sum over groups of scale * (sum over the group of x q), the order of the groups being the body's fixed
+ * choice. An adapter's second product goes on in the same chain: after k, acc continues with sum_j x2[t, j] * w2[n, j],
+ * then the bias. w2 is BF16 whatever w is. With pre, the gated epilogues also store bf16(acc) of all n packed columns:
+ * what the backward needs. Tolerance 1e-6 (f32 output), 1e-5 (bf16 output). Weights [n, k] packed. */
 enum nt_gemm_out {
     NT_GEMM_STORE_F32,
     NT_GEMM_ADD_F32,

@@ -331,8 +331,9 @@ static nt_status test_gemm_dgrad(struct nt_selftest *t) {
     enum { TOK = 19, N = 96, K = 152, RANK = 10, OUTS = NT_GEMM_STORE_BF16 + 1 };
     const struct nt_packed up = random_weights(t, NT_WEIGHT_BF16, N, RANK);
     const struct nt_packed down = random_weights(t, NT_WEIGHT_BF16, RANK, K);
-    for (int i = 0; i < 2 * OUTS; i++) {
-        const struct nt_packed w = random_weights(t, i % 2 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16, N, K);
+    static const enum nt_weight_format formats[] = {NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
+    for (int i = 0; i < 3 * OUTS; i++) {
+        const struct nt_packed w = random_weights(t, formats[i % 3], N, K);
         float *dx = nt_selftest_floats(t, TOK * K, 1);
         nt_bf16 *pre = nt_selftest_halves(t, TOK * N, 0), *y = nt_selftest_halves(t, TOK * N / 2, 0);
         const struct nt_gemm_args forward = {.x = nt_selftest_halves(t, TOK * K, 1),
@@ -356,7 +357,7 @@ static nt_status test_gemm_dgrad(struct nt_selftest *t) {
                                              .dx = dx,
                                              .lddx = K,
                                              .n_tok = TOK,
-                                             .out = (enum nt_gemm_out)(i / 2)};
+                                             .out = (enum nt_gemm_out)(i / 3)};
         NT_TRY(t->ops.gemm(t->be, &forward));
         NT_TRY(t->ops.gemm_dgrad(t->be, &a));
         nt_selftest_keep_bf16(t, y, TOK * N / 2);

@@ -21,6 +21,7 @@ struct problem {
     float *bias;
     void *y0, *y; // [n_tok, ldy]: before, and of the last run
     size_t y_bytes, pre_bytes;
+    bool exact; /* the weights are, and not rounded to bf16: CUDA */
     char what[96];
 };
 
@@ -85,16 +86,16 @@ static nt_status run(struct nt_backend *be, struct problem *p) {
     return be->ops.gemm(be, &a);
 }
 
-static double dot(const nt_bf16 *x, const struct op_matrix *m, int32_t row) {
+static double dot(const nt_bf16 *x, const struct op_matrix *m, const double *weights, int32_t row) {
     double sum = 0;
-    for (int32_t i = 0; i < m->w.k; i++) sum += (double)nt_bf16_to_f32(x[i]) * m->values[(int64_t)row * m->w.k + i];
+    for (int32_t i = 0; i < m->w.k; i++) sum += (double)nt_bf16_to_f32(x[i]) * weights[(int64_t)row * m->w.k + i];
     return sum;
 }
 
 /* What an epilogue gets of packed column n. */
 static double column(const struct problem *p, int32_t t, int32_t n) {
-    double sum = dot(p->x + t * p->args.ldx, &p->w, n);
-    if (p->s.k2 > 0) sum += dot(p->x2 + t * p->args.ldx2, &p->w2, n);
+    double sum = dot(p->x + t * p->args.ldx, &p->w, p->exact ? p->w.values : p->w.rounded, n);
+    if (p->s.k2 > 0) sum += dot(p->x2 + t * p->args.ldx2, &p->w2, p->w2.values, n);
     return p->s.bias ? sum + (double)p->bias[n] : sum;
 }
 
@@ -156,6 +157,7 @@ static void check_problem(struct op_env *env, struct problem *p) {
         check_refusal(env, p);
         return;
     }
+    p->exact = env->cuda;
     NT_CHECK(run(&env->be[0], p) == NT_OK);
     compare_all(env, p);
     void *one = op_alloc(p->y_bytes), *one_pre = op_alloc(p->pre_bytes);
@@ -172,6 +174,7 @@ static void check_shapes(struct op_env *env) {
     uint64_t seed = 51;
     for (int i = 0; i < 60; i++) {
         struct shape s = {.format = i % 4 == 2 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16};
+        if (i % 4 == 3 && !env->cuda) s.format = NT_WEIGHT_INT8;
         s.out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
         s.n_tok = op_random_int(&seed, 1, i % 7 == 0 ? 3 : 70);
         s.n = is_gated(s.out) ? NT_PANEL * op_random_int(&seed, 1, 4) : op_random_int(&seed, 1, 130);
@@ -188,9 +191,12 @@ static void check_shapes(struct op_env *env) {
 /* Rows of x that are copied first, and blocks of them. */
 static void check_large(struct op_env *env) {
     static const struct shape shapes[] = {
-        {NT_WEIGHT_BF16, 40,  70, 2048, 16, NT_GEMM_STORE_F32,   false, false},
-        {NT_WEIGHT_BF16, 500, 64, 512,  24, NT_GEMM_SWIGLU_BF16, false, true },
-        {NT_WEIGHT_BF16, 9,   33, 8192, 64, NT_GEMM_ADD_F32,     true,  false},
+        {NT_WEIGHT_BF16, 40,  70, 2048, 16,  NT_GEMM_STORE_F32,   false, false},
+        {NT_WEIGHT_BF16, 500, 64, 512,  24,  NT_GEMM_SWIGLU_BF16, false, true },
+        {NT_WEIGHT_BF16, 9,   33, 8192, 64,  NT_GEMM_ADD_F32,     true,  false},
+        {NT_WEIGHT_INT4, 23,  96, 2048, 16,  NT_GEMM_SWIGLU_BF16, true,  true },
+        {NT_WEIGHT_INT8, 9,   70, 1100, 600, NT_GEMM_STORE_F32,   true,  false},
+        {NT_WEIGHT_INT8, 300, 64, 512,  24,  NT_GEMM_GEGLU_BF16,  false, true },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct problem p = make(i, shapes[i]);
@@ -203,10 +209,12 @@ static void check_large(struct op_env *env) {
 /* A row's result is the same bits alone, in any number of rows and at any place among them. */
 static void check_alone(struct op_env *env) {
     enum { TOKENS = 60 };
-    for (int out = 0; out < NT_GEMM_OUT_COUNT; out++) {
-        const bool gated = is_gated((enum nt_gemm_out)out);
-        struct problem p = make(
-            77, (struct shape){NT_WEIGHT_BF16, TOKENS, gated ? 96 : 83, 50, 12, (enum nt_gemm_out)out, true, gated});
+    static const enum nt_weight_format formats[] = {NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
+    for (int i = 0; i < 3 * NT_GEMM_OUT_COUNT; i++) {
+        const enum nt_gemm_out out = (enum nt_gemm_out)(i / 3);
+        const bool gated = is_gated(out);
+        const int32_t k = i % 3 ? 1030 : 50;
+        struct problem p = make(77, (struct shape){formats[i % 3], TOKENS, gated ? 96 : 83, k, 12, out, true, gated});
         const size_t row = p.y_bytes / TOKENS, pre_row = p.pre_bytes / TOKENS;
         if (env->cuda) {
             check_refusal(env, &p);

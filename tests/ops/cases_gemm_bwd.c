@@ -1,5 +1,5 @@
 /* Cases of gemm's backward, gemm_dgrad and gemm_wgrad: odd shapes with and without an adapter, blocks of the sum, INT4,
- * special values, and the bitwise promises. */
+ * INT8, special values, and the bitwise promises. */
 #include "op_matrix.h"
 #include "ops_bwd.h"
 #include <math.h>
@@ -146,7 +146,10 @@ enum { N_OUTS = sizeof outs / sizeof outs[0] };
 static void check_dgrad_shapes(struct op_env *env) {
     uint64_t seed = 31;
     for (int i = 0; i < 60; i++) {
-        struct shape s = {.format = i % 4 == 3 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16, .out = outs[i % N_OUTS]};
+        struct shape s = {.format = i % 4 == 3   ? NT_WEIGHT_INT4
+                                    : i % 4 == 2 ? NT_WEIGHT_INT8
+                                                 : NT_WEIGHT_BF16,
+                          .out = outs[i % N_OUTS]};
         s.n_tok = op_random_int(&seed, 1, i % 5 == 0 ? 3 : 60);
         s.n = op_random_int(&seed, 1, i % 7 == 0 ? 4 : 150);
         s.k = 2 * op_random_int(&seed, 1, i % 6 == 0 ? 4 : 150);
@@ -165,6 +168,7 @@ static void check_dgrad_large(struct op_env *env) {
         {NT_WEIGHT_BF16, 15,  1025, 66,  700,  NT_GEMM_STORE_BF16},
         {NT_WEIGHT_BF16, 9,   3071, 40,  1200, NT_GEMM_ADD_F32   },
         {NT_WEIGHT_INT4, 30,  2049, 160, 9,    NT_GEMM_STORE_BF16},
+        {NT_WEIGHT_INT8, 21,  1030, 180, 8,    NT_GEMM_STORE_F32 },
         {NT_WEIGHT_BF16, 500, 64,   66,  16,   NT_GEMM_STORE_F32 },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
@@ -193,8 +197,9 @@ static void check_dgrad_special(struct op_env *env) {
 /* A row's result is the same bits alone, in any number of rows and at any place among them. */
 static void check_dgrad_alone(struct op_env *env) {
     enum { TOKENS = 60 };
-    for (int i = 0; i < 2 * N_OUTS; i++) {
-        const struct shape s = {i % 2 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16, TOKENS, 1100, 50, 12, outs[i % N_OUTS]};
+    static const enum nt_weight_format formats[] = {NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
+    for (int i = 0; i < 3 * N_OUTS; i++) {
+        const struct shape s = {formats[i / N_OUTS], TOKENS, 1100, 50, 12, outs[i % N_OUTS]};
         struct dgrad p = make_dgrad((uint64_t)i + 1, s), part = p;
         const size_t row = p.dx_bytes / TOKENS;
         NT_CHECK(run_dgrad(&env->be[0], &p) == NT_OK);
@@ -220,6 +225,7 @@ static void perf_dgrad(struct op_env *env) {
         {NT_WEIGHT_BF16, 256, 3072, 576,  0,  NT_GEMM_ADD_F32  },
         {NT_WEIGHT_BF16, 256, 576,  1536, 16, NT_GEMM_STORE_F32},
         {NT_WEIGHT_INT4, 256, 3072, 576,  16, NT_GEMM_ADD_F32  },
+        {NT_WEIGHT_INT8, 256, 3072, 576,  16, NT_GEMM_ADD_F32  },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct dgrad p = make_dgrad(i, shapes[i]);

@@ -2,11 +2,11 @@
 
 #include <stdlib.h>
 
-static void read_int4(struct op_matrix *m, int32_t panel, int32_t group) {
+static void read_block(struct op_matrix *m, int32_t panel, int32_t group) {
     const int32_t n0 = panel * NT_PANEL, k0 = group * NT_INT4_GROUP;
     int8_t q[NT_INT4_GROUP][NT_PANEL];
     float scale[NT_PANEL];
-    nt_unpack_int4(&m->w, panel, group, q, scale);
+    nt_unpack_block(&m->w, panel, group, q, scale);
     for (int32_t n = 0; n < NT_PANEL && n0 + n < m->w.n; n++)
         for (int32_t k = 0; k < NT_INT4_GROUP && k0 + k < m->w.k; k++)
             m->values[(int64_t)(n0 + n) * m->w.k + k0 + k] = (double)scale[n] * q[k][n];
@@ -17,8 +17,8 @@ void op_matrix_pack(struct op_matrix *m) {
     const int64_t count = (int64_t)m->w.n * m->w.k;
     for (int32_t r = 0; r < m->w.n; r++) nt_pack_row(&m->w, data, r, m->rows + (int64_t)r * m->w.k);
     for (int64_t i = 0; i < count; i++) m->values[i] = (double)nt_bf16_to_f32(m->rows[i]);
-    for (int32_t p = 0; m->w.format == NT_WEIGHT_INT4 && p * NT_PANEL < m->w.n; p++)
-        for (int32_t g = 0; g * NT_INT4_GROUP < m->w.k; g++) read_int4(m, p, g);
+    for (int32_t p = 0; nt_weight_is_quantized(m->w.format) && p * NT_PANEL < m->w.n; p++)
+        for (int32_t g = 0; g * NT_INT4_GROUP < m->w.k; g++) read_block(m, p, g);
     for (int64_t i = 0; i < count; i++) m->rounded[i] = (double)nt_bf16_to_f32(nt_f32_to_bf16((float)m->values[i]));
 }
 

@@ -1,8 +1,8 @@
 /* A packed matrix beside its numbers, for the cases of products.
  *
- * values are what the packed bytes mean: those drawn for BF16; for INT4 those that nt_unpack_int4 gives, exact or as
- * the backward reads them, rounded to bf16. Owned by the case, released by op_matrix_drop. Single threaded; ends the
- * test when there is no memory. Packing follows ops.h. */
+ * values are what the packed bytes mean: those drawn for BF16; for INT4 and INT8 those that nt_unpack_block
+ * gives, exact or as CPUs multiply them, rounded to bf16. Owned by the case, released by op_matrix_drop. Single
+ * threaded; ends the test when there is no memory. Packing follows ops.h. */
 #ifndef NT_OP_MATRIX_H
 #define NT_OP_MATRIX_H
 

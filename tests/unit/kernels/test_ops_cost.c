@@ -76,6 +76,9 @@ static void test_gemm(void **state) {
     w.format = NT_WEIGHT_INT4; /* 4 bits and a scale per 128 */
     c = nt_op_cost_gemm(&a);
     assert_true(c.stored_bytes == 96 * 256 / 2 + 96 * 2 * 2);
+    w.format = NT_WEIGHT_INT8;
+    assert_true(nt_op_cost_gemm(&a).stored_bytes == 96 * 256 + 96 * 2 * 2);
+    w.format = NT_WEIGHT_INT4;
     w.k = 200; /* a last group that is not whole is stored whole */
     assert_true(nt_op_cost_gemm(&a).stored_bytes == c.stored_bytes);
     a.n_tok = 0;

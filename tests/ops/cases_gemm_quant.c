@@ -1,15 +1,30 @@
-/* Cases of the gemm op with INT4 weights: what packing promises, all epilogues on odd shapes, special values, and the
- * bitwise promises. */
+/* Cases of the gemm op with INT4 and INT8 weights: what packing promises, all epilogues on odd shapes, sums of several
+ * blocks, special values, and the bitwise promises. */
 #include "test_ops.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+/* A row per format; CUDA reads the first alone. */
+static const struct {
+    enum nt_weight_format format;
+    int32_t most; /* the largest q */
+    double slack; /* of the largest value, in scales, where the scale was rounded down */
+} formats[] = {
+    {NT_WEIGHT_INT4, 7,   0.04},
+    {NT_WEIGHT_INT8, 127, 0.51},
+};
+static int n_formats(const struct op_env *env) {
+    return env->cuda ? 1 : (int)(sizeof formats / sizeof formats[0]);
+}
 
 struct problem {
     struct nt_gemm_args args;
     struct nt_packed w;
     nt_bf16 *x, *values; // [n_tok, ldx], [n, k] in packed row order
     double *weights;     // [n, k], as they were packed
+    double *products;    // [n, k], what x is multiplied with: CPUs round the weights to bf16
+    bool rounded;
     void *packed;
     float *bias;
     void *y0, *y; // [n_tok, ldy]: before, and of the last run
@@ -33,18 +48,22 @@ static void pack(struct problem *p) {
         for (int32_t group = 0; group * NT_INT4_GROUP < p->w.k; group++) {
             int8_t q[NT_INT4_GROUP][NT_PANEL];
             float scale[NT_PANEL];
-            nt_unpack_int4(&p->w, panel, group, q, scale);
+            nt_unpack_block(&p->w, panel, group, q, scale);
             for (int32_t i = 0; i < NT_PANEL && panel * NT_PANEL + i < p->w.n; i++)
                 for (int32_t k = 0; k < NT_INT4_GROUP && group * NT_INT4_GROUP + k < p->w.k; k++)
                     p->weights[(int64_t)(panel * NT_PANEL + i) * p->w.k + group * NT_INT4_GROUP + k] =
                         (double)scale[i] * q[k][i];
         }
     }
+    for (int64_t i = 0; i < (int64_t)p->w.n * p->w.k; i++)
+        p->products[i] = p->rounded ? (double)nt_bf16_to_f32(nt_f32_to_bf16((float)p->weights[i])) : p->weights[i];
 }
 
-static struct problem make(uint64_t seed, int32_t n_tok, int32_t n, int32_t k, enum nt_gemm_out out, bool bias) {
+static struct problem make(const struct op_env *env, int format, uint64_t seed, int32_t n_tok, int32_t n, int32_t k,
+                           enum nt_gemm_out out, bool bias) {
     struct problem p = {
-        .w = {.format = NT_WEIGHT_INT4, .n = n, .k = k}
+        .w = {.format = formats[format].format, .n = n, .k = k},
+          .rounded = !env->cuda
     };
     /* half of the problems have rows at multiples of 16 bytes */
     const int32_t pad_x = op_random_int(&seed, 0, 1) ? (8 - k % 8) % 8 : op_random_int(&seed, 0, 3) * 2;
@@ -54,7 +73,8 @@ static struct problem make(uint64_t seed, int32_t n_tok, int32_t n, int32_t k, e
     p.x = op_alloc((size_t)(n_tok * p.args.ldx) * sizeof(nt_bf16));
     p.values = op_alloc((size_t)n * (size_t)k * sizeof(nt_bf16));
     p.weights = op_alloc((size_t)n * (size_t)k * sizeof(double));
-    p.packed = op_alloc(nt_packed_bytes(NT_WEIGHT_INT4, n, k));
+    p.products = op_alloc((size_t)n * (size_t)k * sizeof(double));
+    p.packed = op_alloc(nt_packed_bytes(p.w.format, n, k));
     p.bias = op_alloc((size_t)n * sizeof(float));
     p.y_bytes = (size_t)(n_tok * p.args.ldy) * (is_f32(out) ? sizeof(float) : sizeof(nt_bf16));
     p.y0 = op_alloc(p.y_bytes);
@@ -75,25 +95,31 @@ static void drop(struct problem *p) {
     free(p->x);
     free(p->values);
     free(p->weights);
+    free(p->products);
     free(p->packed);
     free(p->bias);
     free(p->y0);
     free(p->y);
 }
 
-static void run(struct nt_backend *be, struct problem *p) {
-    memcpy(p->y, p->y0, p->y_bytes);
+static nt_status call(struct nt_backend *be, void *ctx) {
+    struct problem *p = ctx;
     struct nt_gemm_args a = p->args;
     a.x = p->x;
     a.w = &p->w;
     a.y = p->y;
-    NT_CHECK(be->ops.gemm(be, &a) == NT_OK);
+    return be->ops.gemm(be, &a);
+}
+
+static void run(struct nt_backend *be, struct problem *p) {
+    memcpy(p->y, p->y0, p->y_bytes);
+    NT_CHECK(call(be, p) == NT_OK);
 }
 
 static double dot(const struct problem *p, int32_t t, int32_t row) {
     double sum = 0;
     for (int32_t i = 0; i < p->w.k; i++)
-        sum += (double)nt_bf16_to_f32(p->x[t * p->args.ldx + i]) * p->weights[(int64_t)row * p->w.k + i];
+        sum += (double)nt_bf16_to_f32(p->x[t * p->args.ldx + i]) * p->products[(int64_t)row * p->w.k + i];
     return p->args.bias ? sum + (double)p->bias[row] : sum;
 }
 
@@ -112,8 +138,8 @@ static double reference(const struct problem *p, int32_t t, int32_t j) {
 static void compare_all(struct op_env *env, const struct problem *p) {
     const int32_t n = n_columns(p);
     char what[128];
-    snprintf(what, sizeof what, "n_tok %d n %d k %d ldx %d out %d bias %d", p->args.n_tok, p->w.n, p->w.k,
-             (int)p->args.ldx, (int)p->args.out, p->args.bias != NULL);
+    snprintf(what, sizeof what, "format %d n_tok %d n %d k %d ldx %d out %d bias %d", (int)p->w.format, p->args.n_tok,
+             p->w.n, p->w.k, (int)p->args.ldx, (int)p->args.out, p->args.bias != NULL);
     double *want = op_alloc((size_t)p->args.n_tok * (size_t)n * sizeof *want);
     char *got = op_alloc((size_t)p->args.n_tok * (size_t)n * sizeof(float));
     const size_t elem = is_f32(p->args.out) ? sizeof(float) : sizeof(nt_bf16), used = (size_t)n * elem;
@@ -145,24 +171,26 @@ static void check_problem(struct op_env *env, struct problem *p) {
 }
 
 /* One row of one group against its own arithmetic: the nearest multiple of the scale, the scale from the largest. */
-static void check_group(struct op_env *env, const struct problem *p, int32_t row, int32_t first) {
+static void check_group(struct op_env *env, const struct problem *p, int format, int32_t row, int32_t first) {
+    const int32_t largest = formats[format].most;
     const int32_t count = p->w.k - first < NT_INT4_GROUP ? p->w.k - first : NT_INT4_GROUP;
     const nt_bf16 *values = p->values + (int64_t)row * p->w.k + first;
     const double *weights = p->weights + (int64_t)row * p->w.k + first;
     float most = 0;
     for (int32_t i = 0; i < count; i++) most = fmaxf(most, fabsf(nt_bf16_to_f32(values[i])));
-    const double scale = (double)nt_bf16_to_f32(nt_f32_to_bf16(most / 7));
+    const double scale = (double)nt_bf16_to_f32(nt_f32_to_bf16(most / (float)largest));
     for (int32_t i = 0; i < count; i++) {
         const double v = (double)nt_bf16_to_f32(values[i]), q = scale > 0 ? weights[i] / scale : 0;
         const double error = fabs(v - weights[i]), limit = 0.5 * scale * (1 + 1e-6);
-        /* a scale that was rounded down leaves the largest value 7.03 scales away */
-        const bool right = q == rint(q) && fabs(q) <= 7 && (error <= limit || (fabs(q) == 7 && fabs(v) > 7 * scale));
+        const bool beyond =
+            fabs(q) == largest && fabs(v) > largest * scale && fabs(v) < (largest + formats[format].slack) * scale;
+        const bool right = q == rint(q) && fabs(q) <= largest && (error <= limit || beyond);
         if (!right) op_fail(env, "row %d k %d: %g packed as %g, scale %g", row, first + i, v, weights[i], scale);
     }
 }
 
 /* Packing: every weight comes back from where it was put, as its nearest multiple; a second time changes nothing. */
-static void check_packing(struct op_env *env) {
+static void pack_format(struct op_env *env, int format) {
     static const int32_t shapes[][2] = {
         {1,  2  },
         {33, 128},
@@ -171,13 +199,13 @@ static void check_packing(struct op_env *env) {
         {32, 384}
     };
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-        struct problem p = make(s + 1, 1, shapes[s][0], shapes[s][1], NT_GEMM_STORE_F32, false);
-        const size_t bytes = nt_packed_bytes(NT_WEIGHT_INT4, p.w.n, p.w.k);
+        struct problem p = make(env, format, s + 1, 1, shapes[s][0], shapes[s][1], NT_GEMM_STORE_F32, false);
+        const size_t bytes = nt_packed_bytes(p.w.format, p.w.n, p.w.k);
         for (int32_t k = 0; k < p.w.k && k < NT_INT4_GROUP; k++) p.values[k] = 0; /* an empty group */
         void *before = op_alloc(bytes);
         pack(&p);
         for (int32_t row = 0; row < p.w.n; row++)
-            for (int32_t first = 0; first < p.w.k; first += NT_INT4_GROUP) check_group(env, &p, row, first);
+            for (int32_t first = 0; first < p.w.k; first += NT_INT4_GROUP) check_group(env, &p, format, row, first);
         memcpy(before, p.packed, bytes);
         pack(&p);
         op_compare_bytes(env, "packed twice", before, p.packed, bytes);
@@ -187,20 +215,36 @@ static void check_packing(struct op_env *env) {
     }
 }
 
+/* CUDA has no kernel for INT8: the call is refused, nothing else. */
+static void refused(struct op_env *env) {
+    struct problem p = make(env, 1, 3, 5, 40, 130, NT_GEMM_STORE_F32, false);
+    env->n_checked++;
+    if (call(&env->be[0], &p) != NT_E_UNSUPPORTED || !strstr(nt_error_last()->text, "int4"))
+        op_fail(env, "int8 was not refused");
+    nt_error_clear();
+    drop(&p);
+}
+
+static void check_packing(struct op_env *env) {
+    for (int f = 0; f < n_formats(env); f++) pack_format(env, f);
+    if (env->cuda) refused(env);
+}
+
 static void check_shapes(struct op_env *env) {
     uint64_t seed = 23;
-    for (int i = 0; i < 30; i++) {
+    for (int i = 0; i < 30 * n_formats(env); i++) {
         const enum nt_gemm_out out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
         const int32_t n = op_random_int(&seed, 1, is_gated(out) ? 4 : 120) * (is_gated(out) ? NT_PANEL : 1);
         const int32_t k = 2 * op_random_int(&seed, 1, i % 5 == 0 ? 700 : 180), n_tok = op_random_int(&seed, 1, 70);
         if (op_too_large(env, (double)n_tok * n * k)) continue;
-        struct problem p = make(seed, n_tok, n, k, out, i % 3 == 1);
+        struct problem p = make(env, i / 30, seed, n_tok, n, k, out, i % 3 == 1);
         check_problem(env, &p);
         drop(&p);
     }
 }
 
-/* Every tile of CUDA: 16, 32 and 64 rows, one panel and two a block, more rows than a tile has. */
+/* Every tile of CUDA: 16, 32 and 64 rows, one panel and two a block, more rows than a tile has. CPUs: sums of several
+ * blocks, several blocks of rows. */
 static void check_tiles(struct op_env *env) {
     static const struct {
         int32_t n_tok, n, k;
@@ -211,10 +255,16 @@ static void check_tiles(struct op_env *env) {
         {30,  8500, 24  },
         {64,  70,   512 },
         {33,  8500, 16  },
-        {150, 64,   256 }
+        {150, 64,   256 },
+        {500, 40,   256 },
+        {19,  300,  2050}
     };
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        struct problem p = make(i + 40, shapes[i].n_tok, shapes[i].n, shapes[i].k, NT_GEMM_ADD_F32, true);
+    const int n_shape = (int)(sizeof shapes / sizeof shapes[0]);
+    for (int i = 0; i < n_shape * n_formats(env); i++) {
+        const int s = i % n_shape;
+        if (op_too_large(env, (double)shapes[s].n_tok * shapes[s].n * shapes[s].k)) continue;
+        struct problem p =
+            make(env, i / n_shape, (uint64_t)s + 40, shapes[s].n_tok, shapes[s].n, shapes[s].k, NT_GEMM_ADD_F32, true);
         check_problem(env, &p);
         drop(&p);
     }
@@ -224,8 +274,9 @@ static void check_tiles(struct op_env *env) {
 static void check_special(struct op_env *env) {
     static const float special[] = {NAN, INFINITY, -INFINITY};
     uint64_t seed = 5;
-    for (int i = 0; i < 3 * NT_GEMM_OUT_COUNT; i++) {
-        struct problem p = make(seed, 19, 64, 140, (enum nt_gemm_out)(i / 3), i % 2);
+    for (int i = 0; i < 3 * NT_GEMM_OUT_COUNT * n_formats(env); i++) {
+        const enum nt_gemm_out out = (enum nt_gemm_out)(i / 3 % NT_GEMM_OUT_COUNT);
+        struct problem p = make(env, i / (3 * NT_GEMM_OUT_COUNT), seed, 19, 64, 140, out, i % 2);
         p.x[op_random_int(&seed, 0, 10) * p.args.ldx + op_random_int(&seed, 0, 139)] = nt_f32_to_bf16(special[i % 3]);
         p.values[op_random_int(&seed, 0, 31) * 140 + op_random_int(&seed, 0, 139)] =
             nt_f32_to_bf16(special[(i + 1) % 3]);
@@ -239,9 +290,10 @@ static void check_special(struct op_env *env) {
 /* A row's result is the same bits alone, in any batch size 1..70 and at any place in it. */
 static void check_invariance(struct op_env *env) {
     enum { TOKENS = 70 };
-    for (int out = 0; out < NT_GEMM_OUT_COUNT; out++) {
-        const bool gated = is_gated((enum nt_gemm_out)out);
-        struct problem p = make(77, TOKENS, 64 - (gated ? 0 : 13), 650, (enum nt_gemm_out)out, true);
+    for (int i = 0; i < NT_GEMM_OUT_COUNT * n_formats(env); i++) {
+        const enum nt_gemm_out out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
+        const int32_t n = 64 - (is_gated(out) ? 0 : 13), k = env->cuda ? 650 : 1150;
+        struct problem p = make(env, i / NT_GEMM_OUT_COUNT, 77, TOKENS, n, k, out, true);
         const size_t row = p.y_bytes / TOKENS;
         char *all = op_alloc(p.y_bytes);
         run(&env->be[0], &p);
@@ -250,7 +302,8 @@ static void check_invariance(struct op_env *env) {
             struct problem part = p;
             const int32_t first = n_tok % 3 == 0 ? 0 : TOKENS - n_tok;
             char what[64];
-            snprintf(what, sizeof what, "out %d: rows %d..%d alone", out, first, first + n_tok - 1);
+            snprintf(what, sizeof what, "format %d out %d: rows %d..%d alone", (int)p.w.format, (int)out, first,
+                     first + n_tok - 1);
             part.x = p.x + first * p.args.ldx;
             part.y0 = (char *)p.y0 + (size_t)first * row;
             part.y_bytes = (size_t)n_tok * row;
@@ -263,11 +316,29 @@ static void check_invariance(struct op_env *env) {
     }
 }
 
+static void perf(struct op_env *env) {
+    static const int32_t shapes[][3] = {
+        {1,   3072, 576 },
+        {16,  3072, 576 },
+        {256, 3072, 576 },
+        {256, 576,  1536}
+    };
+    for (int i = 0; i < 4 * n_formats(env); i++) {
+        const int32_t *s = shapes[i % 4];
+        char what[64];
+        struct problem p = make(env, i / 4, 1, s[0], s[1], s[2], NT_GEMM_STORE_F32, false);
+        const double elems = (double)s[1] * s[2], bytes = (double)nt_packed_bytes(p.w.format, s[1], s[2]);
+        snprintf(what, sizeof what, "format %d n_tok %d n %d k %d", (int)p.w.format, s[0], s[1], s[2]);
+        op_measure(env, what, 2 * elems * s[0], bytes, call, &p);
+        drop(&p);
+    }
+}
+
 static const struct op_case cases[] = {
-    {NT_OP_gemm, "int4 packing",          check_packing,    NULL},
-    {NT_OP_gemm, "int4 special values",   check_special,    NULL},
-    {NT_OP_gemm, "int4 odd shapes",       check_shapes,     NULL},
-    {NT_OP_gemm, "int4 tiles",            check_tiles,      NULL},
-    {NT_OP_gemm, "int4 batch invariance", check_invariance, NULL},
+    {NT_OP_gemm, "quantized packing",          check_packing,    NULL},
+    {NT_OP_gemm, "quantized special values",   check_special,    NULL},
+    {NT_OP_gemm, "quantized odd shapes",       check_shapes,     perf},
+    {NT_OP_gemm, "quantized tiles",            check_tiles,      NULL},
+    {NT_OP_gemm, "quantized batch invariance", check_invariance, NULL},
 };
-const struct op_cases gemm_int4_cases = {sizeof cases / sizeof cases[0], cases};
+const struct op_cases gemm_quant_cases = {sizeof cases / sizeof cases[0], cases};
