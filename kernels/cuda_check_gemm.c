@@ -124,6 +124,9 @@ static void close_sweep(struct sweep *s) {
 
 /* ---- one product ---- */
 
+/* An adapter's product: its x2 are the first columns of x, its w2 the first values of w. */
+enum { RANK = 24 };
+
 static double dot(const struct sweep *s, const struct nt_gemm_args *a, int64_t t, int64_t row) {
     const bool int4 = a->w->format == NT_WEIGHT_INT4;
     double sum = a->bias ? (double)s->bias[row] : 0;
@@ -131,6 +134,8 @@ static double dot(const struct sweep *s, const struct nt_gemm_args *a, int64_t t
         const int64_t at = row * s->k + i;
         sum += (double)nt_bf16_to_f32(s->x[t * a->ldx + i]) * (double)(int4 ? s->w4[at] : nt_bf16_to_f32(s->w[at]));
     }
+    for (int32_t i = 0; i < (a->w2 ? RANK : 0); i++)
+        sum += (double)nt_bf16_to_f32(s->x[t * a->ldx2 + i]) * (double)nt_bf16_to_f32(s->w[row * RANK + i]);
     return sum;
 }
 
@@ -181,6 +186,7 @@ static nt_status check_alone(struct sweep *s, const struct nt_gemm_args *a, int3
     const size_t element = is_f32(a->out) ? sizeof(float) : sizeof(nt_bf16), bytes = (size_t)a->ldy * element;
     struct nt_gemm_args one = *a;
     one.x += t * a->ldx;
+    if (one.x2) one.x2 += t * a->ldx2;
     one.y = s->done;
     one.n_tok = 1;
     char *row = malloc(bytes);
@@ -229,10 +235,12 @@ static nt_status check_blaslt(struct sweep *s, const struct nt_gemm_args *a) {
     return st;
 }
 
-static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t ldx, enum nt_gemm_out out, bool int4) {
+static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t ldx, enum nt_gemm_out out, bool int4,
+                             bool adapter) {
     int64_t before[NT_CUDA_KERNEL_COUNT];
     const struct nt_packed w = {
         .format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS, .n = n, .k = s->k, .data = int4 ? s->dw4 : s->dw};
+    const struct nt_packed w2 = {.format = NT_WEIGHT_BF16_ROWS, .n = n, .k = RANK, .data = s->dw};
     const struct nt_gemm_args a = {.x = (const nt_bf16 *)(void *)s->dx,
                                    .ldx = ldx,
                                    .w = &w,
@@ -240,10 +248,13 @@ static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t 
                                    .y = s->dy,
                                    .ldy = is_gated(out) ? n / 2 : n,
                                    .n_tok = n_tok,
-                                   .out = out};
+                                   .out = out,
+                                   .x2 = adapter ? (const nt_bf16 *)(void *)s->dx : NULL,
+                                   .ldx2 = ldx,
+                                   .w2 = adapter ? &w2 : NULL};
     double difference = INFINITY;
-    (void)snprintf(s->invariance.name, sizeof s->invariance.name, "gemm n_tok %d, n %d, ldx %lld%s", n_tok, n,
-                   (long long)ldx, int4 ? ", int4" : ""); /* until the end, for an error */
+    (void)snprintf(s->invariance.name, sizeof s->invariance.name, "gemm n_tok %d, n %d, ldx %lld%s%s", n_tok, n,
+                   (long long)ldx, int4 ? ", int4" : "", adapter ? ", adapter" : ""); /* until the end, for an error */
     nt_cuda_check_begin(s->be, before);
     NT_TRY(run_product(s, &a, &difference));
     const int k = launched_since(s->be, before);
@@ -264,9 +275,13 @@ static nt_status sweep_all(struct sweep *s, int n_counts, int n_widths) {
         for (int t = 0; t < n_counts; t++, i++) {
             /* Rows of whole 16 bytes, and rows that only the kernels of compute capability 8.0 take. */
             const enum nt_gemm_out out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, false));
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out, false));
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, true));
+            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, false, false));
+            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out, false, false));
+            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, true, false));
+            if (i % 2) continue;
+            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, false, true));
+            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out, false, true));
+            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, true, true));
         }
     }
     return NT_OK;

@@ -1,5 +1,6 @@
 #include "gemm_cublaslt.h"
 
+#include "gemm_cuda.h"
 #include "gpu_api.h"
 #include "log.h"
 #include <stdlib.h>
@@ -145,6 +146,7 @@ static bool aligned(const void *p) {
 bool nt_cublaslt_takes(const struct nt_backend *be, const struct nt_gemm_args *args) {
     const struct nt_cublaslt *blas = be->cuda->blas;
     if (!blas || args->n_tok < blas->min_rows || args->w->format != NT_WEIGHT_BF16_ROWS) return false;
+    if (nt_gemm_cuda_adapts(args)) return false;
     const bool bf16_out = args->out == NT_GEMM_STORE_BF16;
     if (!bf16_out && args->out != NT_GEMM_STORE_F32 && args->out != NT_GEMM_ADD_F32) return false;
     if (bf16_out && args->bias) return false; /* its bias would be bf16 */

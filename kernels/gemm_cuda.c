@@ -16,7 +16,12 @@ struct tile {
      NT_GEMM_SHARED(rows, cols, depth, stages)},
 static const struct tile tiles[] = {NT_GEMM_TILES(TILE)};
 #undef TILE
-enum { N_TILES = sizeof tiles / sizeof tiles[0] };
+#define TILE(rows, cols, depth, stages, warps_m, warps_n)                                                              \
+    {NT_CUDA_gemm_adapter_##rows##x##cols, (rows), (cols), 32 * (warps_m) * (warps_n),                                 \
+     NT_GEMM_SHARED(rows, cols, depth, stages)},
+static const struct tile adapter_tiles[] = {NT_GEMM_ADAPTER_TILES(TILE)};
+#undef TILE
+enum { N_TILES = sizeof tiles / sizeof tiles[0], N_ADAPTER_TILES = sizeof adapter_tiles / sizeof adapter_tiles[0] };
 
 /* The dynamic shared memory that cuda_kernels.def grants. */
 #define NT_CUDA_KERNEL(image, name, max_dynamic_shared) enum { granted_##name = (max_dynamic_shared) };
@@ -25,6 +30,11 @@ enum { N_TILES = sizeof tiles / sizeof tiles[0] };
 #define CHECK(rows, cols, depth, stages, warps_m, warps_n)                                                             \
     _Static_assert(granted_gemm_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages), "as cuda_kernels.def");
 NT_GEMM_TILES(CHECK)
+#undef CHECK
+#define CHECK(rows, cols, depth, stages, warps_m, warps_n)                                                             \
+    _Static_assert(granted_gemm_adapter_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages),                  \
+                   "as cuda_kernels.def");
+NT_GEMM_ADAPTER_TILES(CHECK)
 #undef CHECK
 
 static int64_t ceil_div(int64_t a, int64_t b) {
@@ -48,16 +58,29 @@ static int64_t cycles_of(const struct tile *tile, int32_t n_tok, int32_t n, int3
     return busy > chains ? busy : chains;
 }
 
-static const struct tile *choose(int32_t n_tok, int32_t n, int32_t n_sm) {
-    const struct tile *best = &tiles[0];
+static const struct tile *choose(const struct tile *from, int count, int32_t n_tok, int32_t n, int32_t n_sm) {
+    const struct tile *best = &from[0];
     int64_t least = INT64_MAX;
-    for (int i = 0; i < N_TILES; i++) {
-        const int64_t cycles = cycles_of(&tiles[i], n_tok, n, n_sm);
-        if (cycles > least || (cycles == least && tiles[i].rows > best->rows && best->rows >= n_tok)) continue;
+    for (int i = 0; i < count; i++) {
+        const int64_t cycles = cycles_of(&from[i], n_tok, n, n_sm);
+        if (cycles > least || (cycles == least && from[i].rows > best->rows && best->rows >= n_tok)) continue;
         least = cycles;
-        best = &tiles[i];
+        best = &from[i];
     }
     return best;
+}
+
+static nt_status check_adapter(const struct nt_gemm_args *args) {
+    const struct nt_packed *w2 = args->w2;
+    NT_CHECK(w2->n == args->w->n);
+    if (w2->format != NT_WEIGHT_BF16_ROWS)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA reads an adapter as bf16 rows, not format %d", (int)w2->format);
+    if (w2->k % 2 != 0 || args->ldx2 % 2 != 0 || ((uintptr_t)args->x2 & 3) != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA loads pairs of x2: rank %d and ldx2 %lld must be even", w2->k,
+                       (long long)args->ldx2);
+    if (((uintptr_t)w2->data & 15) != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA: an adapter must begin at a multiple of 16 bytes");
+    return NT_OK;
 }
 
 nt_status nt_gemm_cuda_check(const struct nt_gemm_args *args) {
@@ -74,17 +97,7 @@ nt_status nt_gemm_cuda_check(const struct nt_gemm_args *args) {
     if (gated && w->n % NT_PANEL != 0)
         return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA: %d gate and up rows are not whole panels of %d", w->n,
                        NT_PANEL);
-    return NT_OK;
-}
-
-static nt_status check_plain(const struct nt_gemm_args *args) {
-    if (args->w2)
-        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA has no kernel with an adapter's second product yet: use "
-                                         "run.device = cpu");
-    if (args->pre)
-        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA has no kernel that keeps the pre-activations yet: train with "
-                                         "run.device = cpu");
-    return NT_OK;
+    return args->w2 ? check_adapter(args) : NT_OK;
 }
 
 struct nt_gemm_cuda nt_gemm_cuda_of(const struct nt_gemm_args *args, int32_t n, int32_t rows, int32_t cols) {
@@ -105,14 +118,27 @@ struct nt_gemm_cuda nt_gemm_cuda_of(const struct nt_gemm_args *args, int32_t n, 
                                  .out = (int32_t)args->out};
 }
 
+struct nt_gemm_adapter nt_gemm_adapter_of(const struct nt_gemm_args *args) {
+    struct nt_gemm_adapter a = {.x = args->x2, .pre = args->pre, .ldx = args->ldx2, .ldpre = args->ldpre};
+    if (!args->w2) return a;
+    a.w = args->w2->data;
+    a.k = args->w2->k;
+    a.k_pad = (int32_t)(ceil_div(a.k, 8) * 8);
+    return a;
+}
+
 nt_status nt_gemm_cuda(struct nt_backend *be, const struct nt_gemm_args *args) {
-    NT_TRY(check_plain(args));
     if (args->n_tok == 0) return NT_OK;
     if (nt_cublaslt_takes(be, args)) return nt_cublaslt_gemm(be, args);
     NT_TRY(nt_gemm_cuda_check(args));
     if (args->w->format == NT_WEIGHT_INT4) return nt_gemm_int4(be, args);
     if (nt_gemm_sm90_takes(be, args)) return nt_gemm_sm90(be, args);
-    const struct tile *tile = choose(args->n_tok, args->w->n, be->cuda->facts.n_sm);
-    const struct nt_gemm_cuda a = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols);
-    return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.row_tiles * a.col_tiles, 1, 1, tile->threads, tile->shared, &a);
+    const bool adapts = nt_gemm_cuda_adapts(args);
+    const struct tile *tile = choose(adapts ? adapter_tiles : tiles, adapts ? N_ADAPTER_TILES : N_TILES, args->n_tok,
+                                     args->w->n, be->cuda->facts.n_sm);
+    const struct nt_gemm_adapted a = {nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols),
+                                      nt_gemm_adapter_of(args)};
+    const int64_t blocks = (int64_t)a.g.row_tiles * a.g.col_tiles;
+    if (adapts) return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
+    return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a.g);
 }

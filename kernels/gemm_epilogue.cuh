@@ -72,10 +72,11 @@ NT_DEVICE uint2 nt_quad_pairs(uint32_t first, uint32_t second) {
     return odd ? make_uint2(got, high) : make_uint2(low, got);
 }
 
-/* The 32 columns of row tok from n0 on; v as below. */
-NT_DEVICE void nt_store_panel_bf16(const struct nt_gemm_cuda *a, int32_t tok, int32_t n0, const float v[8]) {
-    nt_bf16 *row = (nt_bf16 *)a->y + tok * a->ldy;
-    if (n0 + NT_PANEL <= a->n && a->ldy % 8 == 0 && nt_is_aligned16(a->y)) {
+/* The 32 columns of row tok of y from n0 on; v as below. */
+NT_DEVICE void nt_store_panel_bf16(const struct nt_gemm_cuda *a, nt_bf16 *y, int64_t ldy, int32_t tok, int32_t n0,
+                                   const float v[8]) {
+    nt_bf16 *row = y + tok * ldy;
+    if (n0 + NT_PANEL <= a->n && ldy % 8 == 0 && nt_is_aligned16(y)) {
         uint32_t w[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) w[i] = nt_bf16_pack(v[2 * i], v[2 * i + 1]);
@@ -105,7 +106,8 @@ NT_DEVICE void nt_store_gated_bf16(const struct nt_gemm_cuda *a, int32_t tok, in
 
 /* One row's part of a panel: v[j] and v[j + 1], j = 2 i, at columns n0 + 8 i + 2 (lane % 4), + 1. All lanes
  * of a warp come together, with the same n0; rows at or after n_tok are not stored. */
-NT_DEVICE void nt_gemm_store_panel(const struct nt_gemm_cuda *a, float v[8], int32_t tok, int32_t n0) {
+NT_DEVICE void nt_gemm_store_panel(const struct nt_gemm_cuda *a, float v[8], int32_t tok, int32_t n0,
+                                   const struct nt_gemm_adapter *second = NULL) {
     const int32_t c0 = 2 * (nt_lane() & 3);
     if (a->bias) {
 #pragma unroll
@@ -124,10 +126,11 @@ NT_DEVICE void nt_gemm_store_panel(const struct nt_gemm_cuda *a, float v[8], int
         return;
     }
     if (a->out == NT_GEMM_STORE_BF16) {
-        nt_store_panel_bf16(a, tok, n0, v);
+        nt_store_panel_bf16(a, (nt_bf16 *)a->y, a->ldy, tok, n0, v);
         return;
     }
     if (n0 >= a->n) return;
+    if (second && second->pre) nt_store_panel_bf16(a, second->pre, second->ldpre, tok, n0, v);
     const bool silu = a->out == NT_GEMM_SWIGLU_BF16;
     float gated[4];
 #pragma unroll

@@ -8,6 +8,7 @@
  * 128 + (q + 8), and one fma takes 136 off, exactly. A group's sum is made of integer q in f32; scale * sum is added to
  * the accumulators at its end, one fma for 128 k.
  * Order of sums: in a slot groups ascending, in a group k in steps of 16 ascending from zero; then slots 0 + 1 + 2 + 3.
+ * nt_gemm_int4_adapter_*: each slot goes on with every fourth step of an adapter's product, of bf16, before that.
  * Registers (ptxas, no spills): up to 80, 128, 242 a thread at 16, 32, 64 rows; 98 to 145 KB of shared memory.
  * Roofline: 4.125 bits a weight, 2 n_tok n k FLOP: bandwidth up to about 32 rows on H100, expected 75-80 % of copy
  * bandwidth from 16 MB of packed weights on: 28 KB of weights a multiprocessor are under way, and x comes from L2 once
@@ -196,13 +197,44 @@ template <class T> NT_DEVICE void sum_slot(const struct nt_gemm_int4 *a, int32_t
     nt_cp_async_wait<0>();
 }
 
-template <class T> NT_DEVICE void gemm_int4(const struct nt_gemm_int4 *a) {
+/* The pair of bf16 at an even column. */
+NT_DEVICE uint32_t pair_at(const nt_bf16 *matrix, int64_t ld, int32_t row, int32_t rows, int32_t col, int32_t cols) {
+    return row < rows && col < cols ? *(const uint32_t *)(matrix + row * ld + col) : 0;
+}
+
+/* acc += the slot's share of an adapter's product: every fourth step of 16. Ranks are small, so the fragments come
+ * straight from memory. */
+template <class T>
+NT_DEVICE void add_adapter(const struct nt_gemm_adapter *b, int32_t n_tok, int32_t n_pad, int32_t slot,
+                           int32_t m0, int32_t n0, float acc[T::M][T::N][4]) {
+    const int32_t row = nt_lane() / 4, pair = 2 * (nt_lane() & 3);
+    for (int32_t step = 16 * slot; step < b->k; step += 16 * T::SLOTS) {
+        const int32_t k = step + pair;
+        uint32_t w[T::N][2], x[T::M][4];
+#pragma unroll
+        for (int i = 0; i < 2 * T::N; i++)
+            w[i / 2][i % 2] = pair_at(b->w, b->k_pad, n0 + i / 2 * 8 + row, n_pad, k + i % 2 * 8, b->k);
+#pragma unroll
+        for (int i = 0; i < 4 * T::M; i++)
+            x[i / 4][i % 4] =
+                pair_at(b->x, b->ldx, m0 + i / 4 * 16 + i % 2 * 8 + row, n_tok, k + i / 2 % 2 * 8, b->k);
+#pragma unroll
+        for (int m = 0; m < T::M; m++)
+#pragma unroll
+            for (int n = 0; n < T::N; n++) nt_mma_bf16(acc[m][n], x[m], w[n][0], w[n][1]);
+    }
+}
+
+template <class T> NT_DEVICE void gemm_int4(const struct nt_gemm_int4 *a, const struct nt_gemm_adapter *second) {
     int32_t m0, col_tile;
     nt_gemm_place(&a->g, &m0, &col_tile);
     m0 *= T::ROWS;
     const int32_t slot = nt_warp() / T::PANELS, panel0 = col_tile * T::PANELS;
     float acc[T::M][T::N][4] = {};
     sum_slot<T>(a, slot, m0, panel0, acc);
+    if (second)
+        add_adapter<T>(second, a->g.n_tok, NT_PANEL * a->n_panel, slot, m0,
+                       NT_PANEL * (panel0 + nt_warp() % T::PANELS), acc);
     add_slots<T>(acc, slot);
     if (slot > 0) return;
 #pragma unroll
@@ -216,7 +248,7 @@ template <class T> NT_DEVICE void gemm_int4(const struct nt_gemm_int4 *a) {
                 v[2 * n] = acc[m][n][2 * half];
                 v[2 * n + 1] = acc[m][n][2 * half + 1];
             }
-            nt_gemm_store_panel(&a->g, v, row, NT_PANEL * (panel0 + nt_warp() % T::PANELS));
+            nt_gemm_store_panel(&a->g, v, row, NT_PANEL * (panel0 + nt_warp() % T::PANELS), second);
         }
     }
 }
@@ -224,6 +256,13 @@ template <class T> NT_DEVICE void gemm_int4(const struct nt_gemm_int4 *a) {
 #define NT_GEMM_INT4_KERNEL(rows, cols, stages)                                                                        \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_INT4_THREADS(cols))                                           \
         nt_gemm_int4_##rows##x##cols(const struct nt_gemm_int4 a) {                                                    \
-        gemm_int4<nt_int4_tile<rows, cols, stages>>(&a);                                                               \
+        gemm_int4<nt_int4_tile<rows, cols, stages>>(&a, NULL);                                                         \
     }
 NT_GEMM_INT4_TILES(NT_GEMM_INT4_KERNEL)
+
+#define NT_GEMM_INT4_ADAPTER_KERNEL(rows, cols, stages)                                                                \
+    extern "C" __global__ void __launch_bounds__(NT_GEMM_INT4_THREADS(cols), 1)                                        \
+        nt_gemm_int4_adapter_##rows##x##cols(const struct nt_gemm_int4_adapted a) {                                    \
+        gemm_int4<nt_int4_tile<rows, cols, stages>>(&a.own, &a.second);                                                \
+    }
+NT_GEMM_INT4_ADAPTER_TILES(NT_GEMM_INT4_ADAPTER_KERNEL)

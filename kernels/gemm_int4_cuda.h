@@ -18,6 +18,12 @@
     X(64, 32, 4)                                                                                                       \
     X(64, 64, 3)
 
+/* nt_gemm_int4_adapter_<rows>x<cols>: with an adapter's product and pre-activations. */
+#define NT_GEMM_INT4_ADAPTER_TILES(X)                                                                                  \
+    X(16, 32, 8)                                                                                                       \
+    X(32, 32, 5)                                                                                                       \
+    X(64, 64, 3)
+
 enum {
     NT_GEMM_INT4_SLOTS = 4,                                                  /* warps that share k */
     NT_GEMM_INT4_DEPTH = NT_INT4_GROUP / 2,                                  /* k of a stage of a slot */
@@ -31,6 +37,10 @@ struct nt_gemm_int4 {
     struct nt_gemm_cuda g;     /* w, n_pad and k_pad unused */
     const unsigned char *data; // [n_panel][n_group][NT_INT4_BLOCK] bytes
     int32_t n_panel, n_group;
+};
+struct nt_gemm_int4_adapted {
+    struct nt_gemm_int4 own;
+    struct nt_gemm_adapter second;
 };
 
 #ifndef __CUDACC__

@@ -1,6 +1,7 @@
 /* y = x w^T on compute capability 9.0: TMA, mbarriers and wgmma, warp-specialised. Spec: ops.h; epilogues: gemm.cu's.
  *
- * A block computes a tile of y (gemm_sm90_tile.cuh); one kernel per row of NT_GEMM_SM90_TILES.
+ * A block computes a tile of y (gemm_sm90_tile.cuh); one kernel per row of NT_GEMM_SM90_TILES, and with an adapter's
+ * product behind and pre-activations kept one per row of NT_GEMM_SM90_ADAPTER_TILES.
  * Registers (ptxas, no spills): 42, 58, 90 a thread at 32, 64, 128 columns; at 256 there are 128 accumulators: 168, and
  * the copying warpgroup gives its own away (240 and 24).
  * Small n_tok: 64 rows of an instruction are mostly zeros, but the weights pass at 64 bytes a cycle and multiprocessor,
@@ -15,7 +16,9 @@
 
 extern __shared__ __align__(1024) char nt_gemm_sm90_stages[];
 
-template <class T> NT_DEVICE void store_rows(const struct nt_gemm_cuda *g, const float *acc, int32_t row0, int32_t n0) {
+template <class T>
+NT_DEVICE void store_rows(const struct nt_gemm_cuda *g, const struct nt_gemm_adapter *second, const float *acc,
+                          int32_t row0, int32_t n0) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int32_t row = row0 + nt_lane() / 4 + 8 * half;
@@ -27,24 +30,34 @@ template <class T> NT_DEVICE void store_rows(const struct nt_gemm_cuda *g, const
                 v[2 * i] = acc[16 * p + 4 * i + 2 * half];
                 v[2 * i + 1] = acc[16 * p + 4 * i + 2 * half + 1];
             }
-            nt_gemm_store_panel(g, v, row, n0 + NT_PANEL * p);
+            nt_gemm_store_panel(g, v, row, n0 + NT_PANEL * p, second);
         }
     }
 }
 
-template <class T> NT_DEVICE void gemm_sm90(const struct nt_gemm_sm90 *a) {
+template <class T>
+NT_DEVICE void gemm_sm90(const struct nt_gemm_sm90 *a, const struct nt_sm90_operands *behind,
+                         const struct nt_gemm_adapter *second) {
     int32_t m0, n0;
     nt_gemm_place(&a->g, &m0, &n0);
     m0 *= T::ROWS;
     n0 *= T::COLS;
     float acc[T::COLS / 2];
-    if (!nt_sm90_product<T>(&a->operands, nt_shared_address(nt_gemm_sm90_stages), m0, n0, a->g.k, acc)) return;
-    store_rows<T>(&a->g, acc, m0 + 16 * nt_warp(), n0);
+    const uint32_t base = nt_shared_address(nt_gemm_sm90_stages);
+    if (!nt_sm90_product<T>(&a->operands, behind, base, m0, n0, a->g.k, second ? second->k : 0, acc)) return;
+    store_rows<T>(&a->g, second, acc, m0 + 16 * nt_warp(), n0);
 }
 
 #define NT_GEMM_SM90_KERNEL(rows, cols, stages, blocks)                                                                \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_SM90_THREADS(rows, cols), blocks)                             \
         nt_gemm_sm90_##rows##x##cols(const __grid_constant__ struct nt_gemm_sm90 a) {                                  \
-        gemm_sm90<nt_sm90_tile<rows, cols, stages>>(&a);                                                               \
+        gemm_sm90<nt_sm90_tile<rows, cols, stages>>(&a, NULL, NULL);                                                   \
     }
 NT_GEMM_SM90_TILES(NT_GEMM_SM90_KERNEL)
+
+#define NT_GEMM_SM90_ADAPTER_KERNEL(rows, cols, stages, blocks)                                                        \
+    extern "C" __global__ void __launch_bounds__(NT_GEMM_SM90_THREADS(rows, cols), blocks)                             \
+        nt_gemm_sm90_adapter_##rows##x##cols(const __grid_constant__ struct nt_gemm_sm90_adapted a) {                  \
+        gemm_sm90<nt_sm90_tile<rows, cols, stages>>(&a.own, &a.behind, &a.second);                                     \
+    }
+NT_GEMM_SM90_ADAPTER_TILES(NT_GEMM_SM90_ADAPTER_KERNEL)

@@ -18,7 +18,12 @@ struct tile {
      NT_GEMM_SM90_SHARED(rows, cols, stages)},
 static const struct tile tiles[] = {NT_GEMM_SM90_TILES(TILE)};
 #undef TILE
-enum { N_TILES = sizeof tiles / sizeof tiles[0] };
+#define TILE(rows, cols, stages, blocks)                                                                               \
+    {NT_CUDA_gemm_sm90_adapter_##rows##x##cols, (rows), (cols), (blocks), NT_GEMM_SM90_THREADS(rows, cols),            \
+     NT_GEMM_SM90_SHARED(rows, cols, stages)},
+static const struct tile adapter_tiles[] = {NT_GEMM_SM90_ADAPTER_TILES(TILE)};
+#undef TILE
+enum { N_TILES = sizeof tiles / sizeof tiles[0], N_ADAPTER_TILES = sizeof adapter_tiles / sizeof adapter_tiles[0] };
 
 /* The dynamic shared memory that cuda_kernels.def grants; an H100 has 228 KiB a multiprocessor, 1 KiB of a block is the
  * system's. */
@@ -29,6 +34,11 @@ enum { N_TILES = sizeof tiles / sizeof tiles[0] };
     _Static_assert(granted_gemm_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages), "cuda_kernels.def");  \
     _Static_assert((NT_GEMM_SM90_SHARED(rows, cols, stages) + 1024) * (blocks) <= 228 * 1024, "blocks do not fit");
 NT_GEMM_SM90_TILES(CHECK)
+#undef CHECK
+#define CHECK(rows, cols, stages, blocks)                                                                              \
+    _Static_assert(granted_gemm_sm90_adapter_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),               \
+                   "cuda_kernels.def");
+NT_GEMM_SM90_ADAPTER_TILES(CHECK)
 #undef CHECK
 
 static int64_t ceil_div(int64_t a, int64_t b) {
@@ -53,14 +63,14 @@ static int64_t cycles_of(const struct tile *tile, int32_t n_tok, int32_t n, int3
 }
 
 /* Ties go to the larger tile; none has a warpgroup without rows. */
-static const struct tile *choose(int32_t n_tok, int32_t n, int32_t n_sm) {
-    const struct tile *best = &tiles[0];
+static const struct tile *choose(const struct tile *from, int count, int32_t n_tok, int32_t n, int32_t n_sm) {
+    const struct tile *best = &from[0];
     int64_t least = INT64_MAX;
-    for (int i = 0; i < N_TILES; i++) {
-        const int64_t cycles = cycles_of(&tiles[i], n_tok, n, n_sm);
-        if (cycles > least || (tiles[i].rows > 64 && n_tok <= 64)) continue;
+    for (int i = 0; i < count; i++) {
+        const int64_t cycles = cycles_of(&from[i], n_tok, n, n_sm);
+        if (cycles > least || (from[i].rows > 64 && n_tok <= 64)) continue;
         least = cycles;
-        best = &tiles[i];
+        best = &from[i];
     }
     return best;
 }
@@ -68,6 +78,7 @@ static const struct tile *choose(int32_t n_tok, int32_t n, int32_t n_sm) {
 bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args) {
     return nt_cuda_has(be, tiles[0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled &&
            args->w->format == NT_WEIGHT_BF16_ROWS && args->ldx % 8 == 0 &&
+           (!args->w2 || (args->ldx2 % 8 == 0 && ((uintptr_t)args->x2 & 15) == 0)) &&
            (((uintptr_t)args->x | (uintptr_t)args->w->data) & 15) == 0;
 }
 
@@ -96,8 +107,20 @@ nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args 
     return encode(be, w->data, n_pad, w->k, k_pad, cols, &out->w);
 }
 
+static nt_status with_adapter(struct nt_backend *be, const struct nt_gemm_args *args) {
+    const struct tile *tile = choose(adapter_tiles, N_ADAPTER_TILES, args->n_tok, args->w->n, be->cuda->facts.n_sm);
+    struct nt_gemm_sm90_adapted a = {.own.g = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols),
+                                     .second = nt_gemm_adapter_of(args)};
+    const struct nt_gemm_args behind = {.x = args->x2, .ldx = args->ldx2, .w = args->w2, .n_tok = args->n_tok};
+    NT_TRY(nt_sm90_encode(be, args, tile->rows, tile->cols, &a.own.operands));
+    if (args->w2) NT_TRY(nt_sm90_encode(be, &behind, tile->rows, tile->cols, &a.behind));
+    return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.own.g.row_tiles * a.own.g.col_tiles, 1, 1, tile->threads,
+                          tile->shared, &a);
+}
+
 nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args) {
-    const struct tile *tile = choose(args->n_tok, args->w->n, be->cuda->facts.n_sm);
+    if (nt_gemm_cuda_adapts(args)) return with_adapter(be, args);
+    const struct tile *tile = choose(tiles, N_TILES, args->n_tok, args->w->n, be->cuda->facts.n_sm);
     struct nt_gemm_sm90 a = {.g = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols)};
     NT_TRY(nt_sm90_encode(be, args, tile->rows, tile->cols, &a.operands));
     return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.g.row_tiles * a.g.col_tiles, 1, 1, tile->threads, tile->shared,

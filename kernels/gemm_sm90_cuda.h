@@ -4,7 +4,8 @@
  * epilogues those of gemm_cuda.h.
  * Batch invariance: wgmma and mma.sync may round differently, so a weight must go one way for every n_tok. nt_gemm_sm90
  * therefore takes all row counts, 1 included, and nt_gemm_sm90_takes looks only at the device, the weights and the
- * alignment of x, which a model's buffers have or have not once and for all. In all tiles an element is one chain of
+ * alignment of x and x2, which a model's buffers have or have not once and for all (an adapter whose ranks are no
+ * multiples of 8 goes the way of compute capability 8.0). In all tiles an element is one chain of
  * m64nNk16 over k, ascending from zero, with rows of x as the 64; N says how many columns share an instruction.
  * Tensor maps are encoded for each launch: x moves from call to call, encoding is host arithmetic far shorter than a
  * launch, and a captured step keeps its own.
@@ -20,6 +21,12 @@
     X(64, 64, 6, 2)                                                                                                    \
     X(64, 128, 4, 2)                                                                                                   \
     X(128, 128, 3, 2)                                                                                                  \
+    X(128, 256, 4, 1)
+
+/* nt_gemm_sm90_adapter_<rows>x<cols>: with an adapter's product and pre-activations. */
+#define NT_GEMM_SM90_ADAPTER_TILES(X)                                                                                  \
+    X(64, 32, 8, 2)                                                                                                    \
+    X(64, 128, 4, 2)                                                                                                   \
     X(128, 256, 4, 1)
 
 enum {
@@ -41,6 +48,11 @@ struct nt_sm90_operands {
 struct nt_gemm_sm90 {
     struct nt_sm90_operands operands;
     struct nt_gemm_cuda g; /* x and w unused */
+};
+struct nt_gemm_sm90_adapted {
+    struct nt_gemm_sm90 own;
+    struct nt_sm90_operands behind; /* the adapter's x and w, if second.k > 0 */
+    struct nt_gemm_adapter second;
 };
 
 #ifndef __CUDACC__

@@ -5,7 +5,8 @@
  * wgmma under way while the next is issued. `full` of a stage ends when its bytes are there, `empty` when every
  * multiplying warp has seen its wgmma end. A line of a stage is 64 k = 128 bytes with the 128-byte swizzle of TMA and
  * wgmma: no bank conflicts. Rows beyond n_tok, n_pad and k arrive as zeros.
- * Order of sums: k in steps of 16 ascending, one accumulator per element, the same in every tile. */
+ * Order of sums: k in steps of 16 ascending, one accumulator per element, the same in every tile; then an adapter's
+ * product (`behind`, k2 terms) in the same way. */
 #ifndef NT_GEMM_SM90_TILE_CUH
 #define NT_GEMM_SM90_TILE_CUH
 
@@ -49,17 +50,21 @@ template <class T> NT_DEVICE void nt_sm90_init_barriers(const struct nt_sm90_ope
     nt_mbarrier_init_fence();
 }
 
-/* One thread. */
+/* One thread. Of the n_k stages those from n_own on are of `behind`, if there is one. */
 template <class T>
-NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *a, uint32_t base, int32_t m0, int32_t n0, int32_t n_k) {
+NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const struct nt_sm90_operands *behind,
+                                   uint32_t base, int32_t m0, int32_t n0, int32_t n_own, int32_t n_k) {
     int32_t stage = 0;
     uint32_t phase = 0;
     for (int32_t kt = 0; kt < n_k; kt++) {
         const uint32_t to = base + (uint32_t)(stage * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, stage);
         nt_mbarrier_wait(nt_sm90_empty_at<T>(base, stage), phase ^ 1);
         nt_mbarrier_arrive_expect(full, T::STAGE_BYTES);
-        nt_tensor_copy_2d(to, &a->x, kt * NT_GEMM_SM90_DEPTH, m0, full);
-        nt_tensor_copy_2d(to + T::ROWS * T::LINE, &a->w, kt * NT_GEMM_SM90_DEPTH, n0, full);
+        const bool second = behind && kt >= n_own;
+        const struct nt_sm90_operands *a = second ? behind : own;
+        const int32_t col = (second ? kt - n_own : kt) * NT_GEMM_SM90_DEPTH;
+        nt_tensor_copy_2d(to, &a->x, col, m0, full);
+        nt_tensor_copy_2d(to + T::ROWS * T::LINE, &a->w, col, n0, full);
         if (++stage == T::STAGES) {
             stage = 0;
             phase ^= 1;
@@ -93,18 +98,20 @@ template <class T> NT_DEVICE void nt_sm90_multiply_stages(float *acc, uint32_t b
     nt_wgmma_settle<T::COLS / 2>(acc);
 }
 
-/* acc = this warp's part of the tile at row m0, column n0 of k terms; false in the warps that only copy, which are done.
- * All threads, once in a kernel; base: the address of the stages, 1024-byte aligned. */
+/* acc = this warp's part of the tile at row m0, column n0 of k terms, and of k2 of behind, if that is not NULL; false in
+ * the warps that only copy, which are done. All threads, once in a kernel; base: the address of the stages, 1024-byte
+ * aligned. */
 template <class T>
-NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, uint32_t base, int32_t m0, int32_t n0, int32_t k,
-                               float *acc) {
+NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt_sm90_operands *behind, uint32_t base,
+                               int32_t m0, int32_t n0, int32_t k, int32_t k2, float *acc) {
     const int32_t warp = __shfl_sync(NT_ALL_LANES, nt_warp(), 0); /* the compiler sees that a warp takes one way */
-    const int32_t n_k = (k + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH;
+    const int32_t n_own = (k + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH;
+    const int32_t n_k = behind ? n_own + (k2 + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH : n_own;
     if (threadIdx.x == 0) nt_sm90_init_barriers<T>(a, base);
     __syncthreads();
     if (warp >= T::MULTIPLIERS) {
         if (T::GIVES_REGISTERS) nt_registers_lower<24>();
-        if (warp == T::MULTIPLIERS && nt_elect()) nt_sm90_copy_stages<T>(a, base, m0, n0, n_k);
+        if (warp == T::MULTIPLIERS && nt_elect()) nt_sm90_copy_stages<T>(a, behind, base, m0, n0, n_own, n_k);
         return false;
     }
     if (T::GIVES_REGISTERS) nt_registers_raise<240>();

@@ -6,6 +6,7 @@
  * Pipeline: STAGES - 1 stages are under way; one barrier per stage says both that the next stage has arrived and that
  * nobody reads the slot filled next. Fragments are loaded one step ahead of their mma, across stages too.
  * Order of sums: k in steps of 16 ascending, one accumulator per element; the padding of k adds products with zeros.
+ * With an adapter the stages of x2 and w2 follow those of x and w, into the same accumulators.
  * Rows of x that are not 16-byte aligned go through registers (`aligned` false): same bits, slower. */
 #ifndef NT_GEMM_TILE_CUH
 #define NT_GEMM_TILE_CUH
@@ -134,22 +135,33 @@ NT_DEVICE void nt_gemm_place(const struct nt_gemm_cuda *a, int32_t *row_tile, in
     *col_tile = in_group / rows;
 }
 
+/* From now on the stages are those of the adapter's product. */
+template <class T>
+NT_DEVICE void nt_gemm_turn_to_adapter(const struct nt_gemm_cuda *a, const struct nt_gemm_adapter *b, int32_t m0,
+                                       int32_t n0, struct nt_gemm_copier *x, struct nt_gemm_copier *w, bool *aligned) {
+    *x = nt_gemm_copier_of<T>(b->x, b->ldx, m0, a->n_tok, b->k, 0, T::ROWS / T::PASS_ROWS);
+    *w = nt_gemm_copier_of<T>(b->w, b->k_pad, n0, a->n_pad, b->k_pad, T::ROWS * T::LINE, T::COLS / T::PASS_ROWS);
+    *aligned = b->ldx % 8 == 0 && nt_is_aligned16(b->x);
+}
+
 /* acc = the sums of this warp's part of the tile at row m0, column n0. */
 template <class T>
 NT_DEVICE void nt_gemm_main_loop(const struct nt_gemm_cuda *a, char *stages, int32_t m0, int32_t n0,
-                                 float acc[T::M][T::N][4]) {
+                                 float acc[T::M][T::N][4], const struct nt_gemm_adapter *second = NULL) {
     enum { X_PASSES = T::ROWS / T::PASS_ROWS, W_PASSES = T::COLS / T::PASS_ROWS, W_AT = T::ROWS * T::LINE };
-    const int32_t n_k = (a->k + T::DEPTH - 1) / T::DEPTH, lane = nt_lane();
+    const int32_t n_own = (a->k + T::DEPTH - 1) / T::DEPTH, lane = nt_lane();
+    const int32_t n_k = second ? n_own + (second->k + T::DEPTH - 1) / T::DEPTH : n_own;
     const int32_t row = nt_warp() % T::WARPS_M * T::WARP_ROWS + (lane & 15);
     const int32_t col = nt_warp() / T::WARPS_M * T::WARP_COLS + (lane >> 4) * 8 + (lane & 7);
     const uint32_t x_at = nt_gemm_chunk_at<T>(row, lane >> 4), w_at = W_AT + nt_gemm_chunk_at<T>(col, lane >> 3 & 1);
-    const bool aligned = a->ldx % 8 == 0 && nt_is_aligned16(a->x);
+    bool aligned = a->ldx % 8 == 0 && nt_is_aligned16(a->x);
     const uint32_t base = nt_shared_address(stages);
     struct nt_gemm_copier x = nt_gemm_copier_of<T>(a->x, a->ldx, m0, a->n_tok, a->k, 0, X_PASSES);
     struct nt_gemm_copier w = nt_gemm_copier_of<T>(a->w, a->k_pad, n0, a->n_pad, a->k_pad, W_AT, W_PASSES);
 #pragma unroll
     for (int32_t kt = 0; kt < T::STAGES - 1; kt++) {
         if (kt < n_k) {
+            if (second && kt == n_own) nt_gemm_turn_to_adapter<T>(a, second, m0, n0, &x, &w, &aligned);
             nt_gemm_copy<T, X_PASSES, true>(&x, stages + kt * T::STAGE_BYTES, base + kt * T::STAGE_BYTES, aligned);
             nt_gemm_copy<T, W_PASSES, false>(&w, stages + kt * T::STAGE_BYTES, base + kt * T::STAGE_BYTES, true);
         }
@@ -173,6 +185,8 @@ NT_DEVICE void nt_gemm_main_loop(const struct nt_gemm_cuda *a, char *stages, int
             }
             if (s == 0) {
                 if (kt + T::STAGES - 1 < n_k) {
+                    if (second && kt + T::STAGES - 1 == n_own)
+                        nt_gemm_turn_to_adapter<T>(a, second, m0, n0, &x, &w, &aligned);
                     nt_gemm_copy<T, X_PASSES, true>(&x, stages + fill, base + fill, aligned);
                     nt_gemm_copy<T, W_PASSES, false>(&w, stages + fill, base + fill, true);
                 }

@@ -16,7 +16,8 @@ template <class T> NT_DEVICE void head_sm90(const struct nt_head_sm90 *a) {
     m0 *= T::ROWS;
     const int32_t n0 = col_tile * T::COLS;
     float acc[T::COLS / 2];
-    if (!nt_sm90_product<T>(&a->operands, nt_shared_address(nt_head_sm90_stages), m0, n0, a->h.g.k, acc)) return;
+    const uint32_t base = nt_shared_address(nt_head_sm90_stages);
+    if (!nt_sm90_product<T>(&a->operands, NULL, base, m0, n0, a->h.g.k, 0, acc)) return;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int32_t row = m0 + 16 * nt_warp() + 8 * half + nt_lane() / 4;

@@ -105,8 +105,9 @@ struct nt_rmsnorm_args {
  * INT8 weights CPUs take bf16(scale * q), as gemm_dgrad does, so the backward is that of the function computed; CUDA
  * takes acc = sum over groups of scale * (sum over the group of x q), the order of the groups being the body's fixed
  * choice. An adapter's second product goes on in the same chain: after k, acc continues with sum_j x2[t, j] * w2[n, j],
- * then the bias. w2 is BF16 whatever w is. With pre, the gated epilogues also store bf16(acc) of all n packed columns:
- * what the backward needs. Tolerance 1e-6 (f32 output), 1e-5 (bf16 output). Weights [n, k] packed. */
+ * then the bias (CUDA with INT4: in the body's fixed order, too). w2 is BF16 or BF16_ROWS whatever w is. With pre, the
+ * gated epilogues also store bf16(acc) of all n packed columns: what the backward needs. Tolerance 1e-6 (f32 output),
+ * 1e-5 (bf16 output). Weights [n, k] packed. */
 enum nt_gemm_out {
     NT_GEMM_STORE_F32,
     NT_GEMM_ADD_F32,

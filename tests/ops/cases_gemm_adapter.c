@@ -11,6 +11,7 @@ struct shape {
     int32_t n_tok, n, k, k2; /* k2 0: no second product */
     enum nt_gemm_out out;
     bool bias, pre;
+    bool aligned; /* rows of x and x2 begin at multiples of 16 bytes, as TMA wants them */
 };
 
 struct problem {
@@ -22,7 +23,7 @@ struct problem {
     void *y0, *y; // [n_tok, ldy]: before, and of the last run
     size_t y_bytes, pre_bytes;
     bool exact; /* the weights are, and not rounded to bf16: CUDA */
-    char what[96];
+    char what[112];
 };
 
 static bool is_f32(enum nt_gemm_out out) {
@@ -36,8 +37,8 @@ static struct problem make(uint64_t seed, struct shape s) {
     struct problem p = {.s = s};
     struct nt_gemm_args *a = &p.args;
     *a = (struct nt_gemm_args){.n_tok = s.n_tok, .out = s.out};
-    a->ldx = s.k + 2 * op_random_int(&seed, 0, 3);
-    a->ldx2 = s.k2 + 2 * op_random_int(&seed, 0, 3);
+    a->ldx = s.aligned ? (s.k + 7) / 8 * 8 : s.k + 2 * op_random_int(&seed, 0, 3);
+    a->ldx2 = s.aligned ? (s.k2 + 7) / 8 * 8 : s.k2 + 2 * op_random_int(&seed, 0, 3);
     a->ldy = (is_gated(s.out) ? s.n / 2 : s.n) + op_random_int(&seed, 0, 9);
     a->ldpre = s.n + op_random_int(&seed, 0, 9);
     p.w = op_matrix_make(seed + 1, s.format, s.n, s.k, 1.5f / sqrtf((float)s.k));
@@ -54,8 +55,8 @@ static struct problem make(uint64_t seed, struct shape s) {
     op_random_bf16(&seed, p.x2, s.n_tok * a->ldx2, 1.0f);
     op_random_f32(&seed, p.bias, s.n, 0.5f);
     if (is_f32(s.out)) op_random_f32(&seed, p.y0, s.n_tok * a->ldy, 1.0f);
-    snprintf(p.what, sizeof p.what, "n_tok %d n %d k %d k2 %d out %d format %d bias %d pre %d", s.n_tok, s.n, s.k, s.k2,
-             (int)s.out, (int)s.format, s.bias, s.pre);
+    snprintf(p.what, sizeof p.what, "n_tok %d n %d k %d k2 %d out %d format %d bias %d pre %d aligned %d", s.n_tok, s.n,
+             s.k, s.k2, (int)s.out, (int)s.format, s.bias, s.pre, s.aligned);
     return p;
 }
 
@@ -144,19 +145,7 @@ static void compare_all(struct op_env *env, const struct problem *p) {
     free(got);
 }
 
-/* Where there is no kernel yet the call is refused, nothing else. */
-static void check_refusal(struct op_env *env, struct problem *p) {
-    env->n_checked++;
-    if (run(&env->be[0], p) != NT_E_UNSUPPORTED || !strstr(nt_error_last()->text, "gemm on CUDA has no kernel"))
-        op_fail(env, "%s: was not refused", p->what);
-    nt_error_clear();
-}
-
 static void check_problem(struct op_env *env, struct problem *p) {
-    if (env->cuda && (p->s.k2 > 0 || p->s.pre)) {
-        check_refusal(env, p);
-        return;
-    }
     p->exact = env->cuda;
     NT_CHECK(run(&env->be[0], p) == NT_OK);
     compare_all(env, p);
@@ -182,63 +171,88 @@ static void check_shapes(struct op_env *env) {
         s.k2 = i % 9 == 5 ? 0 : 2 * op_random_int(&seed, 1, i % 3 ? 12 : 60);
         s.pre = is_gated(s.out) && i % 3 < 2;
         s.bias = i % 3 == 1;
+        s.aligned = i % 8 < 4;
         struct problem p = make(seed, s);
         check_problem(env, &p);
         drop(&p);
     }
 }
 
-/* Rows of x that are copied first, and blocks of them. */
+/* Rows of x that are copied first, and blocks of them; on a device larger tiles. */
 static void check_large(struct op_env *env) {
     static const struct shape shapes[] = {
-        {NT_WEIGHT_BF16, 40,  70, 2048, 16,  NT_GEMM_STORE_F32,   false, false},
-        {NT_WEIGHT_BF16, 500, 64, 512,  24,  NT_GEMM_SWIGLU_BF16, false, true },
-        {NT_WEIGHT_BF16, 9,   33, 8192, 64,  NT_GEMM_ADD_F32,     true,  false},
-        {NT_WEIGHT_INT4, 23,  96, 2048, 16,  NT_GEMM_SWIGLU_BF16, true,  true },
-        {NT_WEIGHT_INT8, 9,   70, 1100, 600, NT_GEMM_STORE_F32,   true,  false},
-        {NT_WEIGHT_INT8, 300, 64, 512,  24,  NT_GEMM_GEGLU_BF16,  false, true },
+        {NT_WEIGHT_BF16, 40,  70, 2048, 16,  NT_GEMM_STORE_F32,   false, false, true},
+        {NT_WEIGHT_BF16, 500, 64, 512,  24,  NT_GEMM_SWIGLU_BF16, false, true,  true},
+        {NT_WEIGHT_BF16, 9,   33, 8192, 64,  NT_GEMM_ADD_F32,     true,  false, true},
+        {NT_WEIGHT_INT4, 23,  96, 2048, 16,  NT_GEMM_SWIGLU_BF16, true,  true,  true},
+        {NT_WEIGHT_INT8, 9,   70, 1100, 600, NT_GEMM_STORE_F32,   true,  false, true},
+        {NT_WEIGHT_INT8, 300, 64, 512,  24,  NT_GEMM_GEGLU_BF16,  false, true,  true},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        if (env->cuda && shapes[i].format == NT_WEIGHT_INT8) continue;
         struct problem p = make(i, shapes[i]);
-        p.args.ldx = shapes[i].k; /* what was drawn for wider rows */
         check_problem(env, &p);
         drop(&p);
     }
 }
 
+/* Rows first to first + n_tok - 1 alone have the bits they have in p->y and p->pre. */
+static void check_part(struct op_env *env, const struct problem *p, int32_t first, int32_t n_tok) {
+    const size_t row = p->y_bytes / (size_t)p->args.n_tok, pre_row = p->pre_bytes / (size_t)p->args.n_tok;
+    struct problem part = *p;
+    part.args.n_tok = n_tok;
+    part.x = p->x + first * p->args.ldx;
+    part.x2 = p->x2 + first * p->args.ldx2;
+    part.y0 = (char *)p->y0 + (size_t)first * row;
+    part.y_bytes = (size_t)n_tok * row;
+    part.pre_bytes = (size_t)n_tok * pre_row;
+    part.y = op_alloc(part.y_bytes);
+    part.pre = op_alloc(part.pre_bytes);
+    NT_CHECK(run(&env->be[n_tok % OP_BACKENDS], &part) == NT_OK);
+    op_compare_bytes(env, p->what, (char *)p->y + (size_t)first * row, part.y, part.y_bytes);
+    op_compare_bytes(env, p->what, (char *)p->pre + (size_t)first * pre_row, part.pre, part.pre_bytes);
+    free(part.y);
+    free(part.pre);
+}
+
 /* A row's result is the same bits alone, in any number of rows and at any place among them. */
 static void check_alone(struct op_env *env) {
-    enum { TOKENS = 60 };
-    static const enum nt_weight_format formats[] = {NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
-    for (int i = 0; i < 3 * NT_GEMM_OUT_COUNT; i++) {
-        const enum nt_gemm_out out = (enum nt_gemm_out)(i / 3);
-        const bool gated = is_gated(out);
-        const int32_t k = i % 3 ? 1030 : 50;
-        struct problem p = make(77, (struct shape){formats[i % 3], TOKENS, gated ? 96 : 83, k, 12, out, true, gated});
-        const size_t row = p.y_bytes / TOKENS, pre_row = p.pre_bytes / TOKENS;
-        if (env->cuda) {
-            check_refusal(env, &p);
-            drop(&p);
-            continue;
-        }
-        struct problem part = p;
+    enum { TOKENS = 60, KINDS = 4 };
+    static const enum nt_weight_format formats[KINDS] = {NT_WEIGHT_BF16, NT_WEIGHT_BF16, NT_WEIGHT_INT4,
+                                                         NT_WEIGHT_INT8};
+    for (int i = 0; i < KINDS * NT_GEMM_OUT_COUNT; i++) {
+        const enum nt_gemm_out out = (enum nt_gemm_out)(i / KINDS);
+        struct shape s = {.n_tok = TOKENS, .n = is_gated(out) ? 96 : 83, .k = 50, .k2 = 12, .out = out};
+        s.format = formats[i % KINDS];
+        if (env->cuda && s.format == NT_WEIGHT_INT8) continue;
+        if (s.format != NT_WEIGHT_BF16) s.k = env->emulated ? 530 : 1030;
+        s.bias = true;
+        s.pre = is_gated(out);
+        s.aligned = i % KINDS == 1;
+        struct problem p = make(77, s);
         NT_CHECK(run(&env->be[0], &p) == NT_OK);
-        part.y = op_alloc(p.y_bytes);
-        part.pre = op_alloc(p.pre_bytes);
-        for (int32_t n_tok = 1; n_tok < TOKENS; n_tok++) {
-            const int32_t first = n_tok % 3 == 0 ? 0 : TOKENS - n_tok;
-            part.args.n_tok = n_tok;
-            part.x = p.x + first * p.args.ldx;
-            part.x2 = p.x2 + first * p.args.ldx2;
-            part.y0 = (char *)p.y0 + (size_t)first * row;
-            part.y_bytes = (size_t)n_tok * row;
-            part.pre_bytes = (size_t)n_tok * pre_row;
-            NT_CHECK(run(&env->be[n_tok % OP_BACKENDS], &part) == NT_OK);
-            op_compare_bytes(env, p.what, (char *)p.y + (size_t)first * row, part.y, part.y_bytes);
-            op_compare_bytes(env, p.what, (char *)p.pre + (size_t)first * pre_row, part.pre, part.pre_bytes);
-        }
-        free(part.y);
-        free(part.pre);
+        for (int32_t n_tok = 1; n_tok < TOKENS; n_tok += env->emulated ? 4 : 1)
+            check_part(env, &p, n_tok % 3 == 0 ? 0 : TOKENS - n_tok, n_tok);
+        drop(&p);
+    }
+}
+
+/* Row counts for which a device takes each of its tiles: the same bits in all. */
+static void check_tiles(struct op_env *env) {
+    static const struct {
+        struct shape s;
+        int32_t n_tok[4]; /* 0: no more */
+    } parts[] = {
+        {{NT_WEIGHT_BF16, 260, 3072, 72, 10, NT_GEMM_SWIGLU_BF16, false, true, false}, {100, 20, 1}},
+        {{NT_WEIGHT_BF16, 130, 12288, 64, 24, NT_GEMM_GEGLU_BF16, true, true, true},   {60, 17, 1} },
+        {{NT_WEIGHT_BF16, 40, 96, 72, 0, NT_GEMM_SWIGLU_BF16, false, true, true},      {3}         },
+        {{NT_WEIGHT_INT4, 70, 3050, 264, 90, NT_GEMM_ADD_F32, true, false, false},     {30, 9, 1}  },
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        struct problem p = make(i, parts[i].s);
+        check_problem(env, &p);
+        for (int t = 0; t < 4 && parts[i].n_tok[t] > 0; t++)
+            check_part(env, &p, t & 1 ? 0 : parts[i].s.n_tok - parts[i].n_tok[t], parts[i].n_tok[t]);
         drop(&p);
     }
 }
@@ -365,6 +379,7 @@ static const struct op_case cases[] = {
     {NT_OP_gemm,       "adapter, odd shapes",       check_shapes,      NULL},
     {NT_OP_gemm,       "adapter, large",            check_large,       NULL},
     {NT_OP_gemm,       "adapter, batch invariance", check_alone,       NULL},
+    {NT_OP_gemm,       "adapter, tiles",            check_tiles,       NULL},
     {NT_OP_gemm_dgrad, "finite differences",        check_differences, NULL},
 };
 const struct op_cases gemm_adapter_cases = {sizeof cases / sizeof cases[0], cases};

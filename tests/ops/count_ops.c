@@ -75,28 +75,52 @@ static int count_rows(struct nt_backend *be) {
     return failed;
 }
 
-static int count_gemm(struct nt_backend *be, enum nt_weight_format format, int32_t n_tok, int32_t n, int32_t k,
-                      enum nt_gemm_out out) {
-    struct operands o = {.seed = 2};
+static struct nt_packed take_weights(struct operands *o, enum nt_weight_format format, int32_t n, int32_t k) {
     struct nt_packed w = {.format = format, .n = n, .k = k};
-    const bool f32 = out == NT_GEMM_STORE_F32 || out == NT_GEMM_ADD_F32;
-    char what[64];
-    void *packed = take(&o, nt_packed_bytes(format, n, k));
-    nt_bf16 *row = take_bf16(&o, k, 0.05f);
+    void *packed = take(o, nt_packed_bytes(format, n, k));
+    nt_bf16 *row = take_bf16(o, k, 0.05f);
     for (int32_t r = 0; r < n; r++) nt_pack_row(&w, packed, r, row);
     w.data = packed;
+    return w;
+}
+
+/* rank > 0: with an adapter, and gated products keep their pre-activations. */
+static int count_gemm(struct nt_backend *be, enum nt_weight_format format, int32_t n_tok, int32_t n, int32_t k,
+                      int32_t rank, enum nt_gemm_out out) {
+    struct operands o = {.seed = 2};
+    const struct nt_packed w = take_weights(&o, format, n, k);
+    struct nt_packed w2;
+    const bool f32 = out == NT_GEMM_STORE_F32 || out == NT_GEMM_ADD_F32;
+    char what[64];
     struct nt_gemm_args a = {.ldx = k, .w = &w, .ldy = n, .n_tok = n_tok, .out = out};
+    if (rank > 0) {
+        w2 = take_weights(&o, NT_WEIGHT_BF16, n, rank);
+        a.x2 = take_bf16(&o, (int64_t)n_tok * rank, 1);
+        a.ldx2 = rank;
+        a.w2 = &w2;
+        a.ldpre = n;
+        if (out == NT_GEMM_SWIGLU_BF16) a.pre = take_bf16(&o, (int64_t)n_tok * n, 1);
+    }
     a.x = take_bf16(&o, (int64_t)n_tok * k, 1);
     a.y = f32 ? (void *)take_f32(&o, (int64_t)n_tok * n, 1) : (void *)take_bf16(&o, (int64_t)n_tok * n, 1);
-    snprintf(what, sizeof what, "gemm format %d n_tok %d n %d k %d", (int)format, n_tok, n, k);
+    snprintf(what, sizeof what, "gemm format %d n_tok %d n %d k %d rank %d", (int)format, n_tok, n, k, rank);
     return end(&o, what, be->ops.gemm(be, &a));
 }
 
+struct product {
+    int32_t n_tok, n, k;
+    enum nt_gemm_out out;
+};
+
 static int count_products(struct nt_backend *be) {
-    static const struct {
-        int32_t n_tok, n, k;
-        enum nt_gemm_out out;
-    } shapes[] = {
+    static const struct product adapted[] = {
+        {1,   1536,  576, NT_GEMM_ADD_F32    },
+        {32,  3072,  256, NT_GEMM_SWIGLU_BF16},
+        {64,  6144,  128, NT_GEMM_STORE_BF16 },
+        {256, 6144,  64,  NT_GEMM_STORE_F32  },
+        {128, 20480, 32,  NT_GEMM_STORE_BF16 },
+    };
+    static const struct product shapes[] = {
         {1,   1536,  576, NT_GEMM_ADD_F32    },
         {32,  3072,  256, NT_GEMM_SWIGLU_BF16},
         {64,  6144,  128, NT_GEMM_STORE_BF16 },
@@ -111,15 +135,15 @@ static int count_products(struct nt_backend *be) {
     };
     int failed = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        failed += count_gemm(be, NT_WEIGHT_BF16, shapes[i].n_tok, shapes[i].n, shapes[i].k, shapes[i].out);
-        failed += count_gemm(be, NT_WEIGHT_INT4, shapes[i].n_tok, shapes[i].n, shapes[i].k, shapes[i].out);
+        failed += count_gemm(be, NT_WEIGHT_BF16, shapes[i].n_tok, shapes[i].n, shapes[i].k, 0, shapes[i].out);
+        failed += count_gemm(be, NT_WEIGHT_INT4, shapes[i].n_tok, shapes[i].n, shapes[i].k, 0, shapes[i].out);
     }
+    for (size_t i = 0; i < sizeof adapted / sizeof adapted[0]; i++)
+        for (int f = 0; f < 2; f++)
+            failed += count_gemm(be, f == 0 ? NT_WEIGHT_BF16 : NT_WEIGHT_INT4, adapted[i].n_tok, adapted[i].n,
+                                 adapted[i].k, 16, adapted[i].out);
     struct operands o = {.seed = 3};
-    struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = 1024, .k = 256};
-    void *packed = take(&o, nt_packed_bytes(w.format, w.n, w.k));
-    const nt_bf16 *row = take_bf16(&o, w.k, 0.1f);
-    for (int32_t r = 0; r < w.n; r++) nt_pack_row(&w, packed, r, row);
-    w.data = packed;
+    const struct nt_packed w = take_weights(&o, NT_WEIGHT_BF16, 1024, 256);
     struct nt_head_argmax_args head = {.ldx = w.k, .w = &w, .n_row = 64, .n_vocab = w.n};
     head.x = take_bf16(&o, (int64_t)head.n_row * w.k, 1);
     float *inv_temp = take_f32(&o, head.n_row, 0);
