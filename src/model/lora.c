@@ -97,11 +97,27 @@ struct pack {
     const struct nt_lora_numbers *numbers;
     int32_t widest;
     struct nt_pool *pool;
-    nt_bf16 *rows; // [n_threads][widest]
+    nt_bf16 *rows;    // [n_threads][widest]
+    uintptr_t memory; /* of the adapter, which is one block of its arena */
+    size_t bytes;
+    char *host; /* where it is packed: there, or of a device's in host memory first */
 };
 
-static void *data_of(const struct nt_packed *w) {
-    return (void *)(uintptr_t)w->data; /* the adapter owns it; const is for the ops */
+static void *data_of(const struct pack *p, const struct nt_packed *w) {
+    return p->host + ((uintptr_t)w->data - p->memory);
+}
+
+static void find_memory(struct pack *p) {
+    uintptr_t end = 0;
+    p->memory = UINTPTR_MAX;
+    for (int32_t i = 0; i < p->l->n_layer * NT_LORA_GROUPS; i++) {
+        const struct nt_lora_pair *pair = &p->l->layers[i / NT_LORA_GROUPS][i % NT_LORA_GROUPS];
+        if (pair->a.n == 0) continue;
+        const uintptr_t last = (uintptr_t)pair->b.data + nt_packed_bytes(pair->b.format, pair->b.n, pair->b.k);
+        if ((uintptr_t)pair->a.data < p->memory) p->memory = (uintptr_t)pair->a.data; /* a lies before b */
+        if (last > end) end = last;
+    }
+    p->bytes = end > 0 ? end - p->memory : 0;
 }
 
 static void pack_a(const struct pack *p, int32_t layer, const struct nt_linear_place *lin, nt_bf16 *row) {
@@ -109,7 +125,7 @@ static void pack_a(const struct pack *p, int32_t layer, const struct nt_linear_p
     const float *from = p->numbers[layer * NT_LINEAR_COUNT + (lin - p->l->linears)].a;
     for (int32_t i = 0; i < p->l->shape.r; i++, from += lin->k) {
         for (int32_t c = 0; c < lin->k; c++) row[c] = nt_f32_to_bf16(from[c]);
-        nt_pack_row(a, data_of(a), lin->index * p->l->shape.r + i, row);
+        nt_pack_row(a, data_of(p, a), lin->index * p->l->shape.r + i, row);
     }
 }
 
@@ -121,7 +137,7 @@ static void pack_b(const struct pack *p, int32_t layer, const struct nt_linear_p
     for (int32_t j = 0; j < lin->n; j++) {
         for (int32_t i = 0; i < r; i++)
             row[lin->index * r + i] = nt_f32_to_bf16(p->l->shape.scale * from[(int64_t)i * lin->n + j]);
-        nt_pack_row(b, data_of(b), nt_linear_row(lin, j), row);
+        nt_pack_row(b, data_of(p, b), nt_linear_row(lin, j), row);
     }
 }
 
@@ -140,19 +156,30 @@ static void pack_thread(void *arg, int thread, int n_threads) {
         }
 }
 
+/* On the device p->memory is only an address. */
+static nt_status pack_all(struct pack *p, struct nt_backend *be) {
+    const bool is_host = nt_backend_is_host(be);
+    p->host = is_host ? (char *)p->memory : calloc(1, p->bytes);
+    p->rows = malloc((size_t)nt_pool_size(be->pool) * (size_t)p->widest * sizeof *p->rows);
+    nt_status st = NT_OK;
+    if (!p->rows || !p->host) {
+        st = NT_FAIL(NT_E_NOMEM, "no memory to pack %zu bytes of an adapter", p->bytes);
+    } else {
+        nt_pool_run(be->pool, pack_thread, p);
+        if (!is_host) st = be->memory->upload(be, (void *)p->memory, p->host, p->bytes);
+    }
+    free(p->rows);
+    if (!is_host) free(p->host);
+    return st;
+}
+
 nt_status nt_lora_pack(struct nt_lora_weights *l, struct nt_backend *be, const struct nt_lora_numbers *numbers) {
-    if (!nt_backend_is_host(be))
-        return NT_FAIL(NT_E_UNSUPPORTED, "adapters are not applied on a GPU yet: use run.device = cpu, or merge the "
-                                         "adapter into the model (nocturne merge)");
     struct pack p = {.l = l, .numbers = numbers, .pool = be->pool};
     for (int i = 0; i < NT_LINEAR_COUNT; i++) {
         const int32_t rank = nt_lora_rank(l->linears, l->linears[i].group, l->shape.r);
         if (l->linears[i].k > p.widest) p.widest = l->linears[i].k;
         if (rank > p.widest) p.widest = rank;
     }
-    p.rows = malloc((size_t)nt_pool_size(be->pool) * (size_t)p.widest * sizeof *p.rows);
-    if (!p.rows) return NT_FAIL(NT_E_NOMEM, "no memory for rows of %d adapter values", p.widest);
-    nt_pool_run(be->pool, pack_thread, &p);
-    free(p.rows);
-    return NT_OK;
+    find_memory(&p);
+    return p.bytes > 0 ? pack_all(&p, be) : NT_OK;
 }

@@ -191,7 +191,7 @@ const struct nt_spec *nt_model_spec(const struct nt_model *m) {
     return &m->spec;
 }
 size_t nt_model_weight_bytes(const struct nt_model *m) {
-    return m->weight_arena.size;
+    return m->weight_arena.size + m->own_lora_arena.size;
 }
 size_t nt_model_peer_bytes(const struct nt_model *m) {
     return nt_peer_sum_bytes(m->peers);

@@ -26,7 +26,7 @@ NT_MUST nt_status nt_model_open(struct nt_model **out, const char *path, struct 
 void nt_model_close(struct nt_model *m);
 bool nt_model_takes_int4(const struct nt_spec *spec); /* may its backend's int4 be set? */
 const struct nt_spec *nt_model_spec(const struct nt_model *m);
-size_t nt_model_weight_bytes(const struct nt_model *m); /* this rank's packed shard */
+size_t nt_model_weight_bytes(const struct nt_model *m); /* this rank's packed shard, and an adapter's */
 size_t nt_model_peer_bytes(const struct nt_model *m);   /* of the device's memory, taken for peers to read */
 void nt_model_digest(const struct nt_model *m,
                      uint8_t digest[32]); /* SHA-256 over the source files' identity (headers and tensor data) */

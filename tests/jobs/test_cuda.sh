@@ -145,6 +145,34 @@ expect_rc 0 generate int4-cpu --device cpu --weight-dtype int4 --isa portable
 check "4-bit greedy answers differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" int4-cpu/results.jsonl int4/results.jsonl in.jsonl
 cmp -s int4/results.jsonl base/results.jsonl && fail "4-bit weights changed nothing: they were not used"
 
+# ---- an adapter beside the base: the CPU's greedy texts and other ones than the base's, in captured steps, the same bytes
+# for any batch, over two ranks, beside 4-bit weights, and by the kernels of either compute capability
+python3 "$SOURCE/tests/jobs/lora.py" make model adapter --rank 8 --alpha 32 --size 0.3
+adapted() { generate "$@" --adapter adapter; }
+expect_rc 0 adapted lora-cpu --device cpu
+NT_EMU=$NT_EMU,count=$PWD/launches-lora.%p expect_rc 0 adapted lora --device cuda
+check "$(planned) bytes of device memory were planned with an adapter, $(held launches-lora.*) taken" test "$(planned)" = "$(held launches-lora.*)"
+check "steps with an adapter are captured" grep -q 'captured a decode step' out
+check "an adapter changes greedy answers on the GPU" python3 "$SOURCE/tests/jobs/same_greedy.py" lora-cpu/results.jsonl lora/results.jsonl in.jsonl
+check "the adapter was not used" test "$(launches lora nt_gemm_adapter_16x32)" -gt 0
+python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl lora/results.jsonl in.jsonl > /dev/null 2>&1 && fail "the adapter changed nothing"
+expect_rc 0 adapted lora-1 --device cuda --max-num-seqs 1
+same lora lora-1
+NT_EMU=devices=2,order=random,seed=5,streams=random,copies=random \
+    expect_rc 0 adapted lora-5 --device cuda --max-num-seqs 5 --max-num-batched-tokens 23
+same lora lora-5
+INPUT=in.jsonl expect_rc 0 ranks 2 lora-tp2 --device cuda --tp 2 --adapter adapter
+check "tp 2 changes greedy answers with an adapter" python3 "$SOURCE/tests/jobs/same_greedy.py" lora/results.jsonl lora-tp2/results.jsonl in.jsonl
+expect_rc 0 adapted lora-int4 --device cuda --weight-dtype int4
+expect_rc 0 adapted lora-int4-1 --device cuda --weight-dtype int4 --max-num-seqs 1
+same lora-int4 lora-int4-1
+expect_rc 0 adapted lora-int4-cpu --device cpu --weight-dtype int4 --isa portable
+check "4-bit greedy answers with an adapter differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" lora-int4-cpu/results.jsonl lora-int4/results.jsonl in.jsonl
+NT_EMU=$NT_EMU,cc=90,count=$PWD/launches-lora90.%p expect_rc 0 adapted lora90 --device cuda
+NT_EMU=$NT_EMU,cc=90 expect_rc 0 adapted lora90-1 --device cuda --max-num-seqs 1
+same lora90 lora90-1
+check "the adapter's kernels of compute capability 9.0 were not used" test "$(launches lora90 nt_gemm_sm90_adapter_64x32)" -gt 0
+
 # ---- large products by cuBLASLt's stand-in: used, for the rows it is asked for, with the same greedy answers
 expect_rc 69 generate blas-cpu --device cpu --set run.gemm_library=cublaslt
 check "the library on the CPU is refused" grep -q 'gemm_library = cublaslt needs a GPU' out
