@@ -1,5 +1,6 @@
 /* Attention of sequences with few new tokens: split over the keys, the heads of a group packed into one mma tile.
  *
+ * Layout: q [n_tok, n_head, d_pad]; cache ROWS or ROWS_INT8; out [n_tok, ldo].
  * nt_attention_decode_*: block (x, y, z) is one warp: token x % max_q of sequence z, tile x / max_q (16 heads of one
  * KV head's group), over split y of NT_ATTN_SPLIT positions. A sequence inside one split is finished here; else the
  * split's (m, sum, o) goes to the workspace. nt_attention_merge: one warp per (sequence, token, head) merges the splits

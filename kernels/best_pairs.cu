@@ -4,8 +4,10 @@
  * One block, a thread per row: it meets its namesakes when the pairs lie in the peers' memory (p2p.cuh), then reads the
  * ranks' pairs, neighbouring rows next to each other. Larger values win, NaN above all, then lower indices, in any order
  * with the same result, so all ranks choose the same tokens.
- * Roofline: latency. 8 bytes per row and rank (64 rows, 8 ranks: 4 KiB); one round of flags over NVLink, about 2-3 us,
- * or a launch where NCCL has gathered the pairs. */
+ * Layout: a rank's pairs are value [n_row] f32, then index [n_row] i32; token [n_row].
+ * Roofline: latency. 8 bytes per row and rank (64 rows, 8 ranks: 4 KiB) and no FLOP but comparisons; expected one
+ * round of flags over NVLink, about 2-3 us, or a launch where NCCL has gathered the pairs: below 1 % of any bandwidth,
+ * because 4 KiB are nothing beside either. */
 #include "cuda_common.cuh"
 #include "p2p.cuh"
 

@@ -5,9 +5,10 @@
  * multiple of 4 go element by element.
  * Gather: to[i, :] = from[rows[i], :]. Grid (rows, pieces of NT_GATHER_PIECE bytes); 16 bytes per thread and turn, 4
  * where a row is no multiple of 16 bytes.
- * Roofline: bandwidth. Embed 6 bytes per element (2 read, 4 written), no FLOP but the scale: 85-90 % of copy bandwidth
- * from about 4 MiB of output; a decode step (64 x 4096: 1.5 MB) is bound by the launch and one dependent load, ~3 us.
- * Gather 2 bytes moved per byte, 90 %. */
+ * Layout: ids [n_tok], table [n_rows, d_model] bf16, x [n_tok, d_model] f32; rows of a gather are `bytes` apart.
+ * Roofline: bandwidth. Embed 6 bytes per element (2 read, 4 written), no FLOP but the scale: expected 85-90 % of copy
+ * bandwidth from about 4 MiB of output; a decode step (64 x 4096: 1.5 MB) is bound by the launch and one dependent
+ * load, ~3 us. Gather 2 bytes moved per byte, expected 90 %: it is a copy. */
 #include "embed_cuda.h"
 #include "cuda_common.cuh"
 

@@ -10,6 +10,7 @@
  * Order of sums: in a slot groups ascending, in a group k in steps of 16 ascending from zero; then slots 0 + 1 + 2 + 3.
  * nt_gemm_int4_adapter_*: each slot goes on with every fourth step of an adapter's product, of bf16, before that.
  * Registers (ptxas, no spills): up to 80, 128, 242 a thread at 16, 32, 64 rows; 98 to 145 KB of shared memory.
+ * Layout: x and y as gemm.cu's; w in panels of 32 rows, each of blocks of 32 x 128 nibbles with their scales (ops.h).
  * Roofline: 4.125 bits a weight, 2 n_tok n k FLOP: bandwidth up to about 32 rows on H100, expected 75-80 % of copy
  * bandwidth from 16 MB of packed weights on: 28 KB of weights a multiprocessor are under way, and x comes from L2 once
  * per 32 or 64 columns (at 64 rows more bytes than the weights, which then bounds small matrices). Beyond 32 rows the

@@ -6,6 +6,7 @@
  * the copying warpgroup gives its own away (240 and 24).
  * Small n_tok: 64 rows of an instruction are mostly zeros, but the weights pass at 64 bytes a cycle and multiprocessor,
  * four times what DRAM delivers; the zeros cost no traffic.
+ * Layout: as gemm.cu; both operands come by tensor maps, so x and w must be 16-byte aligned.
  * Roofline: 2 n k bytes of weights, 2 n_tok n k FLOP; bandwidth up to about 295 rows, expected 80-85 % of copy
  * bandwidth from 16 MB of weights on. Beyond: 128 x 256 x 64 needs 1024 cycles of the tensor cores and reads 80 bytes
  * of shared memory a cycle of the 128 there are; expected 65-75 % of the dense rate, the rest being clocks, the

@@ -5,6 +5,7 @@
  * of a thread's tokens of each row, of the quad, of the warps side by side. Tiles run in the order of gemm's, so that
  * row tiles of the same tokens share the weights in L2; the sums have gemm's bits. nt_head_join, a block per row, takes
  * the best of the tiles, in any order with the same result.
+ * Layout: x and w as gemm.cu's; value and index [n_row], parts of the tiles [n_row, tiles] in the workspace.
  * Roofline: 2 n k bytes of weights once, 2 n_row n k FLOP: bandwidth up to about 256 rows on H100 (295 FLOP per byte),
  * expected 80-85 % of copy bandwidth (1 GB of an 8B head: 0.37 ms); beyond, mma.sync at 55-60 % of the dense peak there
  * (head_sm90.cu is for that). Saved: the logits, 8 bytes per token and row (64 x 128k: 67 MB). The noise of a draw is some 80

@@ -2,7 +2,9 @@
  * its sums have, with the epilogue of head.cu. Spec: ops.h; the joining kernel: head.cu.
  *
  * A warp of a multiplying warpgroup has 16 rows by all columns of the tile, so the best of a quad of lanes is the tile's.
- * Roofline: as head.cu, and above some 256 rows wgmma at 60-65 % of the dense rate, 128 columns a tile. */
+ * Layout: as head.cu, operands by tensor maps.
+ * Roofline: as head.cu: 2 n k bytes of weights once, 2 n_row n k FLOP; expected 80-85 % of copy bandwidth up to some
+ * 256 rows, beyond wgmma at 60-65 % of the dense rate: 64 x 128 tiles read 96 bytes of shared memory a cycle of 128. */
 #include "gemm_sm90_tile.cuh"
 #include "gemm_tile.cuh"
 #include "head_epilogue.cuh"

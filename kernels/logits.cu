@@ -4,9 +4,11 @@
  * maximum); nt_logit_stats_join, a warp per row, rescales the chunks' sums to the row's maximum. Order of the sum: 16
  * in a thread ascending by quads, butterfly, chunks by lane, butterfly. It depends on n_vocab alone.
  * gumbel: per chunk the best of x * inv_temp + noise, four words of noise per Philox call; bits as the CPU bodies.
- * Roofline: 4 bytes per logit read once. stats ~14 FLOP per logit: bandwidth, 85 % of copy from about 16 rows of
- * 49152. gumbel ~80 instructions per logit (10 Philox rounds a quarter, two logarithms): bound by issue, about half of
- * copy bandwidth on H100. scale 8 bytes per logit, bandwidth. edit, pick: a handful of scattered sectors, the launch. */
+ * Layout: logits [n_row, ld >= n_vocab] f32, one value per row elsewhere, parts [n_row, chunks] in the workspace.
+ * Roofline: 4 bytes per logit read once. stats ~14 FLOP per logit: bandwidth, expected 85 % of copy from about 16
+ * rows of 49152. gumbel ~80 instructions per logit (10 Philox rounds a quarter, two logarithms): bound by issue,
+ * about half of copy bandwidth on H100. scale 8 bytes per logit, bandwidth. edit, pick: a handful of scattered
+ * sectors, the launch. */
 #include "logits_cuda.h"
 #include "cuda_logits.cuh"
 

@@ -4,6 +4,7 @@
  * the row in registers between the sum and the scaling, so x is read once; both need d_model % 4 == 0.
  * nt_rmsnorm_any: every other width, element by element, the row read again from L1.
  * Order of the sum: cuda_norm.cuh; it depends on d_model alone.
+ * Layout: x and delta [n_tok, d_model] f32, w [d_model] f32, y [n_rows, ldy] bf16.
  * Roofline: bandwidth, 14 bytes per element with delta (x and delta read, x and y written), 6 without (w stays in
  * L1/L2); ~4 FLOP per element. Expected 85-90 % of copy bandwidth from about 8 MiB; a decode step of 64 x 4096 (3.7 MB)
  * is 64 blocks on 132 multiprocessors and bound by two round trips to L2 plus the launch, 3-4 us. */

@@ -1,17 +1,18 @@
 /* QKV split, optional q/k RMS norm, rotary embedding and the write into the paged cache, in one pass.
  *
- * Row t of qkv is n_head q heads, n_kv k heads, n_kv v heads. Grid (tokens, groups of heads); a warp takes a head and
- * holds it in registers: lane i has the pairs (j, j + d_head/2) of its columns, so norm and rotation need no exchange
- * but the sum. q goes to [n_tok, n_head, d_pad]; k and v to page pos / 64, slot pos % 64 of the token's sequence as
- * bf16 rows, or as int8 rows with one scale per head and position (layouts: ops.h). Padding columns become 0.
+ * Layout: row t of qkv is n_head q heads, n_kv k heads, n_kv v heads.
+ * Grid (tokens, groups of heads); a warp takes a head and holds it in registers: lane i has the pairs (j, j +
+ * d_head/2) of its columns, so norm and rotation need no exchange but the sum. q goes to [n_tok, n_head, d_pad]; k
+ * and v to page pos / 64, slot pos % 64 of the token's sequence as bf16 rows, or as int8 rows with one scale per
+ * head and position (layouts: ops.h). Padding columns become 0.
  * The token's sequence is found by a search over seqs in device memory, first at place t where a decode step has it;
  * rows of no sequence (a captured step's spare places, n_q 0) are left alone.
  * Even halves (every real model) go two columns per lane: 8-byte loads, 4-byte stores (int8: 2), whole sectors from
  * d_head 32 (int8: 64). Odd halves go by one column.
  * Sums over d_head in an order fixed by d_head: rows depend on nothing else.
  * Roofline: bandwidth, per token (n_head + 2 n_kv) * d_head * (4 read + 2 written, int8 cache 1) bytes; ~10 FLOP per
- * element. 85 % of copy bandwidth in prefill; a decode step of 64 rows (2.4 MB at 32/8 heads of 128) is bound by three
- * dependent loads (seqs, page, qkv) and the launch: ~4 us. */
+ * element. Expected 85 % of copy bandwidth in prefill; a decode step of 64 rows (2.4 MB at 32/8 heads of 128) is
+ * bound by three dependent loads (seqs, page, qkv) and the launch: ~4 us. */
 #include "rope_cuda.h"
 #include "cuda_common.cuh"
 

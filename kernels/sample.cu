@@ -7,8 +7,10 @@
  * and the draw is among the kept. Rows whose kept set is larger find the exact lowest word by radix passes over the row
  * (integer masses by shared atomics) and draw in a last pass.
  * Every sum is of integers, so the token is the CPU's, bit for bit, and depends on nothing but its row.
- * Roofline: 4 bytes per logit once: 75-80 % of copy bandwidth for truncated and greedy rows, about half for plain draws
- * (Philox and two logarithms per logit). nt_sample_pick: 128 bytes per candidate group, a sort of ~1000 words: ~6-10 us,
+ * Layout: logits [n_row, ld >= n_vocab] f32; rules and index [n_row]; maxima and parts in the workspace.
+ * Roofline: 4 bytes per logit once, a comparison each (~20 FLOP where masses are summed): expected 75-80 % of copy
+ * bandwidth for truncated and greedy rows, about half for plain draws (Philox and two logarithms per logit, ~80).
+ * nt_sample_pick: 128 bytes per candidate group, a sort of ~1000 words: ~6-10 us,
  * all rows at once; a wide kept set costs up to 17 passes over its row from L2 by one multiprocessor. */
 #include "sample_cuda.h"
 #include "cuda_select.cuh"

@@ -5,8 +5,10 @@
  * maximum reaches it are read again; the candidates, at most 4096, are sorted in shared memory. Where more reach it (ties,
  * k near or above a 32nd of the row) the block selects exact ranks from the whole row, 4096 at a time, by radix
  * passes over (key, index) words: right for every k, and slow (8 passes per 4096 ranks, one multiprocessor per row).
- * Roofline: 4 bytes per logit once, plus 1/32; expected 75-80 % of copy bandwidth for many rows. The second kernel
- * reads 128 bytes per candidate group and sorts k words: ~5-8 us for k = 256, rows in parallel. */
+ * Layout: logits [n_row, ld >= n_vocab] f32; value and index [n_row, k]; maxima [n_row, groups] in the workspace.
+ * Roofline: 4 bytes per logit once, plus 1/32, no FLOP but comparisons; expected 75-80 % of copy bandwidth for many
+ * rows: blocks of 4096 logits are short, and the second kernel follows. It reads 128 bytes per candidate group and
+ * sorts k words: ~5-8 us for k = 256, rows in parallel. */
 #include "topk_cuda.h"
 #include "cuda_select.cuh"
 

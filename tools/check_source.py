@@ -29,6 +29,9 @@ RAW_ROWS = [
     (r"\r", "a carriage return: end lines with a line feed only", ()),
     (r"[^\x00-\x7f]", "not ASCII: write \\x escapes in literals", ()),
 ]
+# What the header comment of a kernel says, beside what it computes.
+KERNEL_WORDS = [("Layout", "of its operands"), ("Roofline", "and what bounds it"), ("byte", "that it moves"),
+                ("FLOP", "that it computes"), ("xpected", "share of the bound, and why"), ("%", "of the bound")]
 C_FOLDERS = ["src", "kernels", "tests", "tools"]
 # Marks of unfinished work are looked for in scripts, job files and texts as well.
 TEXT_FOLDERS = ["src", "kernels", "jobs", "configs", "data", "tools", "tests", "docs", ".ci", ".github"]
@@ -53,6 +56,12 @@ def check_c(path, text):
     return out
 
 
+def check_kernel(path, text):
+    head = text.split("*/")[0]
+    return ["%s:1: the header comment does not say '%s' %s" % (path, word, what)
+            for word, what in KERNEL_WORDS if word not in head]
+
+
 def selftest():
     bad = ("x = atoi(s); // strcpy(a, b)\nchar *p = getenv(\"A\");\nputs(\"strcat(\");\n#define B sprintf(a, b)\n"
            "typedef struct { int a; } t;\n#if 0\n#endif\n\tint i; \n/* TO" "DO */\n")
@@ -62,6 +71,8 @@ def selftest():
     assert check_c("src/core/env.c", "char *p = getenv(name);\n") == []
     assert check_c("src/io/x.c", "int i; /* \xe4 */\n") and check_c("src/io/x.c", "int i;")
     assert check_c("src/io/x.c", "nt_strcpy_like(my_atoi(x)); fgets(a, 1, f); snprintf(a, 1, b);\n") == []
+    head = "/* Sums. Layout: x [n]. Roofline: 4 bytes an element, 1 FLOP; expected 90 %, as a copy. */\n"
+    assert check_kernel("kernels/x.cu", head) == [] and len(check_kernel("kernels/x.cu", "/* a */ Layout %\n")) == 6
     print("selftest ok")
 
 
@@ -72,6 +83,8 @@ def main():
     out = []
     for path in c_source.files(C_FOLDERS, (".c", ".h", ".def")):
         out += check_c(path, c_source.read(path))
+    for path in c_source.files(["kernels"], (".cu",)):
+        out += check_kernel(path, c_source.read(path))
     own = ("tools/check_source.py",)
     for path in c_source.files(TEXT_FOLDERS, TEXT_EXTENSIONS):
         if not path.endswith((".c", ".h", ".def")) and path not in own:
