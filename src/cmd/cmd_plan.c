@@ -149,7 +149,7 @@ static void print_memory(const struct report *r, const struct option *o) {
         "%.0f GB\n",
         p->weight_bytes / 1e9, p->kv_bytes / 1e9, reserve / 1e9, p->activation_bytes / 1e9, r->gpu->memory / 1e9);
     printf("cache     %.1f KiB per position; %.0f sequences of mean length fill it; %d when each reserves its whole\n"
-           "          prompt and answer, as generate does: then %.0f %% of it is in use\n",
+           "          prompt and answer, as generate does: KV occupancy %.0f %%\n",
            p->position_bytes / 1024, p->seqs, p->admitted, 100 * p->kv_occupied);
 }
 

@@ -13,6 +13,7 @@ check "the best is int4 on one GPU" grep -q '^| best | int4-kv8 | 1 |' plan.md
 check "bf16 on one GPU does not fit" grep -q '^|  | bf16 | 1 | 141.1 | 0.0 | does not fit' plan.md
 check "what is printed" grep -q '^memory .*weights .* GB, cache .* GB' plan.md
 check "cache" grep -q '^cache .*per position.*sequences of mean length' plan.md
+check "KV occupancy" grep -qE 'as generate does: KV occupancy [1-9][0-9]? %$' plan.md
 for step in Steady Decode Prefill; do check "$step step" grep -q "^$step step: .* launches" plan.md; done
 for kernel in embed rmsnorm gemm rope_kv 'attention, decode' 'attention, prefill' head_argmax; do
     check "kernel $kernel" grep -q "^| $kernel | " plan.md
@@ -42,6 +43,9 @@ assert k["attention, decode"]["flops"] == 4 * L * h * hd * 1500 // n * rows
 assert k["allreduce"]["launches"] == 2 * L + 1 + 2  # the last two: pairs of all ranks, the best of them
 assert s["launches"] == sum(r["launches"] for r in s["kernels"])
 assert abs(s["ideal_s"] - sum(r["ideal_s"] for r in s["kernels"])) < 1e-9
+reserved = -(-2000 // 64) * 64 # whole pages of 64 positions
+assert o["admitted_seqs"] == o["kv_bytes"] // (reserved * o["position_bytes"])
+assert abs(o["kv_occupied"] - 1500 / reserved) < 1e-9
 m = o["steady"]
 assert abs(o["ideal"] - m["decode_rows"] / m["ideal_s"] / n) < 1e-6 * o["ideal"]
 assert abs(o["ideal"] / 1695 - 1) < 0.02, o["ideal"]
