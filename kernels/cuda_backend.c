@@ -28,12 +28,7 @@ static nt_status open_context(struct nt_cuda *cuda, int32_t device) {
                        count);
     }
     NT_TRY(nt_cuda_read_facts(d, device, &cuda->facts));
-    if (cuda->facts.cc < 80) {
-        return NT_FAIL(NT_E_UNSUPPORTED,
-                       "CUDA device %d (%s) has compute capability %d.%d; 8.0 or newer is needed: older ones have no "
-                       "bf16 tensor cores",
-                       device, cuda->facts.name, cuda->facts.cc / 10, cuda->facts.cc % 10);
-    }
+    NT_TRY(nt_cuda_check_facts(&cuda->facts, device));
     NT_TRY(NT_CU(d, cuDeviceGet(&cuda->device, device)));
     NT_TRY(NT_CU(d, cuDevicePrimaryCtxRetain(&cuda->context, cuda->device)));
     NT_TRY(NT_CU(d, cuCtxSetCurrent(cuda->context)));

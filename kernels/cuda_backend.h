@@ -82,8 +82,8 @@ NT_MUST nt_status nt_cuda_workspace(struct nt_backend *be, size_t bytes, const c
 NT_MUST nt_status nt_cuda_device_count(int32_t *count);
 NT_MUST nt_status nt_cuda_device_facts(int32_t device, struct nt_cuda_facts *out);
 /* The device of the rank with number local_rank of the local_size ranks on this node: the only visible one where the
- * launcher gave each rank its own, local_rank otherwise; more ranks than devices is an error that says what to change.
- */
+ * launcher gave each rank its own, local_rank otherwise; more ranks than devices is an error that says what to change,
+ * NT_E_UNSUPPORTED says that the device is too old for the kernels. */
 NT_MUST nt_status nt_cuda_pick_device(int32_t local_rank, int32_t local_size, int32_t *out);
 /* The uuids of the devices of one node's ranks, in their order: NT_E_CONFIG naming two ranks that share a device. */
 NT_MUST nt_status nt_cuda_check_shared(const unsigned char (*uuids)[16], int32_t local_size);

@@ -39,6 +39,14 @@ nt_status nt_cuda_read_facts(const struct nt_gpu_driver *d, int32_t device, stru
     return NT_OK;
 }
 
+nt_status nt_cuda_check_facts(const struct nt_cuda_facts *facts, int32_t device) {
+    if (facts->cc >= 80) return NT_OK;
+    return NT_FAIL(NT_E_UNSUPPORTED,
+                   "CUDA device %d (%s) has compute capability %d.%d; 8.0 or newer is needed: older ones have no bf16 "
+                   "tensor cores",
+                   device, facts->name, facts->cc / 10, facts->cc % 10);
+}
+
 static nt_status count_with(const struct nt_gpu_driver *d, int32_t *count) {
     int n = 0;
     NT_TRY(NT_CU(d, cuDeviceGetCount(&n)));
@@ -64,13 +72,13 @@ nt_status nt_cuda_device_facts(int32_t device, struct nt_cuda_facts *out) {
 }
 
 nt_status nt_cuda_pick_device(int32_t local_rank, int32_t local_size, int32_t *out) {
+    struct nt_cuda_facts facts;
     *out = 0;
     int32_t count = 0;
     NT_TRY(nt_cuda_device_count(&count));
     /* One visible device: the launcher may have given every rank its own under the same number, which only the uuids
      * tell (nt_cuda_check_shared). */
-    if (count == 1) return NT_OK;
-    if (local_size > count) {
+    if (count > 1 && local_size > count) {
         const char *visible = nt_env_cuda_visible_devices();
         return NT_FAIL(NT_E_CONFIG,
                        "%d ranks on this node and %d CUDA devices%s%s%s: a rank needs a device of its own; start %d "
@@ -78,8 +86,9 @@ nt_status nt_cuda_pick_device(int32_t local_rank, int32_t local_size, int32_t *o
                        local_size, count, visible ? " (CUDA_VISIBLE_DEVICES is \"" : "", visible ? visible : "",
                        visible ? "\")" : "", count);
     }
-    *out = local_rank;
-    return NT_OK;
+    *out = count == 1 ? 0 : local_rank;
+    NT_TRY(nt_cuda_device_facts(*out, &facts));
+    return nt_cuda_check_facts(&facts, *out);
 }
 
 nt_status nt_cuda_check_shared(const unsigned char (*uuids)[16], int32_t local_size) {

@@ -11,6 +11,8 @@
 
 /* cuda_device.c */
 NT_MUST nt_status nt_cuda_read_facts(const struct nt_gpu_driver *driver, int32_t device, struct nt_cuda_facts *out);
+NT_MUST nt_status nt_cuda_check_facts(const struct nt_cuda_facts *facts,
+                                      int32_t device); /* new enough for the kernels */
 
 /* cuda_launch.c: modules and functions. */
 NT_MUST nt_status nt_cuda_load_kernels(struct nt_cuda *cuda);

@@ -103,7 +103,7 @@ void nt_gpu_driver_free(struct nt_gpu_driver *driver) {
 
 nt_status nt_gpu_driver_open(struct nt_gpu_driver **out) {
     *out = NULL;
-    return NT_FAIL(NT_E_UNSUPPORTED, "this build has no CUDA backend: nvcc was not found when it was built");
+    return NT_FAIL(NT_E_UNSUPPORTED, "this build has no CUDA backend: it was made without nvcc, or with NT_CUDA=OFF");
 }
 
 #else

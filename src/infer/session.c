@@ -9,6 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* "no CUDA driver: using the CPU (libcuda.so.1: cannot open ...)": what it means before the details. */
+static void say_why_cpu(const char *why) {
+    const char *details = strstr(why, ": ");
+    if (details)
+        nt_info("device", "%.*s: using the CPU (%s)", (int)(details - why), why, details + 2);
+    else
+        nt_info("device", "%s: using the CPU", why);
+}
+
 nt_status nt_device_choose(const struct nt_config *c, const struct nt_world *w, enum nt_device *out) {
     *out = strcmp(c->run_device, "cuda") == 0 ? NT_DEVICE_CUDA : NT_DEVICE_CPU;
     if (strcmp(c->run_device, "auto") != 0) return NT_OK;
@@ -24,7 +33,7 @@ nt_status nt_device_choose(const struct nt_config *c, const struct nt_world *w, 
     *out = without ? NT_DEVICE_CPU : NT_DEVICE_CUDA;
     if (!without) return NT_OK;
     if (mine)
-        nt_info("device", "%s: using the CPU", why);
+        say_why_cpu(why);
     else
         nt_warn("device",
                 "a rank on another node has no GPU: using the CPU everywhere (run.device = cuda forbids that)");

@@ -25,9 +25,9 @@ END
 
 # ---- without a GPU (a machine that has one finds it: then there is nothing to refuse)
 if ! "$NOCTURNE" generate $(run_flags) --output nodriver --device cuda > out 2>&1; then
-    check "the reason is said" grep -qE 'no CUDA driver|built without CUDA|no CUDA device' out
+    check "the reason is said" grep -qE 'no CUDA driver|no CUDA backend|sees no device' out
     expect_rc 0 generate auto
-    check "auto says why it takes the CPU" grep -qE '(no CUDA driver|no CUDA device|without CUDA).*using the CPU' out
+    check "auto says why it takes the CPU" grep -qE '(no CUDA driver|no CUDA backend|sees no device[^:]*): using the CPU' out
 fi
 expect_rc 69 generate int8cpu --device cpu --kv-cache-dtype int8
 check "an int8 cache on the CPU is refused" grep -q 'needs a GPU' out
@@ -35,6 +35,20 @@ check "an int8 cache on the CPU is refused" grep -q 'needs a GPU' out
 
 export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
 NT_TIMEOUT=300
+
+# ---- a driver or a device that cannot be used: cuda is refused with the reason, auto takes the CPU and says it
+refused() { # NT_EMU REASON
+    NT_EMU=$1 expect_rc 69 generate refused --device cuda
+    check "the reason of $1: $2" grep -q "^nocturne: .*$2" out
+}
+for row in 'driver=11080|is too old' 'devices=0|sees no device' 'cc=75|compute capability 7.5; 8.0 or newer is needed'; do
+    refused "${row%%|*}" "${row#*|}"
+    NT_EMU=${row%%|*} expect_rc 0 generate "cpu-${row%%=*}"
+    check "auto says why it takes the CPU: $row" grep -qE "${row#*|}.*: using the CPU" out
+done
+sed 's/^\.target sm_80/.target sm_90/' "$EMU/../../cuda/embed.ptx" > newer.ptx # neither machine code nor PTX for the device
+refused "ptx=$PWD/newer.ptx" 'no image of kernels/embed.cu for compute capability 8.0 and cannot compile its PTX'
+
 # planned: bytes of device memory as the program counted them. held FILE...: the most that the device had at once
 planned() { grep -oE '[0-9]+ bytes of device memory' out | cut -d' ' -f1 | sort -u; }
 held() { cat "$@" | grep -oE '"most_bytes": *[0-9]+' | grep -oE '[0-9]+$' | sort -u; }

@@ -64,7 +64,7 @@ static void expect(const char *driver, const char *emu, int32_t device, nt_statu
 
 static void test_absent(void **state) {
     (void)state;
-    expect(NULL, NULL, 0, NT_E_UNSUPPORTED, "this build has no CUDA backend: nvcc was not found");
+    expect(NULL, NULL, 0, NT_E_UNSUPPORTED, "this build has no CUDA backend: it was made without nvcc");
 }
 
 int main(void) {
@@ -104,6 +104,7 @@ static void test_stub(void **state) {
 static void test_too_old(void **state) {
     (void)state;
     expect(NT_CUDA_EMU, "driver=11080", 0, NT_E_UNSUPPORTED, "is too old: it supports CUDA 11.8, and 12.0 is needed");
+    expect(NT_CUDA_EMU, "cc=75", 0, NT_E_UNSUPPORTED, "has compute capability 7.5; 8.0 or newer is needed");
 }
 
 static void test_no_device(void **state) {
