@@ -51,7 +51,8 @@ struct nt_backend {
     char level[16];   /* what its bodies were made for: "avx512", "sm_90" */
     const struct nt_memory *memory;
     enum nt_weight_format weight_format; /* what gemm reads */
-    bool int4; /* the blocks' matrices as NT_WEIGHT_INT4 (embedding and head stay); set before a model is opened */
+    enum nt_weight_format
+        block_format;            /* of the blocks' matrices: that, or a quantized one from before a model opens */
     enum nt_kv_format kv_format; /* of the cache; a CUDA backend may be told ROWS_INT8 before the layout */
     struct nt_cuda *cuda;        /* NULL: a CPU backend */
     /* NULL, or what wait and download call first: it returns when all has run, and sees when a peer is lost. */

@@ -146,6 +146,7 @@ nt_status nt_backend_open_cpu(struct nt_backend *be, enum nt_isa isa, struct nt_
     *be = (struct nt_backend){.name = "cpu",
                               .memory = &host_memory,
                               .weight_format = NT_WEIGHT_BF16,
+                              .block_format = NT_WEIGHT_BF16,
                               .kv_format = NT_KV_PAIRED,
                               .isa = isa,
                               .pool = pool,

@@ -68,6 +68,7 @@ nt_status nt_cuda_open_partly(struct nt_backend *be, int32_t device, struct nt_p
     *be = (struct nt_backend){.name = "cuda",
                               .memory = nt_cuda_memory(),
                               .weight_format = NT_WEIGHT_BF16_ROWS,
+                              .block_format = NT_WEIGHT_BF16_ROWS,
                               .kv_format = NT_KV_ROWS,
                               .pool = pool};
     be->cuda = calloc(1, sizeof *be->cuda);

@@ -57,15 +57,21 @@ struct product {
     enum nt_gemm_product what;
     int32_t n_tok, n, k;
     enum nt_gemm_out out;
+    enum nt_weight_format format;
 };
+
+/* The head is not quantized. Any bytes of the pool are integers, and bf16 scales at even places. */
+static enum nt_weight_format format_of(const struct nt_backend *be, int32_t n) {
+    return n == MAX_N ? be->weight_format : be->block_format;
+}
 
 static size_t cold_bytes(const struct product *p) {
     if (p->what == NT_GEMM_WGRAD) return ((size_t)p->n_tok * (size_t)p->k * sizeof(nt_bf16) + 63) / 64 * 64;
-    return nt_packed_bytes(NT_WEIGHT_BF16, p->n, p->k);
+    return nt_packed_bytes(p->format, p->n, p->k);
 }
 
 static nt_status call(struct nt_backend *be, const struct bench *b, const struct product *p, const void *cold) {
-    const struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = p->n, .k = p->k, .data = cold};
+    const struct nt_packed w = {.format = p->format, .n = p->n, .k = p->k, .data = cold};
     if (p->what == NT_GEMM_DGRAD) {
         const struct nt_gemm_dgrad_args a = {
             .dy = b->x, .lddy = p->n, .w = &w, .dx = b->y, .lddx = p->k, .n_tok = p->n_tok};
@@ -138,6 +144,7 @@ static nt_status run_training(struct nt_backend *be, struct bench *b, int s, nt_
     const bool head = shapes[s].n == MAX_N;
     struct product p = {.n_tok = head ? TRAIN_HEAD_TOK : TRAIN_TOK, .n = shapes[s].n, .k = shapes[s].k};
     p.out = shapes[s].out;
+    p.format = format_of(be, p.n);
     NT_TRY(report(be, b, &p, fn, ctx));
     p.what = NT_GEMM_DGRAD;
     NT_TRY(report(be, b, &p, fn, ctx));
@@ -156,7 +163,11 @@ static nt_status run_all(struct nt_backend *be, struct bench *b, const int32_t f
             const int32_t n_tok = token_counts[c];
             if (shapes[s].n == MAX_N && n_tok > HEAD_TOK) continue;
             if (filter[2] && filter[2] != n_tok) continue;
-            const struct product p = {.n_tok = n_tok, .n = shapes[s].n, .k = shapes[s].k, .out = shapes[s].out};
+            const struct product p = {.n_tok = n_tok,
+                                      .n = shapes[s].n,
+                                      .k = shapes[s].k,
+                                      .out = shapes[s].out,
+                                      .format = format_of(be, shapes[s].n)};
             NT_TRY(report(be, b, &p, fn, ctx));
         }
     }

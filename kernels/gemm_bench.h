@@ -22,8 +22,8 @@ struct nt_gemm_bench_row {
 
 typedef void nt_gemm_bench_fn(void *ctx, const struct nt_gemm_bench_row *row);
 /* Shapes of SmolLM2-135M and Llama 1B, n_tok 1 to 256, then those of SmolLM2-135M in training: 1024 tokens (256 of the
- * head) forward and backward, gradients of all weights and of an adapter's (n 16). Each is reported when done;
- * filter_n/filter_k/filter_tok 0: all. About 30 s. */
+ * head) forward and backward, gradients of all weights and of an adapter's (n 16); weights of blocks are in the
+ * backend's block_format. Each is reported when done; filter_n/filter_k/filter_tok 0: all. About 30 s. */
 NT_MUST nt_status nt_gemm_bench(struct nt_backend *be, int32_t filter_n, int32_t filter_k, int32_t filter_tok,
                                 nt_gemm_bench_fn *fn, void *ctx);
 

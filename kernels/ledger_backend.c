@@ -112,7 +112,12 @@ static const struct nt_memory no_memory = {.take = reserve,
 void nt_ledger_open(struct nt_ledger_backend *l, enum nt_weight_format weights, enum nt_kv_format kv, size_t bytes,
                     struct nt_pool *pool) {
     *l = (struct nt_ledger_backend){
-        .be = {.name = "ledger", .memory = &no_memory, .weight_format = weights, .kv_format = kv, .pool = pool},
+        .be = {.name = "ledger",
+               .memory = &no_memory,
+               .weight_format = weights,
+               .block_format = weights,
+               .kv_format = kv,
+               .pool = pool},
         .available = bytes
     };
 #define NT_OP(name, doc) l->be.ops.name = count_##name;

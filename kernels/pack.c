@@ -14,6 +14,13 @@ static int64_t n_groups(int32_t k) {
     return round_up(k, NT_INT4_GROUP) / NT_INT4_GROUP;
 }
 
+const char *nt_weight_format_name(enum nt_weight_format format) {
+    static const char *const names[] = {"bf16", "bf16", "int4", "int8"};
+    _Static_assert(sizeof names / sizeof names[0] == NT_WEIGHT_FORMAT_COUNT, "a name per format");
+    NT_CHECK(format < NT_WEIGHT_FORMAT_COUNT);
+    return names[format];
+}
+
 size_t nt_packed_bytes(enum nt_weight_format format, int32_t n, int32_t k) {
     NT_CHECK(format < NT_WEIGHT_FORMAT_COUNT && n > 0 && k > 0);
     if (nt_weight_is_quantized(format))

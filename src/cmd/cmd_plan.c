@@ -82,8 +82,7 @@ static nt_status try_all(struct report *r) {
     const struct nt_plan_precision *rows = nt_plan_precisions(&n);
     r->best = -1;
     for (int32_t i = 0; i < n; i++) {
-        if (all ? rows[i].int4 && !nt_model_takes_int4(&r->spec) : strcmp(c->plan_precision, rows[i].name) != 0)
-            continue;
+        if (all ? !nt_model_takes(&r->spec, rows[i].blocks) : strcmp(c->plan_precision, rows[i].name) != 0) continue;
         if (c->plan_tp > 0) NT_TRY(try_option(r, &rows[i], (int32_t)c->plan_tp));
         for (int32_t tp = 1; c->plan_tp == 0 && tp <= MAX_TP_TRIED; tp *= 2)
             if (can_divide(r, tp)) NT_TRY(try_option(r, &rows[i], tp));

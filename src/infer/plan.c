@@ -13,9 +13,9 @@ enum { MAX_SEQS = 65536, MAX_STEP_TOKENS = 16384, PREFILL_TOKENS = 8192, F32 = 4
 /* ---- rows ---- */
 
 static const struct nt_plan_precision precisions[] = {
-    {"bf16",     "bf16 weights, bf16 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS,      false},
-    {"bf16-kv8", "bf16 weights, int8 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, false},
-    {"int4-kv8", "int4 weights (group 128), int8 cache", NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, true },
+    {"bf16",     "bf16 weights, bf16 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS,      NT_WEIGHT_BF16_ROWS},
+    {"bf16-kv8", "bf16 weights, int8 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, NT_WEIGHT_BF16_ROWS},
+    {"int4-kv8", "int4 weights (group 128), int8 cache", NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, NT_WEIGHT_INT4     },
 };
 
 const struct nt_plan_precision *nt_plan_precisions(int32_t *n) {
@@ -53,7 +53,7 @@ static nt_status rank_open(struct rank *r, const struct nt_plan_job *job) {
     NT_TRY(nt_world_open_counted(&r->world, job->tp, &r->tally));
     NT_TRY(nt_pool_new(&r->pool, 1, false, 0, 1));
     nt_ledger_open(&r->ledger, job->precision->weights, job->precision->kv, (size_t)job->gpu->memory, r->pool);
-    r->ledger.be.int4 = job->precision->int4;
+    r->ledger.be.block_format = job->precision->blocks;
     NT_TRY(nt_model_open_shape(&r->model, job->spec, &r->world, &r->ledger.be));
     nt_model_limit_len(r->model, job->in + job->out);
     nt_job_memory_init(&r->memory, &r->ledger.be);

@@ -22,7 +22,7 @@ struct nt_plan_precision {
     const char *name, *doc;
     enum nt_weight_format weights;
     enum nt_kv_format kv;
-    bool int4; /* the blocks' matrices */
+    enum nt_weight_format blocks; /* the blocks' matrices */
 };
 /* From the most exact to the smallest. */
 const struct nt_plan_precision *nt_plan_precisions(int32_t *n);

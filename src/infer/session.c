@@ -66,6 +66,15 @@ static nt_status open_cuda(const struct nt_config *c, const struct nt_world *w, 
     return wants_library(c) ? open_library(c, be) : NT_OK;
 }
 
+/* The blocks' matrices quantized, if they are to be. */
+static void set_block_format(const struct nt_config *c, struct nt_backend *be) {
+    for (int f = 0; f < NT_WEIGHT_FORMAT_COUNT; f++) {
+        const enum nt_weight_format format = (enum nt_weight_format)f;
+        const bool named = strcmp(c->model_weight_dtype, nt_weight_format_name(format)) == 0;
+        if (named && nt_weight_is_quantized(format)) be->block_format = format;
+    }
+}
+
 nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_world *w, enum nt_device device,
                                  struct nt_pool **pool, struct nt_backend *be) {
     enum nt_isa isa;
@@ -77,9 +86,13 @@ nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_worl
         return NT_FAIL(
             NT_E_UNSUPPORTED,
             "run.gemm_library = cublaslt needs a GPU (run.device = cuda); the CPU has its own products only");
+    if (device == NT_DEVICE_CUDA && strcmp(c->model_weight_dtype, "int8") == 0)
+        return NT_FAIL(NT_E_UNSUPPORTED,
+                       "model.weight_dtype = int8 is for CPUs so far; GPUs read bf16 and int4, or set "
+                       "run.device = cpu");
     NT_TRY(nt_pool_new(pool, (int)c->run_threads, c->run_pin, w->node_rank, w->node_size));
     const nt_status st = device == NT_DEVICE_CUDA ? open_cuda(c, w, *pool, be) : nt_backend_open_cpu(be, isa, *pool);
-    if (st == NT_OK) be->int4 = strcmp(c->model_weight_dtype, "int4") == 0;
+    if (st == NT_OK) set_block_format(c, be);
     if (st != NT_OK) {
         nt_pool_free(*pool);
         *pool = NULL;

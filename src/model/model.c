@@ -21,7 +21,7 @@ static nt_status open_source(struct nt_model *m, const char *path, struct nt_ten
     NT_TRY(nt_tensor_source_open(path, src));
     NT_TRY(nt_spec_read(*src, &m->spec));
     NT_TRY(nt_spec_bind(*src, &m->spec, bind));
-    if (m->backend->int4 && !nt_model_takes_int4(&m->spec))
+    if (!nt_model_takes(&m->spec, m->backend->block_format))
         return NT_FAIL(
             NT_E_UNSUPPORTED,
             "%s: heads of %d values; model.weight_dtype = int4 packs 16 rows together and needs a multiple of 16", path,
@@ -46,9 +46,8 @@ static nt_status same_source(const struct nt_model *m, const struct nt_tensor_so
 }
 
 void nt_model_layout_weights(struct nt_model *m) {
-    const enum nt_weight_format head = m->backend->weight_format;
-    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, m->backend->int4 ? NT_WEIGHT_INT4 : head,
-                      head);
+    const struct nt_backend *be = m->backend;
+    nt_weights_layout(&m->weights, &m->weight_arena, &m->spec, &m->shard, be->block_format, be->weight_format);
 }
 
 /* Ranks of other model copies on this node have the same weights: one copy for all. */
@@ -184,8 +183,8 @@ void nt_model_close(struct nt_model *m) {
 
 /* ---- facts ----------------------------------------------------------------------------------------------------- */
 
-bool nt_model_takes_int4(const struct nt_spec *spec) {
-    return spec->d_head % 16 == 0;
+bool nt_model_takes(const struct nt_spec *spec, enum nt_weight_format blocks) {
+    return blocks != NT_WEIGHT_INT4 || spec->d_head % 16 == 0;
 }
 const struct nt_spec *nt_model_spec(const struct nt_model *m) {
     return &m->spec;

@@ -24,7 +24,7 @@ struct nt_model;
  * allocated. */
 NT_MUST nt_status nt_model_open(struct nt_model **out, const char *path, struct nt_world *w, struct nt_backend *be);
 void nt_model_close(struct nt_model *m);
-bool nt_model_takes_int4(const struct nt_spec *spec); /* may its backend's int4 be set? */
+bool nt_model_takes(const struct nt_spec *spec, enum nt_weight_format blocks); /* as its backend's block_format? */
 const struct nt_spec *nt_model_spec(const struct nt_model *m);
 size_t nt_model_weight_bytes(const struct nt_model *m); /* this rank's packed shard, and an adapter's */
 size_t nt_model_peer_bytes(const struct nt_model *m);   /* of the device's memory, taken for peers to read */

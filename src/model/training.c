@@ -14,10 +14,11 @@ static nt_status open_all(struct nt_training *t) {
     const struct nt_lora_shape *shape = &t->config.lora;
     if (!nt_backend_is_host(m->backend))
         return NT_FAIL(NT_E_UNSUPPORTED, "training runs on the CPU backend so far: set run.device = cpu");
-    if (nt_trains_all(t) && m->backend->int4)
+    if (nt_trains_all(t) && nt_weight_is_quantized(m->backend->block_format))
         return NT_FAIL(NT_E_CONFIG,
-                       "all weights are to be trained, but model.weight_dtype = int4 keeps them in 4 bits; "
-                       "use bf16, or train an adapter");
+                       "all weights are to be trained, but model.weight_dtype = %s keeps them as integers; "
+                       "use bf16, or train an adapter",
+                       nt_weight_format_name(m->backend->block_format));
     nt_linear_places(&m->spec, &m->shard, shape->targets, t->linears);
     NT_TRY(nt_params_init(&t->params, m->world, &m->spec, &m->shard, t->linears, shape, true));
     if (nt_trains_all(t)) return nt_training_unpack(t);

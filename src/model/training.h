@@ -1,7 +1,7 @@
 /* Training of a model: what a forward keeps, the backward, the gradients and the update.
  *
  * The forward is the one that generates (block_fwd.c), with a tape; the backward is the block read upwards
- * (block_bwd.c). What is trained is an adapter (lora.h; the base stays as it is, in bf16 or INT4) or, without targets,
+ * (block_bwd.c). What is trained is an adapter (lora.h; the base stays as it is, in bf16, INT8 or INT4) or, without targets,
  * every weight. One step:
  *     for each micro-batch:  nt_training_forward, then nt_training_backward with d loss / d log p of each target;
  *     nt_training_reduce (over tp and dp), nt_training_update.

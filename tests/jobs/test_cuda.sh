@@ -31,6 +31,8 @@ if ! "$NOCTURNE" generate $(run_flags) --output nodriver --device cuda > out 2>&
 fi
 expect_rc 69 generate int8cpu --device cpu --kv-cache-dtype int8
 check "an int8 cache on the CPU is refused" grep -q 'needs a GPU' out
+expect_rc 69 generate int8gpu --device cuda --weight-dtype int8
+check "int8 weights on a GPU are refused" grep -q 'int8 is for CPUs so far' out
 [ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
 
 export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0

@@ -49,9 +49,14 @@ for n in 2 3; do
     near base tp$n 5e-2
 done
 
-# a base in 4 bits
-expect_rc 0 tune int4 $epochs --eval-fraction 0.25 --weight-dtype int4
-check "the held-out loss did not fall" python3 "$SOURCE/tests/jobs/tune_check.py" falls int4
+# a base in 4 and 8 bits; all weights need bf16
+for type in int4 int8; do
+    expect_rc 0 tune $type $epochs --eval-fraction 0.25 --weight-dtype $type
+    check "$type: the held-out loss did not fall" python3 "$SOURCE/tests/jobs/tune_check.py" falls $type
+    cmp -s base/adapter/adapter_model.safetensors $type/adapter/adapter_model.safetensors && fail "$type weights changed nothing: they were not used"
+    expect_rc 78 tune full.$type $epochs --method full --weight-dtype $type
+    check "$type: why not all weights" grep -q "model.weight_dtype = $type keeps them as integers" out
+done
 
 # dropout: masks follow the sample, whatever the packing
 expect_rc 0 tune drop $epochs --lora-dropout 0.2
