@@ -51,7 +51,7 @@ struct nt_packed {
     const void *data;
 };
 
-const char *nt_weight_format_name(enum nt_weight_format format); /* as model.weight_dtype has it */
+const char *nt_weight_format_name(enum nt_weight_format format);            /* as model.weight_dtype has it */
 size_t nt_packed_bytes(enum nt_weight_format format, int32_t n, int32_t k); /* data, 64-byte multiple */
 /* Writes row `row` (already permuted for its epilogue) of a packed matrix; values [k] bf16. Rows >= n and the k padding
  * must have been zeroed by the caller (fresh arena memory is). Rows of different panels may be packed by different

@@ -1,16 +1,15 @@
 /* Training of a model: what a forward keeps, the backward, the gradients and the update.
  *
  * The forward is the one that generates (block_fwd.c), with a tape; the backward is the block read upwards
- * (block_bwd.c). What is trained is an adapter (lora.h; the base stays as it is, in bf16, INT8 or INT4) or, without targets,
- * every weight. One step:
- *     for each micro-batch:  nt_training_forward, then nt_training_backward with d loss / d log p of each target;
- *     nt_training_reduce (over tp and dp), nt_training_update.
- * Losses that need the log-probabilities first (preferences) call nt_training_logprobs between the two. The vocabulary
- * is done in chunks of rows: logits and their gradients are never stored whole. All sums have a fixed order: results
- * are bitwise the same for any number of threads; a batch cut otherwise, or other dp and tp, differs by rounding only.
- * Ownership: the struct owns parameters, gradients and moments; buffers lie in the caller's job memory. Sequences begin
- * at position 0 and lie whole in one micro-batch. Collective over tp (reduce: and dp). Errors: those of ops, memory and
- * communicators. One thread. */
+ * (block_bwd.c). What is trained is an adapter (lora.h; the base stays as it is, in bf16, INT8 or INT4) or, without
+ * targets, every weight. One step: for each micro-batch:  nt_training_forward, then nt_training_backward with d loss /
+ * d log p of each target; nt_training_reduce (over tp and dp), nt_training_update. Losses that need the
+ * log-probabilities first (preferences) call nt_training_logprobs between the two. The vocabulary is done in chunks of
+ * rows: logits and their gradients are never stored whole. All sums have a fixed order: results are bitwise the same
+ * for any number of threads; a batch cut otherwise, or other dp and tp, differs by rounding only. Ownership: the struct
+ * owns parameters, gradients and moments; buffers lie in the caller's job memory. Sequences begin at position 0 and lie
+ * whole in one micro-batch. Collective over tp (reduce: and dp). Errors: those of ops, memory and communicators. One
+ * thread. */
 #ifndef NT_TRAINING_H
 #define NT_TRAINING_H
 
