@@ -3,15 +3,10 @@
 #   tools/demo.sh [OUTPUT_DIR]      default: build/demo
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tools/setup.sh build
-gpu=OFF # kernels for CUDA take nvcc a minute: only where there is a GPU to run them
-[ ! -e /dev/nvidiactl ] || gpu=AUTO
-cmake --preset release -G Ninja -DNT_TESTS=OFF -DNT_CUDA=$gpu > build.log 2>&1 || { cat build.log; exit 1; }
-rm -f build.log
-cmake --build build --target nocturne
+nocturne=$(tools/setup.sh program)
 model=$(tools/setup.sh model)
 out=${1:-build/demo}
-build/nocturne generate --model "$model" --input data/prompts.jsonl --output "$out" --temperature 0 --max-tokens 96 --fresh
+"$nocturne" generate --model "$model" --input data/prompts.jsonl --output "$out" --temperature 0 --max-tokens 96 --fresh
 echo
 python3 - data/prompts.jsonl "$out/results.jsonl" <<'EOF'
 import json, sys

@@ -2,6 +2,7 @@
 # Installs what Nocturne needs on Debian 12. Safe to repeat; installs only what is missing.
 #   tools/setup.sh build   packages to build and run
 #   tools/setup.sh test    also what the tests use (cmocka, clang, Slurm, h5py)
+#   tools/setup.sh program builds build/nocturne without tests; prints its path
 #   tools/setup.sh model   SmolLM2-135M-Instruct into $NOCTURNE_CACHE (default ~/.cache/nocturne); prints its path
 #   tools/setup.sh cuda    an nvcc that works, no GPU needed: the machine's, or else CUDA 13.0 from PyPI into the cache; prints its path
 set -euo pipefail
@@ -39,6 +40,18 @@ install() {
     echo "setup: installing ${missing[*]}" >&2
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq update >&2
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > /dev/null
+}
+
+build_program() {
+    local gpu=OFF log # kernels for CUDA take nvcc a minute: only where there is a GPU to run them
+    [ ! -e /dev/nvidiactl ] || gpu=AUTO
+    cd "$(dirname "$0")/.."
+    install "${build[@]}"
+    log=$(mktemp)
+    cmake --preset release -G Ninja -DNT_TESTS=OFF -DNT_CUDA=$gpu > "$log" 2>&1 || { cat "$log" >&2; rm -f "$log"; exit 1; }
+    rm -f "$log"
+    cmake --build build --target nocturne >&2
+    echo "$PWD/build/nocturne"
 }
 
 fetch_model() {
@@ -104,7 +117,8 @@ fetch_cuda() {
 case ${1:-} in
     build) install "${build[@]}" ;;
     test) install "${build[@]}" "${tests[@]}" "${model[@]}" ;;
+    program) build_program ;;
     model) fetch_model ;;
     cuda) fetch_cuda ;;
-    *) sed -n '2,6p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,7p' "$0" >&2; exit 2 ;;
 esac
