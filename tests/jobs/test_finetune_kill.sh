@@ -8,15 +8,13 @@ cd "$WORK" || exit 1
 tiny model --family smollm2 --layers 2
 check "training rows" python3 "$SOURCE/tests/jobs/tune_rows.py"
 ingest() { expect_rc 0 "$NOCTURNE" ingest --input "$1.jsonl" --output "$1.h5" --consent train --basis synthetic; }
-ingest rows
-ingest thumbs
+for kind in rows pairs thumbs; do ingest $kind; done
 tune() { # DIR [FLAG...]
     local dir=$1; shift
     timeout -k 5 "$NT_TIMEOUT" "$NOCTURNE" finetune $flags --output "$dir" "$@" < /dev/null
 }
 common="--model model --batch-size 8 --max-length 96 --lora-r 4 --lora-alpha 8 --learning-rate 0.01 --set run.watchdog_s=60"
 flags="$common --input rows.h5 --num-train-epochs 8 --eval-fraction 0.25 --save-steps 3 --eval-steps 6 --threads 1"
-two="mpirun --oversubscribe --bind-to none -np 2"
 
 # The adapters' bytes, and every line of metrics.jsonl but for its times.
 same_run() { # A B
@@ -62,7 +60,9 @@ killed() { # KILLS BASE [LAUNCHER...]
     echo "$base: $kills kills, $resumed resumes, $((finished + 1)) completed runs, same bytes"
 }
 killed 22 one
-killed 8 dp2 $two
+sft=$flags flags="$common --input pairs.h5 --loss dpo --num-train-epochs 3 --eval-fraction 0.25 --save-steps 3 --eval-steps 6 --threads 1"
+killed 8 dp2 mpirun --oversubscribe --bind-to none -np 2
+flags=$sft
 
 # ---- a full disk ----
 limited() { (trap '' XFSZ; ulimit -f "$1"; shift; tune "$@"); } # KIB DIR [FLAG...]: longer files cannot be written
@@ -117,7 +117,6 @@ merges = t["model"]["merges"]
 merges[-1], merges[-3] = merges[-3], merges[-1]
 json.dump(t, open("words/tokenizer.json", "w"))
 EOF
-ingest pairs
 grep '"label": true' thumbs.jsonl > praise.jsonl
 grep '"label": false' thumbs.jsonl > blame.jsonl
 ingest praise
