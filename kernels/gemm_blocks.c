@@ -4,6 +4,7 @@ enum {
     MERGE = NT_GEMM_DEPTH / 2, /* a second product up to here joins the last block of the first */
     MIN_PANELS = 16,           /* of a piece, when its rows are written anew for each block of the sum */
     MAX_PANELS = 8,            /* so many panels of sums lie in scratch between two blocks */
+    FETCH_AHEAD = 8192,        /* bytes of quantized weights on their way from memory */
     PAIR = NT_PANEL * 2        /* elements of a pair in a panel */
 };
 
@@ -84,6 +85,17 @@ static const nt_bf16 *w2_panel(const struct nt_gemm_args *a, int64_t panel) {
     return (const nt_bf16 *)a->w2->data + panel * NT_PANEL * a->w2->k;
 }
 
+/* The columns of a block, fetching what lies FETCH_AHEAD behind them: blocks and panels follow each other in memory. */
+static void unpack_panel(const struct job *j, const struct block *b, int32_t panel, nt_bf16 *to) {
+    const struct nt_packed *w = j->gemm->w;
+    const int32_t bytes = nt_packed_block_bytes(w->format) / (NT_INT4_GROUP / NT_PANEL); /* of NT_PANEL columns */
+    const char *ahead = (const char *)nt_packed_block(w, panel, b->j0 / NT_INT4_GROUP) + FETCH_AHEAD;
+    for (int32_t k = 0; k < b->n; k += NT_PANEL, ahead += bytes) {
+        for (int32_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + i);
+        j->traits->product->unpack(w, panel, b->j0 + k, to + k / 2 * (int64_t)PAIR);
+    }
+}
+
 static void write_panel(struct worker *w, const struct block *b, int64_t panel) {
     const struct job *j = w->j;
     const int32_t c0 = (int32_t)panel * NT_PANEL;
@@ -97,8 +109,7 @@ static void write_panel(struct worker *w, const struct block *b, int64_t panel) 
     }
     nt_bf16 *second = w->panel + even(b->n) / 2 * (int64_t)PAIR;
     if (j->gemm) {
-        for (int32_t k = 0; k < b->n; k += NT_PANEL)
-            j->traits->product->unpack(j->gemm->w, (int32_t)panel, b->j0 + k, w->panel + k / 2 * (int64_t)PAIR);
+        unpack_panel(j, b, (int32_t)panel, w->panel);
         if (b->n2 > 0)
             memcpy(second, w2_panel(j->gemm, panel) + b->u0 * NT_PANEL, (size_t)b->n2 * NT_PANEL * sizeof *second);
         return;
@@ -170,14 +181,7 @@ static struct nt_gemm_ahead source_of(const struct job *j, const struct block *b
                                       .bytes = PAIR,
                                       .n = b->n};
     }
-    if (j->gemm) {
-        const struct nt_packed *w = j->gemm->w;
-        const int32_t bytes = nt_packed_block_bytes(w->format);
-        return (struct nt_gemm_ahead){.at = (const char *)nt_packed_block(w, (int32_t)panel, b->j0 / NT_INT4_GROUP),
-                                      .stride = bytes,
-                                      .bytes = bytes,
-                                      .n = (b->n + NT_INT4_GROUP - 1) / NT_INT4_GROUP};
-    }
+    if (j->gemm) return (struct nt_gemm_ahead){0}; /* unpack_panel fetches */
     return turned_source(j->dgrad->w, b, c0);
 }
 
