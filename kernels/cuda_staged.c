@@ -2,6 +2,7 @@
 
 #include "cuda_backend.h"
 #include "cuda_staged_kv.h"
+#include "ops_bwd.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -292,6 +293,31 @@ static nt_status staged_attention(struct nt_backend *be, const struct nt_attenti
     a.kv_of_head = in(&s, args->kv_of_head, vector(args->n_head, sizeof *args->kv_of_head));
     a.out = inout(&s, args->out, matrix(cache.n_rows, args->ldo, (int64_t)args->n_head * d, sizeof *args->out));
     return RUN(&s, attention, &a);
+}
+
+/* Rows, positions and sequences of a call that reads no pages. */
+static nt_status staged_rope_bwd(struct nt_backend *be, const struct nt_rope_bwd_args *args) {
+    struct stage s = begin(be);
+    struct nt_rope_bwd_args a = *args;
+    const int32_t d = args->d_head;
+    const int64_t width = (int64_t)(args->n_head + 2 * args->n_kv) * d;
+    int64_t n_rows = 0, n_pos = 0;
+    for (int32_t i = 0; i < args->n_seq; i++) {
+        const struct nt_attn_seq *seq = &args->seqs[i];
+        if (seq->q_row + seq->n_q > n_rows) n_rows = seq->q_row + seq->n_q;
+        if (seq->pos0 + seq->n_q > n_pos) n_pos = seq->pos0 + seq->n_q;
+    }
+    a.dqkv = in(&s, args->dqkv, matrix(n_rows, width, width, sizeof *args->dqkv));
+    a.qkv = in(&s, args->qkv, matrix(n_rows, width, width, sizeof *args->qkv));
+    a.dqkv16 = inout(&s, args->dqkv16, matrix(n_rows, width, width, sizeof *args->dqkv16));
+    a.seqs = in(&s, args->seqs, vector(args->n_seq, sizeof *args->seqs));
+    a.cos = in(&s, args->cos, vector(n_pos * (d / 2), sizeof *args->cos));
+    a.sin = in(&s, args->sin, vector(n_pos * (d / 2), sizeof *args->sin));
+    a.q_norm = in(&s, args->q_norm, vector(d, sizeof *args->q_norm));
+    a.k_norm = in(&s, args->k_norm, vector(d, sizeof *args->k_norm));
+    a.dq_norm = inout(&s, args->dq_norm, vector(d, sizeof *args->dq_norm));
+    a.dk_norm = inout(&s, args->dk_norm, vector(d, sizeof *args->dk_norm));
+    return RUN(&s, rope_bwd, &a);
 }
 
 /* ---- logits ---- */

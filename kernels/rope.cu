@@ -13,11 +13,7 @@
  * Roofline: bandwidth, per token (n_head + 2 n_kv) * d_head * (4 read + 2 written, int8 cache 1) bytes; ~10 FLOP per
  * element. Expected 85 % of copy bandwidth in prefill; a decode step of 64 rows (2.4 MB at 32/8 heads of 128) is
  * bound by three dependent loads (seqs, page, qkv) and the launch: ~4 us. */
-#include "rope_cuda.h"
-#include "cuda_common.cuh"
-
-static_assert(NT_ROPE_CUDA_MAX_D <= 512, "a lane holds 8 pairs: 8 * 32 >= d_head / 2");
-enum { PAIRS = NT_ROPE_CUDA_MAX_D / 2 / NT_WARP };
+#include "cuda_rope.cuh"
 
 /* What the warp does with its head. */
 struct head_work {
@@ -26,57 +22,48 @@ struct head_work {
     float eps;
 };
 
-/* Column of pair p in a lane: neighbours in twos (TWO) or lane by lane. */
-template <bool TWO> NT_DEVICE int32_t column(int p) {
-    return TWO ? (p / 2) * 2 * NT_WARP + 2 * nt_lane() + p % 2 : p * NT_WARP + nt_lane();
-}
-
-/* Elements j and, when TWO, j + 1. */
-template <bool TWO> NT_DEVICE float2 load_two(const float *from, int32_t j) {
-    return TWO ? *(const float2 *)(from + j) : make_float2(from[j], 0);
-}
-
 /* The head's values after norm and rotation: low[p] at column j, high[p] at j + half; 0 beyond. */
-template <bool TWO> NT_DEVICE void compute_head(const struct head_work *w, float low[PAIRS], float high[PAIRS]) {
+template <bool TWO>
+NT_DEVICE void compute_head(const struct head_work *w, float low[NT_ROPE_PAIRS], float high[NT_ROPE_PAIRS]) {
     const int32_t half = w->d_head / 2;
     enum { STEP = TWO ? 2 : 1 };
-    float2 a[PAIRS], b[PAIRS]; /* element p in .x, p + 1 in .y */
+    float2 a[NT_ROPE_PAIRS], b[NT_ROPE_PAIRS]; /* element p in .x, p + 1 in .y */
 #pragma unroll
-    for (int p = 0; p < PAIRS; p += STEP) {
-        const int32_t j = column<TWO>(p);
+    for (int p = 0; p < NT_ROPE_PAIRS; p += STEP) {
+        const int32_t j = nt_rope_column<TWO>(p);
         a[p] = b[p] = make_float2(0, 0);
         if (j >= half) continue;
-        a[p] = load_two<TWO>(w->x, j);
-        b[p] = load_two<TWO>(w->x, j + half);
+        a[p] = nt_rope_load<TWO>(w->x, j);
+        b[p] = nt_rope_load<TWO>(w->x, j + half);
     }
     if (w->norm) {
         float sum = 0;
 #pragma unroll
-        for (int p = 0; p < PAIRS; p += STEP)
+        for (int p = 0; p < NT_ROPE_PAIRS; p += STEP)
             sum = fmaf(b[p].y, b[p].y, fmaf(a[p].y, a[p].y, fmaf(b[p].x, b[p].x, fmaf(a[p].x, a[p].x, sum))));
         sum = nt_warp_sum(sum);
         const float s = __frcp_rn(__fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)w->d_head), w->eps)));
 #pragma unroll
-        for (int p = 0; p < PAIRS; p += STEP) {
-            const int32_t j = column<TWO>(p);
+        for (int p = 0; p < NT_ROPE_PAIRS; p += STEP) {
+            const int32_t j = nt_rope_column<TWO>(p);
             if (j >= half) continue;
-            const float2 na = load_two<TWO>(w->norm, j), nb = load_two<TWO>(w->norm, j + half);
+            const float2 na = nt_rope_load<TWO>(w->norm, j), nb = nt_rope_load<TWO>(w->norm, j + half);
             a[p] = make_float2(a[p].x * s * na.x, a[p].y * s * na.y);
             b[p] = make_float2(b[p].x * s * nb.x, b[p].y * s * nb.y);
         }
     }
     if (w->cos) {
 #pragma unroll
-        for (int p = 0; p < PAIRS; p += STEP) {
-            const int32_t j = column<TWO>(p);
+        for (int p = 0; p < NT_ROPE_PAIRS; p += STEP) {
+            const int32_t j = nt_rope_column<TWO>(p);
             if (j >= half) continue;
-            const float2 c = load_two<TWO>(w->cos, j), s = load_two<TWO>(w->sin, j), x = a[p], y = b[p];
+            const float2 c = nt_rope_load<TWO>(w->cos, j), s = nt_rope_load<TWO>(w->sin, j), x = a[p], y = b[p];
             a[p] = make_float2(x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y);
             b[p] = make_float2(y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y);
         }
     }
 #pragma unroll
-    for (int p = 0; p < PAIRS; p += STEP) {
+    for (int p = 0; p < NT_ROPE_PAIRS; p += STEP) {
         low[p] = a[p].x;
         high[p] = b[p].x;
         if (TWO) {
@@ -86,19 +73,15 @@ template <bool TWO> NT_DEVICE void compute_head(const struct head_work *w, float
     }
 }
 
-template <bool TWO> NT_DEVICE void store_bf16(nt_bf16 *y, const struct head_work *w, const float *low, const float *high) {
+template <bool TWO>
+NT_DEVICE void store_bf16(nt_bf16 *y, const struct head_work *w, const float *low, const float *high) {
     const int32_t half = w->d_head / 2;
 #pragma unroll
-    for (int p = 0; p < PAIRS; p++) {
-        const int32_t j = column<TWO>(p);
+    for (int p = 0; p < NT_ROPE_PAIRS; p++) {
+        const int32_t j = nt_rope_column<TWO>(p);
         if ((TWO && p % 2) || j >= half) continue;
-        if (TWO) {
-            *(uint32_t *)(y + j) = nt_bf16_pack(low[p], low[p + 1]);
-            *(uint32_t *)(y + j + half) = nt_bf16_pack(high[p], high[p + 1]);
-        } else {
-            y[j] = nt_dev_to_bf16(low[p]);
-            y[j + half] = nt_dev_to_bf16(high[p]);
-        }
+        nt_rope_store<TWO>(y, j, low[p], TWO ? low[p + 1] : 0);
+        nt_rope_store<TWO>(y, j + half, high[p], TWO ? high[p + 1] : 0);
     }
     if (w->d_head + nt_lane() < w->d_pad) y[w->d_head + nt_lane()] = 0; /* fewer than 16 columns */
 }
@@ -113,7 +96,7 @@ NT_DEVICE void store_int8(int8_t *y, float *scale_at, const struct head_work *w,
     float max = 0;
     bool nan = false;
 #pragma unroll
-    for (int p = 0; p < PAIRS; p++) {
+    for (int p = 0; p < NT_ROPE_PAIRS; p++) {
         max = fmaxf(max, fmaxf(fabsf(low[p]), fabsf(high[p])));
         nan |= isnan(low[p]) || isnan(high[p]);
     }
@@ -122,8 +105,8 @@ NT_DEVICE void store_int8(int8_t *y, float *scale_at, const struct head_work *w,
     if (scale == 0.0f) scale = 1.0f;
     if (__any_sync(NT_ALL_LANES, nan)) scale = __uint_as_float(0x7fc00000u);
 #pragma unroll
-    for (int p = 0; p < PAIRS; p++) {
-        const int32_t j = column<TWO>(p);
+    for (int p = 0; p < NT_ROPE_PAIRS; p++) {
+        const int32_t j = nt_rope_column<TWO>(p);
         if ((TWO && p % 2) || j >= half) continue;
         if (TWO) {
             *(char2 *)(y + j) = make_char2(to_int8(low[p], scale), to_int8(low[p + 1], scale));
@@ -171,7 +154,7 @@ template <bool INT8, bool TWO> NT_DEVICE void token(const struct nt_rope_cuda *a
                                     d,
                                     a->d_pad,
                                     a->eps};
-        float low[PAIRS], high[PAIRS];
+        float low[NT_ROPE_PAIRS], high[NT_ROPE_PAIRS];
         compute_head<TWO>(&w, low, high);
         if (is_q) {
             store_bf16<TWO>(a->q + ((int64_t)t * a->n_head + h) * a->d_pad, &w, low, high);

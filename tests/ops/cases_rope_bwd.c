@@ -1,5 +1,5 @@
 /* Cases of rope_bwd: the formula against slopes of rotation and norms, odd heads, each norm alone, sequences of several
- * lengths, more tokens than one block, special values by position. */
+ * lengths, more tokens than one block, special values by position, tokens cut into sequences and calls. */
 #include "op_gradient.h"
 #include <math.h>
 #include <stdio.h>
@@ -250,6 +250,45 @@ static void check_special(struct op_env *env) {
     }
 }
 
+/* The same tokens as one sequence, as many, and in calls of whole blocks give the same bits; rows of no sequence stay.
+ */
+static void check_cut(struct op_env *env) {
+    enum { TOK = 3 * NT_ROPE_BLOCK - 9, EACH = 3, MANY = TOK / EACH, GAP = 2 };
+    struct nt_attn_seq many[MANY];
+    struct problem p;
+    float whole[2 * 16];
+    make(&p, 70, (struct shape){3, 2, 16, true, true, true}, 1, TOK + GAP);
+    const size_t bytes = (size_t)(p.count + p.width) * sizeof *p.dqkv16, norm_bytes = sizeof whole;
+    nt_bf16 *first = op_alloc(bytes);
+    p.seqs[0].q_row = GAP;
+    p.seqs[0].n_q = TOK;
+    run(env, &p, 0);
+    const float *norms = p.dnorm;
+    memcpy(first, p.dqkv16, bytes);
+    memcpy(whole, norms, norm_bytes);
+    for (int32_t i = 0; i < GAP * p.width; i++)
+        if (p.dqkv16[i] != 0x5a5a) op_fail(env, "element %d of no sequence was written", i);
+    for (int32_t i = 0; i < MANY; i++)
+        many[i] = (struct nt_attn_seq){GAP + i * EACH, EACH, p.seqs[0].pos0 + i * EACH, NULL};
+    p.args.seqs = many;
+    p.args.n_seq = MANY;
+    run(env, &p, 1);
+    (void)op_compare_bytes(env, "many sequences", first, p.dqkv16, bytes);
+    (void)op_compare_bytes(env, "sums of many sequences", whole, norms, norm_bytes);
+    p.args.seqs = p.seqs;
+    p.args.n_seq = 1;
+    p.seqs[0].n_q = NT_ROPE_BLOCK;
+    run(env, &p, 1);
+    p.seqs[0].q_row += NT_ROPE_BLOCK;
+    p.seqs[0].pos0 += NT_ROPE_BLOCK;
+    p.seqs[0].n_q = TOK - NT_ROPE_BLOCK;
+    if (env->be[0].ops.rope_bwd(&env->be[0], &p.args) != NT_OK) op_fail(env, "status");
+    (void)op_compare_bytes(env, "two calls", first, p.dqkv16, bytes);
+    (void)op_compare_bytes(env, "sums of two calls", whole, norms, norm_bytes);
+    free(first);
+    drop(&p);
+}
+
 static nt_status run_rope(struct nt_backend *be, void *ctx) {
     return be->ops.rope_bwd(be, ctx);
 }
@@ -270,5 +309,6 @@ static const struct op_case cases[] = {
     {NT_OP_rope_bwd, "shapes",  check_shapes,  perf},
     {NT_OP_rope_bwd, "slopes",  check_slopes,  NULL},
     {NT_OP_rope_bwd, "special", check_special, NULL},
+    {NT_OP_rope_bwd, "cut",     check_cut,     NULL},
 };
 const struct op_cases rope_bwd_cases = {sizeof cases / sizeof cases[0], cases};
