@@ -109,7 +109,9 @@ static void turn_k(const nt_bf16 *k, int32_t d_pad, float *kt) {
         }
 }
 
-static void begin(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, void *scratch) {
+static void begin(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, int32_t n_key,
+                  void *scratch) {
+    (void)n_key; /* keys are taken one at a time */
     const int32_t d_pad = nt_d_pad(a->kv->d_head);
     struct work *w = work_init(scratch, d_pad);
     turn_k(k, d_pad, w->kt);

@@ -109,10 +109,13 @@ static void stats(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows
     }
 }
 
-static void begin(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, void *scratch) {
+static void begin(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, int32_t n_key,
+                  void *scratch) {
     const int32_t d_pad = nt_d_pad(a->kv->d_head);
     struct work *w = work_init(scratch, d_pad);
     turn(k, d_pad / 2, PAGE / 2, w->k2);
+    if (n_key < PAGE && n_key % 2) /* dq adds keys in pairs: the last one's partner is whatever was there */
+        for (int32_t i = 0; i < d_pad; i++) w->k2[(n_key / 2 * d_pad + i) * 2 + 1] = 0;
     turn(v, PAGE / 2, d_pad / 2, w->v2);
     memset(w->sums, 0, 2 * PAGE * (size_t)d_pad * sizeof *w->sums);
 }

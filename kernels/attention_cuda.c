@@ -123,11 +123,10 @@ static nt_status decode(struct nt_backend *be, const struct nt_attention_args *a
     return NT_OK;
 }
 
-nt_status nt_attention_cuda(struct nt_backend *be, const struct nt_attention_args *args) {
+nt_status nt_attention_cuda_prepare(const struct nt_attention_args *args, struct nt_attn_launch *out) {
     const struct nt_kv_layer *kv = args->kv;
-    if (args->n_seq == 0 || args->n_tok == 0) return NT_OK;
     NT_TRY(check(args));
-    const struct nt_attn_launch l = {
+    *out = (struct nt_attn_launch){
         .q = args->q,
         .cache = (const unsigned char *)kv->base,
         .seqs = args->seqs,
@@ -144,6 +143,13 @@ nt_status nt_attention_cuda(struct nt_backend *be, const struct nt_attention_arg
         .d_pad = nt_d_pad(kv->d_head),
         .n_split = 1,
     };
+    return NT_OK;
+}
+
+nt_status nt_attention_cuda(struct nt_backend *be, const struct nt_attention_args *args) {
+    struct nt_attn_launch l;
+    if (args->n_seq == 0 || args->n_tok == 0) return NT_OK;
+    NT_TRY(nt_attention_cuda_prepare(args, &l));
     const int w = find_width(l.d_pad);
     if (args->max_q > NT_ATTN_DECODE_Q) NT_TRY(prefill(be, args, l, w));
     NT_TRY(decode(be, args, l, w));

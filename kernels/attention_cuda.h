@@ -6,11 +6,15 @@
  * one float [d_pad] and one float2 (maximum, sum) per place, floats first. The prefill kernel parks a row's running
  * state there between splits: place (row of the step - tok_begin) * n_head + head. The decode kernel leaves its partial
  * results for nt_attention_merge: place ((seq * max_q + tok) * n_head + head) * n_split + split. Fixed-width types and
- * pointers only: the same bytes for gcc and nvcc. No state, no errors. */
+ * pointers only: the same bytes for gcc and nvcc. No state. Errors: NT_E_UNSUPPORTED of nt_attention_cuda_prepare. */
 #ifndef NT_ATTENTION_CUDA_H
 #define NT_ATTENTION_CUDA_H
 
 #include "ops.h"
+
+#ifndef __CUDACC__
+#include "status.h"
+#endif
 
 enum {
     NT_ATTN_SPLIT = 512, /* positions */
@@ -44,6 +48,12 @@ struct nt_attn_launch {
     int32_t n_split;            /* places per row, decode only */
     int32_t tok_begin, tok_end; /* prefill: tiles whose first token is in this range of rows of the step */
 };
+
+#ifndef __CUDACC__
+/* Checks the args and fills in all that follows from them: the tables' and the cache's part, one split. For the
+ * launchers of attention and of its gradient. */
+NT_MUST nt_status nt_attention_cuda_prepare(const struct nt_attention_args *args, struct nt_attn_launch *out);
+#endif
 
 /* Bytes of dynamic shared memory: q rows, then `halves` buffers of K or V of one page, then what the block knows of its
  * tile. */

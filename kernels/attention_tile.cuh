@@ -200,14 +200,15 @@ template <int D, int MT> NT_DEVICE void nt_attn_reset(struct nt_attn_rows<D, MT>
     }
 }
 
-/* s = q k^T for the page, unscaled. q: shared address of the warp's rows. */
-template <int D, int MT, bool INT8> NT_DEVICE void nt_attn_dots(uint32_t q, uint32_t k, float s[MT][8][4]) {
+/* s = q k^T for the page, or 8 NT rows, unscaled. q: shared address of the warp's rows. */
+template <int D, int MT, bool INT8, int NT = 8>
+NT_DEVICE void nt_attn_dots(uint32_t q, uint32_t k, float s[MT][NT][4]) {
     const int32_t lane = nt_lane(), r8 = lane & 7, b3 = (lane >> 3) & 1, b4 = lane >> 4;
     constexpr int tiles = INT8 ? 4 : 2; /* n tiles per ldmatrix of K */
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
-        for (int n = 0; n < 8; n++)
+        for (int n = 0; n < NT; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) s[m][n][e] = 0;
 #pragma unroll(D *MT >= 192 ? 2 : D / 16)
@@ -216,7 +217,7 @@ template <int D, int MT, bool INT8> NT_DEVICE void nt_attn_dots(uint32_t q, uint
 #pragma unroll
         for (int m = 0; m < MT; m++) nt_ldmatrix_x4(qa[m], q + nt_attn_at<2 * D>(16 * m + r8 + 8 * b3, 2 * ks, b4));
 #pragma unroll
-        for (int n = 0; n < 8; n += tiles) {
+        for (int n = 0; n < NT; n += tiles) {
             uint32_t b[4];
             if (INT8)
                 nt_ldmatrix_x4(b, k + nt_attn_at<D>(8 * n + lane, ks, 0));
@@ -276,21 +277,23 @@ NT_DEVICE void nt_attn_mask(const struct nt_attn_launch &a, const struct nt_attn
             }
 }
 
-/* The page's block of the online softmax: s becomes p, the state is brought to the new maximum. */
-template <int D, int MT> NT_DEVICE void nt_attn_softmax(struct nt_attn_rows<D, MT> &st, float s[MT][8][4]) {
-    float alpha[2 * MT];
+/* The page's block of the online softmax: s becomes p; maxima and sums become those with the page, alpha what older
+ * parts are to be multiplied by. True when a maximum moved. */
+template <int MT>
+NT_DEVICE bool nt_attn_softmax_state(float row_max[2 * MT], float row_sum[2 * MT], float s[MT][8][4],
+                                     float alpha[2 * MT]) {
     bool moved = false;
 #pragma unroll
     for (int i = 0; i < 2 * MT; i++) {
-        float max = st.max[i];
+        float max = row_max[i];
 #pragma unroll
         for (int n = 0; n < 8; n++) max = fmaxf(max, fmaxf(s[i / 2][n][2 * (i & 1)], s[i / 2][n][2 * (i & 1) + 1]));
         max = fmaxf(max, __shfl_xor_sync(NT_ALL_LANES, max, 1));
         max = fmaxf(max, __shfl_xor_sync(NT_ALL_LANES, max, 2));
         const float base = nt_attn_base(max);
-        alpha[i] = nt_exp2(__fsub_rn(st.max[i], base));
-        moved |= max != st.max[i];
-        st.max[i] = max;
+        alpha[i] = nt_exp2(__fsub_rn(row_max[i], base));
+        moved |= max != row_max[i];
+        row_max[i] = max;
         float sum = 0;
 #pragma unroll
         for (int n = 0; n < 8; n++)
@@ -299,8 +302,15 @@ template <int D, int MT> NT_DEVICE void nt_attn_softmax(struct nt_attn_rows<D, M
                 s[i / 2][n][e] = nt_exp2(__fsub_rn(s[i / 2][n][e], base));
                 sum = __fadd_rn(sum, s[i / 2][n][e]);
             }
-        st.sum[i] = __fmaf_rn(st.sum[i], alpha[i], sum);
+        row_sum[i] = __fmaf_rn(row_sum[i], alpha[i], sum);
     }
+    return moved;
+}
+
+/* Brings the accumulators along. */
+template <int D, int MT> NT_DEVICE void nt_attn_softmax(struct nt_attn_rows<D, MT> &st, float s[MT][8][4]) {
+    float alpha[2 * MT];
+    const bool moved = nt_attn_softmax_state<MT>(st.max, st.sum, s, alpha);
     if (__any_sync(NT_ALL_LANES, moved)) { /* else every factor is 1 or the row is still zero */
 #pragma unroll
         for (int m = 0; m < MT; m++)
@@ -427,13 +437,15 @@ NT_DEVICE void nt_attn_add_not_finite(struct nt_attn_rows<D, MT> &st, const unsi
 
 /* ---- ends of splits ---- */
 
+NT_DEVICE float nt_attn_quad_sum(float x) {
+    x = __fadd_rn(x, __shfl_xor_sync(NT_ALL_LANES, x, 1));
+    return __fadd_rn(x, __shfl_xor_sync(NT_ALL_LANES, x, 2));
+}
+
 /* This lane's share of the sums becomes the row's. */
 template <int D, int MT> NT_DEVICE void nt_attn_close_sums(struct nt_attn_rows<D, MT> &st) {
 #pragma unroll
-    for (int i = 0; i < 2 * MT; i++) {
-        st.sum[i] = __fadd_rn(st.sum[i], __shfl_xor_sync(NT_ALL_LANES, st.sum[i], 1));
-        st.sum[i] = __fadd_rn(st.sum[i], __shfl_xor_sync(NT_ALL_LANES, st.sum[i], 2));
-    }
+    for (int i = 0; i < 2 * MT; i++) st.sum[i] = nt_attn_quad_sum(st.sum[i]);
 }
 
 /* Columns a lane holds of row half h = 2 (i & 1):  bf16: o[n][h], o[n][h + 1] are columns 8n + 2t, + 1.

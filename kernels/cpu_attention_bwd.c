@@ -160,7 +160,7 @@ static void page_item(const struct run *r, const struct item *it, void *scratch)
     int32_t last = page_count(it->seq) - 1; /* block that sees the page */
     if (a->window > 0 && (base + NT_KV_PAGE - 1 + (int64_t)a->window - 1) / NT_KV_PAGE < last)
         last = (base + NT_KV_PAGE - 1 + a->window - 1) / NT_KV_PAGE;
-    r->body->begin(a, k, k + (int64_t)NT_KV_PAGE * d_pad, scratch);
+    r->body->begin(a, k, k + (int64_t)NT_KV_PAGE * d_pad, it->seq->n_q - base, scratch);
     for (int32_t block = it->page; block <= last; block++) {
         wait_for(r, it, block);
         block_page(r, it, block, k, scratch);

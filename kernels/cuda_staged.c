@@ -295,6 +295,25 @@ static nt_status staged_attention(struct nt_backend *be, const struct nt_attenti
     return RUN(&s, attention, &a);
 }
 
+static nt_status staged_attention_bwd(struct nt_backend *be, const struct nt_attention_bwd_args *args) {
+    struct stage s = begin(be);
+    struct nt_attention_bwd_args a = *args;
+    const int32_t d = args->kv->d_head, n_head = args->n_head;
+    const int64_t width = (int64_t)(n_head + 2 * args->kv->n_kv) * d;
+    struct cache cache;
+    stage_cache(&s, args->kv, args->seqs, args->n_seq, &cache);
+    free(cache.before);
+    a.kv = &cache.layer;
+    a.seqs = cache.seqs;
+    if (a.max_q < cache.max_q) a.max_q = cache.max_q;
+    a.q = in(&s, args->q, vector(cache.n_rows * n_head * nt_d_pad(d), sizeof *args->q));
+    a.kv_of_head = in(&s, args->kv_of_head, vector(n_head, sizeof *args->kv_of_head));
+    a.out = in(&s, args->out, matrix(cache.n_rows, args->ldo, (int64_t)n_head * d, sizeof *args->out));
+    a.dout = in(&s, args->dout, matrix(cache.n_rows, args->lddo, (int64_t)n_head * d, sizeof *args->dout));
+    a.dqkv = inout(&s, args->dqkv, matrix(cache.n_rows, width, width, sizeof *args->dqkv));
+    return RUN(&s, attention_bwd, &a);
+}
+
 /* Rows, positions and sequences of a call that reads no pages. */
 static nt_status staged_rope_bwd(struct nt_backend *be, const struct nt_rope_bwd_args *args) {
     struct stage s = begin(be);

@@ -14,6 +14,7 @@ static const struct nt_ops bodies = {
     .gather = nt_gather_cuda,
     .logit_sample = nt_logit_sample_cuda,
     .head_argmax = nt_head_argmax_cuda,
+    .attention_bwd = nt_attention_bwd_cuda,
     .rope_bwd = nt_rope_bwd_cuda,
 #define NT_CUDA_MISSING(name) .name = nt_##name##_cuda,
 #include "cuda_missing.def"

@@ -1,0 +1,447 @@
+/* Gradient of attention over whole sequences: FlashAttention-2's backward (Dao 2023) without atomics, in three kernels.
+ *
+ * nt_attention_bwd_stats_*: tiles as the forward's; delta = out . dout and log2 of the row's sum of exponentials, from
+ * q and K again. nt_attention_bwd_keys_*: block (x, y, z) is page x of KV head y of sequence z; a warp owns 16 keys and
+ * walks the query rows that see the page in steps of 32 (64 at d 64): S^T = K q^T and dP^T = V dout^T, whose
+ * accumulators are the A operand of dv += P^T dout and dk += dS^T q. nt_attention_bwd_queries_*: a tile of 64 rows
+ * walks the pages it sees: S, dP, then dq += dS K. Shared memory, masks and rows: attention_tile.cuh.
+ * Layout: q [n_tok, n_head, d_pad]; cache ROWS; out [n_tok, ldo]; dout [n_tok, lddo]; dqkv rows as qkv of rope_kv.
+ * Order of sums: dq keys, dk and dv query rows (token, then head of the group), ascending in mma steps of 16; 32-row
+ * steps begin at multiples counted from the sequence's first row. Nothing depends on the batch.
+ * dS = scale P (dP - delta) with P = 2^(s - lse). Invisible keys give 0 there; what no sequence owns is loaded as 0.
+ * Roofline, one sequence of n tokens, causal: 8 products of n^2 / 2 d n_head multiply-adds (8 n^2 d n_head FLOP; 5 are
+ * the least, 3 are repeated so that no sum needs atomics). Bytes: 14 n d n_head of HBM for q, out, dout and dq; pages
+ * and rows come from L2: 64 rows or keys share each, 64 FLOP a byte. The tensor cores and shared memory bound it: 1.6
+ * mma a ldmatrix in the kernel of dk and dv. Expected 40 % of the A100 bf16 rate over the 8 products (25 % of it
+ * counted as 5), 25-30 % of H100's, whose full rate needs wgmma. Budget: 128 threads, 255 registers, 2 blocks an SM; d
+ * 256: 256 threads for dk and dv, 1 block. No spills. */
+#include "attention_bwd_cuda.h"
+#include "attention_tile.cuh"
+
+extern __shared__ __align__(128) unsigned char nt_attention_bwd_shared[];
+
+enum { THREADS = NT_ATTN_PREFILL_WARPS * NT_WARP };
+
+/* ---- rows ---- */
+
+/* Where row r of the tile lies: its token's row of the step, and its head's first column in out, dout and dqkv. */
+struct place {
+    int64_t tok;
+    int32_t col;
+};
+NT_DEVICE struct place place_of(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t, int32_t r) {
+    const struct place p = {t.q_row + (t.row0 + r) / t.group, (t.head0 + (t.row0 + r) % t.group) * a.f.d_head};
+    return p;
+}
+/* Its dq; with `staged` its dout in bf16 until dq is known. */
+NT_DEVICE float *dq_of(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t, int32_t r) {
+    const struct place p = place_of(a, t, r);
+    return a.dqkv + p.tok * a.width + p.col;
+}
+
+/* q and dout of rows first .. first + ROWS - 1 of the tile into swizzled rows of 2 D bytes; 0 past the tile's rows and
+ * the columns. */
+template <int D, int ROWS, int COUNT>
+NT_DEVICE void copy_rows(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t, int32_t first,
+                         unsigned char *q, unsigned char *dout) {
+    constexpr int chunks = D / 8, all = ROWS * chunks;
+    static_assert(all % COUNT == 0, "every thread copies the same number of chunks");
+    const uint32_t q_at = nt_shared_address(q), dout_at = nt_shared_address(dout);
+#pragma unroll 2
+    for (int i = 0; i < all / COUNT; i++) {
+        const int32_t at = (int32_t)threadIdx.x + i * COUNT, row = at / chunks, chunk = at % chunks, r = first + row;
+        const bool there = r < t.n_row && chunk * 8 < a.f.d_pad;
+        const uint32_t to = nt_attn_at<2 * D>(row, chunk, 0);
+        const nt_bf16 *from = a.f.q + (there ? nt_attn_row_place(a.f, t, r) * a.f.d_pad + chunk * 8 : 0);
+        nt_cp_async_16_zfill(q_at + to, from, there ? 16 : 0);
+        if (a.staged) {
+            from = (const nt_bf16 *)(there ? dq_of(a, t, r) : a.dqkv) + (there ? chunk * 8 : 0);
+            nt_cp_async_16_zfill(dout_at + to, from, there ? 16 : 0);
+            continue;
+        }
+        const struct place p = place_of(a, t, there ? r : 0);
+        const float *g = a.dout + p.tok * a.lddo + p.col;
+        float f[8];
+#pragma unroll
+        for (int e = 0; e < 8; e++) f[e] = there && chunk * 8 + e < a.f.d_head ? g[chunk * 8 + e] : 0;
+        nt_store128(dout + to, nt_bf16_pack8(f));
+    }
+}
+
+/* Row h (0 or 1) of a warp's 16 x COLS accumulators, from `to` on; columns up to n. */
+template <int COLS> NT_DEVICE void store_row(const float o[COLS / 8][4], int h, float *to, int32_t n) {
+#pragma unroll
+    for (int j = 0; j < COLS / 8; j++) {
+        const int32_t col = 8 * j + 2 * (nt_lane() & 3);
+        if (col < n) *(float2 *)(to + col) = make_float2(o[j][2 * h], o[j][2 * h + 1]);
+    }
+}
+
+/* o += p x: 16 x 16 STEPS times 16 STEPS rows of x (2 D bytes each), its first COLS columns. */
+template <int D, int COLS, int STEPS>
+NT_DEVICE void add_product(float o[COLS / 8][4], const uint32_t p[STEPS][4], uint32_t x) {
+#pragma unroll
+    for (int kk = 0; kk < STEPS; kk++)
+#pragma unroll
+        for (int j = 0; j < COLS / 16; j++) {
+            uint32_t b[4];
+            nt_ldmatrix_x4_trans(b, nt_attn_v_address<D, false>(x, kk, j));
+            nt_mma_bf16(o[2 * j], p[kk], b[0], b[1]);
+            nt_mma_bf16(o[2 * j + 1], p[kk], b[2], b[3]);
+        }
+}
+
+template <int COLS> NT_DEVICE void clear(float o[COLS / 8][4]) {
+#pragma unroll
+    for (int j = 0; j < COLS / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) o[j][e] = 0;
+}
+
+/* ---- statistics ---- */
+
+/* delta of the warp's n rows from warp_row on, and with `staged` their dout in bf16. Four rows are under way. */
+NT_DEVICE void leave_deltas(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t, int32_t warp_row,
+                            int32_t n) {
+    const int32_t d = a.f.d_head, lane = nt_lane();
+    for (int32_t i = 0; i < n; i += 4) {
+        float sum[4] = {0, 0, 0, 0};
+        const nt_bf16 *out[4];
+        const float *dout[4];
+        float *to[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const struct place p = place_of(a, t, warp_row + min(i + k, n - 1));
+            out[k] = a.out + p.tok * a.ldo + p.col;
+            dout[k] = a.dout + p.tok * a.lddo + p.col;
+            to[k] = a.dqkv + p.tok * a.width + p.col;
+        }
+        for (int32_t c = 4 * lane; a.staged && c < a.f.d_pad; c += 4 * NT_WARP) {
+            float4 g[4];
+            uint2 o[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                g[k] = c < d ? nt_load_f4(dout[k] + c) : make_float4(0, 0, 0, 0);
+                o[k] = c < d ? *(const uint2 *)(out[k] + c) : make_uint2(0, 0);
+            }
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                const uint2 w = make_uint2(nt_bf16_pack(g[k].x, g[k].y), nt_bf16_pack(g[k].z, g[k].w));
+                if (i + k < n) *(uint2 *)((nt_bf16 *)to[k] + c) = w;
+                sum[k] += nt_bf16_low(o[k].x) * nt_bf16_low(w.x) + nt_bf16_high(o[k].x) * nt_bf16_high(w.x);
+                sum[k] += nt_bf16_low(o[k].y) * nt_bf16_low(w.y) + nt_bf16_high(o[k].y) * nt_bf16_high(w.y);
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            for (int32_t c = lane; !a.staged && c < d; c += NT_WARP)
+                sum[k] += nt_dev_to_f32(out[k][c]) * nt_dev_to_f32(nt_dev_to_bf16(dout[k][c]));
+            sum[k] = nt_warp_sum(sum[k]);
+            if (lane == 0 && i + k < n) a.stats[2 * nt_attn_row_place(a.f, t, warp_row + i + k) + 1] = sum[k];
+        }
+    }
+}
+
+template <int D> NT_DEVICE void stats_block(const struct nt_attn_bwd_launch &a) {
+    constexpr int mt = D <= 128 ? 2 : 1, rows_warp = 16 * mt, rows = NT_ATTN_PREFILL_WARPS * rows_warp;
+    constexpr int page_bytes = NT_KV_PAGE * 2 * D, ring_at = rows * 2 * D, info_at = ring_at + 2 * page_bytes;
+    unsigned char *shared = nt_attention_bwd_shared;
+    struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
+    const struct nt_attn_tile &t = info.tile;
+    const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
+    const int32_t warp_row = nt_warp() * rows_warp;
+    struct nt_attn_tile found;
+    if (!nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, (int32_t)(gridDim.x - 1 - blockIdx.x), rows, &found)) return;
+    nt_attn_publish(a.f, found, warp_row, rows_warp, info);
+    __syncthreads();
+    const int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
+    const int32_t warp_rows = min(max(t.n_row - warp_row, 0), rows_warp);
+    const uint32_t q = nt_shared_address(shared) + (uint32_t)(warp_row * 2 * D);
+    const uint32_t ring = nt_shared_address(shared + ring_at);
+    struct nt_attn_page_list list = {page0 - NT_WARP, page1, 0};
+    const auto issue = [&](int32_t page) {
+        if (page <= page1) {
+            const int64_t number = nt_attn_page_number(list, t.pages, page);
+            nt_attn_copy_half<D, false, THREADS>(a.f, a.f.cache + number * a.f.page_bytes + t.kv * a.f.head_bytes,
+                                                 false, all.first_lo - page * NT_KV_PAGE,
+                                                 all.last_hi - page * NT_KV_PAGE,
+                                                 ring + (uint32_t)((page & 1) * page_bytes));
+        }
+        nt_cp_async_commit();
+    };
+    issue(page0);
+    nt_attn_load_q<D, false, rows, THREADS>(a.f, t, shared);
+    leave_deltas(a, t, warp_row, warp_rows);
+    float row_max[2 * mt], row_sum[2 * mt];
+#pragma unroll
+    for (int i = 0; i < 2 * mt; i++) {
+        row_max[i] = -NT_INF;
+        row_sum[i] = 0;
+    }
+#pragma unroll 1
+    for (int32_t page = page0; page <= page1; page++) {
+        const int32_t base = page * NT_KV_PAGE;
+        nt_cp_async_wait<0>();
+        __syncthreads();
+        issue(page + 1);
+        if (warp_rows == 0 || base > mine.last_hi || base + NT_KV_PAGE <= mine.first_lo) continue;
+        float s[mt][8][4], alpha[2 * mt];
+        nt_attn_dots<D, mt, false>(q, ring + (uint32_t)((page & 1) * page_bytes), s);
+        nt_attn_scale<mt, false>(s, a.f.scale_log2, NULL);
+        if (base + NT_KV_PAGE - 1 > mine.last_lo || base < mine.first_hi) nt_attn_mask<mt>(a.f, t, warp_row, s, base);
+        (void)nt_attn_softmax_state<mt>(row_max, row_sum, s, alpha);
+    }
+    nt_cp_async_wait<0>();
+#pragma unroll
+    for (int i = 0; i < 2 * mt; i++) {
+        const int32_t r = warp_row + 8 * i + nt_lane() / 4;
+        const float sum = nt_attn_quad_sum(row_sum[i]);
+        if ((nt_lane() & 3) == 0 && r < t.n_row)
+            a.stats[2 * nt_attn_row_place(a.f, t, r)] = nt_attn_base(row_max[i]) + log2f(sum);
+    }
+}
+
+/* ---- dk and dv ---- */
+
+/* Head and group of a KV head; group 0: nobody reads it. */
+NT_DEVICE void find_group(const struct nt_attn_bwd_launch &a, int32_t kv, struct nt_attn_tile *t) {
+    t->kv = kv;
+    t->head0 = t->group = 0;
+    for (int32_t h0 = 0; h0 < a.f.n_head; h0 += NT_WARP) {
+        const int32_t h = h0 + nt_lane();
+        const uint32_t same =
+            __ballot_sync(NT_ALL_LANES, h < a.f.n_head && a.f.kv_of_head[min(h, a.f.n_head - 1)] == kv);
+        if (same && t->group == 0) t->head0 = h0 + __ffs((int)same) - 1;
+        t->group += __popc(same);
+    }
+}
+
+/* P^T and dS^T of 16 keys and a step's rows as A operands. stats and tok of the step's rows are in shared memory; full:
+ * every row sees every key. */
+template <int D>
+NT_DEVICE void key_gradients(const struct nt_attn_bwd_launch &a, uint32_t k, uint32_t v, uint32_t q, uint32_t dout,
+                             const float *stats, const int32_t *tok, int32_t key, bool full,
+                             uint32_t p16[NT_ATTN_BWD_STEP(D) / 16][4], uint32_t ds16[NT_ATTN_BWD_STEP(D) / 16][4]) {
+    constexpr int nt = NT_ATTN_BWD_STEP(D) / 8;
+    float s[1][nt][4], dp[1][nt][4];
+    nt_attn_dots<D, 1, false, nt>(k, q, s);
+    nt_attn_dots<D, 1, false, nt>(v, dout, dp);
+#pragma unroll
+    for (int n = 0; n < nt; n++) {
+        const int32_t row = 8 * n + 2 * (nt_lane() & 3);
+        const float4 two = nt_load_f4(stats + 2 * row);
+        float p[4], ds[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            p[e] = nt_exp2(__fmaf_rn(s[0][n][e], a.f.scale_log2, -(e & 1 ? two.z : two.x)));
+            ds[e] = a.scale * p[e] * (dp[0][n][e] - (e & 1 ? two.w : two.y));
+            const int32_t back = full ? 0 : tok[row + (e & 1)] - key - 8 * (e / 2);
+            if (!full && (back < 0 || back > a.f.span)) p[e] = ds[e] = 0;
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            p16[n / 2][2 * (n & 1) + h] = nt_bf16_pack(p[2 * h], p[2 * h + 1]);
+            ds16[n / 2][2 * (n & 1) + h] = nt_bf16_pack(ds[2 * h], ds[2 * h + 1]);
+        }
+    }
+}
+
+template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
+    constexpr int warps = NT_ATTN_BWD_KEY_WARPS(D), count = warps * NT_WARP, step = NT_ATTN_BWD_STEP(D);
+    constexpr int cols = D * 4 / warps, page_bytes = NT_KV_PAGE * 2 * D, rows_bytes = step * 2 * D;
+    const struct nt_attn_seq *seq = a.f.seqs + blockIdx.z;
+    const int32_t kv = (int32_t)blockIdx.y, page = (int32_t)blockIdx.x, key0 = page * NT_KV_PAGE;
+    struct nt_attn_tile t;
+    t.n_q = seq->n_q;
+    t.q_row = seq->q_row;
+    t.row0 = t.pos0 = 0;
+    if (key0 >= t.n_q) return;
+    find_group(a, kv, &t);
+    t.n_row = t.n_q * t.group;
+    const int32_t n_key = min(t.n_q - key0, NT_KV_PAGE), d = a.f.d_head;
+    float *dk = a.dqkv + (int64_t)(t.q_row + key0) * a.width + (int64_t)(a.f.n_head + kv) * d;
+    float *dv = dk + (int64_t)a.n_kv * d;
+    if (t.group == 0) {
+        for (int32_t i = (int32_t)threadIdx.x; i < n_key * d; i += count)
+            dk[i / d * a.width + i % d] = dv[i / d * a.width + i % d] = 0;
+        return;
+    }
+    unsigned char *k_page = nt_attention_bwd_shared, *stages = k_page + 2 * page_bytes;
+    const int64_t number = seq->pages[page];
+    const unsigned char *head = a.f.cache + number * a.f.page_bytes + kv * a.f.head_bytes;
+    nt_attn_copy_half<D, false, count>(a.f, head, false, 0, n_key - 1, nt_shared_address(k_page));
+    nt_attn_copy_half<D, false, count>(a.f, head, true, 0, n_key - 1, nt_shared_address(k_page + page_bytes));
+
+    /* Rows of the tokens that see a key of the page, in whole steps. */
+    const int32_t tok_end = key0 + n_key + min(t.n_q - key0 - n_key, a.f.span), row_end = tok_end * t.group;
+    int32_t first = key0 * t.group / step * step, slot = 0;
+    const int32_t mine = (int32_t)threadIdx.x; /* the row whose stats this thread brings */
+    float2 stat = make_float2(0, 0);
+    int32_t tok = -1;
+    const auto bring = [&](int32_t row) { /* of the step from `row` on; rows that do not exist have -1 and give 0 */
+                                          if (mine >= step || row >= row_end) return;
+                                          const bool there = row + mine < t.n_row;
+                                          stat = there ? *(const float2 *)(a.stats +
+                                                                           2 * nt_attn_row_place(a.f, t, row + mine))
+                                                       : make_float2(0, 0);
+                                          tok = there ? (row + mine) / t.group : -1;
+    };
+    const auto put = [&](int32_t to) {
+        unsigned char *at = stages + to * NT_ATTN_BWD_STAGE(D) + 2 * rows_bytes;
+        if (mine >= step) return;
+        *(float2 *)(at + 8 * mine) = stat;
+        *(int32_t *)(at + 8 * step + 4 * mine) = tok;
+    };
+    const auto copy = [&](int32_t row, int32_t to) {
+        unsigned char *at = stages + to * NT_ATTN_BWD_STAGE(D);
+        if (row < row_end) copy_rows<D, step, count>(a, t, row, at, at + rows_bytes);
+        nt_cp_async_commit();
+    };
+    copy(first, 0);
+    bring(first);
+    put(0);
+
+    const int32_t part = nt_warp() / 4, key_lo = key0 + nt_warp() % 4 * 16, key_hi = key_lo + 15;
+    const uint32_t k = nt_shared_address(k_page) + (uint32_t)((key_lo - key0) * 2 * D), v = k + page_bytes;
+    float dk_sum[cols / 8][4], dv_sum[cols / 8][4];
+    clear<cols>(dk_sum);
+    clear<cols>(dv_sum);
+#pragma unroll 1
+    for (; first < row_end; first += step, slot ^= 1) {
+        nt_cp_async_wait<0>();
+        __syncthreads();
+        copy(first + step, slot ^ 1);
+        bring(first + step);
+        const int32_t tok_lo = first / t.group, tok_hi = (min(first + step, t.n_row) - 1) / t.group;
+        if (key_lo <= tok_hi && tok_lo - key_hi <= a.f.span) {
+            const unsigned char *at = stages + slot * NT_ATTN_BWD_STAGE(D);
+            const uint32_t q = nt_shared_address(at), dout = q + rows_bytes;
+            const float *stats = (const float *)(at + 2 * rows_bytes);
+            const bool full = key_hi <= tok_lo && tok_hi - key_lo <= a.f.span && first + step <= t.n_row;
+            uint32_t p[step / 16][4], ds[step / 16][4];
+            key_gradients<D>(a, k, v, q, dout, stats, (const int32_t *)(stats + 2 * step), key_lo + nt_lane() / 4, full,
+                             p, ds);
+            add_product<D, cols, step / 16>(dv_sum, p, dout + (uint32_t)(part * 2 * cols));
+            add_product<D, cols, step / 16>(dk_sum, ds, q + (uint32_t)(part * 2 * cols));
+        }
+        put(slot ^ 1);
+    }
+    nt_cp_async_wait<0>();
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int32_t row = key_lo - key0 + nt_lane() / 4 + 8 * h;
+        if (row >= n_key) continue;
+        store_row<cols>(dk_sum, h, dk + row * a.width + part * cols, d - part * cols);
+        store_row<cols>(dv_sum, h, dv + row * a.width + part * cols, d - part * cols);
+    }
+}
+
+/* ---- dq ---- */
+
+/* dS of the warp's 16 rows and 8 NT keys from `base` on as A operands. stat: (lse, delta) of the thread's two rows. */
+template <int D, int NT>
+NT_DEVICE void query_gradients(const struct nt_attn_bwd_launch &a, uint32_t q, uint32_t dout, uint32_t k, uint32_t v,
+                               const float2 stat[2], const int32_t last[2], int32_t base, bool full,
+                               uint32_t ds16[NT / 2][4]) {
+    float s[1][NT][4], dp[1][NT][4];
+    nt_attn_dots<D, 1, false, NT>(q, k, s);
+    nt_attn_dots<D, 1, false, NT>(dout, v, dp);
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+        float ds[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float p = nt_exp2(__fmaf_rn(s[0][n][e], a.f.scale_log2, -stat[e / 2].x));
+            ds[e] = a.scale * p * (dp[0][n][e] - stat[e / 2].y);
+            const int32_t back = last[e / 2] - base - (8 * n + 2 * (nt_lane() & 3) + (e & 1));
+            if (!full && (back < 0 || back > a.f.span)) ds[e] = 0;
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) ds16[n / 2][2 * (n & 1) + h] = nt_bf16_pack(ds[2 * h], ds[2 * h + 1]);
+    }
+}
+
+template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a) {
+    constexpr int rows = NT_ATTN_BWD_ROWS, page_bytes = NT_KV_PAGE * 2 * D, ring_at = 2 * rows * 2 * D;
+    constexpr int v_at = ring_at + 2 * page_bytes, info_at = v_at + page_bytes;
+    constexpr int nt = D <= 128 ? 8 : 4; /* fewer keys at once where registers are short */
+    unsigned char *shared = nt_attention_bwd_shared;
+    struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
+    const struct nt_attn_tile &t = info.tile;
+    const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
+    const int32_t warp_row = nt_warp() * 16;
+    struct nt_attn_tile found;
+    if (!nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, (int32_t)(gridDim.x - 1 - blockIdx.x), rows, &found)) return;
+    nt_attn_publish(a.f, found, warp_row, 16, info);
+    __syncthreads();
+    const int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
+    const uint32_t q = nt_shared_address(shared) + (uint32_t)(warp_row * 2 * D), dout = q + rows * 2 * D;
+    const uint32_t ring = nt_shared_address(shared + ring_at), v = nt_shared_address(shared + v_at);
+    struct nt_attn_page_list list = {page0 - NT_WARP, page1, 0};
+    const auto issue = [&](int32_t page, bool is_v) {
+        if (page <= page1) {
+            const int64_t number = nt_attn_page_number(list, t.pages, page);
+            nt_attn_copy_half<D, false, THREADS>(a.f, a.f.cache + number * a.f.page_bytes + t.kv * a.f.head_bytes, is_v,
+                                                 all.first_lo - page * NT_KV_PAGE, all.last_hi - page * NT_KV_PAGE,
+                                                 is_v ? v : ring + (uint32_t)((page & 1) * page_bytes));
+        }
+        nt_cp_async_commit();
+    };
+    copy_rows<D, rows, THREADS>(a, t, 0, shared, shared + rows * 2 * D);
+    issue(page0, false);
+    issue(page0, true);
+    float2 stat[2];
+    int32_t last[2];
+    nt_attn_last<1>(t, warp_row, last); /* -1: no row, which sees nothing */
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        stat[h] = last[h] < 0
+                      ? make_float2(0, 0)
+                      : *(const float2 *)(a.stats + 2 * nt_attn_row_place(a.f, t, warp_row + 8 * h + nt_lane() / 4));
+    float dq[D / 8][4];
+    clear<D>(dq);
+#pragma unroll 1
+    for (int32_t page = page0; page <= page1; page++) {
+        const int32_t base = page * NT_KV_PAGE;
+        const uint32_t k = ring + (uint32_t)((page & 1) * page_bytes);
+        const bool sees = warp_row < t.n_row && base <= mine.last_hi && base + NT_KV_PAGE > mine.first_lo;
+        const bool full = base + NT_KV_PAGE - 1 <= mine.last_lo && base >= mine.first_hi;
+        uint32_t ds[4][4];
+        nt_cp_async_wait<0>();
+        __syncthreads();
+        issue(page + 1, false);
+        if (sees) {
+#pragma unroll
+            for (int n = 0; n < 8; n += nt)
+                query_gradients<D, nt>(a, q, dout, k + (uint32_t)(8 * n * 2 * D), v + (uint32_t)(8 * n * 2 * D), stat,
+                                       last, base + 8 * n, full, ds + n / 2);
+        }
+        __syncthreads(); /* V has been read */
+        issue(page + 1, true);
+        if (sees) add_product<D, D, 4>(dq, ds, k);
+    }
+    nt_cp_async_wait<0>();
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        if (last[h] >= 0) store_row<D>(dq, h, dq_of(a, t, warp_row + 8 * h + nt_lane() / 4), a.f.d_head);
+}
+
+/* ---- entries ---- */
+
+#define NT_ATTN_BWD_KERNELS(d)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                           \
+        nt_attention_bwd_stats_d##d(const struct nt_attn_bwd_launch a) {                                               \
+        stats_block<d>(a);                                                                                             \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(NT_ATTN_BWD_KEY_WARPS(d) * NT_WARP, 8 / NT_ATTN_BWD_KEY_WARPS(d))     \
+        nt_attention_bwd_keys_d##d(const struct nt_attn_bwd_launch a) {                                                \
+        keys_block<d>(a);                                                                                              \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                           \
+        nt_attention_bwd_queries_d##d(const struct nt_attn_bwd_launch a) {                                             \
+        queries_block<d>(a);                                                                                           \
+    }
+NT_ATTN_BWD_KERNELS(64)
+NT_ATTN_BWD_KERNELS(96)
+NT_ATTN_BWD_KERNELS(128)
+NT_ATTN_BWD_KERNELS(256)
