@@ -12,10 +12,6 @@
 
 #include "ops.h"
 
-#ifndef __CUDACC__
-#include "status.h"
-#endif
-
 enum {
     NT_ATTN_SPLIT = 512, /* positions */
     NT_ATTN_SPLIT_PAGES = NT_ATTN_SPLIT / NT_KV_PAGE,

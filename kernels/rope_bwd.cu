@@ -48,19 +48,21 @@ NT_DEVICE void find_tokens(const struct nt_rope_bwd_args *a, int32_t first, stru
     __syncthreads();
 }
 
-/* A head's gradient in a warp: element p in .x, p + 1 in .y, of the lower and the upper half. */
-struct pairs {
-    float2 low[NT_ROPE_PAIRS], high[NT_ROPE_PAIRS];
-};
+/* A head's gradient in a warp, of heads of at most 64 PAIRS columns: element p in .x, p + 1 in .y, of the lower and the
+ * upper half. */
+template <int PAIRS> struct pairs { float2 low[PAIRS], high[PAIRS]; };
 #define FOR_PAIRS(p, j)                                                                                                \
-    _Pragma("unroll") for (int p = 0; p < NT_ROPE_PAIRS;                                                               \
-                           p += TWO ? 2 : 1) if (const int32_t j = nt_rope_column<TWO>(p); j < half)
+    _Pragma("unroll") for (int p = 0; p < PAIRS; p += TWO ? 2 : 1) if (const int32_t j = nt_rope_column<TWO>(p);       \
+                                                                       j < half)
+template <int PAIRS> NT_DEVICE void clear(struct pairs<PAIRS> *x) {
+#pragma unroll
+    for (int p = 0; p < PAIRS; p++) x->low[p] = x->high[p] = make_float2(0, 0);
+}
 
 /* g = dy of position pos rotated back; 0 beyond the head. */
-template <bool TWO>
-NT_DEVICE void rotate_back(const float *dy, const float *cos, const float *sin, int32_t half, struct pairs *g) {
-#pragma unroll
-    for (int p = 0; p < NT_ROPE_PAIRS; p++) g->low[p] = g->high[p] = make_float2(0, 0);
+template <bool TWO, int PAIRS>
+NT_DEVICE void rotate_back(const float *dy, const float *cos, const float *sin, int32_t half, struct pairs<PAIRS> *g) {
+    clear(g);
     FOR_PAIRS(p, j) {
         const float2 a = nt_rope_load<TWO>(dy, j), b = nt_rope_load<TWO>(dy, j + half);
         g->low[p] = a;
@@ -73,10 +75,10 @@ NT_DEVICE void rotate_back(const float *dy, const float *cos, const float *sin, 
 }
 
 /* g through the norm of x; the gradient of the norm's weights is added to sums. */
-template <bool TWO>
-NT_DEVICE void norm_back(const float *x_row, const float *norm, float eps, int32_t half, struct pairs *g,
-                         struct pairs *sums) {
-    struct pairs x;
+template <bool TWO, int PAIRS>
+NT_DEVICE void norm_back(const float *x_row, const float *norm, float eps, int32_t half, struct pairs<PAIRS> *g,
+                         struct pairs<PAIRS> *sums) {
+    struct pairs<PAIRS> x;
     float sum = 0, dot = 0;
     FOR_PAIRS(p, j) {
         const float2 a = x.low[p] = nt_rope_load<TWO>(x_row, j), b = x.high[p] = nt_rope_load<TWO>(x_row, j + half);
@@ -100,13 +102,17 @@ NT_DEVICE void norm_back(const float *x_row, const float *norm, float eps, int32
 }
 
 /* The sums of the 4 warps to the block's place. scratch [WARPS, d_head]. */
-template <bool TWO> NT_DEVICE void leave_sums(const struct pairs *sums, int32_t half, float *scratch, float *part) {
+template <bool TWO, int PAIRS>
+NT_DEVICE void leave_sums(const struct pairs<PAIRS> *sums, int32_t half, float *scratch, float *part) {
     float *mine = scratch + nt_warp() * 2 * half;
     FOR_PAIRS(p, j) {
-        mine[j] = sums->low[p].x;
-        mine[j + half] = sums->high[p].x;
-        if (TWO) mine[j + 1] = sums->low[p].y;
-        if (TWO) mine[j + 1 + half] = sums->high[p].y;
+        if (TWO) {
+            *(float2 *)(mine + j) = sums->low[p];
+            *(float2 *)(mine + j + half) = sums->high[p];
+        } else {
+            mine[j] = sums->low[p].x;
+            mine[j + half] = sums->high[p].x;
+        }
     }
     __syncthreads();
     for (int32_t i = (int32_t)threadIdx.x; i < 2 * half; i += THREADS) {
@@ -117,36 +123,38 @@ template <bool TWO> NT_DEVICE void leave_sums(const struct pairs *sums, int32_t 
     }
 }
 
-template <bool TWO> NT_DEVICE void head(const struct nt_rope_bwd_cuda *r, const struct tokens *t, float *scratch) {
+template <bool TWO, int PAIRS>
+NT_DEVICE void head(const struct nt_rope_bwd_cuda *r, const struct tokens *t, float *scratch) {
     const struct nt_rope_bwd_args *a = &r->args;
     const int32_t h = (int32_t)blockIdx.y, d = a->d_head, half = d / 2, n_qk = a->n_head + a->n_kv;
     const float *norm = h < a->n_head ? a->q_norm : h < n_qk ? a->k_norm : NULL;
     const bool turn = h < n_qk && a->cos;
-    struct pairs sums;
-#pragma unroll
-    for (int p = 0; p < NT_ROPE_PAIRS; p++) sums.low[p] = sums.high[p] = make_float2(0, 0);
+    struct pairs<PAIRS> sums;
+    clear(&sums);
     for (int32_t i = nt_warp(); i < NT_ROPE_BLOCK; i += WARPS) {
         if (t->row[i] < 0) break; /* the last tokens: no more follow */
         const int64_t at = ((int64_t)t->row[i] * (n_qk + a->n_kv) + h) * d, angle = (int64_t)t->pos[i] * half;
-        struct pairs g;
-        rotate_back<TWO>(a->dqkv + at, turn ? a->cos + angle : NULL, a->sin + angle, half, &g);
-        if (norm) norm_back<TWO>(a->qkv + at, norm, a->eps, half, &g, &sums);
+        struct pairs<PAIRS> g;
+        rotate_back<TWO, PAIRS>(a->dqkv + at, turn ? a->cos + angle : NULL, a->sin + angle, half, &g);
+        if (norm) norm_back<TWO, PAIRS>(a->qkv + at, norm, a->eps, half, &g, &sums);
         FOR_PAIRS(p, j) {
             nt_rope_store<TWO>(a->dqkv16 + at, j, g.low[p].x, g.low[p].y);
             nt_rope_store<TWO>(a->dqkv16 + at, j + half, g.high[p].x, g.high[p].y);
         }
     }
-    if (r->parts && norm) leave_sums<TWO>(&sums, half, scratch, r->parts + ((int64_t)blockIdx.x * n_qk + h) * d);
+    if (r->parts && norm) leave_sums<TWO, PAIRS>(&sums, half, scratch, r->parts + ((int64_t)blockIdx.x * n_qk + h) * d);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) nt_rope_bwd(const struct nt_rope_bwd_cuda r) {
     __shared__ struct tokens t;
-    __shared__ float scratch[WARPS * NT_ROPE_CUDA_MAX_D];
+    __shared__ __align__(8) float scratch[WARPS * NT_ROPE_CUDA_MAX_D];
     find_tokens(&r.args, (r.first_block + (int32_t)blockIdx.x) * NT_ROPE_BLOCK, &t);
-    if (r.args.d_head % 4 == 0)
-        head<true>(&r, &t, scratch);
+    if (r.args.d_head % 4 != 0)
+        head<false, NT_ROPE_PAIRS>(&r, &t, scratch);
+    else if (r.args.d_head <= 128)
+        head<true, 2>(&r, &t, scratch);
     else
-        head<false>(&r, &t, scratch);
+        head<true, NT_ROPE_PAIRS>(&r, &t, scratch);
 }
 
 /* Block (x, y): 32 columns of q's (y 0) or k's norm; a warp sums the heads of every 8th block. */

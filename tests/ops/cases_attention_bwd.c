@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_SEQ = 6, MAX_HEAD = 16 };
+enum { MAX_SEQ = 6, MAX_HEAD = 40 };
 
 struct shape {
     int32_t n_head, n_kv, d, window, n_seq, max_q;
@@ -298,6 +298,7 @@ static const struct shape shapes[] = {
     {3,  1, 256, 0,   1, 65 },
     {2,  2, 512, 0,   1, 70 },
     {12, 1, 6,   70,  2, 130},
+    {40, 2, 16,  0,   1, 40 },
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 

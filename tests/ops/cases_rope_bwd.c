@@ -253,7 +253,7 @@ static void check_special(struct op_env *env) {
 /* The same tokens as one sequence, as many, and in calls of whole blocks give the same bits; rows of no sequence stay.
  */
 static void check_cut(struct op_env *env) {
-    enum { TOK = 3 * NT_ROPE_BLOCK - 9, EACH = 3, MANY = TOK / EACH, GAP = 2 };
+    enum { TOK = 3 * NT_ROPE_BLOCK - 10, EACH = 2, MANY = TOK / EACH, GAP = 2 };
     struct nt_attn_seq many[MANY];
     struct problem p;
     float whole[2 * 16];

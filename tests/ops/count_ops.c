@@ -1,6 +1,7 @@
 /* test_ops count: every op once on the emulated device at fixed, aligned shapes, as models have them; the emulator's
  * counters of the run (NT_EMU=count=FILE) are what tests/gpuemu/counts.py compares. Results are not looked at here. */
 #include "allreduce_p2p_cuda.h"
+#include "ops_bwd.h"
 #include "test_ops.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -205,6 +206,47 @@ static int count_rope(struct nt_backend *be, enum nt_kv_format format, int32_t d
     return end(&o, "rope_kv", be->ops.rope_kv(be, &a));
 }
 
+/* One whole sequence of two pages. */
+static int count_attention_bwd(struct nt_backend *be, int32_t d) {
+    enum { N_HEAD = 4, N_KV = 2, N_Q = 96 };
+    struct operands o = {.seed = 8};
+    struct nt_kv_layer kv = {.n_kv = N_KV, .d_head = d, .format = NT_KV_ROWS};
+    struct nt_attention_bwd_args a = {.kv = &kv, .ldo = N_HEAD * d, .lddo = N_HEAD * d, .scale = 0.1f, .n_seq = 1};
+    char what[64];
+    a.n_tok = a.max_q = N_Q;
+    a.n_head = N_HEAD;
+    a.seqs = take_cache(&o, &kv, 1, N_Q, 0);
+    int32_t *kv_of_head = take_ids(&o, N_HEAD, 0, 1);
+    for (int32_t h = 0; h < N_HEAD; h++) kv_of_head[h] = h * N_KV / N_HEAD;
+    a.kv_of_head = kv_of_head;
+    a.q = take_bf16(&o, (int64_t)N_Q * N_HEAD * d, 1);
+    a.out = take_bf16(&o, (int64_t)N_Q * N_HEAD * d, 1);
+    a.dout = take_f32(&o, (int64_t)N_Q * N_HEAD * d, 1);
+    a.dqkv = take_f32(&o, (int64_t)N_Q * (N_HEAD + 2 * N_KV) * d, 1);
+    snprintf(what, sizeof what, "attention_bwd d %d", d);
+    return end(&o, what, be->ops.attention_bwd(be, &a));
+}
+
+static int count_rope_bwd(struct nt_backend *be, int32_t d) {
+    enum { N_HEAD = 4, N_KV = 2, N_Q = 80 };
+    const int64_t count = (int64_t)N_Q * (N_HEAD + 2 * N_KV) * d;
+    struct operands o = {.seed = 9};
+    struct nt_rope_bwd_args a = {.eps = 1e-6f, .n_seq = 1, .n_tok = N_Q, .n_head = N_HEAD, .n_kv = N_KV, .d_head = d};
+    struct nt_attn_seq *seq = take(&o, sizeof *seq);
+    seq->n_q = a.max_q = N_Q;
+    a.seqs = seq;
+    a.dqkv = take_f32(&o, count, 1);
+    a.qkv = take_f32(&o, count, 1);
+    a.dqkv16 = take_bf16(&o, count, 1);
+    a.cos = take_f32(&o, N_Q * d / 2, 1);
+    a.sin = take_f32(&o, N_Q * d / 2, 1);
+    a.q_norm = take_f32(&o, d, 1);
+    a.k_norm = take_f32(&o, d, 1);
+    a.dq_norm = take_f32(&o, d, 1);
+    a.dk_norm = take_f32(&o, d, 1);
+    return end(&o, "rope_bwd", be->ops.rope_bwd(be, &a));
+}
+
 static int count_cache(struct nt_backend *be) {
     static const enum nt_kv_format formats[] = {NT_KV_ROWS, NT_KV_ROWS_INT8};
     static const int32_t widths[] = {64, 96, 128, 256};
@@ -216,6 +258,7 @@ static int count_cache(struct nt_backend *be) {
             failed += count_attention(be, formats[f], widths[w], 2, 1, 600);
         }
     }
+    for (int w = 0; w < 4; w++) failed += count_attention_bwd(be, widths[w]) + count_rope_bwd(be, widths[w]);
     return failed;
 }
 
