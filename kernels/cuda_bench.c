@@ -283,7 +283,7 @@ static nt_status time_rows(struct nt_cuda_bench *b, struct nt_cuda_call *c, bool
     const struct nt_cuda_call_row *rows = nt_cuda_call_rows(&n);
     NT_TRY(nt_cuda_calls_begin(c, &b->inputs, n_tok, prefill, b->sizes.context));
     for (int32_t i = 0; i < n; i++) {
-        if ((prefill && rows[i].decode_only) || b->sizes.skip[rows[i].op]) continue;
+        if (rows[i].when == (prefill ? NT_CALL_DECODE : NT_CALL_PROMPT) || b->sizes.skip[rows[i].op]) continue;
         NT_CHECK(out->n < NT_CUDA_TIMINGS_MAX);
         struct nt_cuda_timing *t = &out->row[out->n];
         *t = (struct nt_cuda_timing){.model = c->dims->name, .op = rows[i].op, .n_tok = n_tok, .prefill = prefill};

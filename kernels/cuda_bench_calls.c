@@ -1,6 +1,7 @@
 #include "cuda_bench_calls.h"
 
 #include "gemm_cublaslt.h"
+#include "ops_bwd.h"
 #include "rng.h"
 #include <math.h>
 #include <string.h>
@@ -295,30 +296,80 @@ static nt_status call_head_argmax(struct nt_cuda_call *c) {
     FINISH(c, head_argmax, &a);
 }
 
+/* ---- training: whole sequences ---- */
+
+static nt_status call_attention_bwd(struct nt_cuda_call *c) {
+    const struct nt_cuda_dims *d = c->dims;
+    const struct nt_kv_layer kv = cache(c, false, NT_KV_ROWS);
+    const int64_t rows = (int64_t)c->n_tok * d->n_head, heads = d->n_head + 2 * d->n_kv;
+    const struct nt_attention_bwd_args a = {.q = in(c, rows * nt_d_pad(d->d_head), sizeof(nt_bf16)),
+                                            .kv = &kv,
+                                            .seqs = inputs(c)->seqs,
+                                            .kv_of_head = inputs(c)->kv_of_head,
+                                            .out = in(c, rows * d->d_head, sizeof(nt_bf16)),
+                                            .dout = in(c, rows * d->d_head, sizeof(float)),
+                                            .dqkv = out(c, c->n_tok * heads * d->d_head, sizeof(float)),
+                                            .ldo = (int64_t)d->n_head * d->d_head,
+                                            .lddo = (int64_t)d->n_head * d->d_head,
+                                            .scale = 1 / sqrtf((float)d->d_head),
+                                            .n_seq = c->n_seq,
+                                            .n_tok = c->n_tok,
+                                            .n_head = d->n_head,
+                                            .max_q = c->max_q};
+    FINISH(c, attention_bwd, &a);
+}
+
+/* With norms, as all parameters of Qwen 3 are trained: the most work. */
+static nt_status call_rope_bwd(struct nt_cuda_call *c) {
+    const struct nt_cuda_dims *d = c->dims;
+    const int64_t count = (int64_t)c->n_tok * (d->n_head + 2 * d->n_kv) * d->d_head;
+    const int64_t table = (int64_t)c->max_pos * d->d_head / 2;
+    const struct nt_rope_bwd_args a = {.dqkv = in(c, count, sizeof(float)),
+                                       .qkv = in(c, count, sizeof(float)),
+                                       .dqkv16 = out(c, count, sizeof(nt_bf16)),
+                                       .seqs = inputs(c)->seqs,
+                                       .cos = in(c, table, sizeof(float)),
+                                       .sin = in(c, table, sizeof(float)),
+                                       .q_norm = in(c, d->d_head, sizeof(float)),
+                                       .k_norm = in(c, d->d_head, sizeof(float)),
+                                       .dq_norm = out(c, d->d_head, sizeof(float)),
+                                       .dk_norm = out(c, d->d_head, sizeof(float)),
+                                       .eps = 1e-6f,
+                                       .n_seq = c->n_seq,
+                                       .n_tok = c->n_tok,
+                                       .n_head = d->n_head,
+                                       .n_kv = d->n_kv,
+                                       .d_head = d->d_head,
+                                       .max_q = c->max_q};
+    FINISH(c, rope_bwd, &a);
+}
+
 static const struct nt_cuda_call_row call_rows[] = {
-    {NT_OP_embed,        "embed",              call_embed,          false, false},
-    {NT_OP_rmsnorm,      "rmsnorm",            call_rmsnorm,        false, false},
-    {NT_OP_gemm,         "gemm qkv",           call_qkv,            false, true },
-    {NT_OP_rope_kv,      "rope_kv bf16",       call_rope_bf16,      false, false},
-    {NT_OP_rope_kv,      "rope_kv int8",       call_rope_int8,      false, false},
-    {NT_OP_attention,    "attention bf16",     call_attention_bf16, false, false},
-    {NT_OP_attention,    "attention int8",     call_attention_int8, false, false},
-    {NT_OP_gather,       "gather",             call_gather,         true,  false},
-    {NT_OP_gemm,         "gemm o",             call_o,              false, true },
-    {NT_OP_gemm,         "gemm gate_up",       call_gate_up,        false, true },
-    {NT_OP_gemm,         "gemm down",          call_down,           false, true },
-    {NT_OP_gemm,         "gemm head",          call_head,           true,  true },
-    {NT_OP_gemm,         "gemm qkv, int4",     call_qkv_int4,       false, false},
-    {NT_OP_gemm,         "gemm o, int4",       call_o_int4,         false, false},
-    {NT_OP_gemm,         "gemm gate_up, int4", call_gate_up_int4,   false, false},
-    {NT_OP_gemm,         "gemm down, int4",    call_down_int4,      false, false},
-    {NT_OP_head_argmax,  "head_argmax",        call_head_argmax,    true,  false},
-    {NT_OP_logit_stats,  "logit_stats",        call_stats,          true,  false},
-    {NT_OP_logit_topk,   "logit_topk 20",      call_topk,           true,  false},
-    {NT_OP_logit_gumbel, "logit_gumbel",       call_gumbel,         true,  false},
-    {NT_OP_logit_edit,   "logit_edit 16",      call_edit,           true,  false},
-    {NT_OP_logit_pick,   "logit_pick",         call_pick,           true,  false},
-    {NT_OP_logit_sample, "logit_sample",       call_sample,         true,  false},
+    {NT_OP_embed,         "embed",              call_embed,          NT_CALL_ALWAYS, false},
+    {NT_OP_rmsnorm,       "rmsnorm",            call_rmsnorm,        NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm qkv",           call_qkv,            NT_CALL_ALWAYS, true },
+    {NT_OP_rope_kv,       "rope_kv bf16",       call_rope_bf16,      NT_CALL_ALWAYS, false},
+    {NT_OP_rope_kv,       "rope_kv int8",       call_rope_int8,      NT_CALL_ALWAYS, false},
+    {NT_OP_attention,     "attention bf16",     call_attention_bf16, NT_CALL_ALWAYS, false},
+    {NT_OP_attention,     "attention int8",     call_attention_int8, NT_CALL_ALWAYS, false},
+    {NT_OP_attention_bwd, "attention_bwd",      call_attention_bwd,  NT_CALL_PROMPT, false},
+    {NT_OP_rope_bwd,      "rope_bwd",           call_rope_bwd,       NT_CALL_PROMPT, false},
+    {NT_OP_gather,        "gather",             call_gather,         NT_CALL_DECODE, false},
+    {NT_OP_gemm,          "gemm o",             call_o,              NT_CALL_ALWAYS, true },
+    {NT_OP_gemm,          "gemm gate_up",       call_gate_up,        NT_CALL_ALWAYS, true },
+    {NT_OP_gemm,          "gemm down",          call_down,           NT_CALL_ALWAYS, true },
+    {NT_OP_gemm,          "gemm head",          call_head,           NT_CALL_DECODE, true },
+    {NT_OP_gemm,          "gemm qkv, int4",     call_qkv_int4,       NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm o, int4",       call_o_int4,         NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm gate_up, int4", call_gate_up_int4,   NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm down, int4",    call_down_int4,      NT_CALL_ALWAYS, false},
+    {NT_OP_head_argmax,   "head_argmax",        call_head_argmax,    NT_CALL_DECODE, false},
+    {NT_OP_logit_stats,   "logit_stats",        call_stats,          NT_CALL_DECODE, false},
+    {NT_OP_logit_topk,    "logit_topk 20",      call_topk,           NT_CALL_DECODE, false},
+    {NT_OP_logit_gumbel,  "logit_gumbel",       call_gumbel,         NT_CALL_DECODE, false},
+    {NT_OP_logit_edit,    "logit_edit 16",      call_edit,           NT_CALL_DECODE, false},
+    {NT_OP_logit_pick,    "logit_pick",         call_pick,           NT_CALL_DECODE, false},
+    {NT_OP_logit_sample,  "logit_sample",       call_sample,         NT_CALL_DECODE, false},
 };
 
 const struct nt_cuda_call_row *nt_cuda_call_rows(int32_t *n) {

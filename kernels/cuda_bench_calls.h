@@ -35,11 +35,13 @@ struct nt_cuda_call {
 };
 
 typedef nt_status nt_cuda_call_fn(struct nt_cuda_call *c);
+enum nt_cuda_call_when { NT_CALL_ALWAYS, NT_CALL_DECODE, NT_CALL_PROMPT };
 struct nt_cuda_call_row {
     enum nt_op op;
     const char *what;
     nt_cuda_call_fn *run;
-    bool decode_only, product;
+    enum nt_cuda_call_when when;
+    bool product;
 };
 const struct nt_cuda_call_row *nt_cuda_call_rows(int32_t *n);
 

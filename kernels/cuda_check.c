@@ -24,7 +24,7 @@ static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, str
     struct nt_selftest_row test;
     const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention, int8 = be->kv_format == NT_KV_ROWS_INT8;
     char size[32] = "";
-    const char *what = cache ? "d_head" : op == NT_OP_head_argmax ? "rows" : "d_model";
+    const char *what = cache || op == NT_OP_attention_bwd ? "d_head" : op == NT_OP_head_argmax ? "rows" : "d_model";
     if (width > 0) (void)snprintf(size, sizeof size, " %s %d", what, width);
     (void)snprintf(row.name, sizeof row.name, "%s%s%s", nt_op_name(op), size,
                    !cache ? ""
@@ -45,7 +45,9 @@ static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, st
         const enum nt_op op = (enum nt_op)i;
         const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention;
         if (skip[op] || nt_cuda_is_missing(op)) continue;
-        if (op == NT_OP_rmsnorm)
+        if (op == NT_OP_attention_bwd)
+            for (int w = 0; w < 4; w++) staged_row(out, staged, be, op, heads[w]);
+        else if (op == NT_OP_rmsnorm)
             for (int w = 0; w < 3; w++) staged_row(out, staged, be, op, norms[w]);
         else if (op == NT_OP_head_argmax)
             for (int w = 0; w < 2; w++) staged_row(out, staged, be, op, head_rows[w]);

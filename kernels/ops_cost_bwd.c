@@ -48,7 +48,7 @@ struct nt_cost nt_op_cost_rope_bwd(const struct nt_rope_bwd_args *a) {
                                           (a->cos ? n_tok * a->d_head * F32 : 0) + 2 * w,
                             .write_bytes = (q + 2 * k) * BF16 + w,
                             .stored_bytes = 3 * w,
-                            .launches = n_tok > 0 ? 1 + (norms > 0) : 0};
+                            .launches = n_tok > 0 ? 1 + (a->dq_norm || a->dk_norm) : 0};
 }
 
 /* Subtract, exponential, product. */
