@@ -1,20 +1,20 @@
 /* Gradient of attention over whole sequences: FlashAttention-2's backward (Dao 2023) without atomics, in three kernels.
  *
  * nt_attention_bwd_stats_*: tiles as the forward's; delta = out . dout and log2 of the row's sum of exponentials, from
- * q and K again. nt_attention_bwd_keys_*: block (x, y, z) is page x of KV head y of sequence z; a warp owns 16 keys and
- * walks the query rows that see the page in steps of 32 (64 at d 64): S^T = K q^T and dP^T = V dout^T, whose
- * accumulators are the A operand of dv += P^T dout and dk += dS^T q. nt_attention_bwd_queries_*: a tile of 64 rows
- * walks the pages it sees: S, dP, then dq += dS K. Shared memory, masks and rows: attention_tile.cuh.
+ * q and K again. nt_attention_bwd_keys_*: block (x, y, z) is 64 keys (128 at d 64) x of KV head y of sequence z; a warp
+ * owns 16 (32) of them and walks the query rows that see the block in steps of 32: S^T = K q^T and dP^T = V dout^T,
+ * whose accumulators are the A operand of dv += P^T dout and dk += dS^T q. nt_attention_bwd_queries_*: a tile of 64
+ * (128) rows walks the pages it sees: S, dP, then dq += dS K. Shared memory, masks and rows: attention_tile.cuh.
  * Layout: q [n_tok, n_head, d_pad]; cache ROWS; out [n_tok, ldo]; dout [n_tok, lddo]; dqkv rows as qkv of rope_kv.
- * Order of sums: dq keys, dk and dv query rows (token, then head of the group), ascending in mma steps of 16; 32-row
- * steps begin at multiples counted from the sequence's first row. Nothing depends on the batch.
+ * Order of sums: dq keys, dk and dv query rows (token, then head of the group), ascending in mma steps of 16, which
+ * begin at multiples counted from the sequence's first key or row. Nothing depends on the batch.
  * dS = scale P (dP - delta) with P = 2^(s - lse). Invisible keys give 0 there; what no sequence owns is loaded as 0.
  * Roofline, one sequence of n tokens, causal: 8 products of n^2 / 2 d n_head multiply-adds (8 n^2 d n_head FLOP; 5 are
  * the least, 3 are repeated so that no sum needs atomics). Bytes: 14 n d n_head of HBM for q, out, dout and dq; pages
  * and rows come from L2: 64 rows or keys share each, 64 FLOP a byte. The tensor cores and shared memory bound it: 1.6
- * mma a ldmatrix in the kernel of dk and dv. Expected 40 % of the A100 bf16 rate over the 8 products (25 % of it
- * counted as 5), 25-30 % of H100's, whose full rate needs wgmma. Budget: 128 threads, 255 registers, 2 blocks an SM; d
- * 256: 256 threads for dk and dv, 1 block. No spills. */
+ * (at d 64 2.7) mma a ldmatrix for dk and dv, 1.7 (3) for dq. Expected 40 % of the A100 bf16 rate over the 8 products
+ * (25 % of it counted as 5), 25-30 % of H100's, whose full rate needs wgmma.
+ * Budget: 128 threads, 255 registers, 2 blocks an SM; d 256: 256 threads for dk and dv, 1 block. No spills. */
 #include "attention_bwd_cuda.h"
 #include "attention_tile.cuh"
 
@@ -24,48 +24,62 @@ enum { THREADS = NT_ATTN_PREFILL_WARPS * NT_WARP };
 
 /* ---- rows ---- */
 
-/* Where row r of the tile lies: its token's row of the step, and its head's first column in out, dout and dqkv. */
+/* Where row r of the tile lies: its token's row of the step, and its head. */
 struct place {
     int64_t tok;
-    int32_t col;
+    int32_t head;
 };
-NT_DEVICE struct place place_of(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t, int32_t r) {
-    const struct place p = {t.q_row + (t.row0 + r) / t.group, (t.head0 + (t.row0 + r) % t.group) * a.f.d_head};
+NT_DEVICE struct place place_of(const struct nt_attn_tile &t, int32_t r) {
+    const struct place p = {t.q_row + (t.row0 + r) / t.group, t.head0 + (t.row0 + r) % t.group};
+    return p;
+}
+/* The same by a product: inverse = floor((2^32 - 1) / group), whose quotients are 1 too small at most. */
+NT_DEVICE struct place place_by_inverse(const struct nt_attn_tile &t, int32_t r, uint32_t inverse) {
+    int32_t tok = (int32_t)__umulhi((uint32_t)(t.row0 + r), inverse), head = t.row0 + r - tok * t.group;
+    if (head >= t.group) {
+        tok++;
+        head -= t.group;
+    }
+    const struct place p = {t.q_row + tok, t.head0 + head};
     return p;
 }
 /* Its dq; with `staged` its dout in bf16 until dq is known. */
-NT_DEVICE float *dq_of(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t, int32_t r) {
-    const struct place p = place_of(a, t, r);
-    return a.dqkv + p.tok * a.width + p.col;
+NT_DEVICE float *dq_at(const struct nt_attn_bwd_launch &a, struct place p) {
+    return a.dqkv + p.tok * a.width + p.head * a.f.d_head;
+}
+NT_DEVICE int64_t row_at(const struct nt_attn_bwd_launch &a, struct place p) { /* of q and of stats */
+    return p.tok * a.f.n_head + p.head;
 }
 
 /* q and dout of rows first .. first + ROWS - 1 of the tile into swizzled rows of 2 D bytes; 0 past the tile's rows and
- * the columns. */
+ * the columns. inverse: as in place_by_inverse. */
 template <int D, int ROWS, int COUNT>
 NT_DEVICE void copy_rows(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t, int32_t first,
-                         unsigned char *q, unsigned char *dout) {
+                         uint32_t inverse, unsigned char *q, unsigned char *dout) {
     constexpr int chunks = D / 8, all = ROWS * chunks;
     static_assert(all % COUNT == 0, "every thread copies the same number of chunks");
     const uint32_t q_at = nt_shared_address(q), dout_at = nt_shared_address(dout);
 #pragma unroll 2
     for (int i = 0; i < all / COUNT; i++) {
-        const int32_t at = (int32_t)threadIdx.x + i * COUNT, row = at / chunks, chunk = at % chunks, r = first + row;
-        const bool there = r < t.n_row && chunk * 8 < a.f.d_pad;
+        const int32_t at = (int32_t)threadIdx.x + i * COUNT, row = at / chunks, chunk = at % chunks;
+        const bool there = first + row < t.n_row && chunk * 8 < a.f.d_pad;
         const uint32_t to = nt_attn_at<2 * D>(row, chunk, 0);
-        const nt_bf16 *from = a.f.q + (there ? nt_attn_row_place(a.f, t, r) * a.f.d_pad + chunk * 8 : 0);
-        nt_cp_async_16_zfill(q_at + to, from, there ? 16 : 0);
+        const struct place p = place_by_inverse(t, there ? first + row : 0, inverse);
+        const int32_t col = there ? chunk * 8 : 0;
+        nt_cp_async_16_zfill(q_at + to, a.f.q + row_at(a, p) * a.f.d_pad + col, there ? 16 : 0);
         if (a.staged) {
-            from = (const nt_bf16 *)(there ? dq_of(a, t, r) : a.dqkv) + (there ? chunk * 8 : 0);
-            nt_cp_async_16_zfill(dout_at + to, from, there ? 16 : 0);
+            nt_cp_async_16_zfill(dout_at + to, (const nt_bf16 *)dq_at(a, p) + col, there ? 16 : 0);
             continue;
         }
-        const struct place p = place_of(a, t, there ? r : 0);
-        const float *g = a.dout + p.tok * a.lddo + p.col;
+        const float *g = a.dout + p.tok * a.lddo + p.head * a.f.d_head + col;
         float f[8];
 #pragma unroll
-        for (int e = 0; e < 8; e++) f[e] = there && chunk * 8 + e < a.f.d_head ? g[chunk * 8 + e] : 0;
+        for (int e = 0; e < 8; e++) f[e] = there && col + e < a.f.d_head ? g[e] : 0;
         nt_store128(dout + to, nt_bf16_pack8(f));
     }
+}
+NT_DEVICE uint32_t inverse_of(int32_t group) {
+    return 0xffffffffu / (uint32_t)group;
 }
 
 /* Row h (0 or 1) of a warp's 16 x COLS accumulators, from `to` on; columns up to n. */
@@ -77,25 +91,30 @@ template <int COLS> NT_DEVICE void store_row(const float o[COLS / 8][4], int h, 
     }
 }
 
-/* o += p x: 16 x 16 STEPS times 16 STEPS rows of x (2 D bytes each), its first COLS columns. */
-template <int D, int COLS, int STEPS>
-NT_DEVICE void add_product(float o[COLS / 8][4], const uint32_t p[STEPS][4], uint32_t x) {
+/* o += p x: MT times 16 x 16 STEPS, times 16 STEPS rows of x (2 D bytes each), its first COLS columns. */
+template <int D, int COLS, int MT, int STEPS>
+NT_DEVICE void add_product(float o[MT][COLS / 8][4], const uint32_t p[MT][STEPS][4], uint32_t x) {
 #pragma unroll
     for (int kk = 0; kk < STEPS; kk++)
 #pragma unroll
         for (int j = 0; j < COLS / 16; j++) {
             uint32_t b[4];
             nt_ldmatrix_x4_trans(b, nt_attn_v_address<D, false>(x, kk, j));
-            nt_mma_bf16(o[2 * j], p[kk], b[0], b[1]);
-            nt_mma_bf16(o[2 * j + 1], p[kk], b[2], b[3]);
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+                nt_mma_bf16(o[m][2 * j], p[m][kk], b[0], b[1]);
+                nt_mma_bf16(o[m][2 * j + 1], p[m][kk], b[2], b[3]);
+            }
         }
 }
 
-template <int COLS> NT_DEVICE void clear(float o[COLS / 8][4]) {
+template <int COLS, int MT> NT_DEVICE void clear(float o[MT][COLS / 8][4]) {
 #pragma unroll
-    for (int j = 0; j < COLS / 8; j++)
+    for (int m = 0; m < MT; m++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) o[j][e] = 0;
+        for (int j = 0; j < COLS / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) o[m][j][e] = 0;
 }
 
 /* ---- statistics ---- */
@@ -108,13 +127,14 @@ NT_DEVICE void leave_deltas(const struct nt_attn_bwd_launch &a, const struct nt_
         float sum[4] = {0, 0, 0, 0};
         const nt_bf16 *out[4];
         const float *dout[4];
-        float *to[4];
+        float *to[4], *stats[4];
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            const struct place p = place_of(a, t, warp_row + min(i + k, n - 1));
-            out[k] = a.out + p.tok * a.ldo + p.col;
-            dout[k] = a.dout + p.tok * a.lddo + p.col;
-            to[k] = a.dqkv + p.tok * a.width + p.col;
+            const struct place p = place_of(t, warp_row + min(i + k, n - 1));
+            out[k] = a.out + p.tok * a.ldo + p.head * d;
+            dout[k] = a.dout + p.tok * a.lddo + p.head * d;
+            to[k] = dq_at(a, p);
+            stats[k] = a.stats + 2 * row_at(a, p);
         }
         for (int32_t c = 4 * lane; a.staged && c < a.f.d_pad; c += 4 * NT_WARP) {
             float4 g[4];
@@ -137,7 +157,7 @@ NT_DEVICE void leave_deltas(const struct nt_attn_bwd_launch &a, const struct nt_
             for (int32_t c = lane; !a.staged && c < d; c += NT_WARP)
                 sum[k] += nt_dev_to_f32(out[k][c]) * nt_dev_to_f32(nt_dev_to_bf16(dout[k][c]));
             sum[k] = nt_warp_sum(sum[k]);
-            if (lane == 0 && i + k < n) a.stats[2 * nt_attn_row_place(a.f, t, warp_row + i + k) + 1] = sum[k];
+            if (lane == 0 && i + k < n) stats[k][1] = sum[k];
         }
     }
 }
@@ -197,7 +217,7 @@ template <int D> NT_DEVICE void stats_block(const struct nt_attn_bwd_launch &a) 
         const int32_t r = warp_row + 8 * i + nt_lane() / 4;
         const float sum = nt_attn_quad_sum(row_sum[i]);
         if ((nt_lane() & 3) == 0 && r < t.n_row)
-            a.stats[2 * nt_attn_row_place(a.f, t, r)] = nt_attn_base(row_max[i]) + log2f(sum);
+            a.stats[2 * row_at(a, place_of(t, r))] = nt_attn_base(row_max[i]) + log2f(sum);
     }
 }
 
@@ -216,41 +236,63 @@ NT_DEVICE void find_group(const struct nt_attn_bwd_launch &a, int32_t kv, struct
     }
 }
 
-/* P^T and dS^T of 16 keys and a step's rows as A operands. stats and tok of the step's rows are in shared memory; full:
- * every row sees every key. */
-template <int D>
+/* P^T and dS^T of a warp's keys, from `key` on in this lane, and 8 NT rows as A operands. stats and tok of the rows are
+ * in shared memory; full: every row sees every key. */
+template <int D, int MT, int NT>
 NT_DEVICE void key_gradients(const struct nt_attn_bwd_launch &a, uint32_t k, uint32_t v, uint32_t q, uint32_t dout,
                              const float *stats, const int32_t *tok, int32_t key, bool full,
-                             uint32_t p16[NT_ATTN_BWD_STEP(D) / 16][4], uint32_t ds16[NT_ATTN_BWD_STEP(D) / 16][4]) {
-    constexpr int nt = NT_ATTN_BWD_STEP(D) / 8;
-    float s[1][nt][4], dp[1][nt][4];
-    nt_attn_dots<D, 1, false, nt>(k, q, s);
-    nt_attn_dots<D, 1, false, nt>(v, dout, dp);
+                             uint32_t p16[MT][NT / 2][4], uint32_t ds16[MT][NT / 2][4]) {
+    float s[MT][NT][4], dp[MT][NT][4];
+    nt_attn_dots<D, MT, false, NT>(k, q, s);
+    nt_attn_dots<D, MT, false, NT>(v, dout, dp);
 #pragma unroll
-    for (int n = 0; n < nt; n++) {
+    for (int n = 0; n < NT; n++) {
         const int32_t row = 8 * n + 2 * (nt_lane() & 3);
         const float4 two = nt_load_f4(stats + 2 * row);
-        float p[4], ds[4];
+        const int2 toks = full ? make_int2(0, 0) : *(const int2 *)(tok + row);
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            p[e] = nt_exp2(__fmaf_rn(s[0][n][e], a.f.scale_log2, -(e & 1 ? two.z : two.x)));
-            ds[e] = a.scale * p[e] * (dp[0][n][e] - (e & 1 ? two.w : two.y));
-            const int32_t back = full ? 0 : tok[row + (e & 1)] - key - 8 * (e / 2);
-            if (!full && (back < 0 || back > a.f.span)) p[e] = ds[e] = 0;
-        }
+        for (int m = 0; m < MT; m++) {
+            float p[4], ds[4];
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            p16[n / 2][2 * (n & 1) + h] = nt_bf16_pack(p[2 * h], p[2 * h + 1]);
-            ds16[n / 2][2 * (n & 1) + h] = nt_bf16_pack(ds[2 * h], ds[2 * h + 1]);
+            for (int e = 0; e < 4; e++) {
+                p[e] = nt_exp2(__fmaf_rn(s[m][n][e], a.f.scale_log2, -(e & 1 ? two.z : two.x)));
+                ds[e] = a.scale * p[e] * (dp[m][n][e] - (e & 1 ? two.w : two.y));
+                const int32_t back = (e & 1 ? toks.y : toks.x) - key - 16 * m - 8 * (e / 2);
+                if (!full && (back < 0 || back > a.f.span)) p[e] = ds[e] = 0;
+            }
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                p16[m][n / 2][2 * (n & 1) + h] = nt_bf16_pack(p[2 * h], p[2 * h + 1]);
+                ds16[m][n / 2][2 * (n & 1) + h] = nt_bf16_pack(ds[2 * h], ds[2 * h + 1]);
+            }
         }
     }
 }
 
+/* K and V of the block's pages, one page after the other; keys past the last as zeros. */
+template <int D, int PAGES, int COUNT>
+NT_DEVICE void copy_pages(const struct nt_attn_bwd_launch &a, const struct nt_attn_seq *seq, int32_t kv, int32_t page0,
+                          int32_t n_key, uint32_t k) {
+    constexpr int page_bytes = NT_KV_PAGE * 2 * D;
+#pragma unroll
+    for (int i = 0; i < PAGES; i++) {
+        const int32_t left = n_key - i * NT_KV_PAGE;
+        const int64_t number = seq->pages[left > 0 ? page0 + i : page0];
+        const unsigned char *head = a.f.cache + number * a.f.page_bytes + kv * a.f.head_bytes;
+        nt_attn_copy_half<D, false, COUNT>(a.f, head, false, 0, left - 1, k + (uint32_t)(i * page_bytes));
+        nt_attn_copy_half<D, false, COUNT>(a.f, head, true, 0, left - 1, k + (uint32_t)((PAGES + i) * page_bytes));
+    }
+}
+
 template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
-    constexpr int warps = NT_ATTN_BWD_KEY_WARPS(D), count = warps * NT_WARP, step = NT_ATTN_BWD_STEP(D);
-    constexpr int cols = D * 4 / warps, page_bytes = NT_KV_PAGE * 2 * D, rows_bytes = step * 2 * D;
+    constexpr int warps = NT_ATTN_BWD_KEY_WARPS(D), count = warps * NT_WARP, step = NT_ATTN_BWD_STEP;
+    constexpr int mt = NT_ATTN_BWD_TILES(D), pages = NT_ATTN_BWD_PAGES(D), keys = pages * NT_KV_PAGE,
+                  warp_keys = 16 * mt;
+    constexpr int cols = D * 4 / warps, kv_bytes = keys * 2 * D, rows_bytes = step * 2 * D;
+    constexpr int nt = mt == 1 ? 4 : 2; /* rows at once: registers */
+    static_assert(4 * warp_keys == keys, "four warps have the block's keys");
     const struct nt_attn_seq *seq = a.f.seqs + blockIdx.z;
-    const int32_t kv = (int32_t)blockIdx.y, page = (int32_t)blockIdx.x, key0 = page * NT_KV_PAGE;
+    const int32_t kv = (int32_t)blockIdx.y, key0 = (int32_t)blockIdx.x * keys;
     struct nt_attn_tile t;
     t.n_q = seq->n_q;
     t.q_row = seq->q_row;
@@ -258,7 +300,7 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
     if (key0 >= t.n_q) return;
     find_group(a, kv, &t);
     t.n_row = t.n_q * t.group;
-    const int32_t n_key = min(t.n_q - key0, NT_KV_PAGE), d = a.f.d_head;
+    const int32_t n_key = min(t.n_q - key0, keys), d = a.f.d_head;
     float *dk = a.dqkv + (int64_t)(t.q_row + key0) * a.width + (int64_t)(a.f.n_head + kv) * d;
     float *dv = dk + (int64_t)a.n_kv * d;
     if (t.group == 0) {
@@ -266,14 +308,12 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
             dk[i / d * a.width + i % d] = dv[i / d * a.width + i % d] = 0;
         return;
     }
-    unsigned char *k_page = nt_attention_bwd_shared, *stages = k_page + 2 * page_bytes;
-    const int64_t number = seq->pages[page];
-    const unsigned char *head = a.f.cache + number * a.f.page_bytes + kv * a.f.head_bytes;
-    nt_attn_copy_half<D, false, count>(a.f, head, false, 0, n_key - 1, nt_shared_address(k_page));
-    nt_attn_copy_half<D, false, count>(a.f, head, true, 0, n_key - 1, nt_shared_address(k_page + page_bytes));
+    unsigned char *stages = nt_attention_bwd_shared + 2 * kv_bytes;
+    copy_pages<D, pages, count>(a, seq, kv, key0 / NT_KV_PAGE, n_key, nt_shared_address(nt_attention_bwd_shared));
 
-    /* Rows of the tokens that see a key of the page, in whole steps. */
+    /* Rows of the tokens that see a key of the block, in whole steps. */
     const int32_t tok_end = key0 + n_key + min(t.n_q - key0 - n_key, a.f.span), row_end = tok_end * t.group;
+    const uint32_t inverse = inverse_of(t.group);
     int32_t first = key0 * t.group / step * step, slot = 0;
     const int32_t mine = (int32_t)threadIdx.x; /* the row whose stats this thread brings */
     float2 stat = make_float2(0, 0);
@@ -281,10 +321,10 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
     const auto bring = [&](int32_t row) { /* of the step from `row` on; rows that do not exist have -1 and give 0 */
                                           if (mine >= step || row >= row_end) return;
                                           const bool there = row + mine < t.n_row;
-                                          stat = there ? *(const float2 *)(a.stats +
-                                                                           2 * nt_attn_row_place(a.f, t, row + mine))
-                                                       : make_float2(0, 0);
-                                          tok = there ? (row + mine) / t.group : -1;
+                                          const struct place p = place_by_inverse(t, there ? row + mine : 0, inverse);
+                                          stat =
+                                              there ? *(const float2 *)(a.stats + 2 * row_at(a, p)) : make_float2(0, 0);
+                                          tok = there ? (int32_t)(p.tok - t.q_row) : -1;
     };
     const auto put = [&](int32_t to) {
         unsigned char *at = stages + to * NT_ATTN_BWD_STAGE(D) + 2 * rows_bytes;
@@ -294,18 +334,18 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
     };
     const auto copy = [&](int32_t row, int32_t to) {
         unsigned char *at = stages + to * NT_ATTN_BWD_STAGE(D);
-        if (row < row_end) copy_rows<D, step, count>(a, t, row, at, at + rows_bytes);
+        if (row < row_end) copy_rows<D, step, count>(a, t, row, inverse, at, at + rows_bytes);
         nt_cp_async_commit();
     };
     copy(first, 0);
     bring(first);
     put(0);
 
-    const int32_t part = nt_warp() / 4, key_lo = key0 + nt_warp() % 4 * 16, key_hi = key_lo + 15;
-    const uint32_t k = nt_shared_address(k_page) + (uint32_t)((key_lo - key0) * 2 * D), v = k + page_bytes;
-    float dk_sum[cols / 8][4], dv_sum[cols / 8][4];
-    clear<cols>(dk_sum);
-    clear<cols>(dv_sum);
+    const int32_t part = nt_warp() / 4, key_lo = key0 + nt_warp() % 4 * warp_keys, key_hi = key_lo + warp_keys - 1;
+    const uint32_t k = nt_shared_address(nt_attention_bwd_shared) + (uint32_t)((key_lo - key0) * 2 * D);
+    float dk_sum[mt][cols / 8][4], dv_sum[mt][cols / 8][4];
+    clear<cols, mt>(dk_sum);
+    clear<cols, mt>(dv_sum);
 #pragma unroll 1
     for (; first < row_end; first += step, slot ^= 1) {
         nt_cp_async_wait<0>();
@@ -317,62 +357,73 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
             const unsigned char *at = stages + slot * NT_ATTN_BWD_STAGE(D);
             const uint32_t q = nt_shared_address(at), dout = q + rows_bytes;
             const float *stats = (const float *)(at + 2 * rows_bytes);
+            const int32_t *tok_at = (const int32_t *)(stats + 2 * step);
             const bool full = key_hi <= tok_lo && tok_hi - key_lo <= a.f.span && first + step <= t.n_row;
-            uint32_t p[step / 16][4], ds[step / 16][4];
-            key_gradients<D>(a, k, v, q, dout, stats, (const int32_t *)(stats + 2 * step), key_lo + nt_lane() / 4, full,
-                             p, ds);
-            add_product<D, cols, step / 16>(dv_sum, p, dout + (uint32_t)(part * 2 * cols));
-            add_product<D, cols, step / 16>(dk_sum, ds, q + (uint32_t)(part * 2 * cols));
+#pragma unroll 1
+            for (int n = 0; n < step / 8; n += nt) {
+                const uint32_t skip = 8 * n * 2 * D;
+                uint32_t p[mt][nt / 2][4], ds[mt][nt / 2][4];
+                key_gradients<D, mt, nt>(a, k, k + kv_bytes, q + skip, dout + skip, stats + 2 * 8 * n, tok_at + 8 * n,
+                                         key_lo + nt_lane() / 4, full, p, ds);
+                add_product<D, cols, mt, nt / 2>(dv_sum, p, dout + skip + (uint32_t)(part * 2 * cols));
+                add_product<D, cols, mt, nt / 2>(dk_sum, ds, q + skip + (uint32_t)(part * 2 * cols));
+            }
         }
         put(slot ^ 1);
     }
     nt_cp_async_wait<0>();
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const int32_t row = key_lo - key0 + nt_lane() / 4 + 8 * h;
+    for (int i = 0; i < 2 * mt; i++) {
+        const int32_t row = key_lo - key0 + nt_lane() / 4 + 8 * i;
         if (row >= n_key) continue;
-        store_row<cols>(dk_sum, h, dk + row * a.width + part * cols, d - part * cols);
-        store_row<cols>(dv_sum, h, dv + row * a.width + part * cols, d - part * cols);
+        store_row<cols>(dk_sum[i / 2], i & 1, dk + row * a.width + part * cols, d - part * cols);
+        store_row<cols>(dv_sum[i / 2], i & 1, dv + row * a.width + part * cols, d - part * cols);
     }
 }
 
 /* ---- dq ---- */
 
-/* dS of the warp's 16 rows and 8 NT keys from `base` on as A operands. stat: (lse, delta) of the thread's two rows. */
-template <int D, int NT>
+/* dS of the warp's rows and 8 NT keys from `base` on as A operands, k steps step0 and on. stat: (lse, delta) of the
+ * thread's rows. */
+template <int D, int MT, int NT>
 NT_DEVICE void query_gradients(const struct nt_attn_bwd_launch &a, uint32_t q, uint32_t dout, uint32_t k, uint32_t v,
-                               const float2 stat[2], const int32_t last[2], int32_t base, bool full,
-                               uint32_t ds16[NT / 2][4]) {
-    float s[1][NT][4], dp[1][NT][4];
-    nt_attn_dots<D, 1, false, NT>(q, k, s);
-    nt_attn_dots<D, 1, false, NT>(dout, v, dp);
+                               const float2 stat[2 * MT], const int32_t last[2 * MT], int32_t base, bool full,
+                               int step0, uint32_t ds16[MT][4][4]) {
+    float s[MT][NT][4], dp[MT][NT][4];
+    nt_attn_dots<D, MT, false, NT>(q, k, s);
+    nt_attn_dots<D, MT, false, NT>(dout, v, dp);
 #pragma unroll
-    for (int n = 0; n < NT; n++) {
-        float ds[4];
+    for (int m = 0; m < MT; m++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const float p = nt_exp2(__fmaf_rn(s[0][n][e], a.f.scale_log2, -stat[e / 2].x));
-            ds[e] = a.scale * p * (dp[0][n][e] - stat[e / 2].y);
-            const int32_t back = last[e / 2] - base - (8 * n + 2 * (nt_lane() & 3) + (e & 1));
-            if (!full && (back < 0 || back > a.f.span)) ds[e] = 0;
+        for (int n = 0; n < NT; n++) {
+            float ds[4];
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int i = 2 * m + e / 2;
+                const float p = nt_exp2(__fmaf_rn(s[m][n][e], a.f.scale_log2, -stat[i].x));
+                ds[e] = a.scale * p * (dp[m][n][e] - stat[i].y);
+                const int32_t back = last[i] - base - (8 * n + 2 * (nt_lane() & 3) + (e & 1));
+                if (!full && (back < 0 || back > a.f.span)) ds[e] = 0;
+            }
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                ds16[m][step0 + n / 2][2 * (n & 1) + h] = nt_bf16_pack(ds[2 * h], ds[2 * h + 1]);
         }
-#pragma unroll
-        for (int h = 0; h < 2; h++) ds16[n / 2][2 * (n & 1) + h] = nt_bf16_pack(ds[2 * h], ds[2 * h + 1]);
-    }
 }
 
 template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a) {
-    constexpr int rows = NT_ATTN_BWD_ROWS, page_bytes = NT_KV_PAGE * 2 * D, ring_at = 2 * rows * 2 * D;
+    constexpr int mt = NT_ATTN_BWD_TILES(D), rows = NT_ATTN_BWD_ROWS(D), rows_warp = 16 * mt;
+    constexpr int page_bytes = NT_KV_PAGE * 2 * D, ring_at = 2 * rows * 2 * D;
     constexpr int v_at = ring_at + 2 * page_bytes, info_at = v_at + page_bytes;
-    constexpr int nt = D <= 128 ? 8 : 4; /* fewer keys at once where registers are short */
+    constexpr int nt = mt == 1 && D <= 128 ? 8 : 4; /* fewer keys at once where registers are short */
     unsigned char *shared = nt_attention_bwd_shared;
     struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
     const struct nt_attn_tile &t = info.tile;
     const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
-    const int32_t warp_row = nt_warp() * 16;
+    const int32_t warp_row = nt_warp() * rows_warp;
     struct nt_attn_tile found;
     if (!nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, (int32_t)(gridDim.x - 1 - blockIdx.x), rows, &found)) return;
-    nt_attn_publish(a.f, found, warp_row, 16, info);
+    nt_attn_publish(a.f, found, warp_row, rows_warp, info);
     __syncthreads();
     const int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
     const uint32_t q = nt_shared_address(shared) + (uint32_t)(warp_row * 2 * D), dout = q + rows * 2 * D;
@@ -387,43 +438,45 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
         }
         nt_cp_async_commit();
     };
-    copy_rows<D, rows, THREADS>(a, t, 0, shared, shared + rows * 2 * D);
+    copy_rows<D, rows, THREADS>(a, t, 0, inverse_of(t.group), shared, shared + rows * 2 * D);
     issue(page0, false);
     issue(page0, true);
-    float2 stat[2];
-    int32_t last[2];
-    nt_attn_last<1>(t, warp_row, last); /* -1: no row, which sees nothing */
+    float2 stat[2 * mt];
+    int32_t last[2 * mt];
+    nt_attn_last<mt>(t, warp_row, last); /* -1: no row, which sees nothing */
 #pragma unroll
-    for (int h = 0; h < 2; h++)
-        stat[h] = last[h] < 0
-                      ? make_float2(0, 0)
-                      : *(const float2 *)(a.stats + 2 * nt_attn_row_place(a.f, t, warp_row + 8 * h + nt_lane() / 4));
-    float dq[D / 8][4];
-    clear<D>(dq);
+    for (int i = 0; i < 2 * mt; i++) {
+        const struct place p = place_of(t, last[i] < 0 ? 0 : warp_row + 8 * i + nt_lane() / 4);
+        stat[i] = last[i] < 0 ? make_float2(0, 0) : *(const float2 *)(a.stats + 2 * row_at(a, p));
+    }
+    float dq[mt][D / 8][4];
+    clear<D, mt>(dq);
 #pragma unroll 1
     for (int32_t page = page0; page <= page1; page++) {
         const int32_t base = page * NT_KV_PAGE;
         const uint32_t k = ring + (uint32_t)((page & 1) * page_bytes);
         const bool sees = warp_row < t.n_row && base <= mine.last_hi && base + NT_KV_PAGE > mine.first_lo;
         const bool full = base + NT_KV_PAGE - 1 <= mine.last_lo && base >= mine.first_hi;
-        uint32_t ds[4][4];
+        uint32_t ds[mt][4][4];
         nt_cp_async_wait<0>();
         __syncthreads();
         issue(page + 1, false);
         if (sees) {
 #pragma unroll
             for (int n = 0; n < 8; n += nt)
-                query_gradients<D, nt>(a, q, dout, k + (uint32_t)(8 * n * 2 * D), v + (uint32_t)(8 * n * 2 * D), stat,
-                                       last, base + 8 * n, full, ds + n / 2);
+                query_gradients<D, mt, nt>(a, q, dout, k + (uint32_t)(8 * n * 2 * D), v + (uint32_t)(8 * n * 2 * D),
+                                           stat, last, base + 8 * n, full, n / 2, ds);
         }
         __syncthreads(); /* V has been read */
         issue(page + 1, true);
-        if (sees) add_product<D, D, 4>(dq, ds, k);
+        if (sees) add_product<D, D, mt, 4>(dq, ds, k);
     }
     nt_cp_async_wait<0>();
 #pragma unroll
-    for (int h = 0; h < 2; h++)
-        if (last[h] >= 0) store_row<D>(dq, h, dq_of(a, t, warp_row + 8 * h + nt_lane() / 4), a.f.d_head);
+    for (int i = 0; i < 2 * mt; i++) {
+        if (last[i] < 0) continue;
+        store_row<D>(dq[i / 2], i & 1, dq_at(a, place_of(t, warp_row + 8 * i + nt_lane() / 4)), a.f.d_head);
+    }
 }
 
 /* ---- entries ---- */

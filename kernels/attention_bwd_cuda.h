@@ -11,8 +11,6 @@
 #include "attention_cuda.h"
 #include "ops_bwd.h"
 
-enum { NT_ATTN_BWD_ROWS = NT_ATTN_PREFILL_WARPS * 16 }; /* of a tile of dq */
-
 struct nt_attn_bwd_launch {
     struct nt_attn_launch f; /* as the forward's; out and state unused */
     const nt_bf16 *out;      // [n_tok, ldo]
@@ -24,14 +22,18 @@ struct nt_attn_bwd_launch {
     int32_t n_kv, staged;
 };
 
-/* Query rows of a step of the kernel of dk and dv, and its warps: 16 keys each, from d 256 on half of the columns. */
-#define NT_ATTN_BWD_STEP(d)      ((d) <= 64 ? 64 : 32)
+/* A warp has so many tiles of 16 keys or query rows; a B fragment serves all. dq: rows of a tile of 4 warps. dk and dv:
+ * pages of a block, query rows of a step, warps: 4, at d 256 8, each for half of the columns. */
+#define NT_ATTN_BWD_TILES(d)     ((d) <= 64 ? 2 : 1)
+#define NT_ATTN_BWD_ROWS(d)      (NT_ATTN_PREFILL_WARPS * 16 * NT_ATTN_BWD_TILES(d))
+#define NT_ATTN_BWD_PAGES(d)     NT_ATTN_BWD_TILES(d)
 #define NT_ATTN_BWD_KEY_WARPS(d) ((d) <= 128 ? 4 : 8)
+enum { NT_ATTN_BWD_STEP = 32 };
 /* Bytes of dynamic shared memory. Statistics: q and two pages of K. dq: q, dout, two pages of K and one of V. dk and
  * dv: K, V, two steps of q, dout, stats and positions. */
 #define NT_ATTN_BWD_STATS_SHARED(d)   NT_ATTN_SHARED(d, nt_attn_prefill_rows(d), 2, false)
-#define NT_ATTN_BWD_QUERIES_SHARED(d) NT_ATTN_SHARED(d, 2 * NT_ATTN_BWD_ROWS, 3, false)
-#define NT_ATTN_BWD_STAGE(d)          (NT_ATTN_BWD_STEP(d) * (4 * (d) + 12))
-#define NT_ATTN_BWD_KEYS_SHARED(d)    (2 * NT_KV_PAGE * 2 * (d) + 2 * NT_ATTN_BWD_STAGE(d))
+#define NT_ATTN_BWD_QUERIES_SHARED(d) NT_ATTN_SHARED(d, 2 * NT_ATTN_BWD_ROWS(d), 3, false)
+#define NT_ATTN_BWD_STAGE(d)          (NT_ATTN_BWD_STEP * (4 * (d) + 12))
+#define NT_ATTN_BWD_KEYS_SHARED(d)    (2 * NT_ATTN_BWD_PAGES(d) * NT_KV_PAGE * 2 * (d) + 2 * NT_ATTN_BWD_STAGE(d))
 
 #endif
