@@ -440,6 +440,19 @@ static void check_range(struct op_env *env) {
     drop(&p);
 }
 
+/* More pages than a GPU's warp holds numbers of. */
+static void check_long(struct op_env *env) {
+    struct problem p;
+    make(&p, 310, (struct shape){1, 1, 4, 0, 1, 33 * NT_KV_PAGE + 5});
+    struct exact e = exact_of(&p);
+    make_out(&p, &e);
+    reference(&e);
+    run(env, &p, 1);
+    compare_parts(env, &e, "34 pages");
+    exact_free(&e);
+    drop(&p);
+}
+
 static nt_status run_attention(struct nt_backend *be, void *ctx) {
     return be->ops.attention_bwd(be, ctx);
 }
@@ -466,5 +479,6 @@ static const struct op_case cases[] = {
     {NT_OP_attention_bwd, "apart",   check_apart,   NULL},
     {NT_OP_attention_bwd, "special", check_special, NULL},
     {NT_OP_attention_bwd, "range",   check_range,   NULL},
+    {NT_OP_attention_bwd, "long",    check_long,    NULL},
 };
 const struct op_cases attention_bwd_cases = {sizeof cases / sizeof cases[0], cases};
