@@ -53,7 +53,7 @@ static nt_status all_weights(struct nt_training *t, const struct product *p) {
         NT_TRY(wgrad(t, &args));
         args.dw = nt_training_grad(t, p->layer, bias[i], NT_PARAM_W);
         if (!args.dw) continue;
-        args.a = t->back.ones;
+        args.a = t->back.ones.device;
         args.lda = args.m = 1;
         NT_TRY(wgrad(t, &args));
     }

@@ -18,7 +18,7 @@ struct nt_lora_shape nt_lora_shape_of(const struct nt_adapter *a);
 NT_MUST nt_status nt_lora_load(struct nt_lora_weights *l, struct nt_arena *a, struct nt_model *m,
                                const struct nt_adapter *from);
 /* This rank's part of the adapter into the parameters' w; linears the adapter lacks in a layer are 0. */
-void nt_params_from_adapter(const struct nt_params *p, const struct nt_adapter *from);
+NT_MUST nt_status nt_params_from_adapter(const struct nt_params *p, const struct nt_adapter *from);
 /* Rounds and packs the parameters' w. */
 NT_MUST nt_status nt_params_pack(const struct nt_params *p, struct nt_lora_weights *l, struct nt_backend *be);
 

@@ -1,4 +1,5 @@
 #include "params.h"
+#include "ops_bwd.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,10 +169,75 @@ static void add_model(struct table *t, const struct nt_linear_place linears[NT_L
     }
 }
 
-nt_status nt_params_init(struct nt_params *p, struct nt_world *world, const struct nt_spec *spec,
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+static size_t array_bytes(const struct nt_params *p) {
+    return ((size_t)p->n_floats * sizeof(float) + 63) / 64 * 64;
+}
+
+static nt_status take_arrays(struct nt_params *p) {
+    const size_t bytes = array_bytes(p);
+    if (!p->be) {
+        p->w = aligned_alloc(64, bytes);
+        if (!p->w) return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of an adapter", bytes);
+        memset(p->w, 0, bytes);
+        return NT_OK;
+    }
+    float **const arrays[] = {&p->w, &p->grad, &p->m, &p->v};
+    for (int i = 0; i < 4; i++)
+        NT_TRY(p->be->memory->take(p->be, bytes, "trained numbers (one of four such arrays)", (void **)arrays[i]));
+    return p->be->memory->take(p->be, (size_t)p->n * sizeof *p->squares, "sums of squares", (void **)&p->squares);
+}
+
+static void give(struct nt_params *p, void *memory, size_t bytes) {
+    if (memory) p->be->memory->give(p->be, memory, bytes);
+}
+
+static void give_arrays(struct nt_params *p) {
+    if (!p->be) {
+        free(p->w);
+        return;
+    }
+    float *const arrays[] = {p->w, p->grad, p->m, p->v};
+    for (int i = 0; i < 4; i++) give(p, arrays[i], array_bytes(p));
+    give(p, p->squares, (size_t)p->n * sizeof *p->squares);
+}
+
+static bool is_host(const struct nt_params *p) {
+    return !p->be || nt_backend_is_host(p->be);
+}
+
+nt_status nt_params_view_open(const struct nt_params *p, float *array, int64_t at, int64_t n,
+                              struct nt_params_view *v) {
+    *v = (struct nt_params_view){.host = array + at, .array = array + at, .n = n};
+    if (is_host(p) || n == 0) return NT_OK;
+    const size_t bytes = (size_t)n * sizeof *v->copy;
+    v->host = v->copy = malloc(bytes);
+    if (!v->copy) return NT_FAIL(NT_E_NOMEM, "no memory for a copy of %zu bytes of trained numbers", bytes);
+    const nt_status st = p->be->memory->download(p->be, v->copy, v->array, bytes);
+    if (st == NT_OK) return NT_OK;
+    free(v->copy);
+    return nt_trail_at(st, __FILE__, __LINE__);
+}
+
+nt_status nt_params_view_close(const struct nt_params *p, struct nt_params_view *v, bool written) {
+    nt_status st = NT_OK;
+    if (v->copy && written) st = p->be->memory->upload(p->be, v->array, v->copy, (size_t)v->n * sizeof *v->copy);
+    free(v->copy);
+    *v = (struct nt_params_view){0};
+    return st;
+}
+
+nt_status nt_params_zero(const struct nt_params *p, float *array) {
+    if (p->be) return p->be->memory->zero(p->be, array, (size_t)p->n_floats * sizeof *array);
+    memset(array, 0, (size_t)p->n_floats * sizeof *array);
+    return NT_OK;
+}
+
+nt_status nt_params_init(struct nt_params *p, struct nt_world *world, struct nt_backend *be, const struct nt_spec *spec,
                          const struct nt_shard *s, const struct nt_linear_place linears[NT_LINEAR_COUNT],
-                         const struct nt_lora_shape *shape, bool state) {
-    *p = (struct nt_params){.world = world, .n_layer = spec->n_layer};
+                         const struct nt_lora_shape *shape) {
+    *p = (struct nt_params){.world = world, .be = be, .n_layer = spec->n_layer};
     const size_t n_index = (size_t)spec->n_layer * NT_SLOT_COUNT * NT_PARAM_PARTS;
     struct table t = {.p = p, .spec = spec, .s = s, .cap = (spec->n_layer + 1) * NT_SLOT_COUNT};
     p->rows = calloc((size_t)t.cap, sizeof *p->rows);
@@ -181,24 +247,13 @@ nt_status nt_params_init(struct nt_params *p, struct nt_world *world, const stru
     if (shape->targets == 0) add_model(&t, linears);
     for (int32_t layer = 0; layer < spec->n_layer && shape->targets; layer++)
         for (int g = 0; g < NT_LORA_GROUPS; g++) add_pair(&t, linears, (enum nt_lora_group)g, layer, shape->r);
-    const size_t bytes = ((size_t)p->n_floats * sizeof(float) + 63) / 64 * 64;
-    float **arrays[] = {&p->w, &p->grad, &p->m, &p->v};
-    for (int i = 0; i < (state ? 4 : 1); i++) {
-        *arrays[i] = aligned_alloc(64, bytes);
-        if (!*arrays[i])
-            return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of trained numbers (four such arrays)", bytes);
-        memset(*arrays[i], 0, bytes);
-    }
-    return NT_OK;
+    return take_arrays(p);
 }
 
 void nt_params_release(struct nt_params *p) {
+    give_arrays(p);
     free(p->rows);
     free(p->index);
-    free(p->w);
-    free(p->grad);
-    free(p->m);
-    free(p->v);
     *p = (struct nt_params){0};
 }
 
@@ -219,67 +274,129 @@ static int64_t logical_at(const struct nt_param *p, int32_t i, int32_t j) { /* o
     return (int64_t)(p->out0 + row) * p->in_size + p->in0 + col;
 }
 
+static int64_t stored_count(const struct nt_param *p) {
+    return (int64_t)p->rows * p->cols;
+}
+
 /* Stored columns from col0 on. */
 static void place(const struct nt_param *p, const float *from, int32_t col0, float *logical) {
-    from += p->at;
     for (int32_t i = 0; i < p->n_rows; i++)
         for (int32_t j = col0; j < p->n_cols; j++) logical[logical_at(p, i, j)] = from[(int64_t)i * p->cols + j];
 }
 
-void nt_params_scatter(const struct nt_param *p, const float *logical, float *to) {
-    to += p->at;
-    for (int32_t i = 0; i < p->n_rows; i++)
-        for (int32_t j = 0; j < p->n_cols; j++) to[(int64_t)i * p->cols + j] = logical[logical_at(p, i, j)];
+static nt_status place_view(const struct nt_params *p, const struct nt_param *row, float *from, int32_t col0,
+                            float *logical) {
+    struct nt_params_view v;
+    NT_TRY(nt_params_view_open(p, from, row->at, stored_count(row), &v));
+    place(row, v.host, col0, logical);
+    return nt_params_view_close(p, &v, false);
 }
 
-nt_status nt_params_gather(const struct nt_params *p, const struct nt_param *row, const float *from, float *logical) {
+nt_status nt_params_scatter(const struct nt_params *p, const struct nt_param *row, const float *logical, float *to) {
+    struct nt_params_view v;
+    NT_TRY(nt_params_view_open(p, to, row->at, stored_count(row), &v));
+    for (int32_t i = 0; i < row->n_rows; i++)
+        for (int32_t j = 0; j < row->n_cols; j++) v.host[(int64_t)i * row->cols + j] = logical[logical_at(row, i, j)];
+    return nt_params_view_close(p, &v, true);
+}
+
+nt_status nt_params_gather(const struct nt_params *p, const struct nt_param *row, float *from, float *logical) {
     memset(logical, 0, (size_t)nt_param_logical_count(row) * sizeof *logical);
-    if (row->owned) place(row, from, row->own0, logical);
-    if (p->world->tp_size == 1) return NT_OK;
+    const nt_status st = row->owned ? place_view(p, row, from, row->own0, logical) : NT_OK;
+    if (p->world->tp_size == 1) return st;
+    NT_TRY(nt_comm_agree(p->world->tp, st));
     return nt_comm_allreduce_f32(p->world->tp, logical, nt_param_logical_count(row));
 }
 
 /* ---- gradients ------------------------------------------------------------------------------------------------- */
 
-nt_status nt_params_sum_grads(struct nt_params *p) {
+/* Every rank has a part of the row's gradient: whole [the longest row] is where they meet. */
+static nt_status sum_parts(const struct nt_params *p, const struct nt_param *row, float *whole) {
+    const int64_t n = nt_param_logical_count(row);
+    memset(whole, 0, (size_t)n * sizeof *whole);
+    NT_TRY(nt_comm_agree(p->world->tp, place_view(p, row, p->grad, 0, whole)));
+    NT_TRY(nt_comm_allreduce_f32(p->world->tp, whole, n));
+    return nt_params_scatter(p, row, whole, p->grad);
+}
+
+static nt_status sum_over_tp(const struct nt_params *p) {
     int64_t most = 0;
     for (int32_t i = 0; i < p->n; i++)
         if (p->rows[i].summed && nt_param_logical_count(&p->rows[i]) > most) most = nt_param_logical_count(&p->rows[i]);
-    if (most > 0) {
-        float *whole = malloc((size_t)most * sizeof *whole);
-        nt_status st = whole ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory to sum %lld gradients", (long long)most);
-        st = nt_comm_agree(p->world->tp, st);
-        for (int32_t i = 0; i < p->n && st == NT_OK; i++) {
-            const struct nt_param *row = &p->rows[i];
-            if (!row->summed) continue;
-            memset(whole, 0, (size_t)nt_param_logical_count(row) * sizeof *whole);
-            place(row, p->grad, 0, whole);
-            st = nt_comm_allreduce_f32(p->world->tp, whole, nt_param_logical_count(row));
-            nt_params_scatter(row, whole, p->grad);
-        }
-        free(whole);
-        NT_TRY(st);
-    }
-    return p->world->dp_size == 1 ? NT_OK : nt_comm_allreduce_f32(p->world->dp, p->grad, p->n_floats);
+    if (most == 0) return NT_OK;
+    float *whole = malloc((size_t)most * sizeof *whole);
+    nt_status st = whole ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory to sum %lld gradients", (long long)most);
+    st = nt_comm_agree(p->world->tp, st);
+    for (int32_t i = 0; i < p->n && st == NT_OK; i++)
+        if (p->rows[i].summed) st = sum_parts(p, &p->rows[i], whole);
+    free(whole);
+    return st;
 }
 
-static double squares(const struct nt_param *p, const float *grad) {
-    double sum = 0;
-    for (int32_t i = 0; i < p->rows; i++)
-        for (int32_t j = p->own0; j < p->cols; j++) {
-            const double g = grad[p->at + (int64_t)i * p->cols + j];
-            sum += g * g;
+/* Through host memory, so that ranks are added in order on a device too. */
+static nt_status sum_over_dp(const struct nt_params *p) {
+    enum { PIECE = 1 << 24 }; /* floats of a device's gradients at a time */
+    const int64_t piece = is_host(p) ? p->n_floats : PIECE;
+    for (int64_t at = 0; at < p->n_floats; at += piece) {
+        const int64_t n = p->n_floats - at < piece ? p->n_floats - at : piece;
+        struct nt_params_view v;
+        NT_TRY(nt_comm_agree(p->world->dp, nt_params_view_open(p, p->grad, at, n, &v)));
+        const nt_status st = nt_comm_allreduce_f32(p->world->dp, v.host, n);
+        NT_TRY(nt_params_view_close(p, &v, true));
+        NT_TRY(st);
+    }
+    return NT_OK;
+}
+
+nt_status nt_params_sum_grads(const struct nt_params *p) {
+    NT_TRY(sum_over_tp(p));
+    return p->world->dp_size == 1 ? NT_OK : sum_over_dp(p);
+}
+
+/* Of the columns that are this rank's alone. */
+static nt_status part_squares(const struct nt_params *p, const struct nt_param *row, double *sum) {
+    struct nt_params_view v;
+    NT_TRY(nt_params_view_open(p, p->grad, row->at, stored_count(row), &v));
+    for (int32_t i = 0; i < row->rows; i++)
+        for (int32_t j = row->own0; j < row->cols; j++) {
+            const double g = v.host[(int64_t)i * row->cols + j];
+            *sum += g * g;
         }
-    return sum;
+    return nt_params_view_close(p, &v, false);
+}
+
+static bool counted(const struct nt_param *row) {
+    return row->owned && row->own0 == 0;
+}
+
+static nt_status own_squares(const struct nt_params *p, double *sum) {
+    const size_t bytes = (size_t)p->n * sizeof(double);
+    for (int32_t i = 0; i < p->n; i++) {
+        const struct nt_param *row = &p->rows[i];
+        if (!counted(row)) continue;
+        const struct nt_sum_squares_args args = {.x = p->grad + row->at, .sum = p->squares + i, .n = stored_count(row)};
+        NT_TRY(p->be->ops.sum_squares(p->be, &args));
+    }
+    double *sums = malloc(bytes);
+    if (!sums) return NT_FAIL(NT_E_NOMEM, "no memory for %d sums", p->n);
+    nt_status st = p->be->memory->download(p->be, sums, p->squares, bytes);
+    for (int32_t i = 0; i < p->n && st == NT_OK; i++) {
+        const struct nt_param *row = &p->rows[i];
+        if (counted(row)) *sum += sums[i];
+        if (row->owned && row->own0 > 0) st = part_squares(p, row, sum);
+    }
+    free(sums);
+    return st;
 }
 
 nt_status nt_params_grad_squares(const struct nt_params *p, double *out) {
     double mine = 0;
-    for (int32_t i = 0; i < p->n; i++)
-        if (p->rows[i].owned) mine += squares(&p->rows[i], p->grad);
-    *out = mine;
+    *out = 0;
+    const nt_status own = own_squares(p, &mine);
     const int32_t size = p->world->tp_size;
-    if (size == 1) return NT_OK;
+    *out = mine;
+    if (size == 1) return own;
+    NT_TRY(nt_comm_agree(p->world->tp, own));
     double *all = malloc((size_t)size * sizeof *all);
     NT_TRY(nt_comm_agree(p->world->tp, all ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for %d sums", size)));
     const nt_status st = nt_comm_allgather(p->world->tp, &mine, all, sizeof mine);

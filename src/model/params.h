@@ -5,16 +5,17 @@
  * and B as [r, n] (transposed) of each adapted linear, without one every weight of the model, matrices as [k, n]
  * (transposed). Checkpoints and adapters are made of logical tensors, which do not depend on tp or padding
  * (nt_params_gather, nt_params_scatter).
- * Shards: most parameters are this rank's alone; those every rank holds (replicated) have one owner; keys and values
- * are shared by neighbours when tp exceeds the KV heads. `summed`: this rank's gradient is a part of the whole. Memory:
- * host arrays of the struct's own. Errors: NT_E_NOMEM, those of the communicator. One thread. */
+ * The arrays lie in the backend's memory, where its ops work on them; with be NULL in host memory, a part to be packed.
+ * Host code sees them through views. Shards: most parameters are this rank's alone; those every rank holds (replicated)
+ * have one owner; keys and values are shared by neighbours when tp exceeds the KV heads. `summed`: this rank's gradient
+ * is a part of the whole. Ownership: the struct's own arrays. Errors: NT_E_NOMEM, those of the communicator and of the
+ * device. One thread. */
 #ifndef NT_PARAMS_H
 #define NT_PARAMS_H
 
+#include "backend.h"
 #include "comm.h"
 #include "lora.h"
-
-struct nt_pool;
 
 enum nt_param_part { NT_PARAM_W, NT_PARAM_A, NT_PARAM_B, NT_PARAM_PARTS };
 struct nt_param {
@@ -33,31 +34,46 @@ struct nt_param {
 
 struct nt_params {
     struct nt_world *world; /* borrowed */
+    struct nt_backend *be;  /* borrowed; NULL: host memory */
     struct nt_param *rows;  // [n]
     int32_t n, n_layer;
     int32_t *index; // [n_layer][NT_SLOT_COUNT][NT_PARAM_PARTS] row, -1: none
     int64_t n_floats;
     float *w, *grad, *m, *v; // [n_floats]; gaps are 0
+    double *squares;         // [n] of the backend
 };
 
-/* targets 0: every weight. linears: of the same targets. state false: w alone (grad, m, v stay NULL). */
-NT_MUST nt_status nt_params_init(struct nt_params *p, struct nt_world *world, const struct nt_spec *spec,
-                                 const struct nt_shard *s, const struct nt_linear_place linears[NT_LINEAR_COUNT],
-                                 const struct nt_lora_shape *shape, bool state);
+/* targets 0: every weight. linears: of the same targets. be NULL: w alone, in host memory. */
+NT_MUST nt_status nt_params_init(struct nt_params *p, struct nt_world *world, struct nt_backend *be,
+                                 const struct nt_spec *spec, const struct nt_shard *s,
+                                 const struct nt_linear_place linears[NT_LINEAR_COUNT],
+                                 const struct nt_lora_shape *shape);
 void nt_params_release(struct nt_params *p); /* accepts a zeroed struct */
 const struct nt_param *nt_params_find(const struct nt_params *p, int32_t layer, enum nt_slot slot,
                                       enum nt_param_part part); /* NULL: not trained */
 int64_t nt_param_logical_count(const struct nt_param *p);       /* numbers of the logical tensor */
 
+/* Numbers [at, at + n) of one of the arrays, for host code: those themselves, or a copy of a device's, which close
+ * takes back when written. */
+struct nt_params_view {
+    float *host; // [n]
+    float *array, *copy;
+    int64_t n;
+};
+NT_MUST nt_status nt_params_view_open(const struct nt_params *p, float *array, int64_t at, int64_t n,
+                                      struct nt_params_view *v);
+NT_MUST nt_status nt_params_view_close(const struct nt_params *p, struct nt_params_view *v, bool written);
+NT_MUST nt_status nt_params_zero(const struct nt_params *p, float *array); /* all n_floats */
+
 /* logical [out_size, in_size] = the whole tensor, from the array `from` (w, grad, m or v) of all tp ranks. Collective
  * over tp. Exact, but -0 may become 0. */
-NT_MUST nt_status nt_params_gather(const struct nt_params *p, const struct nt_param *row, const float *from,
-                                   float *logical);
+NT_MUST nt_status nt_params_gather(const struct nt_params *p, const struct nt_param *row, float *from, float *logical);
 /* This rank's part of a logical tensor into `to`. */
-void nt_params_scatter(const struct nt_param *row, const float *logical, float *to);
+NT_MUST nt_status nt_params_scatter(const struct nt_params *p, const struct nt_param *row, const float *logical,
+                                    float *to);
 
 /* Sums gradients: over tp those that are parts, then all over dp, ranks in order. Collective over tp and dp. */
-NT_MUST nt_status nt_params_sum_grads(struct nt_params *p);
+NT_MUST nt_status nt_params_sum_grads(const struct nt_params *p);
 /* Sum of squares of all gradients of the model, each counted once. Collective over tp. */
 NT_MUST nt_status nt_params_grad_squares(const struct nt_params *p, double *out);
 

@@ -12,15 +12,13 @@
 static nt_status open_all(struct nt_training *t) {
     struct nt_model *m = t->m;
     const struct nt_lora_shape *shape = &t->config.lora;
-    if (!nt_backend_is_host(m->backend))
-        return NT_FAIL(NT_E_UNSUPPORTED, "training runs on the CPU backend so far: set run.device = cpu");
     if (nt_trains_all(t) && nt_weight_is_quantized(m->backend->block_format))
         return NT_FAIL(NT_E_CONFIG,
                        "all weights are to be trained, but model.weight_dtype = %s keeps them as integers; "
                        "use bf16, or train an adapter",
                        nt_weight_format_name(m->backend->block_format));
     nt_linear_places(&m->spec, &m->shard, shape->targets, t->linears);
-    NT_TRY(nt_params_init(&t->params, m->world, &m->spec, &m->shard, t->linears, shape, true));
+    NT_TRY(nt_params_init(&t->params, m->world, m->backend, &m->spec, &m->shard, t->linears, shape));
     if (nt_trains_all(t)) return nt_training_unpack(t);
     return nt_lora_open(&t->lora, &t->lora_arena, m, shape);
 }
@@ -97,9 +95,10 @@ nt_status nt_training_layout(struct nt_training *t, struct nt_job_memory *mem, c
     k->dlogits = NT_TAKE(a, nt_bf16, chunk * ld);
     k->stats = nt_job_take_both(mem, 4 * chunk * sizeof(float));
     k->targets = nt_job_take_both(mem, chunk * sizeof(int32_t));
-    if (nt_trains_all(t)) k->ones = NT_TAKE(a, nt_bf16, n);
-    for (size_t i = 0; i < n && k->ones; i++) k->ones[i] = nt_f32_to_bf16(1);
-    return NT_OK;
+    if (nt_trains_all(t)) k->ones = nt_job_take_both(mem, n * sizeof(nt_bf16));
+    if (!k->ones.host) return NT_OK; /* counting, or without */
+    for (size_t i = 0; i < n; i++) ((nt_bf16 *)k->ones.host)[i] = nt_f32_to_bf16(1);
+    return nt_both_push(m->backend, &k->ones, 0, n * sizeof(nt_bf16));
 }
 
 size_t nt_training_state_bytes(const struct nt_training *t) {
@@ -169,8 +168,8 @@ nt_status nt_training_backward(struct nt_training *t, const int32_t *targets, co
 
 /* ---- a step ---------------------------------------------------------------------------------------------------- */
 
-void nt_training_zero_grads(struct nt_training *t) {
-    memset(t->params.grad, 0, (size_t)t->params.n_floats * sizeof(float));
+nt_status nt_training_zero_grads(struct nt_training *t) {
+    return nt_params_zero(&t->params, t->params.grad);
 }
 
 nt_status nt_training_reduce(struct nt_training *t, double *norm) {
@@ -248,6 +247,6 @@ nt_status nt_training_get(const struct nt_training *t, int32_t i, enum nt_traini
     return nt_params_gather(&t->params, &t->params.rows[i], array_of(t, array), data);
 }
 
-void nt_training_set(struct nt_training *t, int32_t i, enum nt_training_array array, const float *data) {
-    nt_params_scatter(&t->params.rows[i], data, array_of(t, array));
+nt_status nt_training_set(struct nt_training *t, int32_t i, enum nt_training_array array, const float *data) {
+    return nt_params_scatter(&t->params, &t->params.rows[i], data, array_of(t, array));
 }

@@ -56,7 +56,7 @@ NT_MUST nt_status nt_training_backward(struct nt_training *t, const int32_t *tar
 struct nt_adamw {
     double lr, beta1, beta2, eps, weight_decay, max_grad_norm; /* max_grad_norm 0: no clipping */
 };
-void nt_training_zero_grads(struct nt_training *t);
+NT_MUST nt_status nt_training_zero_grads(struct nt_training *t);
 /* Sums gradients over the ranks; *norm: Euclidean, of all gradients, before clipping (not finite: one is not). */
 NT_MUST nt_status nt_training_reduce(struct nt_training *t, double *norm);
 /* step counts from 1. Clips by norm, updates, and rounds into the weights the next forward uses. */
@@ -79,7 +79,7 @@ int32_t nt_training_tensors(const struct nt_training *t); /* their number, the s
 void nt_training_tensor(const struct nt_training *t, int32_t i, struct nt_training_tensor *out);
 /* data [n_row, n_col] on every rank. Collective over tp. */
 NT_MUST nt_status nt_training_get(const struct nt_training *t, int32_t i, enum nt_training_array array, float *data);
-void nt_training_set(struct nt_training *t, int32_t i, enum nt_training_array array, const float *data);
+NT_MUST nt_status nt_training_set(struct nt_training *t, int32_t i, enum nt_training_array array, const float *data);
 
 /* Whole adapters: the trained one set from, or read into, one of the same shape; and another to be the reference. */
 NT_MUST nt_status nt_training_from_adapter(struct nt_training *t, const struct nt_adapter *a);

@@ -2,7 +2,7 @@
 #include "lora_adapter.h"
 #include "pool.h"
 #include "training_state.h"
-#include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,16 +17,23 @@ struct place {
     float *vector;
 };
 
+/* Numbers and weights as host code reads and writes them: in place, or copies of a device's. */
 struct places {
     struct nt_training *t;
     struct place *rows;
     int32_t n;
-    atomic_bool failed;
+    struct nt_params_view numbers;
+    ptrdiff_t to_host; /* from the address of a weight to its copy's */
+    char *copy;        // [weight_arena.size] or NULL
 };
 
 static void add(struct places *p, int32_t layer, enum nt_slot slot, struct place place) {
     place.param = nt_params_find(&p->t->params, layer, slot, NT_PARAM_W);
     if (place.param && (place.packed || place.table || place.vector)) p->rows[p->n++] = place;
+}
+
+static void *on_host(const struct places *p, const void *weight) {
+    return (void *)((uintptr_t)weight + (uintptr_t)p->to_host);
 }
 
 static void add_linears(struct places *p, int32_t layer) {
@@ -43,10 +50,9 @@ static void add_linears(struct places *p, int32_t layer) {
     }
 }
 
-static nt_status list_places(struct places *p, struct nt_training *t) {
+static void list_places(struct places *p) {
+    const struct nt_training *t = p->t;
     const struct nt_weights *w = &t->m->weights;
-    *p = (struct places){.t = t, .rows = calloc((size_t)t->params.n, sizeof *p->rows)};
-    if (!p->rows) return NT_FAIL(NT_E_NOMEM, "no memory for a table of %d tensors", t->params.n);
     add(p, 0, NT_SLOT_EMBED, (struct place){.table = w->embed, .packed = t->m->spec.tied ? &w->head : NULL});
     add(p, 0, NT_SLOT_HEAD, (struct place){.packed = &w->head});
     add(p, 0, NT_SLOT_FINAL_NORM, (struct place){.vector = w->final_norm});
@@ -58,7 +64,6 @@ static nt_status list_places(struct places *p, struct nt_training *t) {
         add(p, i, NT_SLOT_K_NORM, (struct place){.vector = l->k_norm});
         add_linears(p, i);
     }
-    return NT_OK;
 }
 
 /* Where output j of the tensor stands: a row of the packed matrix, or a number of the vector. */
@@ -66,37 +71,43 @@ static int32_t output_at(const struct place *p, int32_t j) {
     return p->lin ? nt_linear_row(p->lin, j) : j;
 }
 
-static void pack_place(const struct nt_training *t, const struct place *p, nt_bf16 *row) {
-    const struct nt_param *param = p->param;
-    const float *w = t->params.w + param->at;
+static void pack_place(const struct places *p, const struct place *to, nt_bf16 *row) {
+    const struct nt_param *param = to->param;
+    const float *w = p->numbers.host + param->at;
     const int32_t n_out = param->transposed ? param->cols : param->rows;
     const int32_t k = param->transposed ? param->rows : param->cols;
-    if (p->vector) {
-        for (int32_t j = 0; j < param->cols; j++) p->vector[output_at(p, j)] = w[j];
+    if (to->vector) {
+        float *vector = on_host(p, to->vector);
+        for (int32_t j = 0; j < param->cols; j++) vector[output_at(to, j)] = w[j];
         return;
     }
+    nt_bf16 *table = to->table ? on_host(p, to->table) : NULL;
     for (int32_t j = 0; j < n_out; j++) {
         for (int32_t i = 0; i < k; i++)
             row[i] = nt_f32_to_bf16(param->transposed ? w[(int64_t)i * param->cols + j] : w[(int64_t)j * k + i]);
-        if (p->table) memcpy(p->table + (int64_t)j * k, row, (size_t)k * sizeof *row);
-        if (p->packed) nt_pack_row(p->packed, (void *)(uintptr_t)p->packed->data, output_at(p, j), row);
+        if (table) memcpy(table + (int64_t)j * k, row, (size_t)k * sizeof *row);
+        if (to->packed) nt_pack_row(to->packed, on_host(p, to->packed->data), output_at(to, j), row);
     }
 }
 
-static void unpack_place(const struct nt_training *t, const struct place *p, nt_bf16 *row) {
-    const struct nt_param *param = p->param;
-    float *w = t->params.w + param->at;
+static void unpack_place(const struct places *p, const struct place *from, nt_bf16 *row) {
+    const struct nt_param *param = from->param;
+    float *w = p->numbers.host + param->at;
     const int32_t n_out = param->transposed ? param->cols : param->rows;
     const int32_t k = param->transposed ? param->rows : param->cols;
-    if (p->vector) {
-        for (int32_t j = 0; j < param->cols; j++) w[j] = p->vector[output_at(p, j)];
+    if (from->vector) {
+        const float *vector = on_host(p, from->vector);
+        for (int32_t j = 0; j < param->cols; j++) w[j] = vector[output_at(from, j)];
         return;
     }
+    struct nt_packed packed = {0};
+    if (from->packed) packed = *from->packed;
+    if (from->packed) packed.data = on_host(p, from->packed->data);
     for (int32_t j = 0; j < n_out; j++) {
-        if (p->table)
-            memcpy(row, p->table + (int64_t)j * k, (size_t)k * sizeof *row);
+        if (from->table)
+            memcpy(row, (nt_bf16 *)on_host(p, from->table) + (int64_t)j * k, (size_t)k * sizeof *row);
         else
-            nt_unpack_row(p->packed, output_at(p, j), row);
+            nt_unpack_row(&packed, output_at(from, j), row);
         for (int32_t i = 0; i < k; i++)
             w[param->transposed ? (int64_t)i * param->cols + j : (int64_t)j * k + i] = nt_bf16_to_f32(row[i]);
     }
@@ -104,48 +115,82 @@ static void unpack_place(const struct nt_training *t, const struct place *p, nt_
 
 /* Half panels of gate and up are whole cache lines of k pairs, so threads may have tensors of one product. */
 struct run {
-    struct places *places;
+    const struct places *places;
     nt_bf16 *rows; // [n_threads][widest]
     int32_t widest;
-    void (*each)(const struct nt_training *t, const struct place *p, nt_bf16 *row);
+    void (*each)(const struct places *p, const struct place *place, nt_bf16 *row);
 };
 
 static void run_thread(void *arg, int thread, int n_threads) {
     (void)n_threads;
     const struct run *r = arg;
-    struct places *p = r->places;
+    const struct places *p = r->places;
     struct nt_pool *pool = p->t->m->backend->pool;
     for (int64_t i = nt_pool_next(pool, p->n); i >= 0; i = nt_pool_next(pool, p->n))
-        r->each(p->t, &p->rows[i], r->rows + (int64_t)thread * r->widest);
+        r->each(p, &p->rows[i], r->rows + (int64_t)thread * r->widest);
 }
 
-static nt_status run_places(struct nt_training *t,
-                            void (*each)(const struct nt_training *t, const struct place *p, nt_bf16 *row)) {
-    struct places places;
-    NT_TRY(list_places(&places, t));
-    struct run r = {.places = &places, .widest = t->m->spec.d_model, .each = each};
+static nt_status run_places(const struct places *p,
+                            void (*each)(const struct places *p, const struct place *place, nt_bf16 *row)) {
+    const struct nt_training *t = p->t;
+    struct run r = {.places = p, .widest = t->m->spec.d_model, .each = each};
     struct nt_pool *pool = t->m->backend->pool;
     for (int i = 0; i < NT_LINEAR_COUNT; i++)
         if (t->linears[i].k > r.widest) r.widest = t->linears[i].k;
     r.rows = malloc((size_t)nt_pool_size(pool) * (size_t)r.widest * sizeof *r.rows);
-    const nt_status st = r.rows ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for rows of %d weights", r.widest);
-    if (st == NT_OK) nt_pool_run(pool, run_thread, &r);
+    if (!r.rows) return NT_FAIL(NT_E_NOMEM, "no memory for rows of %d weights", r.widest);
+    nt_pool_run(pool, run_thread, &r);
     free(r.rows);
-    free(places.rows);
+    return NT_OK;
+}
+
+static void close_places(struct places *p) {
+    free(p->rows);
+    free(p->copy);
+}
+
+static nt_status open_places(struct places *p, struct nt_training *t) {
+    const struct nt_arena *a = &t->m->weight_arena;
+    struct nt_backend *be = t->m->backend;
+    *p = (struct places){.t = t, .rows = calloc((size_t)t->params.n, sizeof *p->rows)};
+    if (!p->rows) return NT_FAIL(NT_E_NOMEM, "no memory for a table of %d tensors", t->params.n);
+    list_places(p);
+    if (nt_backend_is_host(be)) return NT_OK;
+    p->copy = malloc(a->size);
+    if (!p->copy) return NT_FAIL(NT_E_NOMEM, "no memory for a host copy of %zu bytes of weights", a->size);
+    p->to_host = (ptrdiff_t)((uintptr_t)p->copy - (uintptr_t)a->base);
+    return be->memory->download(be, p->copy, a->base, a->size);
+}
+
+/* One way or the other over all tensors; what was written goes back to a device. */
+static nt_status move(struct nt_training *t, bool to_weights) {
+    struct nt_params *params = &t->params;
+    struct nt_backend *be = t->m->backend;
+    struct places p;
+    nt_status st = open_places(&p, t);
+    if (st == NT_OK) st = nt_params_view_open(params, params->w, 0, params->n_floats, &p.numbers);
+    if (st == NT_OK) {
+        st = run_places(&p, to_weights ? pack_place : unpack_place);
+        const nt_status closed = nt_params_view_close(params, &p.numbers, !to_weights && st == NT_OK);
+        if (st == NT_OK) st = closed;
+    }
+    if (st == NT_OK && to_weights && p.copy)
+        st = be->memory->upload(be, t->m->weight_arena.base, p.copy, t->m->weight_arena.size);
+    close_places(&p);
     return st;
 }
 
 nt_status nt_training_unpack(struct nt_training *t) {
-    return run_places(t, unpack_place);
+    return move(t, false);
 }
 
 /* Model copies of one node share their weights: all have done with them before the leader writes, and none goes on
  * before it has. */
 static nt_status pack_weights(struct nt_training *t) {
     struct nt_model *m = t->m;
-    if (!m->shared.base) return run_places(t, pack_place);
+    if (!m->shared.base) return move(t, true);
     NT_TRY(nt_comm_barrier(m->world->world));
-    nt_status st = m->shared.leader ? run_places(t, pack_place) : NT_OK;
+    nt_status st = m->shared.leader ? move(t, true) : NT_OK;
     return nt_comm_agree(m->world->world, st);
 }
 

@@ -12,18 +12,18 @@
 
 /* The backward's own buffers, in the backend's memory. */
 struct nt_back {
-    float *dx_out;     // [max.out, d_model]
-    float *dx;         // [max.tok, d_model]
-    nt_bf16 *dx16;     // [max.tok, d_model]
-    float *dh;         // [max.tok, d_model]
-    float *dmlp;       // [max.tok, s.ff_pad]
-    float *dheads;     // [max.tok, s.n_head d_head]
-    float *dheads_out; // [max.out, s.n_head d_head]
-    float *dqkv;       // [max.tok, (s.n_head + 2 s.n_kv) d_head]
-    nt_bf16 *dqkv16;   // the same
-    nt_bf16 *dlow;     // [max.tok, widest rank]
-    float *dropped;    // [max.tok, widest input] with dropout
-    nt_bf16 *ones;     // [max.tok, 1] for the sums of biases; with all weights trained
+    float *dx_out;       // [max.out, d_model]
+    float *dx;           // [max.tok, d_model]
+    nt_bf16 *dx16;       // [max.tok, d_model]
+    float *dh;           // [max.tok, d_model]
+    float *dmlp;         // [max.tok, s.ff_pad]
+    float *dheads;       // [max.tok, s.n_head d_head]
+    float *dheads_out;   // [max.out, s.n_head d_head]
+    float *dqkv;         // [max.tok, (s.n_head + 2 s.n_kv) d_head]
+    nt_bf16 *dqkv16;     // the same
+    nt_bf16 *dlow;       // [max.tok, widest rank]
+    float *dropped;      // [max.tok, widest input] with dropout
+    struct nt_both ones; // [max.tok, 1] nt_bf16 for the sums of biases; with all weights trained
     /* of the head, rows of one chunk */
     float *logits;          // [chunk, ld]
     nt_bf16 *dlogits;       // [chunk, ld]

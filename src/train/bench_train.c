@@ -69,7 +69,7 @@ static nt_status step(const struct nt_train_bench *b, struct nt_training *t, str
     static const struct nt_adamw adamw = {.lr = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .max_grad_norm = 1};
     double norm;
     *loss = 0;
-    nt_training_zero_grads(t);
+    NT_TRY(nt_training_zero_grads(t));
     for (int32_t done = 0; done < b->rows; done += m->n_seq) {
         const int32_t n = b->rows - done < m->n_seq ? b->rows - done : m->n_seq;
         const struct nt_batch batch = {.ids = m->ids,

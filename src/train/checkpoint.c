@@ -266,7 +266,7 @@ static nt_status read_numbers(struct loaded *l, struct nt_training *t, const cha
             if (st != NT_OK) break;
             at += n;
             nt_sha256_add(sha, buf, (size_t)n * sizeof *buf);
-            if (set) nt_training_set(t, i, arrays[a], buf);
+            if (set) st = nt_training_set(t, i, arrays[a], buf);
         }
     }
     uint8_t digest[NT_SHA256_BYTES];

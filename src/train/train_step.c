@@ -150,7 +150,7 @@ nt_status nt_trainer_step(struct nt_trainer *t, struct nt_step_outcome *o) {
     o->lr = t->c->train_learning_rate *
             nt_schedule_at(nt_schedule_of(t->c->train_lr_scheduler_type), t->state.step, t->warmup, t->total);
     nt_order_take(&t->order, t->state.cursor, t->batch, t->examples);
-    nt_training_zero_grads(t->out->training);
+    NT_TRY(nt_training_zero_grads(t->out->training));
     NT_TRY(run_batch(t, &t->order, &t->out->data.train, &t->reference, t->state.cursor, t->batch, true, o));
     NT_TRY(nt_training_reduce(t->out->training, &o->norm));
     NT_TRY(update(t, o));

@@ -254,7 +254,7 @@ static nt_status preference_batch(struct run *r, int64_t step, const char *varia
 }
 
 static nt_status any_batch(struct run *r, int64_t step, const char *variant, double *loss, double *norm) {
-    nt_training_zero_grads(r->training);
+    NT_TRY(nt_training_zero_grads(r->training));
     NT_TRY(variant[0] ? preference_batch(r, step, variant, loss) : sft_batch(r, step, MAX_SEQ, loss));
     return nt_training_reduce(r->training, norm);
 }
@@ -369,7 +369,7 @@ static nt_status check_same(struct run *r, const float *base, int64_t n, size_t 
     double loss, norm;
     float *again;
     int64_t count;
-    nt_training_zero_grads(r->training);
+    NT_TRY(nt_training_zero_grads(r->training));
     NT_TRY(sft_batch(r, 0, rows, &loss));
     NT_TRY(nt_training_reduce(r->training, &norm));
     NT_TRY(all_grads(r, &again, &count));
@@ -396,7 +396,7 @@ static nt_status check_optimizer(struct run *r, const char *variant, const struc
     for (int32_t i = 0; i < nt_training_tensors(r->training); i++) {
         struct tensor t;
         NT_TRY(get(r, i, NT_TRAINING_GRAD, "grad", &t));
-        if (t.want) nt_training_set(r->training, i, NT_TRAINING_GRAD, t.want);
+        if (t.want) NT_TRY(nt_training_set(r->training, i, NT_TRAINING_GRAD, t.want));
         drop(&t);
     }
     NT_TRY(nt_training_update(r->training, &adamw, 1, nt_json_num(field(result, "grad_norm"), 0)));
