@@ -175,6 +175,14 @@ static size_t array_bytes(const struct nt_params *p) {
     return ((size_t)p->n_floats * sizeof(float) + 63) / 64 * 64;
 }
 
+static size_t squares_bytes(const struct nt_params *p) {
+    return (size_t)p->n * sizeof *p->squares;
+}
+
+size_t nt_params_bytes(const struct nt_params *p) {
+    return p->be ? 4 * array_bytes(p) + squares_bytes(p) : 0;
+}
+
 static nt_status take_arrays(struct nt_params *p) {
     const size_t bytes = array_bytes(p);
     if (!p->be) {
@@ -186,7 +194,7 @@ static nt_status take_arrays(struct nt_params *p) {
     float **const arrays[] = {&p->w, &p->grad, &p->m, &p->v};
     for (int i = 0; i < 4; i++)
         NT_TRY(p->be->memory->take(p->be, bytes, "trained numbers (one of four such arrays)", (void **)arrays[i]));
-    return p->be->memory->take(p->be, (size_t)p->n * sizeof *p->squares, "sums of squares", (void **)&p->squares);
+    return p->be->memory->take(p->be, squares_bytes(p), "sums of squares", (void **)&p->squares);
 }
 
 static void give(struct nt_params *p, void *memory, size_t bytes) {
@@ -200,7 +208,7 @@ static void give_arrays(struct nt_params *p) {
     }
     float *const arrays[] = {p->w, p->grad, p->m, p->v};
     for (int i = 0; i < 4; i++) give(p, arrays[i], array_bytes(p));
-    give(p, p->squares, (size_t)p->n * sizeof *p->squares);
+    give(p, p->squares, squares_bytes(p));
 }
 
 static bool is_host(const struct nt_params *p) {

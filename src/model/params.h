@@ -48,7 +48,8 @@ NT_MUST nt_status nt_params_init(struct nt_params *p, struct nt_world *world, st
                                  const struct nt_spec *spec, const struct nt_shard *s,
                                  const struct nt_linear_place linears[NT_LINEAR_COUNT],
                                  const struct nt_lora_shape *shape);
-void nt_params_release(struct nt_params *p); /* accepts a zeroed struct */
+void nt_params_release(struct nt_params *p);       /* accepts a zeroed struct */
+size_t nt_params_bytes(const struct nt_params *p); /* of the backend's memory */
 const struct nt_param *nt_params_find(const struct nt_params *p, int32_t layer, enum nt_slot slot,
                                       enum nt_param_part part); /* NULL: not trained */
 int64_t nt_param_logical_count(const struct nt_param *p);       /* numbers of the logical tensor */

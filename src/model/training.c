@@ -102,7 +102,7 @@ nt_status nt_training_layout(struct nt_training *t, struct nt_job_memory *mem, c
 }
 
 size_t nt_training_state_bytes(const struct nt_training *t) {
-    return 4 * (size_t)t->params.n_floats * sizeof(float) + t->lora_arena.size + t->reference_arena.size;
+    return nt_params_bytes(&t->params) + t->lora_arena.size + t->reference_arena.size;
 }
 
 int64_t nt_training_count(const struct nt_training *t) {

@@ -21,8 +21,15 @@ static void key_of(const struct nt_reference_job *j, char hex[NT_SHA256_HEX]) {
     nt_hex(digest, sizeof digest, hex);
 }
 
-static nt_status path_of(const struct nt_reference_job *j, char *buf, size_t cap) {
-    char name[64];
+/* Without the ending of a corpus, so that no pattern for those takes it as one. */
+static nt_status path_of(const struct nt_reference_job *j, bool by_corpus, char *buf, size_t cap) {
+    enum { KEY_DIGITS = 16 };
+    char name[64], key[NT_SHA256_HEX];
+    if (by_corpus) {
+        key_of(j, key);
+        const int n = snprintf(buf, cap, "%s.reference-%.*s", j->corpus, KEY_DIGITS, key);
+        return n >= 0 && (size_t)n < cap ? NT_OK : NT_FAIL(NT_E_USAGE, "%s: the path is too long", j->corpus);
+    }
     snprintf(name, sizeof name, "reference-%s.h5", j->name);
     return nt_path_join(buf, cap, j->dir, name);
 }
@@ -40,26 +47,27 @@ static nt_status read_file(struct nt_h5_file *f, const char *path, const char *k
 }
 
 /* Rank 0: true when the sums were there. */
-static bool load(const struct nt_reference_job *j, float *logp) {
+static bool load(const struct nt_reference_job *j, bool by_corpus, float *logp) {
     char path[PATH_MAX], key[NT_SHA256_HEX];
     struct nt_h5_file *f = NULL;
-    if (path_of(j, path, sizeof path) != NT_OK || !nt_file_exists(path)) return false;
+    if (path_of(j, by_corpus, path, sizeof path) != NT_OK || !nt_file_exists(path)) return false;
     key_of(j, key);
     nt_status st = nt_h5_open(&f, path);
     if (st == NT_OK) st = read_file(f, path, key, j->set->n, logp);
     nt_h5_close(f);
+    if (st == NT_OK) nt_info("train", "the reference's log-probabilities of %d rows are those of %s", j->set->n, path);
     if (st == NT_OK) return true;
     if (st != NT_E_CONFIG) nt_warn("train", "computed again: %s", nt_error_last()->text);
     nt_error_clear();
     return false;
 }
 
-static nt_status save(const struct nt_reference_job *j, const float *logp) {
+static nt_status save_to(const struct nt_reference_job *j, bool by_corpus, const float *logp) {
     char path[PATH_MAX], key[NT_SHA256_HEX];
     struct nt_h5_writer *w = NULL;
     struct nt_h5_column *column;
     key_of(j, key);
-    NT_TRY(path_of(j, path, sizeof path));
+    NT_TRY(path_of(j, by_corpus, path, sizeof path));
     NT_TRY(nt_h5_create(&w, path));
     nt_status st = nt_h5_attr_str(w, "/", "encoding-type", KIND);
     if (st == NT_OK) st = nt_h5_attr_str(w, "/", "encoding-version", "1.0.0");
@@ -69,6 +77,16 @@ static nt_status save(const struct nt_reference_job *j, const float *logp) {
     if (st == NT_OK) return nt_h5_publish(w);
     nt_h5_abandon(w);
     return st;
+}
+
+/* Beside the corpus, or where that cannot be written, in the run's directory. */
+static nt_status save(const struct nt_reference_job *j, const float *logp) {
+    if (j->corpus) {
+        if (save_to(j, true, logp) == NT_OK) return NT_OK;
+        nt_warn("train", "the reference's log-probabilities are kept in %s alone: %s", j->dir, nt_error_last()->text);
+        nt_error_clear();
+    }
+    return save_to(j, false, logp);
 }
 
 /* ---- the sums -------------------------------------------------------------------------------------------------- */
@@ -115,7 +133,7 @@ nt_status nt_reference_get(const struct nt_reference_job *j, struct nt_reference
     NT_TRY(nt_comm_agree(world,
                          out->logp ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the reference of %d rows", j->set->n)));
     if (j->set->n == 0) return NT_OK;
-    if (j->world->rank == 0) found = load(j, out->logp);
+    if (j->world->rank == 0) found = (j->corpus && load(j, true, out->logp)) || load(j, false, out->logp);
     NT_TRY(nt_comm_broadcast(world, &found, sizeof found, 0));
     if (found) return nt_comm_broadcast(world, out->logp, n * sizeof *out->logp, 0);
     memset(out->logp, 0, n * sizeof *out->logp);

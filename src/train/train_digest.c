@@ -14,6 +14,7 @@ static bool changes_updates(const char *key) {
                                             "train.micro_batch_tokens",
                                             "train.packing",
                                             "train.recompute",
+                                            "train.reference_cache",
                                             "train.logit_rows"};
     if (strcmp(key, "model.chat") == 0 || strcmp(key, "model.weight_dtype") == 0) return true;
     if (strncmp(key, "train.", 6) != 0) return false;

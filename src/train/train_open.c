@@ -3,10 +3,10 @@
 #include "complete.h"
 #include "env.h"
 #include "fileio.h"
+#include "memory_plan.h"
 #include "outdir.h"
 #include "peak.h"
 #include "reference.h"
-#include "sysmem.h"
 #include "train_digest.h"
 #include "train_metrics.h"
 #include "trainer_state.h"
@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,21 +124,18 @@ static struct nt_step_limits limits_of(const struct nt_trainer *t) {
 static nt_status bind_memory(struct nt_trainer *t) {
     struct nt_job_memory *mem = &t->out->memory;
     const struct nt_step_limits max = limits_of(t);
+    const struct nt_memory_plan plan = {.world = t->world,
+                                        .model = t->job->model,
+                                        .memory = mem,
+                                        .n_page = (int32_t)max.pages,
+                                        .trained = nt_training_state_bytes(t->out->training),
+                                        .remedy = "train.micro_batch_tokens or train.logit_rows, or set "
+                                                  "train.recompute = full"};
     nt_job_memory_init(mem, t->job->backend);
     NT_TRY(nt_runner_layout(&t->runner, mem, &max));
-    const size_t buffers = nt_job_memory_bytes(mem), state = nt_training_state_bytes(t->out->training);
-    const size_t free_bytes = nt_memory_available();
-    nt_info("train",
-            "memory per rank: %.1f MB weights, %.1f MB trained numbers with gradients and moments, %.1f MB activations "
-            "and buffers for %d tokens (recompute %s); %.1f MB are free",
-            (double)nt_model_weight_bytes(t->job->model) / 1e6, (double)state / 1e6, (double)buffers / 1e6, max.tok,
-            t->c->train_recompute, (double)free_bytes / 1e6);
-    if (buffers > free_bytes)
-        return NT_FAIL(NT_E_NOMEM,
-                       "training needs %.1f MB for activations and buffers, %.1f MB are free; lower "
-                       "train.micro_batch_tokens (now %d) or train.logit_rows, or set train.recompute = full",
-                       (double)buffers / 1e6, (double)free_bytes / 1e6, max.tok);
-    NT_TRY(nt_job_memory_bind(mem));
+    nt_info("train", "micro-batches of %d tokens, recompute %s", max.tok, t->c->train_recompute);
+    NT_TRY(nt_memory_plan_check(&plan));
+    NT_TRY(nt_memory_plan_bind(&plan));
     return nt_runner_layout(&t->runner, mem, &max);
 }
 
@@ -147,11 +145,14 @@ static void beat_reference(void *arg) {
 
 static nt_status get_reference(struct nt_trainer *t, const struct nt_example_set *set, const char *name,
                                struct nt_reference *out) {
+    char corpus[PATH_MAX];
+    snprintf(corpus, sizeof corpus, "%.*s", (int)strcspn(t->c->train_input, ","), t->c->train_input);
     const struct nt_reference_job j = {.runner = &t->runner,
                                        .world = t->world,
                                        .set = set,
                                        .dir = t->job->dir,
                                        .name = name,
+                                       .corpus = strcmp(t->c->train_reference_cache, "corpus") == 0 ? corpus : NULL,
                                        .model = t->reference_digest,
                                        .budget = t->budget,
                                        .beat = beat_reference,

@@ -1,12 +1,13 @@
 /* Training steps of a tiny model against transformers and PEFT in float32 (train/make_train_golden.py: formulas there).
  *
- *   test_train FOLDER [--isa auto|portable|avx2|avx512]
- * Started by mpirun, the world is one tensor-parallel group. Exit 77: this CPU lacks the instruction set. Checked:
+ *   test_train FOLDER [--isa auto|portable|avx2|avx512|cuda] [--steps N]
+ * Started by mpirun, the world is one tensor-parallel group. Exit 77: this CPU lacks the instruction set. With cuda the
+ * backend is the GPU of the node-local rank, and there is no run on one thread. Checked:
  *   - loss and every gradient of the first batch, against limits that follow from bf16: WORST times the distance that
  *     torch's own bf16 autocast has from float32 on the same case (recorded there), for each tensor alone;
  *   - the same gradients bit by bit for every recompute policy and for one thread; within rounding row by row;
  *   - AdamW and clipping alone: the golden gradient gives the golden weights of the first step;
- *   - 20 steps: every loss, and the way the weights went (step20 - start), where the case has them. */
+ *   - 20 steps (or N): every loss, and of all 20 the way the weights went (step20 - start), where the case has them. */
 #include "adapter_io.h"
 #include "fileio.h"
 #include "json.h"
@@ -35,6 +36,7 @@ struct run {
     struct nt_job_memory job;
     struct nt_kv_pool kv;
     struct nt_adapter *adapter;
+    size_t max_steps;
     int bad;
 };
 
@@ -426,7 +428,8 @@ static nt_status check_steps(struct run *r, const char *variant, const struct nt
     char what[64];
     NT_CHECK(start);
     for (int32_t i = 0; i < n_tensor; i++) NT_TRY(get(r, i, NT_TRAINING_W, "", &start[i]));
-    for (size_t s = 0; s < nt_json_len(steps); s++) {
+    const size_t n_step = nt_json_len(steps), n_run = r->max_steps < n_step ? r->max_steps : n_step;
+    for (size_t s = 0; s < n_run; s++) {
         const struct nt_json *step = nt_json_at(steps, s);
         const double want = nt_json_num(field(step, "loss"), NAN);
         double loss, norm;
@@ -441,7 +444,7 @@ static nt_status check_steps(struct run *r, const char *variant, const struct nt
     for (int32_t i = 0; i < n_tensor; i++) {
         struct tensor t;
         NT_TRY(get(r, i, NT_TRAINING_W, what, &t));
-        for (int64_t k = 0; t.want && k < t.n; k++) {
+        for (int64_t k = 0; t.want && k < t.n && n_run == n_step; k++) {
             const double d = (double)t.ours[k] - t.want[k], w = (double)t.want[k] - start[i].ours[k];
             err += d * d;
             way += w * w;
@@ -451,8 +454,8 @@ static nt_status check_steps(struct run *r, const char *variant, const struct nt
     }
     free(start);
     const double torch = nt_json_num(nt_json_get(nt_json_get(result, "bf16"), "step20_nmse"), 1e-3);
-    printf("%s 20 steps: losses off by at most %.2e; way of the weights nmse %.2e (torch in bf16: %.2e)\n", variant,
-           worst, way > 0 ? err / way : 0, torch);
+    printf("%s %zu steps: losses off by at most %.2e; way of the weights nmse %.2e (torch in bf16: %.2e)\n", variant,
+           n_run, worst, way > 0 ? err / way : 0, torch);
     /* torch's weights stay in f32, ours are rounded to bf16 for every forward once all of them are trained */
     const double limit = r->adapter ? WORST * torch : 2e-2;
     if (way > 0) verdict(r, err / way <= limit, "way of the weights", err / way, limit);
@@ -489,7 +492,7 @@ static nt_status check_variant(struct run *r, const char *variant, const struct 
             check_same(r, base, n, MAX_SEQ, 0, policy == NT_RECOMPUTE_FULL ? "full recompute" : "selective recompute"));
         close_run(r);
     }
-    if (!variant[0]) NT_TRY(one_thread(r, base, n));
+    if (!variant[0] && nt_backend_is_host(r->backend)) NT_TRY(one_thread(r, base, n));
     free(base);
     NT_TRY(open_run(r, NT_RECOMPUTE_SELECTIVE));
     NT_TRY(check_steps(r, variant, result));
@@ -512,40 +515,54 @@ static nt_status check_case(struct run *r) {
     return NT_OK;
 }
 
-static nt_status test_main(const char *folder, const char *isa_name, int *bad) {
+/* *missing: this machine cannot run it. */
+static nt_status open_backend(struct nt_backend *be, const struct nt_world *w, const char *name, struct nt_pool *pool,
+                              bool *missing) {
+    enum nt_isa isa = NT_ISA_PORTABLE;
+    if (strcmp(name, "cuda") == 0) return nt_backend_open_cuda(be, w->node_rank, pool);
+    *missing = nt_isa_choose(name, &isa) != NT_OK;
+    return *missing ? NT_OK : nt_backend_open_cpu(be, isa, pool);
+}
+
+static nt_status test_main(struct run *r, const char *backend_name, bool *missing) {
     struct nt_world world;
     NT_TRY(nt_world_open(&world));
     nt_log_init(world.rank, world.size, true);
     NT_TRY(nt_world_split(&world, world.size));
-    enum nt_isa isa = NT_ISA_PORTABLE;
-    if (nt_isa_choose(isa_name, &isa) != NT_OK) {
-        printf("skipped: %s\n", nt_error_last()->text);
-        nt_world_close(&world);
-        exit(77);
-    }
     struct nt_pool *pool = NULL;
     struct nt_backend backend;
     NT_TRY(nt_pool_new(&pool, 2, false, world.node_rank, world.node_size));
-    NT_TRY(nt_backend_open_cpu(&backend, isa, pool));
-    struct run r = {.world = &world, .backend = &backend, .folder = folder};
-    NT_TRY(check_case(&r));
-    *bad = r.bad;
-    nt_backend_close(&backend);
+    NT_TRY(open_backend(&backend, &world, backend_name, pool, missing));
+    if (!*missing) {
+        r->world = &world;
+        r->backend = &backend;
+        NT_TRY(check_case(r));
+        nt_backend_close(&backend);
+    }
     nt_pool_free(pool);
     nt_world_close(&world);
     return NT_OK;
 }
 
 int main(int argc, char **argv) {
-    const char *isa = argc > 3 && strcmp(argv[2], "--isa") == 0 ? argv[3] : "auto";
     if (argc < 2) return 2;
-    int bad = 0;
-    if (test_main(argv[1], isa, &bad) != NT_OK) {
+    struct run r = {.folder = argv[1], .max_steps = SIZE_MAX};
+    const char *backend = "auto";
+    for (int i = 2; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--isa") == 0) backend = argv[i + 1];
+        if (strcmp(argv[i], "--steps") == 0) r.max_steps = strtoul(argv[i + 1], NULL, 10);
+    }
+    bool missing = false;
+    if (test_main(&r, backend, &missing) != NT_OK) {
         const struct nt_error *e = nt_error_last();
         printf("failed: %s\n", e->text);
         for (int i = 0; i < e->n_trail; i++) printf("  at %s:%d\n", e->trail[i].file, e->trail[i].line);
         return 1;
     }
-    printf("%s\n", bad ? "FAILED" : "ok");
-    return bad ? 1 : 0;
+    if (missing) {
+        printf("skipped: %s\n", nt_error_last()->text);
+        return 77;
+    }
+    printf("%s\n", r.bad ? "FAILED" : "ok");
+    return r.bad ? 1 : 0;
 }

@@ -73,20 +73,35 @@ preference() { # LOSS TYPE DIR
     check "$1 $2: the margin did not grow" python3 "$SOURCE/tests/jobs/tune_check.py" grows "$3"
 }
 for type in sigmoid ipo hinge; do preference dpo $type dpo.$type pairs.h5; done
+check "hinge computed the reference of sigmoid again" grep -q 'are those of pairs.h5.reference-' out
 preference kto sigmoid kto thumbs.h5
-# the reference is kept: a run that finds its sums goes on with the same bytes, a damaged file is computed again
-cp -r dpo.sigmoid kept
-for state in whole torn; do
-    rm -rf kept/checkpoints kept/COMPLETE
-    expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output kept --num-train-epochs 3
-    same_adapter dpo.sigmoid kept
-    if [ $state = whole ]; then
-        grep -q "computed once" "$WORK/out" && fail "the kept reference was not used"
-        truncate -s -100 kept/reference-train.h5
-    else
-        grep -q "computed again" "$WORK/out" || fail "the damaged reference was used"
-    fi
+# the reference is kept, beside the corpus for all runs over it, or in the run's directory (also where the corpus' cannot be written): a run
+# that finds its sums goes on with the same bytes, a damaged file is computed again
+check "no reference beside the corpus" test -s "$(ls pairs.h5.reference-*)"
+for place in corpus run; do
+    rm -f pairs.h5.reference-*
+    for state in none whole torn; do
+        rm -rf kept/checkpoints kept/COMPLETE
+        expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output kept --num-train-epochs 3 --reference-cache $place
+        same_adapter dpo.sigmoid kept
+        case $state in
+        none) file=$(find . -name 'pairs.h5.reference-*' -o -path './kept/reference-train.h5')
+            [ "$(wc -w <<< "$file")" = 1 ] || fail "$place: kept at: $file" ;;
+        whole) grep -q "are those of ${file#./}" out || fail "$place: the kept reference was not used"
+            truncate -s -100 "$file" ;;
+        torn) grep -q "computed again" out || fail "$place: the damaged reference was used" ;;
+        esac
+    done
+    rm -rf kept
 done
+mkdir linked && ln -s ../pairs.h5 linked/pairs.h5
+if [ "$(id -u)" != 0 ]; then
+    chmod a-w linked
+    expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input linked/pairs.h5 --output kept --num-train-epochs 3
+    check "the run does not say where the reference is" grep -q 'are kept in kept alone' out
+    check "no reference in the run's directory" test -s kept/reference-train.h5
+    chmod u+w linked
+fi
 expect_rc 69 "$NOCTURNE" finetune $common --loss kto --method full --input thumbs.h5 --output x3
 expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output chained --init-adapter dpo.sigmoid/adapter --reference dpo.sigmoid/adapter
 check "a first step from its own reference has a margin" python3 "$SOURCE/tests/jobs/tune_check.py" level chained

@@ -17,13 +17,15 @@ size_t nt_memory_plan_free(const struct nt_backend *be, const struct nt_world *w
     return nt_backend_is_host(be) ? node_free(w) : be->memory->available(be);
 }
 
-/* What a device holds already, beside the weights. */
+/* What is held already, beside the weights. */
 static const char *held(const struct nt_memory_plan *p, char *text, size_t size) {
     const size_t peers = nt_model_peer_bytes(p->model);
     int n = 0;
     text[0] = '\0';
+    if (p->trained > 0)
+        n = snprintf(text, size, "trained numbers, gradients and moments %.1f MiB (taken), ", mib(p->trained));
     if (nt_backend_is_host(p->memory->be)) return text;
-    n = snprintf(text, size, "workspace of kernels %.0f MiB", mib(NT_CUDA_WORKSPACE_BYTES));
+    n += snprintf(text + n, size - (size_t)n, "workspace of kernels %.0f MiB", mib(NT_CUDA_WORKSPACE_BYTES));
     if (peers > 0) n += snprintf(text + n, size - (size_t)n, ", sums over peers %.1f MiB", mib(peers));
     (void)snprintf(text + n, size - (size_t)n, " (taken), ");
     return text;
@@ -40,7 +42,7 @@ nt_status nt_memory_plan_check(const struct nt_memory_plan *p) {
     const bool host = nt_backend_is_host(m->be);
     const size_t kv = (size_t)p->n_page * nt_model_kv_page_bytes(p->model);
     const size_t available = nt_memory_plan_free(m->be, p->world);
-    char text[128];
+    char text[192];
     nt_info("plan",
             "weights %.0f MiB (loaded), %skv cache up to %.0f MiB (%d pages of %d tokens), activations %.0f MiB; %.0f "
             "MiB free %s",
@@ -56,11 +58,14 @@ nt_status nt_memory_plan_bind(const struct nt_memory_plan *p) {
     NT_TRY(nt_job_memory_bind(p->memory));
     if (nt_backend_is_host(m->be)) return NT_OK;
     const size_t weights = nt_model_weight_bytes(p->model), peers = nt_model_peer_bytes(p->model);
-    const size_t counted = weights + NT_CUDA_WORKSPACE_BYTES + peers + m->device.size, taken = m->be->cuda->taken;
+    const size_t counted = weights + NT_CUDA_WORKSPACE_BYTES + peers + p->trained + m->device.size;
+    const size_t taken = m->be->cuda->taken;
     if (counted != taken)
         return NT_FAIL(NT_E_INTERNAL, "the plan counted %zu bytes of device memory, but %zu are taken", counted, taken);
-    nt_info("plan",
-            "%zu bytes of device memory: weights %zu, workspace %zu, sums over peers %zu, cache and activations %zu",
-            taken, weights, NT_CUDA_WORKSPACE_BYTES, peers, m->device.size);
+    nt_info(
+        "plan",
+        "%zu bytes of device memory: weights %zu, workspace %zu, sums over peers %zu, trained numbers %zu, cache and "
+        "activations %zu",
+        taken, weights, NT_CUDA_WORKSPACE_BYTES, peers, p->trained, m->device.size);
     return NT_OK;
 }

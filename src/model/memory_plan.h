@@ -1,12 +1,12 @@
 /* The memory of a job: counted, printed and checked before its first step.
  *
- * Device memory is the weights, the workspace of the kernels, what peers read of it (both taken when the device and
- * the model were opened) and the job's arena: cache, activations, logits. The arena is checked against what is free and
- * taken in one piece; nothing is taken later. Counted and taken bytes are compared, so a block beside the plan ends
- * the job instead of hiding. Not ours to count: the driver's context and what NCCL and cuBLASLt keep for themselves.
- * On a CPU all of it is memory of the node, shared by its ranks.
- * Ownership: borrows all. Threading: main thread. Errors: NT_E_NOMEM with the settings to lower; NT_E_INTERNAL when
- * counted and taken differ. */
+ * Device memory is the weights, the workspace of the kernels, what peers read of it, in training the trained numbers
+ * with their gradients and moments (all taken before) and the job's arena: cache, activations, logits. The arena is
+ * checked against what is free and taken in one piece; nothing is taken later. Counted and taken bytes are compared, so
+ * a block beside the plan ends the job instead of hiding. Not ours to count: the driver's context and what NCCL and
+ * cuBLASLt keep for themselves. On a CPU all of it is memory of the node, shared by its ranks. Ownership: borrows all.
+ * Threading: main thread. Errors: NT_E_NOMEM with the settings to lower; NT_E_INTERNAL when counted and taken differ.
+ */
 #ifndef NT_MEMORY_PLAN_H
 #define NT_MEMORY_PLAN_H
 
@@ -17,6 +17,7 @@ struct nt_memory_plan {
     const struct nt_model *model;
     struct nt_job_memory *memory; /* counted */
     int32_t n_page;               /* of the cache, part of it */
+    size_t trained;               /* bytes of trained numbers, 0: no training */
     const char *remedy;           /* settings to lower, for errors */
 };
 
