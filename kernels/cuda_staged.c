@@ -2,6 +2,7 @@
 
 #include "cuda_backend.h"
 #include "cuda_staged_kv.h"
+#include "gemm_blocks.h"
 #include "ops_bwd.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -171,6 +172,33 @@ static nt_status staged_gemm(struct nt_backend *be, const struct nt_gemm_args *a
         &s, args->y,
         matrix(args->n_tok, args->ldy, gated ? args->w->n / 2 : args->w->n, f32 ? sizeof(float) : sizeof(nt_bf16)));
     return RUN(&s, gemm, &a);
+}
+
+static nt_status staged_gemm_dgrad(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
+    struct stage s = begin(be);
+    struct nt_gemm_dgrad_args a = *args;
+    struct nt_packed w, w2 = {0};
+    const size_t element = args->out == NT_GEMM_STORE_BF16 ? sizeof(nt_bf16) : sizeof(float);
+    stage_weights(&s, args->w, &w);
+    a.w = &w;
+    a.dy = in(&s, args->dy, matrix(args->n_tok, args->lddy, args->w->n, sizeof *args->dy));
+    if (args->w2) {
+        if (s.st == NT_OK) stage_weights(&s, args->w2, &w2);
+        a.w2 = &w2;
+        a.dy2 = in(&s, args->dy2, matrix(args->n_tok, args->lddy2, args->w2->n, sizeof *args->dy2));
+    }
+    a.dx = inout(&s, args->dx, matrix(args->n_tok, args->lddx, args->w->k, element));
+    return RUN(&s, gemm_dgrad, &a);
+}
+
+static nt_status staged_gemm_wgrad(struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
+    struct stage s = begin(be);
+    struct nt_gemm_wgrad_args a = *args;
+    const int64_t width = nt_gemm_wgrad_column(args, args->n - 1) + 1;
+    a.a = in(&s, args->a, matrix(args->n_tok, args->lda, args->m, sizeof *args->a));
+    a.b = in(&s, args->b, matrix(args->n_tok, args->ldb, width, sizeof *args->b));
+    a.dw = inout(&s, args->dw, matrix(args->m, args->lddw, args->n, sizeof *args->dw));
+    return RUN(&s, gemm_wgrad, &a);
 }
 
 /* ---- rope_kv, attention ---- */

@@ -16,30 +16,6 @@
 
 extern __shared__ __align__(128) char nt_gemm_stages[];
 
-template <class T>
-NT_DEVICE void store_tile(const struct nt_gemm_cuda *a, const struct nt_gemm_adapter *second, float acc[T::M][T::N][4],
-                          int32_t m0, int32_t n0) {
-    const int32_t row0 = m0 + nt_warp() % T::WARPS_M * T::WARP_ROWS + nt_lane() / 4;
-    const int32_t col0 = n0 + nt_warp() / T::WARPS_M * T::WARP_COLS;
-#pragma unroll
-    for (int m = 0; m < T::M; m++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int32_t row = row0 + 16 * m + 8 * half;
-#pragma unroll
-            for (int p = 0; p < T::N / 4; p++) {
-                float v[8];
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    v[2 * i] = acc[m][4 * p + i][2 * half];
-                    v[2 * i + 1] = acc[m][4 * p + i][2 * half + 1];
-                }
-                nt_gemm_store_panel(a, v, row, col0 + NT_PANEL * p, second);
-            }
-        }
-    }
-}
-
 template <class T> NT_DEVICE void gemm(const struct nt_gemm_cuda *a, const struct nt_gemm_adapter *second) {
     int32_t m0, n0;
     nt_gemm_place(a, &m0, &n0);
@@ -47,7 +23,7 @@ template <class T> NT_DEVICE void gemm(const struct nt_gemm_cuda *a, const struc
     n0 *= T::COLS;
     float acc[T::M][T::N][4] = {};
     nt_gemm_main_loop<T>(a, nt_gemm_stages, m0, n0, acc, second);
-    store_tile<T>(a, second, acc, m0, n0);
+    nt_gemm_store_tile<T>(a, second, acc, m0, n0);
 }
 
 #define NT_GEMM_KERNEL(rows, cols, depth, stages, warps_m, warps_n)                                                    \

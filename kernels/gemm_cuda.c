@@ -5,21 +5,15 @@
 #include "gemm_int4_cuda.h"
 #include "gemm_sm90_cuda.h"
 
-struct tile {
-    enum nt_cuda_kernel kernel;
-    int32_t rows, cols, threads;
-    size_t shared;
-};
-
 #define TILE(rows, cols, depth, stages, warps_m, warps_n)                                                              \
     {NT_CUDA_gemm_##rows##x##cols, (rows), (cols), 32 * (warps_m) * (warps_n),                                         \
      NT_GEMM_SHARED(rows, cols, depth, stages)},
-static const struct tile tiles[] = {NT_GEMM_TILES(TILE)};
+static const struct nt_gemm_tile_row tiles[] = {NT_GEMM_TILES(TILE)};
 #undef TILE
 #define TILE(rows, cols, depth, stages, warps_m, warps_n)                                                              \
     {NT_CUDA_gemm_adapter_##rows##x##cols, (rows), (cols), 32 * (warps_m) * (warps_n),                                 \
      NT_GEMM_SHARED(rows, cols, depth, stages)},
-static const struct tile adapter_tiles[] = {NT_GEMM_ADAPTER_TILES(TILE)};
+static const struct nt_gemm_tile_row adapter_tiles[] = {NT_GEMM_ADAPTER_TILES(TILE)};
 #undef TILE
 enum { N_TILES = sizeof tiles / sizeof tiles[0], N_ADAPTER_TILES = sizeof adapter_tiles / sizeof adapter_tiles[0] };
 
@@ -41,14 +35,14 @@ static int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-static int64_t blocks_of(const struct tile *tile, int32_t n_tok, int32_t n) {
+static int64_t blocks_of(const struct nt_gemm_tile_row *tile, int32_t n_tok, int32_t n) {
     return ceil_div(n_tok, tile->rows) * ceil_div(n, tile->cols);
 }
 
 /* Cycles of the busiest multiprocessor per 16 of k, from the rates of an H100: it fetches about 40 bytes a cycle from
  * L2, multiplies 16 x 8 x 16 in 2 cycles, and a chain of dependent mma with its loads takes 40 cycles a link whatever
  * the tile; four blocks hide each other's chains. Each kernel has the same bits, so an estimate is good enough. */
-static int64_t cycles_of(const struct tile *tile, int32_t n_tok, int32_t n, int32_t n_sm) {
+static int64_t cycles_of(const struct nt_gemm_tile_row *tile, int32_t n_tok, int32_t n, int32_t n_sm) {
     enum { FETCH = 40, CHAIN = 40, BLOCKS_TOGETHER = 4 };
     const int64_t blocks = ceil_div(blocks_of(tile, n_tok, n), n_sm);
     const int64_t fetch = (tile->rows + tile->cols) * 16 * (int64_t)sizeof(nt_bf16) / FETCH;
@@ -58,8 +52,9 @@ static int64_t cycles_of(const struct tile *tile, int32_t n_tok, int32_t n, int3
     return busy > chains ? busy : chains;
 }
 
-static const struct tile *choose(const struct tile *from, int count, int32_t n_tok, int32_t n, int32_t n_sm) {
-    const struct tile *best = &from[0];
+const struct nt_gemm_tile_row *nt_gemm_choose(const struct nt_gemm_tile_row *from, int count, int32_t n_tok, int32_t n,
+                                              int32_t n_sm) {
+    const struct nt_gemm_tile_row *best = &from[0];
     int64_t least = INT64_MAX;
     for (int i = 0; i < count; i++) {
         const int64_t cycles = cycles_of(&from[i], n_tok, n, n_sm);
@@ -134,8 +129,9 @@ nt_status nt_gemm_cuda(struct nt_backend *be, const struct nt_gemm_args *args) {
     if (args->w->format == NT_WEIGHT_INT4) return nt_gemm_int4(be, args);
     if (nt_gemm_sm90_takes(be, args)) return nt_gemm_sm90(be, args);
     const bool adapts = nt_gemm_cuda_adapts(args);
-    const struct tile *tile = choose(adapts ? adapter_tiles : tiles, adapts ? N_ADAPTER_TILES : N_TILES, args->n_tok,
-                                     args->w->n, be->cuda->facts.n_sm);
+    const struct nt_gemm_tile_row *tile =
+        nt_gemm_choose(adapts ? adapter_tiles : tiles, adapts ? N_ADAPTER_TILES : N_TILES, args->n_tok, args->w->n,
+                       be->cuda->facts.n_sm);
     const struct nt_gemm_adapted a = {nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols),
                                       nt_gemm_adapter_of(args)};
     const int64_t blocks = (int64_t)a.g.row_tiles * a.g.col_tiles;

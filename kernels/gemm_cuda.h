@@ -56,7 +56,17 @@ struct nt_gemm_adapted {
 };
 
 #ifndef __CUDACC__
-struct nt_backend;
+#include "cuda_launch.h"
+
+/* A kernel that computes tiles of rows x cols. */
+struct nt_gemm_tile_row {
+    enum nt_cuda_kernel kernel;
+    int32_t rows, cols, threads;
+    size_t shared;
+};
+/* Of `count` kernels with the same bits, the one that is expected to take least for n_tok x n results. */
+const struct nt_gemm_tile_row *nt_gemm_choose(const struct nt_gemm_tile_row *from, int count, int32_t n_tok, int32_t n,
+                                              int32_t n_sm);
 
 /* What no kernel of gemm takes: NT_E_UNSUPPORTED with a sentence. */
 NT_MUST nt_status nt_gemm_cuda_check(const struct nt_gemm_args *args);

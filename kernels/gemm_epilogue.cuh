@@ -35,6 +35,11 @@ NT_DEVICE void nt_store_pair_f32(float *row, int32_t col, int32_t n, float v0, f
     if (col < n) row[col] = add ? row[col] + v0 : v0;
     if (col + 1 < n) row[col + 1] = add ? row[col + 1] + v1 : v1;
 }
+/* What nt_store_pair_f32 would add to; 0 at and after n. */
+NT_DEVICE float2 nt_load_pair_f32(const float *row, int32_t col, int32_t n) {
+    if (col + 1 < n && ((uintptr_t)row & 7) == 0) return *(const float2 *)(row + col);
+    return make_float2(col < n ? row[col] : 0.0f, col + 1 < n ? row[col + 1] : 0.0f);
+}
 NT_DEVICE void nt_store_pair_bf16(nt_bf16 *row, int32_t col, int32_t n, float v0, float v1) {
     if (col + 1 < n && ((uintptr_t)row & 3) == 0) {
         *(uint32_t *)(row + col) = nt_bf16_pack(v0, v1);
@@ -136,6 +141,31 @@ NT_DEVICE void nt_gemm_store_panel(const struct nt_gemm_cuda *a, float v[8], int
 #pragma unroll
     for (int i = 0; i < 4; i++) gated[i] = (silu ? nt_silu(v[i]) : nt_gelu_tanh(v[i])) * v[i + 4]; /* gate, up */
     nt_store_gated_bf16(a, tok, n0 / 2, gated);
+}
+
+/* This warp's part of the tile at row m0, column n0, from accumulators as mma leaves them. */
+template <class T>
+NT_DEVICE void nt_gemm_store_tile(const struct nt_gemm_cuda *a, const struct nt_gemm_adapter *second,
+                                  float acc[T::M][T::N][4], int32_t m0, int32_t n0) {
+    const int32_t row0 = m0 + nt_warp() % T::WARPS_M * T::WARP_ROWS + nt_lane() / 4;
+    const int32_t col0 = n0 + nt_warp() / T::WARPS_M * T::WARP_COLS;
+#pragma unroll
+    for (int m = 0; m < T::M; m++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int32_t row = row0 + 16 * m + 8 * half;
+#pragma unroll
+            for (int p = 0; p < T::N / 4; p++) {
+                float v[8];
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    v[2 * i] = acc[m][4 * p + i][2 * half];
+                    v[2 * i + 1] = acc[m][4 * p + i][2 * half + 1];
+                }
+                nt_gemm_store_panel(a, v, row, col0 + NT_PANEL * p, second);
+            }
+        }
+    }
 }
 
 #endif

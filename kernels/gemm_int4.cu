@@ -100,12 +100,6 @@ NT_DEVICE void copy_stage(const struct nt_gemm_int4 *a, struct nt_int4_copier *c
     if (c->has_panel) c->w += h == 0 ? T::HALF : T::SLOTS * NT_INT4_BLOCK - T::HALF;
 }
 
-/* Register i (0..3) of a word of 8 weights: the pair q, q of nibbles i and i + 4 in bf16. */
-NT_DEVICE uint32_t int4_pair(uint32_t word, int i) {
-    const uint32_t plus_136 = (word >> 4 * i & 0x000f000fu) | 0x43004300u; /* 128 + nibble */
-    return nt_fma_bf16x2(plus_136, 0x3f803f80u, 0xc308c308u);              /* * 1 - 136 */
-}
-
 /* sum += the product of a stage. */
 template <class T> NT_DEVICE void multiply_stage(float sum[T::M][T::N][4], const char *stage, int32_t panel) {
     const char *w = stage + T::X_BYTES + panel * T::W_BYTES + 16 * nt_lane();
@@ -120,7 +114,7 @@ template <class T> NT_DEVICE void multiply_stage(float sum[T::M][T::N][4], const
             nt_ldmatrix_x4(x[m], x_tile + nt_gemm_chunk_at<T>(16 * m + (nt_lane() & 15), 2 * s + (nt_lane() >> 4)));
 #pragma unroll
         for (int n = 0; n < T::N; n++) {
-            const uint32_t b0 = int4_pair(word[n][s / 2], 2 * (s % 2)), b1 = int4_pair(word[n][s / 2], 2 * (s % 2) + 1);
+            const uint32_t b0 = nt_int4_pair(word[n][s / 2], 2 * (s % 2)), b1 = nt_int4_pair(word[n][s / 2], 2 * (s % 2) + 1);
 #pragma unroll
             for (int m = 0; m < T::M; m++) nt_mma_bf16(sum[m][n], x[m], b0, b1);
         }

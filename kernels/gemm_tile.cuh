@@ -1,8 +1,8 @@
 /* A tile of y = x w^T on tensor cores: stages of x and w in shared memory by cp.async, ldmatrix, mma.m16n8k16.
  *
  * Shared memory: a stage holds ROWS lines of x, then COLS lines of w, each DEPTH elements, in 16-byte chunks. Chunk c
- * of line r lies at chunk c ^ (r & 7) of 128-byte lines, c ^ (r >> 1 & 3) of 64-byte lines: the 8 rows of an ldmatrix
- * and the chunks of a copy touch all banks once.
+ * of line r lies at chunk c ^ (r & 7) of lines of 128 bytes and more, c ^ (r >> 1 & 3) of 64-byte lines: the 8 rows of an
+ * ldmatrix and the chunks of a copy touch all banks once.
  * Pipeline: STAGES - 1 stages are under way; one barrier per stage says both that the next stage has arrived and that
  * nobody reads the slot filled next. Fragments are loaded one step ahead of their mma, across stages too.
  * Order of sums: k in steps of 16 ascending, one accumulator per element; the padding of k adds products with zeros.
@@ -48,7 +48,8 @@ template <class T> struct nt_gemm_fragments {
 };
 
 template <class T> NT_DEVICE uint32_t nt_gemm_chunk_at(int32_t row, int32_t chunk) {
-    return (uint32_t)(row * T::LINE + ((chunk ^ (T::CHUNKS == 8 ? row & 7 : row >> 1 & 3)) << 4));
+    const int32_t swizzle = T::CHUNKS >= 8 ? row & 7 : T::CHUNKS == 4 ? row >> 1 & 3 : row >> 2 & 1;
+    return (uint32_t)(row * T::LINE + ((chunk ^ swizzle) << 4));
 }
 
 /* Bytes of the chunk at column col that lie before column end. */
@@ -124,6 +125,12 @@ template <class T> NT_DEVICE void nt_gemm_multiply(float acc[T::M][T::N][4], con
 #pragma unroll
         for (int n = 0; n < T::N; n++)
             nt_mma_bf16(acc[m][n], f->x[m], f->w[n / 2][2 * (n % 2)], f->w[n / 2][2 * (n % 2) + 1]);
+}
+
+/* Register i (0..3) of a word of 8 4-bit weights (pack.c): the pair q, q of nibbles i and i + 4 in bf16. */
+NT_DEVICE uint32_t nt_int4_pair(uint32_t word, int i) {
+    const uint32_t plus_136 = (word >> 4 * i & 0x000f000fu) | 0x43004300u; /* 128 + nibble */
+    return nt_fma_bf16x2(plus_136, 0x3f803f80u, 0xc308c308u);              /* * 1 - 136 */
 }
 
 /* The tile of this block, counted in tiles: NT_GEMM_GROUP row tiles pass over the columns together. */

@@ -1,0 +1,119 @@
+/* Launches of gemm's backward: which tile takes which shape. */
+#include "gemm_bwd_cuda.h"
+#include "cuda_bodies.h"
+#include "gemm_blocks.h"
+
+#define TILE(op, rows, cols, warps, shared) {NT_CUDA_gemm_##op##_##rows##x##cols, (rows), (cols), 32 * (warps), (shared)}
+#define DGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                             \
+    TILE(dgrad, rows, cols, (warps_m) * (warps_n), NT_GEMM_SHARED(rows, cols, depth, stages)),
+#define DGRAD_INT4(rows, cols, depth, stages, warps_m, warps_n)                                                        \
+    TILE(dgrad_int4, rows, cols, (warps_m) * (warps_n), NT_GEMM_DGRAD_INT4_SHARED(rows, cols, depth, stages)),
+#define WGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                             \
+    TILE(wgrad, rows, cols, (warps_m) * (warps_n), NT_GEMM_SHARED(rows, cols, depth, stages)),
+static const struct nt_gemm_tile_row dgrad_tiles[] = {NT_GEMM_DGRAD_TILES(DGRAD)};
+static const struct nt_gemm_tile_row dgrad_int4_tiles[] = {NT_GEMM_DGRAD_INT4_TILES(DGRAD_INT4)};
+static const struct nt_gemm_tile_row wgrad_tiles[] = {NT_GEMM_WGRAD_TILES(WGRAD)};
+enum {
+    N_DGRAD = sizeof dgrad_tiles / sizeof dgrad_tiles[0],
+    N_DGRAD_INT4 = sizeof dgrad_int4_tiles / sizeof dgrad_int4_tiles[0],
+    N_WGRAD = sizeof wgrad_tiles / sizeof wgrad_tiles[0]
+};
+
+/* The dynamic shared memory that cuda_kernels.def grants; an A100 has 163 KiB a block. */
+#define NT_CUDA_KERNEL(image, name, max_dynamic_shared) enum { granted_##name = (max_dynamic_shared) };
+#include "cuda_kernels.def"
+#undef NT_CUDA_KERNEL
+#define GRANTED(name, bytes)                                                                                           \
+    _Static_assert(granted_##name == (bytes), "as cuda_kernels.def");                                                  \
+    _Static_assert((bytes) <= 163 * 1024, "more than an A100 has");
+#define CHECK_DGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                       \
+    GRANTED(gemm_dgrad_##rows##x##cols, NT_GEMM_SHARED(rows, cols, depth, stages))
+#define CHECK_DGRAD_INT4(rows, cols, depth, stages, warps_m, warps_n)                                                  \
+    GRANTED(gemm_dgrad_int4_##rows##x##cols, NT_GEMM_DGRAD_INT4_SHARED(rows, cols, depth, stages))
+#define CHECK_WGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                       \
+    GRANTED(gemm_wgrad_##rows##x##cols, NT_GEMM_SHARED(rows, cols, depth, stages))
+NT_GEMM_DGRAD_TILES(CHECK_DGRAD)
+NT_GEMM_DGRAD_INT4_TILES(CHECK_DGRAD_INT4)
+NT_GEMM_WGRAD_TILES(CHECK_WGRAD)
+
+static int32_t ceil_div(int32_t a, int32_t b) {
+    return a / b + (a % b > 0);
+}
+
+static nt_status check_dgrad(const struct nt_gemm_dgrad_args *args) {
+    const struct nt_packed *w = args->w, *w2 = args->w2;
+    NT_CHECK(!w2 || w2->k == w->k);
+    NT_CHECK(args->out <= NT_GEMM_STORE_BF16);
+    if (w->format != NT_WEIGHT_BF16_ROWS && w->format != NT_WEIGHT_INT4)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm_dgrad on CUDA reads weights as bf16 rows or int4, not format %d",
+                       (int)w->format);
+    if (w2 && w2->format != NT_WEIGHT_BF16_ROWS)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm_dgrad on CUDA reads an adapter as bf16 rows, not format %d",
+                       (int)w2->format);
+    if (((uintptr_t)w->data & 15) != 0 || (w2 && ((uintptr_t)w2->data & 15) != 0))
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm_dgrad on CUDA: weights must begin at a multiple of 16 bytes");
+    return NT_OK;
+}
+
+static struct nt_gemm_dgrad_cuda dgrad_of(const struct nt_gemm_dgrad_args *args, const struct nt_gemm_tile_row *tile) {
+    const struct nt_packed *w = args->w, *w2 = args->w2;
+    struct nt_gemm_dgrad_cuda a = {
+        .g = {.x = args->dy,
+              .w = w->data,
+              .y = args->dx,
+              .ldx = args->lddy,
+              .ldy = args->lddx,
+              .n_tok = args->n_tok,
+              .n = w->k,
+              .n_pad = ceil_div(w->k, 8) * 8,
+              .k = w->n,
+              .row_tiles = ceil_div(args->n_tok, tile->rows),
+              .col_tiles = ceil_div(w->k, tile->cols),
+              .out = (int32_t)args->out}
+    };
+    if (w2) {
+        a.second.x = args->dy2;
+        a.second.w = w2->data;
+        a.second.ldx = args->lddy2;
+        a.second.k = w2->n;
+    }
+    return a;
+}
+
+nt_status nt_gemm_dgrad_cuda(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
+    if (args->n_tok == 0) return NT_OK;
+    NT_TRY(check_dgrad(args));
+    const bool int4 = args->w->format == NT_WEIGHT_INT4;
+    const struct nt_gemm_tile_row *tile =
+        nt_gemm_choose(int4 ? dgrad_int4_tiles : dgrad_tiles, int4 ? N_DGRAD_INT4 : N_DGRAD, args->n_tok, args->w->k,
+                       be->cuda->facts.n_sm);
+    const struct nt_gemm_dgrad_int4_cuda a = {.d = dgrad_of(args, tile),
+                                              .data = args->w->data,
+                                              .n_panel = ceil_div(args->w->n, NT_PANEL),
+                                              .n_group = ceil_div(args->w->k, NT_INT4_GROUP)};
+    const int64_t blocks = (int64_t)a.d.g.row_tiles * a.d.g.col_tiles;
+    if (int4) return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
+    return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a.d);
+}
+
+nt_status nt_gemm_wgrad_cuda(struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
+    nt_gemm_wgrad_check(args);
+    if (args->n_tok == 0) return NT_OK;
+    const struct nt_gemm_tile_row *tile =
+        nt_gemm_choose(wgrad_tiles, N_WGRAD, args->m, args->n, be->cuda->facts.n_sm);
+    const struct nt_gemm_wgrad_cuda a = {.a = args->a,
+                                         .b = args->b,
+                                         .dw = args->dw,
+                                         .lda = args->lda,
+                                         .ldb = args->ldb,
+                                         .lddw = args->lddw,
+                                         .alpha = args->alpha,
+                                         .n_tok = args->n_tok,
+                                         .m = args->m,
+                                         .n = args->n,
+                                         .b_run = args->b_run,
+                                         .row_tiles = ceil_div(args->m, tile->rows),
+                                         .col_tiles = ceil_div(args->n, tile->cols)};
+    const int64_t blocks = (int64_t)a.row_tiles * a.col_tiles;
+    return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
+}
