@@ -332,8 +332,9 @@ static nt_status test_gemm_dgrad(struct nt_selftest *t) {
     const struct nt_packed up = random_weights(t, NT_WEIGHT_BF16, N, RANK);
     const struct nt_packed down = random_weights(t, NT_WEIGHT_BF16, RANK, K);
     static const enum nt_weight_format formats[] = {NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
-    for (int i = 0; i < 3 * OUTS; i++) {
-        const struct nt_packed w = random_weights(t, formats[i % 3], N, K);
+    const int n_format = strcmp(t->be->name, "cuda") == 0 ? 2 : 3; /* INT8 is the CPUs' */
+    for (int i = 0; i < n_format * OUTS; i++) {
+        const struct nt_packed w = random_weights(t, formats[i % n_format], N, K);
         float *dx = nt_selftest_floats(t, TOK * K, 1);
         nt_bf16 *pre = nt_selftest_halves(t, TOK * N, 0), *y = nt_selftest_halves(t, TOK * N / 2, 0);
         const struct nt_gemm_args forward = {.x = nt_selftest_halves(t, TOK * K, 1),
@@ -357,7 +358,7 @@ static nt_status test_gemm_dgrad(struct nt_selftest *t) {
                                              .dx = dx,
                                              .lddx = K,
                                              .n_tok = TOK,
-                                             .out = (enum nt_gemm_out)(i / 3)};
+                                             .out = (enum nt_gemm_out)(i / n_format)};
         NT_TRY(t->ops.gemm(t->be, &forward));
         NT_TRY(t->ops.gemm_dgrad(t->be, &a));
         nt_selftest_keep_bf16(t, y, TOK * N / 2);
