@@ -298,6 +298,8 @@ static nt_status call_head_argmax(struct nt_cuda_call *c) {
 
 /* ---- training: whole sequences ---- */
 
+enum { RANK = 16 }; /* of an adapter */
+
 static nt_status call_attention_bwd(struct nt_cuda_call *c) {
     const struct nt_cuda_dims *d = c->dims;
     const struct nt_kv_layer kv = cache(c, false, NT_KV_ROWS);
@@ -344,32 +346,107 @@ static nt_status call_rope_bwd(struct nt_cuda_call *c) {
     FINISH(c, rope_bwd, &a);
 }
 
+/* dx of a product of n outputs, an adapter behind it. */
+static nt_status call_dgrad(struct nt_cuda_call *c, int32_t n, int32_t k, bool int4) {
+    struct nt_packed w = {.format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS, .n = n, .k = k};
+    struct nt_packed w2 = {.format = NT_WEIGHT_BF16_ROWS, .n = RANK, .k = k};
+    w.data = in(c, (int64_t)nt_packed_bytes(w.format, n, k), 1);
+    w2.data = in(c, (int64_t)nt_packed_bytes(w2.format, RANK, k), 1);
+    const struct nt_gemm_dgrad_args a = {.dy = in(c, (int64_t)c->n_tok * n, sizeof(nt_bf16)),
+                                         .lddy = n,
+                                         .w = &w,
+                                         .dy2 = in(c, (int64_t)c->n_tok * RANK, sizeof(nt_bf16)),
+                                         .lddy2 = RANK,
+                                         .w2 = &w2,
+                                         .dx = out(c, (int64_t)c->n_tok * k, sizeof(float)),
+                                         .lddx = k,
+                                         .n_tok = c->n_tok,
+                                         .out = NT_GEMM_STORE_F32};
+    c->n = n;
+    c->k = k;
+    FINISH(c, gemm_dgrad, &a);
+}
+
+/* Of the adapter's own product: few columns. */
+static nt_status call_dgrad_rank(struct nt_cuda_call *c) {
+    struct nt_packed w = {.format = NT_WEIGHT_BF16_ROWS, .n = 2 * c->dims->d_ff, .k = RANK};
+    w.data = in(c, (int64_t)nt_packed_bytes(w.format, w.n, w.k), 1);
+    const struct nt_gemm_dgrad_args a = {.dy = in(c, (int64_t)c->n_tok * w.n, sizeof(nt_bf16)),
+                                         .lddy = w.n,
+                                         .w = &w,
+                                         .dx = out(c, (int64_t)c->n_tok * RANK, sizeof(nt_bf16)),
+                                         .lddx = RANK,
+                                         .n_tok = c->n_tok,
+                                         .out = NT_GEMM_STORE_BF16};
+    c->n = w.n;
+    c->k = RANK;
+    FINISH(c, gemm_dgrad, &a);
+}
+
+static nt_status call_wgrad(struct nt_cuda_call *c, int32_t m, int32_t n) {
+    const struct nt_gemm_wgrad_args a = {.a = in(c, (int64_t)c->n_tok * m, sizeof(nt_bf16)),
+                                         .b = in(c, (int64_t)c->n_tok * n, sizeof(nt_bf16)),
+                                         .lda = m,
+                                         .ldb = n,
+                                         .dw = out(c, (int64_t)m * n, sizeof(float)),
+                                         .lddw = n,
+                                         .alpha = 1,
+                                         .n_tok = c->n_tok,
+                                         .m = m,
+                                         .n = n};
+    c->n = n;
+    c->k = m;
+    FINISH(c, gemm_wgrad, &a);
+}
+
+static nt_status call_dgrad_gate_up(struct nt_cuda_call *c) {
+    return call_dgrad(c, 2 * c->dims->d_ff, c->dims->d_model, false);
+}
+static nt_status call_dgrad_down(struct nt_cuda_call *c) {
+    return call_dgrad(c, c->dims->d_model, c->dims->d_ff, false);
+}
+static nt_status call_dgrad_gate_up_int4(struct nt_cuda_call *c) {
+    return call_dgrad(c, 2 * c->dims->d_ff, c->dims->d_model, true);
+}
+static nt_status call_wgrad_down(struct nt_cuda_call *c) {
+    return call_wgrad(c, c->dims->d_ff, c->dims->d_model);
+}
+static nt_status call_wgrad_rank(struct nt_cuda_call *c) {
+    return call_wgrad(c, RANK, c->dims->d_ff);
+}
+
 static const struct nt_cuda_call_row call_rows[] = {
-    {NT_OP_embed,         "embed",              call_embed,          NT_CALL_ALWAYS, false},
-    {NT_OP_rmsnorm,       "rmsnorm",            call_rmsnorm,        NT_CALL_ALWAYS, false},
-    {NT_OP_gemm,          "gemm qkv",           call_qkv,            NT_CALL_ALWAYS, true },
-    {NT_OP_rope_kv,       "rope_kv bf16",       call_rope_bf16,      NT_CALL_ALWAYS, false},
-    {NT_OP_rope_kv,       "rope_kv int8",       call_rope_int8,      NT_CALL_ALWAYS, false},
-    {NT_OP_attention,     "attention bf16",     call_attention_bf16, NT_CALL_ALWAYS, false},
-    {NT_OP_attention,     "attention int8",     call_attention_int8, NT_CALL_ALWAYS, false},
-    {NT_OP_attention_bwd, "attention_bwd",      call_attention_bwd,  NT_CALL_PROMPT, false},
-    {NT_OP_rope_bwd,      "rope_bwd",           call_rope_bwd,       NT_CALL_PROMPT, false},
-    {NT_OP_gather,        "gather",             call_gather,         NT_CALL_DECODE, false},
-    {NT_OP_gemm,          "gemm o",             call_o,              NT_CALL_ALWAYS, true },
-    {NT_OP_gemm,          "gemm gate_up",       call_gate_up,        NT_CALL_ALWAYS, true },
-    {NT_OP_gemm,          "gemm down",          call_down,           NT_CALL_ALWAYS, true },
-    {NT_OP_gemm,          "gemm head",          call_head,           NT_CALL_DECODE, true },
-    {NT_OP_gemm,          "gemm qkv, int4",     call_qkv_int4,       NT_CALL_ALWAYS, false},
-    {NT_OP_gemm,          "gemm o, int4",       call_o_int4,         NT_CALL_ALWAYS, false},
-    {NT_OP_gemm,          "gemm gate_up, int4", call_gate_up_int4,   NT_CALL_ALWAYS, false},
-    {NT_OP_gemm,          "gemm down, int4",    call_down_int4,      NT_CALL_ALWAYS, false},
-    {NT_OP_head_argmax,   "head_argmax",        call_head_argmax,    NT_CALL_DECODE, false},
-    {NT_OP_logit_stats,   "logit_stats",        call_stats,          NT_CALL_DECODE, false},
-    {NT_OP_logit_topk,    "logit_topk 20",      call_topk,           NT_CALL_DECODE, false},
-    {NT_OP_logit_gumbel,  "logit_gumbel",       call_gumbel,         NT_CALL_DECODE, false},
-    {NT_OP_logit_edit,    "logit_edit 16",      call_edit,           NT_CALL_DECODE, false},
-    {NT_OP_logit_pick,    "logit_pick",         call_pick,           NT_CALL_DECODE, false},
-    {NT_OP_logit_sample,  "logit_sample",       call_sample,         NT_CALL_DECODE, false},
+    {NT_OP_embed,         "embed",               call_embed,              NT_CALL_ALWAYS, false},
+    {NT_OP_rmsnorm,       "rmsnorm",             call_rmsnorm,            NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm qkv",            call_qkv,                NT_CALL_ALWAYS, true },
+    {NT_OP_rope_kv,       "rope_kv bf16",        call_rope_bf16,          NT_CALL_ALWAYS, false},
+    {NT_OP_rope_kv,       "rope_kv int8",        call_rope_int8,          NT_CALL_ALWAYS, false},
+    {NT_OP_attention,     "attention bf16",      call_attention_bf16,     NT_CALL_ALWAYS, false},
+    {NT_OP_attention,     "attention int8",      call_attention_int8,     NT_CALL_ALWAYS, false},
+    {NT_OP_attention_bwd, "attention_bwd",       call_attention_bwd,      NT_CALL_PROMPT, false},
+    {NT_OP_rope_bwd,      "rope_bwd",            call_rope_bwd,           NT_CALL_PROMPT, false},
+    {NT_OP_gemm_dgrad,    "dgrad gate_up",       call_dgrad_gate_up,      NT_CALL_PROMPT, false},
+    {NT_OP_gemm_dgrad,    "dgrad down",          call_dgrad_down,         NT_CALL_PROMPT, false},
+    {NT_OP_gemm_dgrad,    "dgrad gate_up, int4", call_dgrad_gate_up_int4, NT_CALL_PROMPT, false},
+    {NT_OP_gemm_dgrad,    "dgrad to rank 16",    call_dgrad_rank,         NT_CALL_PROMPT, false},
+    {NT_OP_gemm_wgrad,    "wgrad down",          call_wgrad_down,         NT_CALL_PROMPT, false},
+    {NT_OP_gemm_wgrad,    "wgrad rank 16, down", call_wgrad_rank,         NT_CALL_PROMPT, false},
+    {NT_OP_gather,        "gather",              call_gather,             NT_CALL_DECODE, false},
+    {NT_OP_gemm,          "gemm o",              call_o,                  NT_CALL_ALWAYS, true },
+    {NT_OP_gemm,          "gemm gate_up",        call_gate_up,            NT_CALL_ALWAYS, true },
+    {NT_OP_gemm,          "gemm down",           call_down,               NT_CALL_ALWAYS, true },
+    {NT_OP_gemm,          "gemm head",           call_head,               NT_CALL_DECODE, true },
+    {NT_OP_gemm,          "gemm qkv, int4",      call_qkv_int4,           NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm o, int4",        call_o_int4,             NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm gate_up, int4",  call_gate_up_int4,       NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm down, int4",     call_down_int4,          NT_CALL_ALWAYS, false},
+    {NT_OP_head_argmax,   "head_argmax",         call_head_argmax,        NT_CALL_DECODE, false},
+    {NT_OP_logit_stats,   "logit_stats",         call_stats,              NT_CALL_DECODE, false},
+    {NT_OP_logit_topk,    "logit_topk 20",       call_topk,               NT_CALL_DECODE, false},
+    {NT_OP_logit_gumbel,  "logit_gumbel",        call_gumbel,             NT_CALL_DECODE, false},
+    {NT_OP_logit_edit,    "logit_edit 16",       call_edit,               NT_CALL_DECODE, false},
+    {NT_OP_logit_pick,    "logit_pick",          call_pick,               NT_CALL_DECODE, false},
+    {NT_OP_logit_sample,  "logit_sample",        call_sample,             NT_CALL_DECODE, false},
 };
 
 const struct nt_cuda_call_row *nt_cuda_call_rows(int32_t *n) {

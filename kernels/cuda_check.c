@@ -16,6 +16,10 @@
 /* An int8 cache rounds each element by at most max|x| / 254: 3e-5 of the power of normal data. */
 static const double int8_factor = 10;
 
+static bool is_rows(enum nt_op op) {
+    return op == NT_OP_head_argmax || op == NT_OP_gemm_dgrad || op == NT_OP_gemm_wgrad;
+}
+
 static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, struct nt_backend *be, enum nt_op op,
                        int32_t width) {
     if (out->lost) return;
@@ -24,7 +28,7 @@ static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, str
     struct nt_selftest_row test;
     const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention, int8 = be->kv_format == NT_KV_ROWS_INT8;
     char size[32] = "";
-    const char *what = cache || op == NT_OP_attention_bwd ? "d_head" : op == NT_OP_head_argmax ? "rows" : "d_model";
+    const char *what = cache || op == NT_OP_attention_bwd ? "d_head" : is_rows(op) ? "rows" : "d_model";
     if (width > 0) (void)snprintf(size, sizeof size, " %s %d", what, width);
     (void)snprintf(row.name, sizeof row.name, "%s%s%s", nt_op_name(op), size,
                    !cache ? ""
@@ -37,10 +41,12 @@ static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, str
     nt_cuda_check_add(out, be, row, st, before);
 }
 
-/* The widths (of head_argmax: rows) at which other kernels take over (norm_cuda.h, attention_cuda.c, head_cuda.h). */
+/* The widths at which other kernels take over, or the rows where those decide (norm_cuda.h, attention_cuda.c,
+ * head_cuda.h; of gemm's gradients on 100 to 140 multiprocessors, nt_gemm_choose). */
 static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, struct nt_backend *be, bool small,
                         const bool skip[NT_OP_COUNT]) {
     static const int32_t norms[] = {110, 576, 4096}, heads[] = {64, 96, 128, 256}, head_rows[] = {3, 40};
+    static const int32_t product_rows[] = {0, 128, 256, 576, 2048}; /* small: the first */
     for (int i = 0; i < NT_OP_COUNT; i++) {
         const enum nt_op op = (enum nt_op)i;
         const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention;
@@ -51,6 +57,8 @@ static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, st
             for (int w = 0; w < 3; w++) staged_row(out, staged, be, op, norms[w]);
         else if (op == NT_OP_head_argmax)
             for (int w = 0; w < 2; w++) staged_row(out, staged, be, op, head_rows[w]);
+        else if (is_rows(op))
+            for (int w = 0; w < (small ? 1 : 5); w++) staged_row(out, staged, be, op, product_rows[w]);
         else if (!cache)
             staged_row(out, staged, be, op, 0);
         for (int int8 = 0; int8 < 2 && cache; int8++) {

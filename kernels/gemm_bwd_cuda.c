@@ -3,7 +3,8 @@
 #include "cuda_bodies.h"
 #include "gemm_blocks.h"
 
-#define TILE(op, rows, cols, warps, shared) {NT_CUDA_gemm_##op##_##rows##x##cols, (rows), (cols), 32 * (warps), (shared)}
+#define TILE(op, rows, cols, warps, shared)                                                                            \
+    { NT_CUDA_gemm_##op##_##rows##x##cols, (rows), (cols), 32 * (warps), (shared) }
 #define DGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                             \
     TILE(dgrad, rows, cols, (warps_m) * (warps_n), NT_GEMM_SHARED(rows, cols, depth, stages)),
 #define DGRAD_INT4(rows, cols, depth, stages, warps_m, warps_n)                                                        \
@@ -99,8 +100,7 @@ nt_status nt_gemm_dgrad_cuda(struct nt_backend *be, const struct nt_gemm_dgrad_a
 nt_status nt_gemm_wgrad_cuda(struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
     nt_gemm_wgrad_check(args);
     if (args->n_tok == 0) return NT_OK;
-    const struct nt_gemm_tile_row *tile =
-        nt_gemm_choose(wgrad_tiles, N_WGRAD, args->m, args->n, be->cuda->facts.n_sm);
+    const struct nt_gemm_tile_row *tile = nt_gemm_choose(wgrad_tiles, N_WGRAD, args->m, args->n, be->cuda->facts.n_sm);
     const struct nt_gemm_wgrad_cuda a = {.a = args->a,
                                          .b = args->b,
                                          .dw = args->dw,

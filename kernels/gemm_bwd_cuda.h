@@ -2,10 +2,10 @@
  *
  * A row of each list is a kernel nt_gemm_<op>_<rows>x<cols>: tile of the result, elements of the sum in a stage, stages
  * in shared memory, warps along the rows and along the columns. dgrad has another kernel a row for 4-bit weights,
- * nt_gemm_dgrad_int4_<rows>x<cols>, the same but for the rings of packed blocks beside which it unpacks. The choice of a
- * tile never changes a bit: every element is one chain of mma in steps of 16, ascending from zero (dgrad: over n, then
- * over the second product's; wgrad: over the tokens of a block of NT_WGRAD_TOKENS).
- * Pointers are device memory. No state; errors are the launcher's. */
+ * nt_gemm_dgrad_int4_<rows>x<cols>, the same but for the rings of packed blocks beside which it unpacks. The choice of
+ * a tile never changes a bit: every element is one chain of mma in steps of 16, ascending from zero (dgrad: over n,
+ * then over the second product's; wgrad: over the tokens of a block of NT_WGRAD_TOKENS). Pointers are device memory. No
+ * state; errors are the launcher's. */
 #ifndef NT_GEMM_BWD_CUDA_H
 #define NT_GEMM_BWD_CUDA_H
 
@@ -33,7 +33,8 @@
     X(64, 64, 64, 4, 2, 2)                                                                                             \
     X(128, 128, 32, 4, 2, 4)
 
-/* 4-bit weights of a stage as they are packed: of each panel the nibbles of its columns, then its scales. Whole lines. */
+/* 4-bit weights of a stage as they are packed: of each panel the nibbles of its columns, then its scales. Whole lines.
+ */
 #define NT_GEMM_DGRAD_INT4_RAW(cols, depth)                                                                            \
     (((depth) / NT_PANEL * ((cols)*NT_PANEL / 2 + 2 * NT_PANEL) + 127) / 128 * 128)
 /* Rings of dy and of packed weights, and two stages of unpacked ones; at least what the second product's ring takes. */

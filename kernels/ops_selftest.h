@@ -16,8 +16,8 @@ struct nt_selftest {
     struct nt_backend *be;
     struct nt_ops ops; /* of the side that runs */
     struct nt_arena arena;
-    int32_t width; /* d_model of rmsnorm, d_head of rope_kv, attention and their gradients, rows of head_argmax; 0: a
-                      small one */
+    int32_t width; /* d_model of rmsnorm, d_head of rope_kv, attention and their gradients, rows of head_argmax and of
+                      gemm's gradients; 0: a small one */
     uint64_t seed, index;
     float *values; // [NT_SELFTEST_VALUES]
     int64_t n_values;

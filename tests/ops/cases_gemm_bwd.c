@@ -58,7 +58,12 @@ struct shape {
     enum nt_weight_format format;
     int32_t n_tok, n, k, n2;
     enum nt_gemm_out out;
+    bool aligned; /* rows of whole 16 bytes */
 };
+
+static int64_t round_up8(int64_t n) {
+    return (n + 7) / 8 * 8;
+}
 
 static struct dgrad make_dgrad(uint64_t seed, struct shape s) {
     struct dgrad p = {
@@ -67,6 +72,11 @@ static struct dgrad make_dgrad(uint64_t seed, struct shape s) {
     p.args.lddy = s.n + op_random_int(&seed, 0, 5);
     p.args.lddy2 = s.n2 + op_random_int(&seed, 0, 5);
     p.args.lddx = s.k + op_random_int(&seed, 0, 9);
+    if (s.aligned) {
+        p.args.lddy = round_up8(p.args.lddy);
+        p.args.lddy2 = round_up8(p.args.lddy2);
+        p.args.lddx = round_up8(p.args.lddx);
+    }
     p.w = op_matrix_make(seed + 1, s.format, s.n, s.k, 1.5f / sqrtf((float)s.n));
     if (s.n2 > 0) p.w2 = op_matrix_make(seed + 2, NT_WEIGHT_BF16, s.n2, s.k, 1.0f / sqrtf((float)s.n2));
     p.dy = random_rows(&seed, s.n_tok, p.args.lddy, s.n);
@@ -159,6 +169,7 @@ static void check_dgrad_shapes(struct op_env *env) {
         s.n = op_random_int(&seed, 1, i % 7 == 0 ? 4 : 150);
         s.k = 2 * op_random_int(&seed, 1, i % 6 == 0 ? 4 : 150);
         s.n2 = i % 2 ? op_random_int(&seed, 1, 40) : 0;
+        s.aligned = i / 6 % 2 == 1;
         struct dgrad p = make_dgrad(seed, s);
         check_dgrad(env, &p);
         drop_dgrad(&p);
@@ -168,13 +179,13 @@ static void check_dgrad_shapes(struct op_env *env) {
 /* Sums in several blocks, adapters that do not fit into the last of them, several blocks of rows. */
 static void check_dgrad_large(struct op_env *env) {
     static const struct shape shapes[] = {
-        {NT_WEIGHT_BF16, 40,  2500, 70,  0,    NT_GEMM_STORE_F32 },
-        {NT_WEIGHT_BF16, 37,  1024, 34,  24,   NT_GEMM_ADD_F32   },
-        {NT_WEIGHT_BF16, 15,  1025, 66,  700,  NT_GEMM_STORE_BF16},
-        {NT_WEIGHT_BF16, 9,   3071, 40,  1200, NT_GEMM_ADD_F32   },
-        {NT_WEIGHT_INT4, 30,  2049, 160, 9,    NT_GEMM_STORE_BF16},
-        {NT_WEIGHT_INT8, 21,  1030, 180, 8,    NT_GEMM_STORE_F32 },
-        {NT_WEIGHT_BF16, 500, 64,   66,  16,   NT_GEMM_STORE_F32 },
+        {NT_WEIGHT_BF16, 40,  2500, 70,  0,    NT_GEMM_STORE_F32,  true },
+        {NT_WEIGHT_BF16, 37,  1024, 34,  24,   NT_GEMM_ADD_F32,    false},
+        {NT_WEIGHT_BF16, 15,  1025, 66,  700,  NT_GEMM_STORE_BF16, true },
+        {NT_WEIGHT_BF16, 9,   3071, 40,  1200, NT_GEMM_ADD_F32,    false},
+        {NT_WEIGHT_INT4, 30,  2049, 160, 9,    NT_GEMM_STORE_BF16, true },
+        {NT_WEIGHT_INT8, 21,  1030, 180, 8,    NT_GEMM_STORE_F32,  false},
+        {NT_WEIGHT_BF16, 500, 64,   66,  16,   NT_GEMM_STORE_F32,  true },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         if (!takes(env, shapes[i].format)) continue;
@@ -189,7 +200,8 @@ static void check_dgrad_special(struct op_env *env) {
     static const float special[] = {NAN, INFINITY, -INFINITY};
     uint64_t seed = 6;
     for (int i = 0; i < 6 * N_OUTS; i++) {
-        struct dgrad p = make_dgrad(seed, (struct shape){NT_WEIGHT_BF16, 23, 45, 70, i % 2 ? 7 : 0, outs[i % N_OUTS]});
+        struct dgrad p =
+            make_dgrad(seed, (struct shape){NT_WEIGHT_BF16, 23, 45, 70, i % 2 ? 7 : 0, outs[i % N_OUTS], i % 4 < 2});
         const int32_t t = op_random_int(&seed, 0, 22), n = op_random_int(&seed, 0, 44), k = op_random_int(&seed, 0, 69);
         p.dy[t * p.args.lddy + n] = nt_f32_to_bf16(special[i % 3]);
         p.w.rows[op_random_int(&seed, 0, 44) * 70 + k] = nt_f32_to_bf16(special[(i + 1) % 3]);
@@ -205,7 +217,7 @@ static void check_dgrad_alone(struct op_env *env) {
     enum { TOKENS = 60 };
     static const enum nt_weight_format formats[] = {NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
     for (int i = 0; i < 3 * N_OUTS; i++) {
-        const struct shape s = {formats[i / N_OUTS], TOKENS, 1100, 50, 12, outs[i % N_OUTS]};
+        const struct shape s = {formats[i / N_OUTS], TOKENS, 1100, 50, 12, outs[i % N_OUTS], i % 2 == 1};
         if (!takes(env, s.format)) continue;
         struct dgrad p = make_dgrad((uint64_t)i + 1, s), part = p;
         const size_t row = p.dx_bytes / TOKENS;
@@ -226,13 +238,64 @@ static void check_dgrad_alone(struct op_env *env) {
     }
 }
 
+/* As `count` rows alone from row `first` on. */
+static void check_some_rows(struct op_env *env, const struct dgrad *p, int32_t first, int32_t count) {
+    const size_t row = p->dx_bytes / (size_t)p->args.n_tok;
+    struct dgrad part = *p;
+    part.args.n_tok = count;
+    part.dy += first * p->args.lddy;
+    part.dy2 += first * p->args.lddy2;
+    part.dx0 = (char *)p->dx0 + (size_t)first * row;
+    part.dx_bytes = (size_t)count * row;
+    part.dx = op_alloc(part.dx_bytes);
+    NT_CHECK(run_dgrad(&env->be[0], &part) == NT_OK);
+    op_compare_bytes(env, p->what, (char *)p->dx + (size_t)first * row, part.dx, part.dx_bytes);
+    free(part.dx);
+}
+
+/* A GPU has numbers of 4 bits as bf16 in the same products, so the bits are those of bf16 weights. */
+static void check_unpacked(struct op_env *env, const struct dgrad *p) {
+    struct dgrad same = *p;
+    const int32_t n = p->w.w.n, k = p->w.w.k;
+    same.w = op_matrix_make(1, NT_WEIGHT_BF16, n, k, 1);
+    for (int64_t i = 0; i < (int64_t)n * k; i++) same.w.rows[i] = nt_f32_to_bf16((float)p->w.rounded[i]);
+    op_matrix_pack(&same.w);
+    same.dx = op_alloc(p->dx_bytes);
+    NT_CHECK(run_dgrad(&env->be[0], &same) == NT_OK);
+    op_compare_bytes(env, p->what, p->dx, same.dx, p->dx_bytes);
+    free(same.dx);
+    op_matrix_drop(&same.w);
+}
+
+/* Each tile that a GPU has, and that all of them give a row the same bits. */
+static void check_dgrad_tiles(struct op_env *env) {
+    static const struct shape shapes[] = {
+        {NT_WEIGHT_BF16, 30,   133, 4096, 20, NT_GEMM_STORE_F32,  true },
+        {NT_WEIGHT_INT4, 30,   133, 4096, 20, NT_GEMM_ADD_F32,    true },
+        {NT_WEIGHT_BF16, 570,  70,  570,  9,  NT_GEMM_ADD_F32,    true },
+        {NT_WEIGHT_INT4, 570,  70,  570,  33, NT_GEMM_STORE_F32,  false},
+        {NT_WEIGHT_BF16, 2040, 150, 560,  40, NT_GEMM_STORE_BF16, true },
+        {NT_WEIGHT_INT4, 2040, 150, 560,  40, NT_GEMM_STORE_F32,  true },
+        {NT_WEIGHT_BF16, 2040, 45,  560,  0,  NT_GEMM_STORE_F32,  false},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct dgrad p = make_dgrad(i + 100, shapes[i]);
+        NT_CHECK(run_dgrad(&env->be[0], &p) == NT_OK);
+        compare_dgrad(env, &p);
+        check_some_rows(env, &p, shapes[i].n_tok - 1, 1);
+        check_some_rows(env, &p, 7, 23);
+        if (env->cuda && shapes[i].format == NT_WEIGHT_INT4) check_unpacked(env, &p);
+        drop_dgrad(&p);
+    }
+}
+
 static void perf_dgrad(struct op_env *env) {
     static const struct shape shapes[] = {
-        {NT_WEIGHT_BF16, 256, 960,  576,  0,  NT_GEMM_STORE_F32},
-        {NT_WEIGHT_BF16, 256, 3072, 576,  0,  NT_GEMM_ADD_F32  },
-        {NT_WEIGHT_BF16, 256, 576,  1536, 16, NT_GEMM_STORE_F32},
-        {NT_WEIGHT_INT4, 256, 3072, 576,  16, NT_GEMM_ADD_F32  },
-        {NT_WEIGHT_INT8, 256, 3072, 576,  16, NT_GEMM_ADD_F32  },
+        {NT_WEIGHT_BF16, 256, 960,  576,  0,  NT_GEMM_STORE_F32, true},
+        {NT_WEIGHT_BF16, 256, 3072, 576,  0,  NT_GEMM_ADD_F32,   true},
+        {NT_WEIGHT_BF16, 256, 576,  1536, 16, NT_GEMM_STORE_F32, true},
+        {NT_WEIGHT_INT4, 256, 3072, 576,  16, NT_GEMM_ADD_F32,   true},
+        {NT_WEIGHT_INT8, 256, 3072, 576,  16, NT_GEMM_ADD_F32,   true},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct dgrad p = make_dgrad(i, shapes[i]);
@@ -258,7 +321,8 @@ static int64_t b_column(const struct wgrad *p, int32_t j) {
     return run == 0 ? j : j / run * 2 * run + j % run;
 }
 
-static struct wgrad make_wgrad(uint64_t seed, int32_t n_tok, int32_t m, int32_t n, float alpha, int32_t b_run) {
+static struct wgrad make_wgrad(uint64_t seed, int32_t n_tok, int32_t m, int32_t n, float alpha, int32_t b_run,
+                               bool aligned) {
     struct wgrad p = {
         .args = {.n_tok = n_tok, .m = m, .n = n, .b_run = b_run, .alpha = alpha}
     };
@@ -266,6 +330,11 @@ static struct wgrad make_wgrad(uint64_t seed, int32_t n_tok, int32_t m, int32_t 
     p.args.lda = m + op_random_int(&seed, 0, 5);
     p.args.ldb = width + op_random_int(&seed, 0, 5);
     p.args.lddw = n + op_random_int(&seed, 0, 9);
+    if (aligned) {
+        p.args.lda = round_up8(p.args.lda);
+        p.args.ldb = round_up8(p.args.ldb);
+        p.args.lddw = round_up8(p.args.lddw);
+    }
     p.a = random_rows(&seed, n_tok, p.args.lda, m);
     p.b = random_rows(&seed, n_tok, p.args.ldb, (int32_t)width);
     for (int32_t t = 0; t < n_tok && b_run > 0; t++) /* the runs between are nobody's either */
@@ -333,7 +402,7 @@ static void check_wgrad_shapes(struct op_env *env) {
     for (int i = 0; i < 50; i++) {
         const int32_t n_tok = op_random_int(&seed, i == 7 ? 0 : 1, i == 7 ? 0 : i % 5 == 0 ? 4 : 120);
         const int32_t m = op_random_int(&seed, 1, i % 3 == 0 ? 5 : 80), n = op_random_int(&seed, 1, 150);
-        struct wgrad p = make_wgrad(seed, n_tok, m, n, alphas[i % 3], runs[i % 4]);
+        struct wgrad p = make_wgrad(seed, n_tok, m, n, alphas[i % 3], runs[i % 4], i / 4 % 2 == 1);
         check_wgrad(env, &p);
         drop_wgrad(&p);
     }
@@ -352,7 +421,7 @@ static void check_wgrad_large(struct op_env *env) {
         {2100, 300, 33  },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        struct wgrad p = make_wgrad(i, shapes[i].n_tok, shapes[i].m, shapes[i].n, 2, 0);
+        struct wgrad p = make_wgrad(i, shapes[i].n_tok, shapes[i].m, shapes[i].n, 2, 0, i % 2 == 1);
         check_wgrad(env, &p);
         drop_wgrad(&p);
     }
@@ -362,7 +431,7 @@ static void check_wgrad_special(struct op_env *env) {
     static const float special[] = {NAN, INFINITY, -INFINITY};
     uint64_t seed = 7;
     for (int i = 0; i < 9; i++) {
-        struct wgrad p = make_wgrad(seed, 37, 19, 70, i % 2 ? 0.5f : 1, i % 2 ? 16 : 0);
+        struct wgrad p = make_wgrad(seed, 37, 19, 70, i % 2 ? 0.5f : 1, i % 2 ? 16 : 0, i % 3 == 1);
         const int32_t t = op_random_int(&seed, 0, 36);
         p.a[t * p.args.lda + op_random_int(&seed, 0, 18)] = nt_f32_to_bf16(special[i % 3]);
         p.b[op_random_int(&seed, 0, 36) * p.args.ldb + b_column(&p, op_random_int(&seed, 0, 69))] =
@@ -372,10 +441,52 @@ static void check_wgrad_special(struct op_env *env) {
     }
 }
 
+/* As the rows and columns alone from (row, col) on. */
+static void check_some_columns(struct op_env *env, const struct wgrad *p, int32_t row, int32_t col, int32_t m,
+                               int32_t n) {
+    struct wgrad part = *p;
+    part.args.m = m;
+    part.args.n = n;
+    part.a += row;
+    part.b += b_column(p, col);
+    part.dw0 += row * p->args.lddw + col;
+    part.dw_bytes = (size_t)((m - 1) * p->args.lddw + n) * sizeof(float);
+    part.dw = op_alloc(part.dw_bytes);
+    NT_CHECK(run_wgrad(&env->be[0], &part) == NT_OK);
+    for (int32_t i = 0; i < m; i++)
+        op_compare_bytes(env, p->what, p->dw + (row + i) * p->args.lddw + col, part.dw + i * p->args.lddw,
+                         (size_t)n * sizeof(float));
+    free(part.dw);
+}
+
+/* Each tile that a GPU has, and that all of them give an element the same bits. */
+static void check_wgrad_tiles(struct op_env *env) {
+    static const struct {
+        int32_t n_tok, m, n, b_run;
+        bool aligned;
+    } shapes[] = {
+        {90,   14,   4090, 0,  true },
+        {1100, 120,  570,  16, true },
+        {75,   256,  560,  48, false},
+        {1070, 570,  570,  0,  true },
+        {70,   2040, 575,  16, true },
+        {50,   2040, 575,  0,  false},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct wgrad p =
+            make_wgrad(i + 200, shapes[i].n_tok, shapes[i].m, shapes[i].n, 0.7f, shapes[i].b_run, shapes[i].aligned);
+        NT_CHECK(run_wgrad(&env->be[0], &p) == NT_OK);
+        compare_wgrad(env, &p);
+        check_some_columns(env, &p, shapes[i].m - 9, 96, 9, 33);
+        check_some_columns(env, &p, 3, shapes[i].n / 48 * 48 - 48, 1, 48);
+        drop_wgrad(&p);
+    }
+}
+
 /* An element depends on its columns of a and b alone. */
 static void check_wgrad_alone(struct op_env *env) {
     enum { M = 40, N = 100 };
-    struct wgrad p = make_wgrad(3, 1100, M, N, 0.5f, 0), part = p;
+    struct wgrad p = make_wgrad(3, 1100, M, N, 0.5f, 0, false), part = p;
     NT_CHECK(run_wgrad(&env->be[0], &p) == NT_OK);
     part.dw = op_alloc(p.dw_bytes);
     for (int32_t m = 1; m < M; m += 3) {
@@ -398,7 +509,7 @@ static void check_wgrad_alone(struct op_env *env) {
 /* A batch cut after whole blocks of tokens adds up to the same bits. */
 static void check_wgrad_cut(struct op_env *env) {
     enum { TOKENS = 2 * NT_WGRAD_TOKENS + 100 };
-    struct wgrad p = make_wgrad(4, TOKENS, 19, 70, 0.3f, 0), part = p;
+    struct wgrad p = make_wgrad(4, TOKENS, 19, 70, 0.3f, 0, true), part = p;
     NT_CHECK(run_wgrad(&env->be[0], &p) == NT_OK);
     float *all = op_alloc(p.dw_bytes);
     memcpy(all, p.dw, p.dw_bytes);
@@ -425,7 +536,7 @@ static void perf_wgrad(struct op_env *env) {
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         const double m = shapes[i].m, n = shapes[i].n;
-        struct wgrad p = make_wgrad(i, 1024, shapes[i].m, shapes[i].n, 1, 0);
+        struct wgrad p = make_wgrad(i, 1024, shapes[i].m, shapes[i].n, 1, 0, true);
         op_measure(env, p.what, 2048 * m * n, 2048 * (m + n), run_wgrad, &p);
         drop_wgrad(&p);
     }
@@ -436,10 +547,12 @@ static const struct op_case cases[] = {
     {NT_OP_gemm_dgrad, "large",   check_dgrad_large,   NULL      },
     {NT_OP_gemm_dgrad, "special", check_dgrad_special, NULL      },
     {NT_OP_gemm_dgrad, "alone",   check_dgrad_alone,   NULL      },
+    {NT_OP_gemm_dgrad, "tiles",   check_dgrad_tiles,   NULL      },
     {NT_OP_gemm_wgrad, "shapes",  check_wgrad_shapes,  perf_wgrad},
     {NT_OP_gemm_wgrad, "large",   check_wgrad_large,   NULL      },
     {NT_OP_gemm_wgrad, "special", check_wgrad_special, NULL      },
     {NT_OP_gemm_wgrad, "alone",   check_wgrad_alone,   NULL      },
     {NT_OP_gemm_wgrad, "cut",     check_wgrad_cut,     NULL      },
+    {NT_OP_gemm_wgrad, "tiles",   check_wgrad_tiles,   NULL      },
 };
 const struct op_cases gemm_bwd_cases = {sizeof cases / sizeof cases[0], cases};

@@ -108,6 +108,56 @@ static int count_gemm(struct nt_backend *be, enum nt_weight_format format, int32
     return end(&o, what, be->ops.gemm(be, &a));
 }
 
+static int count_dgrad(struct nt_backend *be, enum nt_weight_format format, int32_t n_tok, int32_t n, int32_t k) {
+    enum { RANK = 16 };
+    struct operands o = {.seed = 10};
+    const struct nt_packed w = take_weights(&o, format, n, k), w2 = take_weights(&o, NT_WEIGHT_BF16, RANK, k);
+    struct nt_gemm_dgrad_args a = {.lddy = n, .w = &w, .lddy2 = RANK, .w2 = &w2, .lddx = k, .n_tok = n_tok};
+    char what[64];
+    a.dy = take_bf16(&o, (int64_t)n_tok * n, 1);
+    a.dy2 = take_bf16(&o, (int64_t)n_tok * RANK, 1);
+    a.dx = take_f32(&o, (int64_t)n_tok * k, 1);
+    a.out = NT_GEMM_STORE_F32;
+    snprintf(what, sizeof what, "gemm_dgrad format %d n_tok %d n %d k %d", (int)format, n_tok, n, k);
+    return end(&o, what, be->ops.gemm_dgrad(be, &a));
+}
+
+static int count_wgrad(struct nt_backend *be, int32_t n_tok, int32_t m, int32_t n) {
+    struct operands o = {.seed = 11};
+    struct nt_gemm_wgrad_args a = {.lda = m, .ldb = n, .lddw = n, .alpha = 1, .n_tok = n_tok, .m = m, .n = n};
+    char what[64];
+    a.a = take_bf16(&o, (int64_t)n_tok * m, 1);
+    a.b = take_bf16(&o, (int64_t)n_tok * n, 1);
+    a.dw = take_f32(&o, (int64_t)m * n, 1);
+    snprintf(what, sizeof what, "gemm_wgrad n_tok %d m %d n %d", n_tok, m, n);
+    return end(&o, what, be->ops.gemm_wgrad(be, &a));
+}
+
+/* A kernel each, on the emulated devices. */
+static int count_gradients(struct nt_backend *be) {
+    static const int32_t dgrad[][2] = {
+        {16,   576 },
+        {32,   4096},
+        {576,  576 },
+        {2048, 576 }
+    };
+    static const int32_t wgrad[][2] = {
+        {16,   576},
+        {128,  576},
+        {256,  576},
+        {576,  576},
+        {2048, 576}
+    };
+    int failed = 0;
+    for (size_t i = 0; i < sizeof dgrad / sizeof dgrad[0]; i++) {
+        failed += count_dgrad(be, NT_WEIGHT_BF16, dgrad[i][0], 128, dgrad[i][1]);
+        failed += count_dgrad(be, NT_WEIGHT_INT4, dgrad[i][0], 128, dgrad[i][1]);
+    }
+    for (size_t i = 0; i < sizeof wgrad / sizeof wgrad[0]; i++)
+        failed += count_wgrad(be, 128, wgrad[i][0], wgrad[i][1]);
+    return failed;
+}
+
 struct product {
     int32_t n_tok, n, k;
     enum nt_gemm_out out;
@@ -314,5 +364,6 @@ static int count_pairs(struct nt_backend *be) {
 }
 
 int op_count_all(struct nt_backend *be) {
-    return count_rows(be) + count_products(be) + count_cache(be) + count_logits(be) + count_pairs(be);
+    return count_rows(be) + count_products(be) + count_gradients(be) + count_cache(be) + count_logits(be) +
+           count_pairs(be);
 }
