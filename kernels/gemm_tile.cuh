@@ -134,12 +134,15 @@ NT_DEVICE uint32_t nt_int4_pair(uint32_t word, int i) {
 }
 
 /* The tile of this block, counted in tiles: NT_GEMM_GROUP row tiles pass over the columns together. */
-NT_DEVICE void nt_gemm_place(const struct nt_gemm_cuda *a, int32_t *row_tile, int32_t *col_tile) {
-    const int32_t per_group = NT_GEMM_GROUP * a->col_tiles, block = (int32_t)blockIdx.x;
+NT_DEVICE void nt_gemm_place_in(int32_t row_tiles, int32_t col_tiles, int32_t *row_tile, int32_t *col_tile) {
+    const int32_t per_group = NT_GEMM_GROUP * col_tiles, block = (int32_t)blockIdx.x;
     const int32_t first = block / per_group * NT_GEMM_GROUP, in_group = block % per_group;
-    const int32_t rows = min(NT_GEMM_GROUP, a->row_tiles - first);
+    const int32_t rows = min(NT_GEMM_GROUP, row_tiles - first);
     *row_tile = first + in_group % rows;
     *col_tile = in_group / rows;
+}
+NT_DEVICE void nt_gemm_place(const struct nt_gemm_cuda *a, int32_t *row_tile, int32_t *col_tile) {
+    nt_gemm_place_in(a->row_tiles, a->col_tiles, row_tile, col_tile);
 }
 
 /* From now on the stages are those of the adapter's product. */

@@ -5,6 +5,7 @@
  * dw, by the thread that added before, and begin again from zero; the ring stays full meanwhile, and a row of mma tiles
  * is loaded before any of it is stored, so dw's latency is waited for M times a block of tokens.
  * Columns of b may be every second run of b_run (a multiple of 16: a chunk of 8 columns lies in one run).
+ * Blocks of NT_GEMM_GROUP row tiles run together: the head's a is 100 MB a chunk of rows, and is read once.
  * Layout: a [n_tok, m], b [n_tok, n] row-major; stages [depth, rows] of a, [depth, cols] of b.
  * Roofline: 2 n_tok (m + n) bytes once each in an ideal tiling, 8 m n per block of tokens; 2 n_tok m n FLOP. Full
  * weights: 128 x 128 tiles, 6 ldmatrix per 16 mma of a warp, expected 60-65 % of the matrix rate on A100, 40-45 % on
@@ -42,7 +43,10 @@ NT_DEVICE void add_tile(const struct nt_gemm_wgrad_cuda *w, float acc[T::M][T::N
 template <class T> NT_DEVICE void wgrad(const struct nt_gemm_wgrad_cuda *w) {
     enum { BLOCK = NT_WGRAD_TOKENS / T::DEPTH }; /* stages */
     static_assert(NT_WGRAD_TOKENS % T::DEPTH == 0, "a stage lies in one block of tokens");
-    const int32_t m0 = (int32_t)blockIdx.x % w->row_tiles * T::ROWS, n0 = (int32_t)blockIdx.x / w->row_tiles * T::COLS;
+    int32_t m0, n0;
+    nt_gemm_place_in(w->row_tiles, w->col_tiles, &m0, &n0);
+    m0 *= T::ROWS;
+    n0 *= T::COLS;
     struct nt_bwd_loop<T> l;
     l.stages = nt_gemm_wgrad_stages;
     l.a = nt_bwd_copier_of<typename T::A>(w->a, w->lda, 0, w->n_tok, m0, w->m);
