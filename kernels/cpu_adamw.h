@@ -1,28 +1,25 @@
 /* The step of AdamW over a range, one loop that each instruction set's file compiles for itself.
  *
  * Every operation is elementwise and rounds once (products and sums are not fused), so all bodies give the same bits.
- * Factors are combined in double and rounded once, as ops_bwd.h says (Loshchilov & Hutter 2019).
+ * Factors are those of adamw_factors.h (Loshchilov & Hutter 2019).
  * A thread has a range of its own; nothing is kept between calls.
  * Errors: none, ops cannot fail. */
 #ifndef NT_CPU_ADAMW_H
 #define NT_CPU_ADAMW_H
 
+#include "adamw_factors.h"
 #include "cpu_rows.h"
-#include "ops_bwd.h"
-#include <math.h>
 
 static inline void nt_adamw_range(const struct nt_adamw_args *a, int64_t begin, int64_t end) {
-    const float scale = (float)a->grad_scale, keep = (float)(1 - a->lr * a->decay), eps = (float)a->eps;
-    const float b1 = (float)a->beta1, c1 = (float)(1 - a->beta1), b2 = (float)a->beta2, c2 = (float)(1 - a->beta2);
-    const float step = (float)(a->lr / a->bias1), root = (float)sqrt(a->bias2);
+    const struct nt_adamw_factors f = nt_adamw_factors_of(a);
     float *restrict p = a->p, *restrict m = a->m, *restrict v = a->v;
     const float *restrict grad = a->grad;
     for (int64_t i = begin; i < end; i++) {
-        const float g = grad[i] * scale;
-        const float m1 = b1 * m[i] + c1 * g, v1 = b2 * v[i] + c2 * (g * g);
+        const float g = grad[i] * f.scale;
+        const float m1 = f.beta1 * m[i] + f.new1 * g, v1 = f.beta2 * v[i] + f.new2 * (g * g);
         m[i] = m1;
         v[i] = v1;
-        p[i] = p[i] * keep - step * m1 / (sqrtf(v1) / root + eps);
+        p[i] = p[i] * f.keep - f.step * m1 / (sqrtf(v1) / f.root + f.eps);
     }
 }
 

@@ -448,6 +448,93 @@ static nt_status staged_head_argmax(struct nt_backend *be, const struct nt_head_
     return RUN(&s, head_argmax, &a);
 }
 
+/* ---- gradients of norms, gates, logits ---- */
+
+static nt_status staged_rmsnorm_bwd(struct nt_backend *be, const struct nt_rmsnorm_bwd_args *args) {
+    struct stage s = begin(be);
+    struct nt_rmsnorm_bwd_args a = *args;
+    const int64_t count = (int64_t)args->n_tok * args->d_model;
+    a.x = in(&s, args->x, vector(count, sizeof *args->x));
+    a.w = in(&s, args->w, vector(args->d_model, sizeof *args->w));
+    a.dy = in(&s, args->dy, vector(count, sizeof *args->dy));
+    a.dx = inout(&s, args->dx, vector(count, sizeof *args->dx));
+    a.dx16 = inout(&s, args->dx16, vector(count, sizeof *args->dx16));
+    a.dw = inout(&s, args->dw, vector(args->d_model, sizeof *args->dw));
+    return RUN(&s, rmsnorm_bwd, &a);
+}
+
+static nt_status staged_glu_bwd(struct nt_backend *be, const struct nt_glu_bwd_args *args) {
+    struct stage s = begin(be);
+    struct nt_glu_bwd_args a = *args;
+    const size_t pre = matrix(args->n_tok, args->ldpre, 2 * (int64_t)args->n, sizeof *args->pre);
+    a.dpre = inout(&s, args->dpre, pre);
+    a.pre = args->pre == args->dpre ? a.dpre : in(&s, args->pre, pre);
+    a.dy = in(&s, args->dy, matrix(args->n_tok, args->lddy, args->n, sizeof *args->dy));
+    a.y = inout(&s, args->y, matrix(args->n_tok, args->ldy, args->n, sizeof *args->y));
+    return RUN(&s, glu_bwd, &a);
+}
+
+static nt_status staged_logit_bwd(struct nt_backend *be, const struct nt_logit_bwd_args *args) {
+    struct stage s = begin(be);
+    struct nt_logit_bwd_args a = *args;
+    a.logits = in(&s, args->logits, matrix(args->n_row, args->ld, args->n_vocab, sizeof *args->logits));
+    a.target = in(&s, args->target, vector(args->n_row, sizeof *args->target));
+    a.max = in(&s, args->max, vector(args->n_row, sizeof *args->max));
+    a.sum_exp = in(&s, args->sum_exp, vector(args->n_row, sizeof *args->sum_exp));
+    a.coef = in(&s, args->coef, vector(args->n_row, sizeof *args->coef));
+    a.dlogits = inout(&s, args->dlogits, matrix(args->n_row, args->lddl, args->n_vocab, sizeof *args->dlogits));
+    return RUN(&s, logit_bwd, &a);
+}
+
+/* ---- rows of gradients, the optimizer ---- */
+
+static nt_status staged_embed_bwd(struct nt_backend *be, const struct nt_embed_bwd_args *args) {
+    struct stage s = begin(be);
+    struct nt_embed_bwd_args a = *args;
+    const int64_t d = args->d_model;
+    a.ids = in(&s, args->ids, vector(args->n_tok, sizeof *args->ids));
+    a.dx = in(&s, args->dx, matrix(args->n_tok, d, d, sizeof *args->dx));
+    a.dtable = inout(&s, args->dtable, matrix(args->n_rows, d, d, sizeof *args->dtable));
+    return RUN(&s, embed_bwd, &a);
+}
+
+static nt_status staged_scatter(struct nt_backend *be, const struct nt_scatter_args *args) {
+    struct stage s = begin(be);
+    struct nt_scatter_args a = *args;
+    a.from = in(&s, args->from, (size_t)(args->n_rows * args->bytes));
+    a.to = inout(&s, args->to, (size_t)(args->n_to * args->bytes));
+    a.rows = in(&s, args->rows, vector(args->n_rows, sizeof *args->rows));
+    return RUN(&s, scatter, &a);
+}
+
+static nt_status staged_dropout(struct nt_backend *be, const struct nt_dropout_args *args) {
+    struct stage s = begin(be);
+    struct nt_dropout_args a = *args;
+    const size_t element = args->add ? sizeof(float) : sizeof(nt_bf16);
+    a.y = inout(&s, args->y, matrix(args->n_row, args->ldy, args->n_col, element));
+    a.x = args->x == args->y ? a.y : in(&s, args->x, matrix(args->n_row, args->ldx, args->n_col, element));
+    a.stream = in(&s, args->stream, vector(args->n_row, sizeof *args->stream));
+    return RUN(&s, dropout, &a);
+}
+
+static nt_status staged_adamw(struct nt_backend *be, const struct nt_adamw_args *args) {
+    struct stage s = begin(be);
+    struct nt_adamw_args a = *args;
+    a.p = inout(&s, args->p, vector(args->n, sizeof *args->p));
+    a.m = inout(&s, args->m, vector(args->n, sizeof *args->m));
+    a.v = inout(&s, args->v, vector(args->n, sizeof *args->v));
+    a.grad = in(&s, args->grad, vector(args->n, sizeof *args->grad));
+    return RUN(&s, adamw, &a);
+}
+
+static nt_status staged_sum_squares(struct nt_backend *be, const struct nt_sum_squares_args *args) {
+    struct stage s = begin(be);
+    struct nt_sum_squares_args a = *args;
+    a.x = in(&s, args->x, vector(args->n, sizeof *args->x));
+    a.sum = inout(&s, args->sum, sizeof *args->sum);
+    return RUN(&s, sum_squares, &a);
+}
+
 /* Nothing to stage: these refuse. */
 #define NT_CUDA_MISSING(op)                                                                                            \
     static nt_status staged_##op(struct nt_backend *be, const struct nt_##op##_args *args) {                           \

@@ -18,6 +18,14 @@ static const struct nt_ops bodies = {
     .head_argmax = nt_head_argmax_cuda,
     .attention_bwd = nt_attention_bwd_cuda,
     .rope_bwd = nt_rope_bwd_cuda,
+    .rmsnorm_bwd = nt_rmsnorm_bwd_cuda,
+    .glu_bwd = nt_glu_bwd_cuda,
+    .logit_bwd = nt_logit_bwd_cuda,
+    .embed_bwd = nt_embed_bwd_cuda,
+    .scatter = nt_scatter_cuda,
+    .dropout = nt_dropout_cuda,
+    .adamw = nt_adamw_cuda,
+    .sum_squares = nt_sum_squares_cuda,
 #define NT_CUDA_MISSING(name) .name = nt_##name##_cuda,
 #include "cuda_missing.def"
 #undef NT_CUDA_MISSING

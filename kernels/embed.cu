@@ -10,7 +10,7 @@
  * bandwidth from about 4 MiB of output; a decode step (64 x 4096: 1.5 MB) is bound by the launch and one dependent
  * load, ~3 us. Gather 2 bytes moved per byte, expected 90 %: it is a copy. */
 #include "embed_cuda.h"
-#include "cuda_common.cuh"
+#include "cuda_rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(NT_EMBED_THREADS) nt_embed(const struct nt_embed_args a) {
     const int64_t t = blockIdx.x;
@@ -38,11 +38,5 @@ extern "C" __global__ void __launch_bounds__(NT_GATHER_THREADS) nt_gather(const 
     const int64_t end = begin + NT_GATHER_PIECE < a.bytes ? begin + NT_GATHER_PIECE : a.bytes;
     const char *from = (const char *)a.from + a.rows[blockIdx.x] * a.bytes;
     char *to = (char *)a.to + (int64_t)blockIdx.x * a.bytes;
-    if (a.bytes % 16 == 0) {
-        for (int64_t i = begin + 16 * threadIdx.x; i < end; i += 16 * blockDim.x)
-            nt_store128(to + i, nt_load128(from + i));
-    } else {
-        for (int64_t i = begin + 4 * threadIdx.x; i < end; i += 4 * blockDim.x)
-            *(uint32_t *)(to + i) = *(const uint32_t *)(from + i);
-    }
+    nt_copy_piece(to, from, begin, end, a.bytes % 16 == 0);
 }

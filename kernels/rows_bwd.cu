@@ -1,0 +1,166 @@
+/* Gradients that move by row: nt_embed_bwd (rows added to a table), nt_scatter (the inverse of gather), nt_dropout.
+ *
+ * Embed: dtable[ids[t] - first, :] += scale dx[t, :], t ascending. Block (t, piece of 4096 columns): the block of the
+ * first token with an id walks the later ones and holds its piece of the table's row in registers; those of repeated
+ * ids end after a look at the ids before. So a row has one writer, no atomics, and its sum the order of the tokens.
+ * Scatter: to[rows[i], :] = from[i, :], zeros elsewhere. Block (row of to, piece of 16 KiB); every warp searches the
+ * ascending rows 32 at a time.
+ * Dropout: a warp takes 256 columns of a row, a lane 8 of them: two Philox calls. Bits as the CPU bodies.
+ * Layout: ids [n_tok], dx [n_tok, d_model] and dtable [n_rows, d_model] f32; rows of scatter `bytes` apart; x and y of
+ * dropout [n_row, ld] bf16, f32 with add; widths and strides that 16 bytes do not divide go element by element.
+ * Roofline: bandwidth. Embed 12 bytes per element (dx and table read, table written), less where ids repeat; the look
+ * at the ids is n_tok^2 / 2 words of L1 and L2, a tenth of the time at 4096 tokens of 4096. Expected 75 % of copy
+ * bandwidth; one id on every token makes it a walk by one block: 1 us for each 4 tokens. Scatter: 1 to 2 bytes per byte
+ * written, expected 85 %: a copy behind 3 dependent loads. Dropout 4 bytes per element (add: 12) and about 35
+ * instructions, 25 of them Philox: expected 60 % of copy bandwidth bf16, bound by issue, 85 % with add. */
+#include "rows_bwd_cuda.h"
+#include "cuda_rows.cuh"
+
+/* ---- embed_bwd ---- */
+
+enum { LOOK = 4 }; /* ids a thread looks at before the block agrees */
+
+/* Whether one of ids[0 .. t - 1] is id; in all threads of the block. */
+NT_DEVICE bool came_before(const int32_t *ids, int64_t t, int32_t id) {
+    const int32_t threads = (int32_t)blockDim.x;
+    for (int64_t t0 = 0; t0 < t; t0 += LOOK * threads) {
+        bool found = false;
+#pragma unroll
+        for (int k = 0; k < LOOK; k++) {
+            const int64_t at = t0 + k * threads + threadIdx.x;
+            found |= at < t && ids[at] == id;
+        }
+        if (__syncthreads_or(found)) return true;
+    }
+    return false;
+}
+
+template <bool WIDE> NT_DEVICE void add_quads(const float *dx, int32_t begin, int32_t d, float scale, float4 *sum) {
+    float4 x[NT_EMBED_BWD_QUADS];
+#pragma unroll
+    for (int q = 0; q < NT_EMBED_BWD_QUADS; q++) {
+        const int32_t i = begin + 4 * q * (int32_t)blockDim.x;
+        x[q] = nt_load_quad<WIDE>(dx + i, d - i);
+    }
+#pragma unroll
+    for (int q = 0; q < NT_EMBED_BWD_QUADS; q++)
+        sum[q] =
+            make_float4(__fadd_rn(sum[q].x, __fmul_rn(x[q].x, scale)), __fadd_rn(sum[q].y, __fmul_rn(x[q].y, scale)),
+                        __fadd_rn(sum[q].z, __fmul_rn(x[q].z, scale)), __fadd_rn(sum[q].w, __fmul_rn(x[q].w, scale)));
+}
+
+/* masks [2, NT_MAX_WARPS]: which of the next tokens have the id, in turn; one barrier each. */
+template <bool WIDE> NT_DEVICE void add_tokens(const struct nt_embed_bwd_args *a, int64_t row, uint32_t *masks) {
+    const int32_t d = a->d_model, threads = (int32_t)blockDim.x, warps = threads / NT_WARP, id = a->ids[blockIdx.x];
+    const int32_t begin = (int32_t)blockIdx.y * NT_EMBED_BWD_PIECE + 4 * (int32_t)threadIdx.x;
+    float *to = a->dtable + row * d;
+    float4 sum[NT_EMBED_BWD_QUADS];
+#pragma unroll
+    for (int q = 0; q < NT_EMBED_BWD_QUADS; q++) {
+        const int32_t i = begin + 4 * q * threads;
+        sum[q] = nt_load_quad<WIDE>(to + i, d - i);
+    }
+    uint32_t turn = 0;
+    for (int64_t t0 = blockIdx.x; t0 < a->n_tok; t0 += threads, turn ^= NT_MAX_WARPS) {
+        const int64_t t = t0 + threadIdx.x;
+        const uint32_t mine = __ballot_sync(NT_ALL_LANES, t < a->n_tok && a->ids[t] == id);
+        if (nt_lane() == 0) masks[turn + nt_warp()] = mine;
+        __syncthreads();
+        for (int32_t w = 0; w < warps; w++)
+            for (uint32_t left = masks[turn + w]; left; left &= left - 1)
+                add_quads<WIDE>(a->dx + (t0 + w * NT_WARP + __ffs((int)left) - 1) * d, begin, d, a->scale, sum);
+    }
+#pragma unroll
+    for (int q = 0; q < NT_EMBED_BWD_QUADS; q++) {
+        const int32_t i = begin + 4 * q * threads;
+        nt_store_quad<WIDE>(to + i, d - i, sum[q]);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(NT_EMBED_BWD_THREADS, 4) nt_embed_bwd(const struct nt_embed_bwd_args a) {
+    __shared__ uint32_t masks[2 * NT_MAX_WARPS];
+    const int32_t id = a.ids[blockIdx.x];
+    const int64_t row = (int64_t)id - a.first;
+    if (row < 0 || row >= a.n_rows || came_before(a.ids, blockIdx.x, id)) return;
+    if (a.d_model % 4 == 0)
+        add_tokens<true>(&a, row, masks);
+    else
+        add_tokens<false>(&a, row, masks);
+}
+
+/* ---- scatter ---- */
+
+/* How many of the n ascending rows are below `row`, in all lanes: 32 are compared at a time. */
+NT_DEVICE int32_t rows_below(const int32_t *rows, int32_t n, int32_t row) {
+    int32_t low = 0, high = n; /* the answer is one of these or between them */
+    while (low < high) {
+        const int32_t step = (high - low + NT_WARP - 1) / NT_WARP, at = low + nt_lane() * step;
+        const int32_t below = __popc(__ballot_sync(NT_ALL_LANES, at < high && rows[at] < row));
+        high = min(high, low + below * step);
+        if (below > 0) low += (below - 1) * step + 1;
+    }
+    return low;
+}
+
+extern "C" __global__ void __launch_bounds__(NT_GATHER_THREADS) nt_scatter(const struct nt_scatter_args a) {
+    const int64_t begin = (int64_t)blockIdx.y * NT_GATHER_PIECE;
+    const int64_t end = begin + NT_GATHER_PIECE < a.bytes ? begin + NT_GATHER_PIECE : a.bytes;
+    const int32_t row = (int32_t)blockIdx.x, i = rows_below(a.rows, a.n_rows, row);
+    const char *from = i < a.n_rows && a.rows[i] == row ? (const char *)a.from + i * a.bytes : NULL;
+    nt_copy_piece((char *)a.to + row * a.bytes, from, begin, end, a.bytes % 16 == 0);
+}
+
+/* ---- dropout ---- */
+
+/* Four of a row: what is kept of dx is added to y. */
+template <bool WIDE>
+NT_DEVICE void add_kept(const float *x, float *y, int32_t left, const uint32_t word[4], float p, float f) {
+    const float4 dx = nt_load_quad<WIDE>(x, left), sum = nt_load_quad<WIDE>(y, left);
+    const float g[4] = {dx.x, dx.y, dx.z, dx.w};
+    float v[4] = {sum.x, sum.y, sum.z, sum.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (nt_dev_unit_float(word[i]) >= p) v[i] = __fadd_rn(v[i], __fmul_rn(g[i], f));
+    nt_store_quad<WIDE>(y, left, make_float4(v[0], v[1], v[2], v[3]));
+}
+
+/* Columns c .. c + 7 of row t. */
+template <bool ADD, bool WIDE>
+NT_DEVICE void drop_octet(const struct nt_dropout_args *a, int64_t t, int32_t c, float f) {
+    const int32_t left = a->n_col - c;
+    const uint64_t stream = a->stream[t], index = (uint64_t)c / 4;
+    const int64_t x = t * a->ldx + c, y = t * a->ldy + c;
+    const uint4 w0 = nt_dev_philox(a->seed, stream, index), w1 = nt_dev_philox(a->seed, stream, index + 1);
+    const uint32_t word[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
+    if (ADD) {
+        const float *dx = (const float *)a->x + x;
+        float *sum = (float *)a->y + y;
+        add_kept<WIDE>(dx, sum, left, word, a->p, f);
+        add_kept<WIDE>(dx + 4, sum + 4, left - 4, word + 4, a->p, f);
+    } else {
+        float v[8];
+        nt_load_octet<WIDE>((const nt_bf16 *)a->x + x, left, v);
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = nt_dev_unit_float(word[i]) >= a->p ? __fmul_rn(v[i], f) : 0.0f;
+        nt_store_octet<WIDE>((nt_bf16 *)a->y + y, left, v);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(NT_WARP *NT_DROPOUT_WARPS) nt_dropout(const struct nt_dropout_args a) {
+    const int32_t pieces = (a.n_col + NT_DROPOUT_PIECE - 1) / NT_DROPOUT_PIECE;
+    const int64_t piece = (int64_t)blockIdx.x * NT_DROPOUT_WARPS + nt_warp(), t = piece / pieces;
+    const int32_t c = (int32_t)(piece - t * pieces) * NT_DROPOUT_PIECE + 8 * nt_lane();
+    if (t >= a.n_row || c >= a.n_col) return;
+    const float f = __fdiv_rn(1.0f, __fsub_rn(1.0f, a.p));
+    const int64_t element = a.add ? sizeof(float) : sizeof(nt_bf16);
+    const bool wide =
+        a.n_col % 8 == 0 && nt_rows_aligned16(a.x, a.ldx * element) && nt_rows_aligned16(a.y, a.ldy * element);
+    if (a.add && wide)
+        drop_octet<true, true>(&a, t, c, f);
+    else if (a.add)
+        drop_octet<true, false>(&a, t, c, f);
+    else if (wide)
+        drop_octet<false, true>(&a, t, c, f);
+    else
+        drop_octet<false, false>(&a, t, c, f);
+}
