@@ -13,11 +13,13 @@ enum { MAX_ITEMS = 64 };
 /* The operands of one call on the device. */
 struct stage {
     struct nt_backend *cuda;
-    nt_status st; /* of the first operand that failed; later ones are skipped */
+    nt_status st;    /* of the first operand that failed; later ones are skipped */
+    bool keep_place; /* operands lie within 16 bytes as they do on the host; otherwise on a multiple */
     int n;
     struct {
-        void *host, *device; /* host: where an output goes, or NULL */
-        size_t bytes;
+        void *host;   /* where an output goes, or NULL */
+        char *device; /* taken: `skip` bytes before the operand */
+        size_t bytes, skip;
     } items[MAX_ITEMS];
 };
 
@@ -25,13 +27,23 @@ static struct stage begin(struct nt_backend *be) {
     return (struct stage){.cuda = be->watch_arg, .st = NT_OK};
 }
 
+/* For ops whose kernels take any alignment. */
+static struct stage begin_in_place(struct nt_backend *be) {
+    struct stage s = begin(be);
+    s.keep_place = true;
+    return s;
+}
+
 static nt_status put(struct stage *s, const void *from, void *back, size_t bytes, void **out) {
     NT_CHECK(s->n < MAX_ITEMS);
-    NT_TRY(s->cuda->memory->take(s->cuda, bytes, "an operand", out));
+    const size_t skip = s->keep_place ? (uintptr_t)from % 16 : 0;
+    NT_TRY(s->cuda->memory->take(s->cuda, bytes + skip, "an operand", out));
     s->items[s->n].host = back;
     s->items[s->n].device = *out;
     s->items[s->n].bytes = bytes;
+    s->items[s->n].skip = skip;
     s->n++;
+    *out = (char *)*out + skip;
     NT_TRY(s->cuda->memory->upload(s->cuda, *out, from, bytes));
     return NT_OK;
 }
@@ -53,15 +65,17 @@ static void *inout(struct stage *s, void *host, size_t bytes) {
 static nt_status bring_back(struct stage *s) {
     NT_TRY(s->cuda->memory->wait(s->cuda));
     for (int i = 0; i < s->n; i++) {
+        const char *from = s->items[i].device + s->items[i].skip;
         if (!s->items[i].host) continue;
-        NT_TRY(s->cuda->memory->download(s->cuda, s->items[i].host, s->items[i].device, s->items[i].bytes));
+        NT_TRY(s->cuda->memory->download(s->cuda, s->items[i].host, from, s->items[i].bytes));
     }
     return NT_OK;
 }
 
 static nt_status end(struct stage *s, nt_status st) {
     if (st == NT_OK) st = bring_back(s);
-    for (int i = s->n - 1; i >= 0; i--) s->cuda->memory->give(s->cuda, s->items[i].device, s->items[i].bytes);
+    for (int i = s->n - 1; i >= 0; i--)
+        s->cuda->memory->give(s->cuda, s->items[i].device, s->items[i].bytes + s->items[i].skip);
     return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
 }
 
@@ -464,7 +478,7 @@ static nt_status staged_rmsnorm_bwd(struct nt_backend *be, const struct nt_rmsno
 }
 
 static nt_status staged_glu_bwd(struct nt_backend *be, const struct nt_glu_bwd_args *args) {
-    struct stage s = begin(be);
+    struct stage s = begin_in_place(be);
     struct nt_glu_bwd_args a = *args;
     const size_t pre = matrix(args->n_tok, args->ldpre, 2 * (int64_t)args->n, sizeof *args->pre);
     a.dpre = inout(&s, args->dpre, pre);
@@ -475,7 +489,7 @@ static nt_status staged_glu_bwd(struct nt_backend *be, const struct nt_glu_bwd_a
 }
 
 static nt_status staged_logit_bwd(struct nt_backend *be, const struct nt_logit_bwd_args *args) {
-    struct stage s = begin(be);
+    struct stage s = begin_in_place(be);
     struct nt_logit_bwd_args a = *args;
     a.logits = in(&s, args->logits, matrix(args->n_row, args->ld, args->n_vocab, sizeof *args->logits));
     a.target = in(&s, args->target, vector(args->n_row, sizeof *args->target));
@@ -508,7 +522,7 @@ static nt_status staged_scatter(struct nt_backend *be, const struct nt_scatter_a
 }
 
 static nt_status staged_dropout(struct nt_backend *be, const struct nt_dropout_args *args) {
-    struct stage s = begin(be);
+    struct stage s = begin_in_place(be);
     struct nt_dropout_args a = *args;
     const size_t element = args->add ? sizeof(float) : sizeof(nt_bf16);
     a.y = inout(&s, args->y, matrix(args->n_row, args->ldy, args->n_col, element));
@@ -518,7 +532,7 @@ static nt_status staged_dropout(struct nt_backend *be, const struct nt_dropout_a
 }
 
 static nt_status staged_adamw(struct nt_backend *be, const struct nt_adamw_args *args) {
-    struct stage s = begin(be);
+    struct stage s = begin_in_place(be);
     struct nt_adamw_args a = *args;
     a.p = inout(&s, args->p, vector(args->n, sizeof *args->p));
     a.m = inout(&s, args->m, vector(args->n, sizeof *args->m));
@@ -528,7 +542,7 @@ static nt_status staged_adamw(struct nt_backend *be, const struct nt_adamw_args 
 }
 
 static nt_status staged_sum_squares(struct nt_backend *be, const struct nt_sum_squares_args *args) {
-    struct stage s = begin(be);
+    struct stage s = begin_in_place(be);
     struct nt_sum_squares_args a = *args;
     a.x = in(&s, args->x, vector(args->n, sizeof *args->x));
     a.sum = inout(&s, args->sum, sizeof *args->sum);

@@ -3,7 +3,7 @@
  * AdamW: four neighbouring elements a thread, 16 bytes of each array where all four begin alike; every operation rounds
  * once, in the order of the CPU bodies, so the bits are theirs.
  * Sum of squares: a block of 256 threads per NT_SUM_BLOCK values, f32 squared exactly in double. Order: a thread adds
- * quads i, i + 256, ... ascending, the warp's butterfly, the warps'; the join adds blocks ascending, one thread, 1024
+ * quads i, i + 256, ... ascending, the warp's butterfly, the warps'; the join adds blocks ascending, one thread, 256
  * fetched ahead into shared memory. It depends on n alone.
  * Layout: p, m, v, grad, x [n] f32; part [n_block] f64 in the workspace.
  * Roofline: bandwidth. AdamW 28 bytes per element (4 read, 3 written), 15 FLOP and about 60 instructions with two
@@ -85,23 +85,19 @@ extern "C" __global__ void __launch_bounds__(NT_SQUARES_THREADS) nt_sum_squares(
 
 extern "C" __global__ void __launch_bounds__(NT_SQUARES_JOIN_THREADS)
     nt_sum_squares_join(const struct nt_sum_squares_cuda a) {
-    enum { EACH = NT_SQUARES_JOIN_EACH, CHUNK = EACH * NT_SQUARES_JOIN_THREADS };
+    enum { CHUNK = NT_SQUARES_JOIN_THREADS };
     __shared__ double chunk[CHUNK];
-    double next[EACH], sum = a.add ? *a.sum : 0;
+    double sum = a.add ? *a.sum : 0;
     for (int64_t b0 = -CHUNK; b0 < a.n_block; b0 += CHUNK) { /* fetches a chunk while the one before is added */
-#pragma unroll
-        for (int k = 0; k < EACH; k++) {
-            const int64_t b = b0 + CHUNK + k * NT_SQUARES_JOIN_THREADS + threadIdx.x;
-            next[k] = b < a.n_block ? a.part[b] : 0;
-        }
+        const int64_t b = b0 + CHUNK + threadIdx.x;
+        const double next = b < a.n_block ? a.part[b] : 0;
         if (threadIdx.x == 0 && b0 >= 0) {
             const int32_t n = (int32_t)min((int64_t)CHUNK, a.n_block - b0);
 #pragma unroll 8
             for (int32_t i = 0; i < n; i++) sum = __dadd_rn(sum, chunk[i]);
         }
         __syncthreads();
-#pragma unroll
-        for (int k = 0; k < EACH; k++) chunk[k * NT_SQUARES_JOIN_THREADS + threadIdx.x] = next[k];
+        chunk[threadIdx.x] = next;
         __syncthreads();
     }
     if (threadIdx.x == 0) *a.sum = sum;

@@ -12,7 +12,6 @@ enum {
     NT_ADAMW_THREADS = 256,
     NT_SQUARES_THREADS = 256,
     NT_SQUARES_JOIN_THREADS = 256,
-    NT_SQUARES_JOIN_EACH = 4, /* sums a thread fetches at once */
 };
 
 struct nt_adamw_cuda {

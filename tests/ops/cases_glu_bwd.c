@@ -15,8 +15,10 @@ struct problem {
 
 static struct problem make(uint64_t seed, int32_t n_tok, int32_t n, bool gelu) {
     struct problem p = {0};
-    const int64_t ldpre = 2 * n + op_random_int(&seed, 0, 9), lddy = n + op_random_int(&seed, 0, 9);
-    p.args = (struct nt_glu_bwd_args){.ldpre = ldpre, .lddy = lddy, .ldy = n + 3, .n_tok = n_tok, .n = n, .gelu = gelu};
+    const int32_t step = seed / 2 % 2 == 1 ? 1 : 8; /* a GPU reads aligned rows in other ways */
+    const int64_t ldpre = 2 * n + step * op_random_int(&seed, 0, 9), lddy = n + step * op_random_int(&seed, 0, 9);
+    const int64_t ldy = n + 3 * step;
+    p.args = (struct nt_glu_bwd_args){.ldpre = ldpre, .lddy = lddy, .ldy = ldy, .n_tok = n_tok, .n = n, .gelu = gelu};
     p.pre_bytes = (size_t)(n_tok * ldpre) * sizeof *p.pre;
     p.y_bytes = (size_t)(n_tok * p.args.ldy) * sizeof *p.y;
     p.pre = op_alloc(p.pre_bytes);

@@ -30,7 +30,9 @@ static void set_sums(struct problem *p) {
 
 static void make(struct problem *p, uint64_t seed, int32_t n, float scale) {
     memset(p, 0, sizeof *p);
-    const int64_t ld = n + op_random_int(&seed, 0, 9), lddl = n + op_random_int(&seed, 0, 9);
+    const int32_t step = seed % 3 == 1 ? 1 : 8,
+                  whole = (n + step - 1) / step * step; /* aligned rows, and ragged ones */
+    const int64_t ld = whole + step * op_random_int(&seed, 0, 9), lddl = whole + step * op_random_int(&seed, 0, 9);
     p->bytes = (size_t)(N_ROW * lddl) * sizeof *p->d;
     p->d = op_alloc(p->bytes);
     p->logits = op_alloc((size_t)(N_ROW * ld) * sizeof *p->logits);

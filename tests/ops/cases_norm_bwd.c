@@ -1,5 +1,5 @@
 /* Cases of rmsnorm_bwd: the formula against slopes of the norm, odd widths, with and without dw and dx16, special
- * values by position, a row alone. */
+ * values by position, a row alone, tokens cut into calls. */
 #include "op_gradient.h"
 #include <math.h>
 #include <stdio.h>
@@ -105,7 +105,7 @@ static void check_problem(struct op_env *env, struct problem *p, const char *wha
 }
 
 static void check_shapes(struct op_env *env) {
-    const int32_t widths[] = {1, 2, 7, 16, 31, 63, 64, 65, 100, 576, 577, 2047};
+    const int32_t widths[] = {1, 2, 7, 16, 31, 63, 64, 65, 100, 576, 577, 1028, 2047, 4096};
     for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
         for (int mode = 0; mode < 3; mode++) {
             char what[64];
@@ -115,6 +115,9 @@ static void check_shapes(struct op_env *env) {
             drop(&p);
         }
     }
+    struct problem wide = make(98, 3, 16384, true, true);
+    check_problem(env, &wide, "d 16384");
+    drop(&wide);
     if (op_too_large(env, 3e6)) return;
     struct problem p = make(99, 5000, 33, true, true); /* more than one block of tokens */
     check_problem(env, &p, "5000 tokens");
@@ -191,6 +194,31 @@ static void check_alone(struct op_env *env) {
     drop(&p);
 }
 
+/* Tokens in two calls, the first of whole blocks: the bits of one call. */
+static void check_cut(struct op_env *env) {
+    enum { BLOCK = 4096, TOK = BLOCK + 50, D = 20 };
+    struct problem p = make(79, TOK, D, true, true);
+    float *dx = op_alloc((size_t)p.count * sizeof *dx), dw[D];
+    run(env, &p, 0);
+    memcpy(dx, p.dx, (size_t)p.count * sizeof *dx);
+    memcpy(dw, p.dw, sizeof dw);
+    p.args.n_tok = BLOCK;
+    run(env, &p, 1);
+    struct nt_rmsnorm_bwd_args a = p.args;
+    a.x += BLOCK * D;
+    a.dy += BLOCK * D;
+    a.dx += BLOCK * D;
+    a.dx16 += BLOCK * D;
+    a.n_tok = TOK - BLOCK;
+    if (env->be[1].ops.rmsnorm_bwd(&env->be[1], &a) != NT_OK) op_fail(env, "status");
+    a.n_tok = 0;
+    if (env->be[1].ops.rmsnorm_bwd(&env->be[1], &a) != NT_OK) op_fail(env, "status");
+    (void)op_compare_bytes(env, "dx in two calls", dx, p.dx, (size_t)p.count * sizeof *dx);
+    (void)op_compare_bytes(env, "dw in two calls", dw, p.dw, sizeof dw);
+    free(dx);
+    drop(&p);
+}
+
 static nt_status run_norm(struct nt_backend *be, void *ctx) {
     return be->ops.rmsnorm_bwd(be, ctx);
 }
@@ -211,5 +239,6 @@ static const struct op_case cases[] = {
     {NT_OP_rmsnorm_bwd, "slopes",  check_slopes,  NULL},
     {NT_OP_rmsnorm_bwd, "special", check_special, NULL},
     {NT_OP_rmsnorm_bwd, "alone",   check_alone,   NULL},
+    {NT_OP_rmsnorm_bwd, "cut",     check_cut,     NULL},
 };
 const struct op_cases norm_bwd_cases = {sizeof cases / sizeof cases[0], cases};

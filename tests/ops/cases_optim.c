@@ -85,6 +85,40 @@ static void run(struct op_env *env, struct state *s, int step) {
     }
 }
 
+/* The step on a copy of the state by `ops`, in parts of `each`, the gradient `shift` elements off: the same bits. */
+static void check_again(struct op_env *env, const char *what, const struct nt_ops *ops, const struct state *s, int step,
+                        int64_t each, int64_t shift) {
+    const size_t bytes = (size_t)s->n * sizeof(float);
+    const float *const from[3] = {s->p, s->m, s->v};
+    float *whole[3], *parts[3], *grad = op_alloc(bytes + 64);
+    struct nt_adamw_args a = step_of(s, step);
+    for (int i = 0; i < 3; i++) {
+        whole[i] = op_alloc(bytes);
+        parts[i] = op_alloc(bytes);
+        memcpy(whole[i], from[i], bytes);
+        memcpy(parts[i], from[i], bytes);
+    }
+    memcpy(grad + shift, s->grad, bytes);
+    a.p = whole[0];
+    a.m = whole[1];
+    a.v = whole[2];
+    if (env->be[0].ops.adamw(&env->be[0], &a) != NT_OK) op_fail(env, "status");
+    for (int64_t at = 0; at < s->n; at += each) {
+        a.p = parts[0] + at;
+        a.m = parts[1] + at;
+        a.v = parts[2] + at;
+        a.grad = grad + shift + at;
+        a.n = s->n - at < each ? s->n - at : each;
+        if (ops->adamw(&env->be[1], &a) != NT_OK) op_fail(env, "status");
+    }
+    for (int i = 0; i < 3; i++) {
+        (void)op_compare_bytes(env, what, whole[i], parts[i], bytes);
+        free(whole[i]);
+        free(parts[i]);
+    }
+    free(grad);
+}
+
 static void compare(struct op_env *env, const struct state *s) {
     (void)op_compare_f32(env, "p", s->want_p, s->p, s->n);
     (void)op_compare_f32(env, "m", s->want_m, s->m, s->n);
@@ -141,14 +175,27 @@ static void check_special(struct op_env *env) {
     drop(&s);
 }
 
+/* Wherever arrays begin and end, and on whatever machine: every operation rounds once. */
+static void check_parts(struct op_env *env) {
+    static const int64_t each[] = {300, 77, 2, 1};
+    struct state s;
+    make(&s, 35, 300);
+    for (int i = 0; i < 4; i++)
+        for (int64_t shift = 0; shift < 3; shift++) check_again(env, "parts", &env->be[1].ops, &s, 5, each[i], shift);
+    check_again(env, "the portable body", nt_cpu_bodies(NT_ISA_PORTABLE), &s, 5, 300, 0);
+    s.n = 0;
+    check_again(env, "nothing", &env->be[1].ops, &s, 5, 1, 0);
+    drop(&s);
+}
+
 /* ---- sum_squares ------------------------------------------------------------------------------------------------ */
 
 static void check_squares(struct op_env *env) {
-    static const int64_t lengths[] = {1, 7, 8, 9, 4095, 4096, 4097, 8192, 50021};
+    static const int64_t lengths[] = {1, 7, 8, 9, 4095, 4096, 4097, 8192, 50021, 300 * 4096 + 100};
     for (size_t i = 0; i < 2 * sizeof lengths / sizeof lengths[0]; i++) {
         const int64_t n = lengths[i / 2];
         uint64_t seed = i;
-        float *x = op_alloc((size_t)n * sizeof *x);
+        float *x = op_alloc((size_t)(n + 1) * sizeof *x);
         double sum[OP_BACKENDS] = {-1, -2};
         long double want = 0;
         op_random_f32(&seed, x, n, 1);
@@ -156,7 +203,8 @@ static void check_squares(struct op_env *env) {
         if (i % 2) x[n / 2] = n % 2 ? NAN : INFINITY;
         for (int64_t k = 0; k < n; k++) want += (long double)x[k] * x[k];
         for (int b = 0; b < OP_BACKENDS; b++) {
-            const struct nt_sum_squares_args a = {x, &sum[b], n};
+            if (b == 1) memmove(x + 1, x, (size_t)n * sizeof *x); /* the same values, wherever they lie */
+            const struct nt_sum_squares_args a = {x + b, &sum[b], n};
             if (env->be[b].ops.sum_squares(&env->be[b], &a) != NT_OK) op_fail(env, "status");
         }
         (void)op_compare_bytes(env, "one and two threads", &sum[0], &sum[1], sizeof sum[0]);
@@ -201,6 +249,7 @@ static const struct op_case cases[] = {
     {NT_OP_adamw,       "shapes",  check_adamw,   perf_adamw  },
     {NT_OP_adamw,       "steps",   check_steps,   NULL        },
     {NT_OP_adamw,       "special", check_special, NULL        },
+    {NT_OP_adamw,       "parts",   check_parts,   NULL        },
     {NT_OP_sum_squares, "shapes",  check_squares, perf_squares},
 };
 const struct op_cases optim_cases = {sizeof cases / sizeof cases[0], cases};

@@ -9,39 +9,88 @@
 
 /* ---- embed_bwd -------------------------------------------------------------------------------------------------- */
 
+struct rows {
+    struct nt_embed_bwd_args args;
+    int32_t *ids;
+    float *dx, *before, *want, *got; // before, want, got: [n_rows, d_model]
+    size_t bytes;                    /* of a table */
+};
+
+static void make_rows(struct rows *r, uint64_t seed, int32_t n_tok, int32_t d, int32_t first, int32_t n_rows) {
+    const int64_t count = (int64_t)n_rows * d;
+    r->bytes = (size_t)count * sizeof *r->got;
+    r->ids = op_alloc((size_t)n_tok * sizeof *r->ids);
+    r->dx = op_alloc((size_t)n_tok * (size_t)d * sizeof *r->dx);
+    r->before = op_alloc(r->bytes);
+    r->want = op_alloc(r->bytes);
+    r->got = op_alloc(r->bytes);
+    op_random_f32(&seed, r->dx, (int64_t)n_tok * d, 1);
+    op_random_f32(&seed, r->before, count, 1);
+    for (int t = 0; t < n_tok; t++) r->ids[t] = op_random_int(&seed, 0, first + n_rows + 3); /* some of other shards */
+    r->args = (struct nt_embed_bwd_args){r->ids, r->dx, r->got, 1.7f, n_tok, d, first, n_rows};
+}
+
+static void drop_rows(struct rows *r) {
+    free(r->ids);
+    free(r->dx);
+    free(r->before);
+    free(r->want);
+    free(r->got);
+}
+
+/* Against a loop here, and in two calls. */
+static void check_rows(struct op_env *env, struct rows *r) {
+    const struct nt_embed_bwd_args a = r->args;
+    memcpy(r->want, r->before, r->bytes);
+    for (int32_t t = 0; t < a.n_tok; t++) {
+        const int32_t row = a.ids[t] - a.first;
+        if (row < 0 || row >= a.n_rows) continue;
+        for (int32_t i = 0; i < a.d_model; i++) {
+            const float step = a.dx[(int64_t)t * a.d_model + i] * a.scale;
+            r->want[(int64_t)row * a.d_model + i] += step;
+        }
+    }
+    op_settle_nans(r->want, OP_F32, (int64_t)a.n_rows * a.d_model);
+    for (int b = 0; b < OP_BACKENDS; b++) {
+        struct nt_embed_bwd_args part = a;
+        memcpy(r->got, r->before, r->bytes);
+        for (int32_t done = 0; done < a.n_tok; done += part.n_tok) {
+            part.n_tok = b == 0 ? a.n_tok : done == 0 ? a.n_tok / 3 + 1 : a.n_tok - done;
+            part.ids = a.ids + done;
+            part.dx = a.dx + (int64_t)done * a.d_model;
+            if (env->be[b].ops.embed_bwd(&env->be[b], &part) != NT_OK) op_fail(env, "status");
+        }
+        op_settle_nans(r->got, OP_F32, (int64_t)a.n_rows * a.d_model);
+        (void)op_compare_bytes(env, "dtable", r->want, r->got, r->bytes);
+    }
+}
+
 static void check_embed(struct op_env *env) {
-    static const int32_t widths[] = {1, 15, 16, 17, 96, 576};
+    static const int32_t widths[] = {1, 15, 16, 17, 96, 576, 4100};
     enum { TOK = 37, ROWS = 11, FIRST = 6 };
     for (size_t w = 0; w < sizeof widths / sizeof widths[0]; w++) {
         const int32_t d = widths[w];
-        uint64_t seed = w;
-        int32_t ids[TOK];
-        float *dx = op_alloc((size_t)(TOK * d) * sizeof *dx), *want = op_alloc((size_t)(ROWS * d) * sizeof *want);
-        float *got = op_alloc((size_t)(ROWS * d) * sizeof *got),
-              *before = op_alloc((size_t)(ROWS * d) * sizeof *before);
-        op_random_f32(&seed, dx, TOK * d, 1);
-        op_random_f32(&seed, before, ROWS * d, 1);
-        for (int t = 0; t < TOK; t++) ids[t] = op_random_int(&seed, 0, FIRST + ROWS + 3); /* some of other shards */
-        dx[5 * d] = NAN;
-        dx[9 * d + d - 1] = INFINITY;
-        memcpy(want, before, (size_t)(ROWS * d) * sizeof *want);
-        for (int t = 0; t < TOK; t++) {
-            if (ids[t] < FIRST || ids[t] >= FIRST + ROWS) continue;
-            for (int32_t i = 0; i < d; i++) {
-                const float step = dx[t * d + i] * 1.7f;
-                want[(ids[t] - FIRST) * d + i] += step;
-            }
-        }
-        for (int b = 0; b < OP_BACKENDS; b++) {
-            memcpy(got, before, (size_t)(ROWS * d) * sizeof *got);
-            const struct nt_embed_bwd_args a = {ids, dx, got, 1.7f, TOK, d, FIRST, ROWS};
-            if (env->be[b].ops.embed_bwd(&env->be[b], &a) != NT_OK) op_fail(env, "status");
-            (void)op_compare_bytes(env, "dtable", want, got, (size_t)(ROWS * d) * sizeof *got);
-        }
-        free(dx);
-        free(want);
-        free(got);
-        free(before);
+        struct rows r;
+        make_rows(&r, w, TOK, d, FIRST, ROWS);
+        r.dx[5 * d] = NAN;
+        r.dx[9 * d + d - 1] = INFINITY;
+        check_rows(env, &r);
+        r.args.n_tok = 0;
+        check_rows(env, &r);
+        drop_rows(&r);
+    }
+}
+
+/* Many tokens of few ids, of one id, and each of its own. */
+static void check_repeats(struct op_env *env) {
+    enum { TOK = 700 };
+    for (int mode = 0; mode < 3; mode++) {
+        const int32_t n_rows = mode == 2 ? TOK : 5;
+        struct rows r;
+        make_rows(&r, 60 + (uint64_t)mode, TOK, 12, 0, n_rows);
+        for (int32_t t = 0; t < TOK; t++) r.ids[t] = mode == 2 ? TOK - 1 - t : mode == 1 ? 3 : r.ids[t] % n_rows;
+        check_rows(env, &r);
+        drop_rows(&r);
     }
 }
 
@@ -74,6 +123,36 @@ static void check_scatter(struct op_env *env) {
     }
 }
 
+/* Thousands of rows to go to, of 16 KiB and more, some: where a row is searched for among many. */
+static void check_long(struct op_env *env) {
+    static const int32_t sizes[][2] = {
+        {3000, 8    },
+        {40,   20000},
+        {40,   16400}
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const int32_t n_to = sizes[i][0];
+        const size_t bytes = (size_t)sizes[i][1], all = (size_t)n_to * bytes;
+        int32_t *rows = op_alloc((size_t)n_to * sizeof *rows), n = 0;
+        char *from = op_alloc(all), *to = op_alloc(all), *want = op_alloc(all);
+        uint64_t seed = 5 + i;
+        for (int32_t r = 0; r < n_to; r++)
+            if (op_random_int(&seed, 0, 4) > 0) rows[n++] = r;
+        for (size_t k = 0; k < (size_t)n * bytes; k++) from[k] = (char)(1 + (k * 7 + k / 97) % 100);
+        for (int32_t r = 0; r < n; r++) memcpy(want + (size_t)rows[r] * bytes, from + (size_t)r * bytes, bytes);
+        for (int b = 0; b < OP_BACKENDS; b++) {
+            const struct nt_scatter_args a = {from, to, rows, (int64_t)bytes, n, n_to};
+            memset(to, 0x5a, all);
+            if (env->be[b].ops.scatter(&env->be[b], &a) != NT_OK) op_fail(env, "status");
+            (void)op_compare_bytes(env, "to", want, to, all);
+        }
+        free(rows);
+        free(from);
+        free(to);
+        free(want);
+    }
+}
+
 /* ---- dropout ---------------------------------------------------------------------------------------------------- */
 
 static bool kept(uint64_t seed, uint64_t stream, int32_t c, float p) {
@@ -92,7 +171,7 @@ struct drops {
 
 static void make(struct drops *d, uint64_t seed, int32_t n_col, float p) {
     memset(d, 0, sizeof *d);
-    const int64_t ld = n_col + 3, count = 5 * ld;
+    const int64_t ld = n_col + (n_col % 16 ? 3 : 16), count = 5 * ld; /* whole lines, and ragged ones */
     d->y_bytes = (size_t)count * sizeof *d->y;
     d->x = op_alloc(d->y_bytes);
     d->y = op_alloc(d->y_bytes);
@@ -137,18 +216,22 @@ static void check_drops(struct op_env *env, struct drops *d) {
             want[r * ld + c] = keep ? nt_f32_to_bf16(nt_bf16_to_f32(d->x[r * ld + c]) * f) : 0;
             if (keep) sum[r * ld + c] += step;
         }
+    op_settle_nans(want, OP_BF16, 5 * ld);
+    op_settle_nans(sum, OP_F32, 5 * ld);
     for (int b = 0; b < OP_BACKENDS; b++) {
         struct nt_dropout_args a = d->args;
         a.x = d->x;
         a.y = d->y;
         memset(d->y, 0x5a, d->y_bytes);
         run_drops(env, b, &a);
+        op_settle_nans(d->y, OP_BF16, 5 * ld);
         (void)op_compare_bytes(env, "y", want, d->y, d->y_bytes);
         memcpy(d->dy, d->dy0, 2 * d->y_bytes);
         a.x = d->dx;
         a.y = d->dy;
         a.add = true;
         run_drops(env, b, &a);
+        op_settle_nans(d->dy, OP_F32, 5 * ld);
         (void)op_compare_bytes(env, "sum", sum, d->dy, 2 * d->y_bytes);
     }
     struct nt_dropout_args a = d->args; /* in place, and rows alone */
@@ -158,6 +241,7 @@ static void check_drops(struct op_env *env, struct drops *d) {
         a.n_row = 1;
         a.stream = d->stream + r;
         run_drops(env, r % 2, &a);
+        op_settle_nans(d->y + r * ld, OP_BF16, d->args.n_col);
         (void)op_compare_bytes(env, "a row alone, in place", want + r * ld, d->y + r * ld,
                                (size_t)d->args.n_col * sizeof *want);
     }
@@ -166,7 +250,7 @@ static void check_drops(struct op_env *env, struct drops *d) {
 }
 
 static void check_dropout(struct op_env *env) {
-    static const int32_t widths[] = {1, 3, 4, 5, 16, 63, 64, 65, 130, 577};
+    static const int32_t widths[] = {1, 3, 4, 5, 16, 63, 64, 65, 130, 528, 577};
     static const float p[] = {0, 0.05f, 0.5f, 0.97f};
     for (size_t i = 0; i < 4 * sizeof widths / sizeof widths[0]; i++) {
         struct drops d;
@@ -221,9 +305,11 @@ static void perf_dropout(struct op_env *env) {
 }
 
 static const struct op_case cases[] = {
-    {NT_OP_embed_bwd, "shapes", check_embed,   NULL        },
-    {NT_OP_scatter,   "shapes", check_scatter, NULL        },
-    {NT_OP_dropout,   "shapes", check_dropout, perf_dropout},
-    {NT_OP_dropout,   "share",  check_share,   NULL        },
+    {NT_OP_embed_bwd, "shapes",  check_embed,   NULL        },
+    {NT_OP_embed_bwd, "repeats", check_repeats, NULL        },
+    {NT_OP_scatter,   "long",    check_long,    NULL        },
+    {NT_OP_scatter,   "shapes",  check_scatter, NULL        },
+    {NT_OP_dropout,   "shapes",  check_dropout, perf_dropout},
+    {NT_OP_dropout,   "share",   check_share,   NULL        },
 };
 const struct op_cases rows_bwd_cases = {sizeof cases / sizeof cases[0], cases};

@@ -102,6 +102,15 @@ void *op_alloc(size_t bytes) {
     return p;
 }
 
+void op_settle_nans(void *x, enum op_dtype dtype, int64_t count) {
+    float *f = x;
+    nt_bf16 *h = x;
+    for (int64_t i = 0; i < count && dtype == OP_F32; i++)
+        if (isnan(f[i])) f[i] = NAN;
+    for (int64_t i = 0; i < count && dtype == OP_BF16; i++)
+        if (isnan(nt_bf16_to_f32(h[i]))) h[i] = nt_f32_to_bf16(NAN);
+}
+
 bool op_compare_bytes(struct op_env *env, const char *what, const void *want, const void *got, size_t bytes) {
     env->n_checked++;
     if (env->perturbed) return true;

@@ -47,6 +47,8 @@ void op_fail(struct op_env *env, const char *fmt, ...) NT_PRINTF(2, 3);
 /* want [count] in double; got as stored. what names the shape in a failure. Returns false on a failure. */
 bool op_compare_f32(struct op_env *env, const char *what, const double *want, const float *got, int64_t count);
 bool op_compare_bf16(struct op_env *env, const char *what, const double *want, const nt_bf16 *got, int64_t count);
+/* Every NaN becomes the same one: which bits it has is the machine's. For bitwise comparisons with a reference. */
+void op_settle_nans(void *x, enum op_dtype dtype, int64_t count);
 /* Bitwise. */
 bool op_compare_bytes(struct op_env *env, const char *what, const void *want, const void *got, size_t bytes);
 
