@@ -415,6 +415,123 @@ static nt_status call_wgrad_rank(struct nt_cuda_call *c) {
     return call_wgrad(c, RANK, c->dims->d_ff);
 }
 
+static nt_status call_rmsnorm_bwd(struct nt_cuda_call *c) {
+    const int32_t d = c->dims->d_model;
+    const int64_t count = (int64_t)c->n_tok * d;
+    const struct nt_rmsnorm_bwd_args a = {.x = in(c, count, sizeof(float)),
+                                          .w = in(c, d, sizeof(float)),
+                                          .dy = in(c, count, sizeof(float)),
+                                          .dx = out(c, count, sizeof(float)),
+                                          .dx16 = out(c, count, sizeof(nt_bf16)),
+                                          .dw = out(c, d, sizeof(float)),
+                                          .eps = 1e-5f,
+                                          .n_tok = c->n_tok,
+                                          .d_model = d};
+    FINISH(c, rmsnorm_bwd, &a);
+}
+
+/* As training calls it: dpre takes the place of pre. */
+static nt_status call_glu_bwd(struct nt_cuda_call *c) {
+    const int32_t n = c->dims->d_ff / (NT_PANEL / 2) * (NT_PANEL / 2);
+    nt_bf16 *pre = out(c, (int64_t)c->n_tok * 2 * n, sizeof *pre);
+    const struct nt_glu_bwd_args a = {.pre = pre,
+                                      .dy = in(c, (int64_t)c->n_tok * n, sizeof(float)),
+                                      .dpre = pre,
+                                      .ldpre = 2 * n,
+                                      .lddy = n,
+                                      .n_tok = c->n_tok,
+                                      .n = n};
+    FINISH(c, glu_bwd, &a);
+}
+
+/* Rows whose loss counts: an eighth. */
+static nt_status call_logit_bwd(struct nt_cuda_call *c) {
+    const int32_t n_row = (c->n_tok + 7) / 8;
+    const int64_t count = n_row * ld_of(c);
+    const struct nt_logit_bwd_args a = {.logits = in(c, count, sizeof(float)),
+                                        .ld = ld_of(c),
+                                        .target = inputs(c)->ids,
+                                        .max = inputs(c)->ones,
+                                        .sum_exp = inputs(c)->ones,
+                                        .coef = inputs(c)->ones,
+                                        .dlogits = out(c, count, sizeof(nt_bf16)),
+                                        .lddl = ld_of(c),
+                                        .n_row = n_row,
+                                        .n_vocab = c->dims->n_vocab};
+    FINISH(c, logit_bwd, &a);
+}
+
+static nt_status call_embed_bwd(struct nt_cuda_call *c) {
+    const struct nt_cuda_dims *d = c->dims;
+    const struct nt_embed_bwd_args a = {.ids = inputs(c)->ids,
+                                        .dx = in(c, (int64_t)c->n_tok * d->d_model, sizeof(float)),
+                                        .dtable = out(c, (int64_t)d->n_vocab * d->d_model, sizeof(float)),
+                                        .scale = 1,
+                                        .n_tok = c->n_tok,
+                                        .d_model = d->d_model,
+                                        .n_rows = d->n_vocab};
+    FINISH(c, embed_bwd, &a);
+}
+
+/* Half of the rows come back to their places. */
+static nt_status call_scatter(struct nt_cuda_call *c) {
+    const int64_t d = c->dims->d_model;
+    const struct nt_scatter_args a = {.from = in(c, c->n_tok * d, sizeof(float)),
+                                      .to = out(c, c->n_tok * d, sizeof(float)),
+                                      .rows = inputs(c)->rows,
+                                      .bytes = d * (int64_t)sizeof(float),
+                                      .n_rows = c->n_tok / 2,
+                                      .n_to = c->n_tok};
+    FINISH(c, scatter, &a);
+}
+
+static nt_status dropout(struct nt_cuda_call *c, bool add) {
+    const int64_t count = (int64_t)c->n_tok * c->dims->d_model;
+    const size_t element = add ? sizeof(float) : sizeof(nt_bf16);
+    const struct nt_dropout_args a = {.x = in(c, count, element),
+                                      .y = out(c, count, element),
+                                      .ldx = c->dims->d_model,
+                                      .ldy = c->dims->d_model,
+                                      .seed = 1,
+                                      .stream = inputs(c)->seeds,
+                                      .p = 0.05f,
+                                      .n_row = c->n_tok,
+                                      .n_col = c->dims->d_model,
+                                      .add = add};
+    FINISH(c, dropout, &a);
+}
+
+static nt_status call_dropout(struct nt_cuda_call *c) {
+    return dropout(c, false);
+}
+static nt_status call_dropout_add(struct nt_cuda_call *c) {
+    return dropout(c, true);
+}
+
+/* As many parameters as the prompt has activations. */
+static nt_status call_adamw(struct nt_cuda_call *c) {
+    const int64_t n = (int64_t)c->n_tok * c->dims->d_model;
+    const struct nt_adamw_args a = {.p = out(c, n, sizeof(float)),
+                                    .m = out(c, n, sizeof(float)),
+                                    .v = out(c, n, sizeof(float)),
+                                    .grad = in(c, n, sizeof(float)),
+                                    .grad_scale = 1,
+                                    .lr = 1e-4,
+                                    .beta1 = 0.9,
+                                    .beta2 = 0.999,
+                                    .eps = 1e-8,
+                                    .bias1 = 0.1,
+                                    .bias2 = 0.001,
+                                    .n = n};
+    FINISH(c, adamw, &a);
+}
+
+static nt_status call_sum_squares(struct nt_cuda_call *c) {
+    const int64_t n = (int64_t)c->n_tok * c->dims->d_model;
+    const struct nt_sum_squares_args a = {.x = in(c, n, sizeof(float)), .sum = out(c, 1, sizeof(double)), .n = n};
+    FINISH(c, sum_squares, &a);
+}
+
 static const struct nt_cuda_call_row call_rows[] = {
     {NT_OP_embed,         "embed",               call_embed,              NT_CALL_ALWAYS, false},
     {NT_OP_rmsnorm,       "rmsnorm",             call_rmsnorm,            NT_CALL_ALWAYS, false},
@@ -431,6 +548,15 @@ static const struct nt_cuda_call_row call_rows[] = {
     {NT_OP_gemm_dgrad,    "dgrad to rank 16",    call_dgrad_rank,         NT_CALL_PROMPT, false},
     {NT_OP_gemm_wgrad,    "wgrad down",          call_wgrad_down,         NT_CALL_PROMPT, false},
     {NT_OP_gemm_wgrad,    "wgrad rank 16, down", call_wgrad_rank,         NT_CALL_PROMPT, false},
+    {NT_OP_rmsnorm_bwd,   "rmsnorm_bwd",         call_rmsnorm_bwd,        NT_CALL_PROMPT, false},
+    {NT_OP_glu_bwd,       "glu_bwd",             call_glu_bwd,            NT_CALL_PROMPT, false},
+    {NT_OP_logit_bwd,     "logit_bwd",           call_logit_bwd,          NT_CALL_PROMPT, false},
+    {NT_OP_embed_bwd,     "embed_bwd",           call_embed_bwd,          NT_CALL_PROMPT, false},
+    {NT_OP_scatter,       "scatter",             call_scatter,            NT_CALL_PROMPT, false},
+    {NT_OP_dropout,       "dropout",             call_dropout,            NT_CALL_PROMPT, false},
+    {NT_OP_dropout,       "dropout, added",      call_dropout_add,        NT_CALL_PROMPT, false},
+    {NT_OP_adamw,         "adamw",               call_adamw,              NT_CALL_PROMPT, false},
+    {NT_OP_sum_squares,   "sum_squares",         call_sum_squares,        NT_CALL_PROMPT, false},
     {NT_OP_gather,        "gather",              call_gather,             NT_CALL_DECODE, false},
     {NT_OP_gemm,          "gemm o",              call_o,                  NT_CALL_ALWAYS, true },
     {NT_OP_gemm,          "gemm gate_up",        call_gate_up,            NT_CALL_ALWAYS, true },

@@ -53,7 +53,7 @@ static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, st
         if (skip[op] || nt_cuda_is_missing(op)) continue;
         if (op == NT_OP_attention_bwd)
             for (int w = 0; w < 4; w++) staged_row(out, staged, be, op, heads[w]);
-        else if (op == NT_OP_rmsnorm)
+        else if (op == NT_OP_rmsnorm || op == NT_OP_rmsnorm_bwd)
             for (int w = 0; w < 3; w++) staged_row(out, staged, be, op, norms[w]);
         else if (op == NT_OP_head_argmax)
             for (int w = 0; w < 2; w++) staged_row(out, staged, be, op, head_rows[w]);

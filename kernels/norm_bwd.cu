@@ -45,7 +45,7 @@ NT_DEVICE void row_back(const struct nt_rmsnorm_bwd_args *a, int64_t t, int32_t 
         dot = fmaf(dy[q].z * w.z, x[q].z, dot);
         dot = fmaf(dy[q].w * w.w, x[q].w, dot);
     }
-    if (scratch) __syncthreads(); /* the sums of the row before have been read */
+    /* each sum's barrier also lets the other's scratch be written again */
     sum = scratch ? nt_block_sum(sum, scratch) : nt_warp_sum(sum);
     dot = scratch ? nt_block_sum(dot, scratch + NT_MAX_WARPS) : nt_warp_sum(dot);
     const float s = nt_rms_scale(sum, d, a->eps), c = s * s * __fdiv_rn(dot, (float)d);

@@ -77,6 +77,7 @@ template <bool WIDE> NT_DEVICE void add_tokens(const struct nt_embed_bwd_args *a
     }
 }
 
+/* 4 blocks: 64 registers, of which 60 are used; left to itself ptxas spills for a fifth. */
 extern "C" __global__ void __launch_bounds__(NT_EMBED_BWD_THREADS, 4) nt_embed_bwd(const struct nt_embed_bwd_args a) {
     __shared__ uint32_t masks[2 * NT_MAX_WARPS];
     const int32_t id = a.ids[blockIdx.x];

@@ -297,6 +297,83 @@ static int count_rope_bwd(struct nt_backend *be, int32_t d) {
     return end(&o, "rope_bwd", be->ops.rope_bwd(be, &a));
 }
 
+static int count_rmsnorm_bwd(struct nt_backend *be, int32_t d) {
+    enum { TOK = 40 };
+    struct operands o = {.seed = 10};
+    struct nt_rmsnorm_bwd_args a = {.eps = 1e-5f, .n_tok = TOK, .d_model = d};
+    a.x = take_f32(&o, TOK * d, 1);
+    a.w = take_f32(&o, d, 1);
+    a.dy = take_f32(&o, TOK * d, 1);
+    a.dx = take_f32(&o, TOK * d, 1);
+    a.dx16 = take_bf16(&o, TOK * d, 1);
+    a.dw = take_f32(&o, d, 1);
+    return end(&o, "rmsnorm_bwd", be->ops.rmsnorm_bwd(be, &a));
+}
+
+static int count_pointwise_bwd(struct nt_backend *be) {
+    enum { TOK = 16, N = 1536, ROWS = 4, VOCAB = 16384, D = 576 };
+    struct operands o = {.seed = 11};
+    struct nt_glu_bwd_args glu = {.ldpre = 2 * N, .lddy = N, .ldy = N, .n_tok = TOK, .n = N};
+    glu.pre = glu.dpre = take_bf16(&o, TOK * 2 * N, 1);
+    glu.dy = take_f32(&o, TOK * N, 1);
+    glu.y = take_bf16(&o, TOK * N, 1);
+    struct nt_logit_bwd_args logit = {.ld = VOCAB, .lddl = VOCAB, .n_row = ROWS, .n_vocab = VOCAB};
+    logit.logits = take_f32(&o, ROWS * VOCAB, 1);
+    logit.dlogits = take_bf16(&o, ROWS * VOCAB, 1);
+    logit.target = take_ids(&o, ROWS, 5, 100);
+    logit.max = logit.sum_exp = logit.coef = take_f32(&o, ROWS, 1);
+    struct nt_dropout_args drop = {.ldx = D, .ldy = D, .seed = 1, .p = 0.1f, .n_row = TOK, .n_col = D};
+    drop.x = drop.y = take_bf16(&o, TOK * D, 1);
+    drop.stream = take_seeds(&o, TOK);
+    nt_status st = be->ops.glu_bwd(be, &glu);
+    if (st == NT_OK) st = be->ops.logit_bwd(be, &logit);
+    if (st == NT_OK) st = be->ops.dropout(be, &drop);
+    drop.add = true;
+    drop.x = take_f32(&o, TOK * D, 1);
+    drop.y = take_f32(&o, TOK * D, 1);
+    if (st == NT_OK) st = be->ops.dropout(be, &drop);
+    return end(&o, "glu_bwd, logit_bwd, dropout", st);
+}
+
+static int count_rows_bwd(struct nt_backend *be) {
+    enum { TOK = 64, D = 1024, TABLE = 40, PART = 16 };
+    struct operands o = {.seed = 12};
+    struct nt_embed_bwd_args embed = {.scale = 1, .n_tok = TOK, .d_model = D, .n_rows = TABLE};
+    int32_t *ids = take_ids(&o, TOK, 0, 1);
+    for (int32_t t = 0; t < TOK; t++) ids[t] %= TABLE; /* some twice */
+    embed.ids = ids;
+    embed.dx = take_f32(&o, TOK * D, 1);
+    embed.dtable = take_f32(&o, TABLE * D, 1);
+    struct nt_scatter_args scatter = {.bytes = D * sizeof(float), .n_rows = PART, .n_to = TOK};
+    scatter.from = take_f32(&o, PART * D, 1);
+    scatter.to = take_f32(&o, TOK * D, 1);
+    scatter.rows = take_ids(&o, PART, 1, 4);
+    nt_status st = be->ops.embed_bwd(be, &embed);
+    if (st == NT_OK) st = be->ops.scatter(be, &scatter);
+    return end(&o, "embed_bwd, scatter", st);
+}
+
+static int count_optim(struct nt_backend *be) {
+    enum { N = 20 * NT_SUM_BLOCK };
+    struct operands o = {.seed = 13};
+    double sum;
+    struct nt_adamw_args step = {.grad_scale = 1, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .n = N};
+    step.bias1 = step.bias2 = 1;
+    step.p = take_f32(&o, N, 1);
+    step.m = take_f32(&o, N, 1);
+    step.v = take_f32(&o, N, 0);
+    step.grad = take_f32(&o, N, 1);
+    const struct nt_sum_squares_args squares = {step.grad, &sum, N};
+    nt_status st = be->ops.adamw(be, &step);
+    if (st == NT_OK) st = be->ops.sum_squares(be, &squares);
+    return end(&o, "adamw, sum_squares", st);
+}
+
+static int count_training(struct nt_backend *be) {
+    return count_rmsnorm_bwd(be, 576) + count_rmsnorm_bwd(be, 4096) + count_pointwise_bwd(be) + count_rows_bwd(be) +
+           count_optim(be);
+}
+
 static int count_cache(struct nt_backend *be) {
     static const enum nt_kv_format formats[] = {NT_KV_ROWS, NT_KV_ROWS_INT8};
     static const int32_t widths[] = {64, 96, 128, 256};
@@ -364,6 +441,6 @@ static int count_pairs(struct nt_backend *be) {
 }
 
 int op_count_all(struct nt_backend *be) {
-    return count_rows(be) + count_products(be) + count_gradients(be) + count_cache(be) + count_logits(be) +
-           count_pairs(be);
+    return count_rows(be) + count_products(be) + count_gradients(be) + count_cache(be) + count_training(be) +
+           count_logits(be) + count_pairs(be);
 }
