@@ -1,8 +1,9 @@
-/* Device helpers of kernels that pass over rows: pieces of 16 bytes, whatever the width and alignment of a row.
+/* Device helpers of kernels that pass over rows by quads, whatever the width and alignment of a row.
  *
- * A quad is four f32, an octet eight bf16. WIDE: one access, at an address divisible by 16, of a row whose width is a
- * multiple of the piece; otherwise element by element. left: elements from the address to the end of the row; beyond
- * it nothing is read or written, and a load gives 0. No state. */
+ * A quad is four neighbours, f32 or bf16, so that lanes side by side read and write whole sectors of both. WIDE: one
+ * access, at an address divisible by the quad's bytes (16 or 8), of a row whose width is a multiple of 4; otherwise
+ * element by element. left: elements from the address to the end of the row; beyond it nothing is read or written, and
+ * a load gives 0. No state. */
 #ifndef NT_CUDA_ROWS_CUH
 #define NT_CUDA_ROWS_CUH
 
@@ -31,28 +32,34 @@ template <bool WIDE> NT_DEVICE void nt_store_quad(float *p, int32_t left, float4
     }
 }
 
-template <bool WIDE> NT_DEVICE void nt_load_octet(const nt_bf16 *p, int32_t left, float v[8]) {
-    if (WIDE) {
-        nt_bf16_unpack8(left > 0 ? nt_load128(p) : make_uint4(0, 0, 0, 0), v);
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = i < left ? nt_dev_to_f32(p[i]) : 0.0f;
-    }
-}
-
-template <bool WIDE> NT_DEVICE void nt_store_octet(nt_bf16 *p, int32_t left, const float v[8]) {
+template <bool WIDE> NT_DEVICE float4 nt_load_quad_bf16(const nt_bf16 *p, int32_t left) {
+    float v[4] = {0, 0, 0, 0};
     if (!WIDE) {
 #pragma unroll
-        for (int i = 0; i < 8; i++)
-            if (i < left) p[i] = nt_dev_to_bf16(v[i]);
+        for (int i = 0; i < 4; i++)
+            if (i < left) v[i] = nt_dev_to_f32(p[i]);
     } else if (left > 0) {
-        nt_store128(p, nt_bf16_pack8(v));
+        const uint2 x = *(const uint2 *)p;
+        return make_float4(nt_bf16_low(x.x), nt_bf16_high(x.x), nt_bf16_low(x.y), nt_bf16_high(x.y));
+    }
+    return make_float4(v[0], v[1], v[2], v[3]);
+}
+
+template <bool WIDE> NT_DEVICE void nt_store_quad_bf16(nt_bf16 *p, int32_t left, float4 x) {
+    const uint2 pair = make_uint2(nt_bf16_pack(x.x, x.y), nt_bf16_pack(x.z, x.w));
+    const uint32_t v[4] = {pair.x, pair.x >> 16, pair.y, pair.y >> 16};
+    if (!WIDE) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i < left) p[i] = (nt_bf16)v[i];
+    } else if (left > 0) {
+        *(uint2 *)p = pair;
     }
 }
 
-/* Whether rows that begin `bytes` apart all begin at addresses divisible by 16. */
-NT_DEVICE bool nt_rows_aligned16(const void *p, int64_t bytes) {
-    return (((uintptr_t)p | (uintptr_t)bytes) & 15) == 0;
+/* Whether quads of elements of `bytes` lie right for WIDE in all rows of an array, ld elements apart. */
+NT_DEVICE bool nt_rows_aligned(const void *p, int64_t ld, int64_t bytes) {
+    return (((uintptr_t)p | (uintptr_t)(ld * bytes)) & (uintptr_t)(4 * bytes - 1)) == 0;
 }
 
 /* Bytes begin .. end - 1 of a row, whole words of 4, by all threads of the block; from NULL: zeros. wide: both rows are

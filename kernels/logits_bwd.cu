@@ -1,6 +1,6 @@
 /* Gradient of the target's log-probability: dlogits[r, v] = bf16(coef (1[v = target] - exp(logits - max) / sum_exp)).
  *
- * Block (chunk of NT_LOGIT_CHUNK logits, row); a thread takes eight neighbours at a time, 32 bytes in and 16 out. The
+ * Block (chunk of NT_LOGIT_CHUNK logits, row); a thread takes 4 neighbours at a time, 16 bytes in and 8 out. The
  * target's element is coef ((sum_exp - exp) / sum_exp), which does not cancel. One pass; elements are independent, the
  * operations those of the CPU bodies.
  * Layout: logits [n_row, ld >= n_vocab] f32, dlogits [n_row, lddl >= n_vocab] bf16, of any alignment; columns behind
@@ -12,34 +12,34 @@
 #include "cuda_rows.cuh"
 #include "ops_bwd.h"
 
-/* Where octet o of this thread begins in the row. */
-NT_DEVICE int32_t octet_at(int o) {
-    return (int32_t)blockIdx.x * NT_LOGIT_CHUNK + 8 * ((int32_t)threadIdx.x + o * NT_LOGIT_THREADS);
+/* Where quad q of this thread begins in the row. */
+NT_DEVICE int32_t quad_at(int q) {
+    return (int32_t)blockIdx.x * NT_LOGIT_CHUNK + 4 * ((int32_t)threadIdx.x + q * NT_LOGIT_THREADS);
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_bwd(const struct nt_logit_bwd_args a) {
-    enum { OCTETS = NT_LOGIT_QUADS / 2 };
     const int64_t r = blockIdx.y;
     const float *row = a.logits + r * a.ld;
     nt_bf16 *to = a.dlogits + r * a.lddl;
     const int32_t n = a.n_vocab, target = a.target[r];
     const float max = a.max[r], sum = a.sum_exp[r], coef = a.coef[r], factor = __fdiv_rn(-coef, sum);
-    float4 x[2 * OCTETS];
+    const bool wide = nt_rows_aligned(to, 0, sizeof *to);
+    float4 x[NT_LOGIT_QUADS];
 #pragma unroll
-    for (int q = 0; q < 2 * OCTETS; q++) x[q] = nt_load_logits4(row, octet_at(q / 2) + q % 2 * 4, n);
+    for (int q = 0; q < NT_LOGIT_QUADS; q++) x[q] = nt_load_logits4(row, quad_at(q), n);
 #pragma unroll
-    for (int o = 0; o < OCTETS; o++) {
-        const int32_t v0 = octet_at(o);
-        const float4 low = x[2 * o], high = x[2 * o + 1];
-        float d[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+    for (int q = 0; q < NT_LOGIT_QUADS; q++) {
+        const int32_t v0 = quad_at(q);
+        float d[4] = {x[q].x, x[q].y, x[q].z, x[q].w};
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < 4; i++) {
             const float e = nt_exp_below(d[i], max);
             d[i] = v0 + i == target ? coef * __fdiv_rn(__fsub_rn(sum, e), sum) : factor * e;
         }
-        if (v0 + 8 <= n && nt_is_aligned16(to + v0))
-            nt_store_octet<true>(to + v0, 8, d);
+        x[q] = make_float4(d[0], d[1], d[2], d[3]);
+        if (wide && v0 + 4 <= n)
+            nt_store_quad_bf16<true>(to + v0, 4, x[q]);
         else
-            nt_store_octet<false>(to + v0, n - v0, d);
+            nt_store_quad_bf16<false>(to + v0, n - v0, x[q]);
     }
 }

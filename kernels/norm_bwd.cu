@@ -57,15 +57,7 @@ NT_DEVICE void row_back(const struct nt_rmsnorm_bwd_args *a, int64_t t, int32_t 
         dx.z += s * (dy[q].z * w.z - x[q].z * c);
         dx.w += s * (dy[q].w * w.w - x[q].w * c);
         nt_store_quad<WIDE>(a->dx + at + i, d - i, dx);
-        if (a->dx16) {
-            nt_bf16 *to = a->dx16 + at + i;
-            const uint2 pair = make_uint2(nt_bf16_pack(dx.x, dx.y), nt_bf16_pack(dx.z, dx.w));
-            const uint32_t half[4] = {pair.x, pair.x >> 16, pair.y, pair.y >> 16};
-            if (WIDE) *(uint2 *)to = pair;
-#pragma unroll
-            for (int k = 0; k < 4 && !WIDE; k++)
-                if (i + k < d) to[k] = (nt_bf16)half[k];
-        }
+        if (a->dx16) nt_store_quad_bf16<WIDE>(a->dx16 + at + i, d - i, dx);
         if (!sums) continue;
         const float4 before = nt_load_f4(sums + i);
         nt_store_f4(sums + i, make_float4(fmaf(dy[q].x, x[q].x * s, before.x), fmaf(dy[q].y, x[q].y * s, before.y),

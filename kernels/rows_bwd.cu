@@ -5,14 +5,14 @@
  * ids end after a look at the ids before. So a row has one writer, no atomics, and its sum the order of the tokens.
  * Scatter: to[rows[i], :] = from[i, :], zeros elsewhere. Block (row of to, piece of 16 KiB); every warp searches the
  * ascending rows 32 at a time.
- * Dropout: a warp takes 256 columns of a row, a lane 8 of them: two Philox calls. Bits as the CPU bodies.
+ * Dropout: a warp takes 128 columns of a row, a lane 4 of them: one Philox call. Bits as the CPU bodies.
  * Layout: ids [n_tok], dx [n_tok, d_model] and dtable [n_rows, d_model] f32; rows of scatter `bytes` apart; x and y of
- * dropout [n_row, ld] bf16, f32 with add; widths and strides that 16 bytes do not divide go element by element.
- * Roofline: bandwidth. Embed 12 bytes per element (dx and table read, table written), less where ids repeat; the look
- * at the ids is n_tok^2 / 2 words of L1 and L2, a tenth of the time at 4096 tokens of 4096. Expected 75 % of copy
- * bandwidth; one id on every token makes it a walk by one block: 1 us for each 4 tokens. Scatter: 1 to 2 bytes per byte
- * written, expected 85 %: a copy behind 3 dependent loads. Dropout 4 bytes per element (add: 12) and about 35
- * instructions, 25 of them Philox: expected 60 % of copy bandwidth bf16, bound by issue, 85 % with add. */
+ * dropout [n_row, ld] bf16, f32 with add; rows that are not whole quads go element by element.
+ * Roofline: bandwidth. Embed 12 bytes per element (dx and table read, table written) and 2 FLOP, less where ids repeat;
+ * the look at the ids is n_tok^2 / 2 words of L1 and L2, a tenth of the time at 4096 tokens of 4096. Expected 75 % of
+ * copy bandwidth; one id on every token makes it a walk by one block: 1 us for each 4 tokens. Scatter: 1 to 2 bytes per
+ * byte written, expected 85 %: a copy behind 3 dependent loads. Dropout 4 bytes per element (add: 12) and about 50
+ * instructions, 40 of them Philox: expected 50 % of copy bandwidth bf16, bound by issue, 80 % with add. */
 #include "rows_bwd_cuda.h"
 #include "cuda_rows.cuh"
 
@@ -113,55 +113,49 @@ extern "C" __global__ void __launch_bounds__(NT_GATHER_THREADS) nt_scatter(const
 
 /* ---- dropout ---- */
 
-/* Four of a row: what is kept of dx is added to y. */
-template <bool WIDE>
-NT_DEVICE void add_kept(const float *x, float *y, int32_t left, const uint32_t word[4], float p, float f) {
-    const float4 dx = nt_load_quad<WIDE>(x, left), sum = nt_load_quad<WIDE>(y, left);
-    const float g[4] = {dx.x, dx.y, dx.z, dx.w};
-    float v[4] = {sum.x, sum.y, sum.z, sum.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (nt_dev_unit_float(word[i]) >= p) v[i] = __fadd_rn(v[i], __fmul_rn(g[i], f));
-    nt_store_quad<WIDE>(y, left, make_float4(v[0], v[1], v[2], v[3]));
-}
-
-/* Columns c .. c + 7 of row t. */
+/* Columns c .. c + 3 of row t: what is kept of x, or y with that added. */
 template <bool ADD, bool WIDE>
-NT_DEVICE void drop_octet(const struct nt_dropout_args *a, int64_t t, int32_t c, float f) {
+NT_DEVICE void drop_quad(const struct nt_dropout_args *a, int64_t t, int32_t c, float f) {
     const int32_t left = a->n_col - c;
-    const uint64_t stream = a->stream[t], index = (uint64_t)c / 4;
-    const int64_t x = t * a->ldx + c, y = t * a->ldy + c;
-    const uint4 w0 = nt_dev_philox(a->seed, stream, index), w1 = nt_dev_philox(a->seed, stream, index + 1);
-    const uint32_t word[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
+    const int64_t x_at = t * a->ldx + c, y_at = t * a->ldy + c;
+    float4 x, y = make_float4(0, 0, 0, 0);
     if (ADD) {
-        const float *dx = (const float *)a->x + x;
-        float *sum = (float *)a->y + y;
-        add_kept<WIDE>(dx, sum, left, word, a->p, f);
-        add_kept<WIDE>(dx + 4, sum + 4, left - 4, word + 4, a->p, f);
+        x = nt_load_quad<WIDE>((const float *)a->x + x_at, left);
+        y = nt_load_quad<WIDE>((const float *)a->y + y_at, left);
     } else {
-        float v[8];
-        nt_load_octet<WIDE>((const nt_bf16 *)a->x + x, left, v);
-#pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = nt_dev_unit_float(word[i]) >= a->p ? __fmul_rn(v[i], f) : 0.0f;
-        nt_store_octet<WIDE>((nt_bf16 *)a->y + y, left, v);
+        x = nt_load_quad_bf16<WIDE>((const nt_bf16 *)a->x + x_at, left);
     }
+    const uint4 w = nt_dev_philox(a->seed, a->stream[t], (uint64_t)c / 4);
+    const uint32_t word[4] = {w.x, w.y, w.z, w.w};
+    const float from[4] = {x.x, x.y, x.z, x.w};
+    float v[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (!(nt_dev_unit_float(word[i]) >= a->p)) continue;
+        const float kept = __fmul_rn(from[i], f);
+        v[i] = ADD ? __fadd_rn(v[i], kept) : kept;
+    }
+    y = make_float4(v[0], v[1], v[2], v[3]);
+    if (ADD)
+        nt_store_quad<WIDE>((float *)a->y + y_at, left, y);
+    else
+        nt_store_quad_bf16<WIDE>((nt_bf16 *)a->y + y_at, left, y);
 }
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_DROPOUT_WARPS) nt_dropout(const struct nt_dropout_args a) {
     const int32_t pieces = (a.n_col + NT_DROPOUT_PIECE - 1) / NT_DROPOUT_PIECE;
     const int64_t piece = (int64_t)blockIdx.x * NT_DROPOUT_WARPS + nt_warp(), t = piece / pieces;
-    const int32_t c = (int32_t)(piece - t * pieces) * NT_DROPOUT_PIECE + 8 * nt_lane();
+    const int32_t c = (int32_t)(piece - t * pieces) * NT_DROPOUT_PIECE + 4 * nt_lane();
     if (t >= a.n_row || c >= a.n_col) return;
     const float f = __fdiv_rn(1.0f, __fsub_rn(1.0f, a.p));
-    const int64_t element = a.add ? sizeof(float) : sizeof(nt_bf16);
-    const bool wide =
-        a.n_col % 8 == 0 && nt_rows_aligned16(a.x, a.ldx * element) && nt_rows_aligned16(a.y, a.ldy * element);
+    const int64_t bytes = a.add ? sizeof(float) : sizeof(nt_bf16);
+    const bool wide = a.n_col % 4 == 0 && nt_rows_aligned(a.x, a.ldx, bytes) && nt_rows_aligned(a.y, a.ldy, bytes);
     if (a.add && wide)
-        drop_octet<true, true>(&a, t, c, f);
+        drop_quad<true, true>(&a, t, c, f);
     else if (a.add)
-        drop_octet<true, false>(&a, t, c, f);
+        drop_quad<true, false>(&a, t, c, f);
     else if (wide)
-        drop_octet<false, true>(&a, t, c, f);
+        drop_quad<false, true>(&a, t, c, f);
     else
-        drop_octet<false, false>(&a, t, c, f);
+        drop_quad<false, false>(&a, t, c, f);
 }

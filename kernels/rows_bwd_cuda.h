@@ -14,7 +14,7 @@ enum {
     NT_EMBED_BWD_QUADS = 4, /* float4 of a table row that a thread holds */
     NT_EMBED_BWD_PIECE = 4 * NT_EMBED_BWD_QUADS * NT_EMBED_BWD_THREADS,
     NT_DROPOUT_WARPS = 8,
-    NT_DROPOUT_PIECE = 32 * 8, /* columns of a warp, 8 a lane: two draws of random words */
+    NT_DROPOUT_PIECE = 32 * 4, /* columns of a warp, 4 a lane: one draw of random words */
 };
 
 #endif
