@@ -3,7 +3,6 @@
 #include "allreduce_p2p_cuda.h"
 #include "cpu_bodies.h"
 #include "cuda_check_gemm.h"
-#include "cuda_missing.h"
 #include "cuda_staged.h"
 #include "log.h"
 #include "rng.h"
@@ -50,7 +49,7 @@ static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, st
     for (int i = 0; i < NT_OP_COUNT; i++) {
         const enum nt_op op = (enum nt_op)i;
         const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention;
-        if (skip[op] || nt_cuda_is_missing(op)) continue;
+        if (skip[op]) continue;
         if (op == NT_OP_attention_bwd)
             for (int w = 0; w < 4; w++) staged_row(out, staged, be, op, heads[w]);
         else if (op == NT_OP_rmsnorm || op == NT_OP_rmsnorm_bwd)

@@ -549,16 +549,6 @@ static nt_status staged_sum_squares(struct nt_backend *be, const struct nt_sum_s
     return RUN(&s, sum_squares, &a);
 }
 
-/* Nothing to stage: these refuse. */
-#define NT_CUDA_MISSING(op)                                                                                            \
-    static nt_status staged_##op(struct nt_backend *be, const struct nt_##op##_args *args) {                           \
-        struct nt_backend *cuda = be->watch_arg;                                                                       \
-        NT_TRY(cuda->ops.op(cuda, args));                                                                              \
-        return NT_OK;                                                                                                  \
-    }
-#include "cuda_missing.def"
-#undef NT_CUDA_MISSING
-
 nt_status nt_cuda_staged_ops(struct nt_backend *cuda, struct nt_backend *out) {
     NT_CHECK(cuda->cuda && cuda->kv_format != NT_KV_PAIRED && cuda->weight_format == NT_WEIGHT_BF16_ROWS);
     NT_TRY(nt_backend_open_cpu(out, NT_ISA_PORTABLE, cuda->pool));

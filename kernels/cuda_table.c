@@ -26,9 +26,6 @@ static const struct nt_ops bodies = {
     .dropout = nt_dropout_cuda,
     .adamw = nt_adamw_cuda,
     .sum_squares = nt_sum_squares_cuda,
-#define NT_CUDA_MISSING(name) .name = nt_##name##_cuda,
-#include "cuda_missing.def"
-#undef NT_CUDA_MISSING
 };
 
 const struct nt_ops *nt_cuda_bodies(void) {

@@ -1,5 +1,4 @@
 #include "fileio.h"
-#include "cuda_missing.h"
 #include "gpu_report.h"
 #include <limits.h>
 #include <string.h>
@@ -222,14 +221,6 @@ void nt_gpu_report_json(const struct nt_gpu_report *r, struct nt_strbuf *out) {
     const char *comma = "[";
     for (int i = 0; i < NT_OP_COUNT; i++) {
         if (!r->skip[i]) continue;
-        nt_strbuf_addf(out, "%s\"%s\"", comma, nt_op_name((enum nt_op)i));
-        comma = ", ";
-    }
-    nt_strbuf_adds(out, *comma == '[' ? "[]" : "]");
-    key(out, "ops_without_kernel");
-    comma = "[";
-    for (int i = 0; i < NT_OP_COUNT; i++) {
-        if (!nt_cuda_is_missing((enum nt_op)i)) continue;
         nt_strbuf_addf(out, "%s\"%s\"", comma, nt_op_name((enum nt_op)i));
         comma = ", ";
     }

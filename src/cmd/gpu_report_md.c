@@ -1,4 +1,3 @@
-#include "cuda_missing.h"
 #include "gpu_report.h"
 #include <stdio.h>
 #include <string.h>
@@ -151,9 +150,6 @@ void nt_gpu_report_md(const struct nt_gpu_report *r, struct nt_strbuf *out) {
     if (r->error[0]) nt_strbuf_addf(out, "\n**Stopped: %s**\n", r->error);
     for (int i = 0; i < NT_OP_COUNT; i++)
         if (r->skip[i]) nt_strbuf_addf(out, "\nLeft out on request: %s\n", nt_op_name((enum nt_op)i));
-    for (int i = 0; i < NT_OP_COUNT; i++)
-        if (nt_cuda_is_missing((enum nt_op)i))
-            nt_strbuf_addf(out, "\nNo CUDA kernel yet: %s\n", nt_op_name((enum nt_op)i));
     nt_strbuf_addc(out, '\n');
     add_facts(out, r);
     add_health(out, r);

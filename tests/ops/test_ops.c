@@ -3,7 +3,6 @@
  * NOCTURNE_CUDA_DRIVER names; cuda-int8 runs the ops on an int8 cache. */
 #include "test_ops.h"
 #include "clock.h"
-#include "cuda_missing.h"
 #include "cuda_backend.h"
 #include "cuda_staged.h"
 #include "peak.h"
@@ -262,7 +261,6 @@ static void run_cases(struct op_env *env, const struct nt_ops *bodies, const cha
             const struct op_case *c = &all_cases[f]->cases[i];
             if (!wanted(c, only)) continue;
             if (env->kv_int8 && !suits_int8(c)) continue;
-            if (env->cuda && nt_cuda_is_missing(c->op)) continue;
             if (has_body(bodies, c->op)) run_case(env, c, perf, totals);
         }
     }
@@ -277,26 +275,6 @@ static void run_level(enum nt_isa isa, const char *only, bool perf, struct nt_po
     env.read_gb_s = read_gb_s[1];
     run_cases(&env, nt_cpu_bodies(isa), only, perf, totals);
     for (int i = 0; i < OP_BACKENDS; i++) nt_backend_close(&env.be[i]);
-}
-
-static void run_refusal(nt_status st, enum nt_op op, const char *only, struct totals *totals) {
-    const char *text = nt_error_last()->text;
-    if (only && strcmp(only, nt_op_name(op)) != 0) return;
-    const bool ok = st == NT_E_UNSUPPORTED && strstr(text, "no kernel for") && strstr(text, nt_op_name(op));
-    printf("%-4s %-12s is left out: %s\n", ok ? "ok" : "FAIL", nt_op_name(op), text);
-    totals->n_run++;
-    totals->n_failed += !ok;
-}
-
-/* Ops without a CUDA kernel have no cases here; they refuse, whatever their args. */
-static void run_missing(struct nt_backend *be, const char *only, struct totals *totals) {
-#define NT_CUDA_MISSING(name) run_refusal(be->ops.name(be, NULL), NT_OP_##name, only, totals);
-#include "cuda_missing.def"
-#undef NT_CUDA_MISSING
-    nt_error_clear();
-    (void)be;
-    (void)only;
-    (void)totals;
 }
 
 /* Every failure of a device is one of the test: it was asked for. */
@@ -320,7 +298,6 @@ static int run_cuda(const char *only, const char *device, bool count) {
         totals.n_failed = op_count_all(&env.be[0]);
     else
         run_cases(&env, &cuda.ops, only, false, &totals);
-    if (!count && !kv_int8) run_missing(&env.be[0], only, &totals);
     for (int i = 0; i < OP_BACKENDS; i++) nt_backend_close(&env.be[i]);
     if (!count)
         printf("%d cases run on %s, %lld comparisons, %d failed\n", totals.n_run, cuda.cuda->facts.name,
