@@ -1,5 +1,6 @@
 # Training steps of every family against transformers and PEFT (train/make_train_golden.py): each case with each
-# instruction set, and on 2 and 3 tensor-parallel ranks (without the leak check: Open MPI itself leaks).
+# instruction set, on 2 and 3 tensor-parallel ranks (without the leak check: Open MPI itself leaks), and on the emulated
+# GPU, where the first steps of most must do.
 target_link_libraries(test_train PRIVATE nt_train)
 file(GLOB cases CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/train/*/case.json)
 foreach(json ${cases})
@@ -17,4 +18,14 @@ foreach(json ${cases})
     set_tests_properties(golden/train/${case}/tp${tp} PROPERTIES LABELS golden PROCESSORS 2 TIMEOUT 300
                          ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
   endforeach()
+  if(TARGET cuda_emu)
+    if(case MATCHES "^(smollm2|full_qwen3)$")
+      set(steps 20)
+    else()
+      set(steps 2)
+    endif()
+    add_test(NAME golden/train/${case}/cuda COMMAND test_train ${folder} --isa cuda --steps ${steps})
+    set_tests_properties(golden/train/${case}/cuda PROPERTIES LABELS golden TIMEOUT 300
+                         ENVIRONMENT "NOCTURNE_CUDA_DRIVER=$<TARGET_FILE:cuda_emu>;NT_EMU=devices=1,leaks=1,stream0=0")
+  endif()
 endforeach()

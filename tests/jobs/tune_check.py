@@ -1,6 +1,7 @@
 """What test_finetune.sh asks of metrics, adapters and answers; a failed assertion is its verdict.
 
-    tune_check.py events DIR EVENT FIELD | falls DIR | grows DIR | level DIR | near DIR DIR LIMIT | answers DIR DIR WORD
+    tune_check.py events DIR EVENT FIELD | falls DIR | grows DIR | level DIR | near DIR DIR LIMIT | losses DIR DIR LIMIT |
+    answers DIR DIR WORD
 """
 import json
 import struct
@@ -51,6 +52,14 @@ def near(one, other, limit):
     assert 0 < norm and error <= float(limit) * norm
 
 
+def losses(one, other, limit):
+    """Of all steps, relative."""
+    a, b = (list(map(float, events(d, "step", "loss"))) for d in (one, other))
+    worst = max(abs(x - y) / x for x, y in zip(a, b))
+    print(f"{one}, {other}: {worst:.2e}")
+    assert len(a) == len(b) > 0 and worst <= float(limit)
+
+
 def answers(one, other, word):
     a, b = (json.loads(open(d + "/results.jsonl").readline())["response"]["body"]["choices"][0]["message"]["content"]
             for d in (one, other))
@@ -61,4 +70,4 @@ def answers(one, other, word):
 if sys.argv[1] == "events":
     print(*events(*sys.argv[2:]), sep="\n")
 else:
-    {"falls": falls, "grows": grows, "level": level, "near": near, "answers": answers}[sys.argv[1]](*sys.argv[2:])
+    {"falls": falls, "grows": grows, "level": level, "near": near, "losses": losses, "answers": answers}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# `nocturne finetune` on the emulated GPU: the CPU's adapters within rounding, the same bytes again, from a checkpoint, and for any policy; ranks, a
+# 4-bit base, preferences, all weights; memory as planned.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/generate.sh"
+cd "$WORK" || exit 1
+EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
+[ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
+export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
+NT_TIMEOUT=300
+
+tiny model --family smollm2 --layers 2
+check "training rows" python3 "$SOURCE/tests/jobs/tune_rows.py"
+for kind in rows pairs thumbs; do
+    expect_rc 0 "$NOCTURNE" ingest --input $kind.jsonl --output $kind.h5 --consent train --basis synthetic
+done
+common="--model model --batch-size 4 --max-length 96 --lora-r 4 --lora-alpha 8 --learning-rate 0.01 --save-steps 2 --save-total-limit 4 --set run.watchdog_s=120"
+tune() { local input=$1 dir=$2; shift 2; expect_rc 0 "$NOCTURNE" finetune $common --input "$input.h5" --output "$dir" "$@"; }
+gpu() { tune "$@" --device cuda; }
+near() { check "$2 is too far from $1" python3 "$SOURCE/tests/jobs/tune_check.py" near "$@"; } # DIR DIR LIMIT
+same_adapter() {
+    cmp "$1/adapter/adapter_model.safetensors" "$2/adapter/adapter_model.safetensors" || fail "$2 has another adapter than $1"
+}
+
+# the CPU's adapter within rounding, in the memory that was planned
+rows="--max-steps 3 --eval-fraction 0.1"
+tune rows cpu $rows --device cpu
+NT_EMU=$NT_EMU,count=$PWD/memory gpu rows base $rows
+planned=$(grep -oE '[0-9]+ bytes of device memory' out | cut -d' ' -f1) held=$(grep -oE '"most_bytes": *[0-9]+' memory | grep -oE '[0-9]+$')
+check "$planned bytes of device memory were planned, $held taken" test "$planned" = "$held"
+near cpu base 2e-3
+check "the report is missing" test -s base/report.html
+
+# the same bytes: other orders of threads and copies, other policies, and from a checkpoint
+NT_EMU=devices=2,order=backward,streams=early,copies=early gpu rows early $rows
+same_adapter base early
+NT_EMU=devices=2,order=random,seed=5,streams=random,copies=random gpu rows full $rows --recompute full
+same_adapter base full
+cp -r base half && rm -rf half/COMPLETE half/adapter half/adapter.gguf half/checkpoints/step-*3.h5
+gpu rows half $rows
+check "the run did not resume" grep -q 'resuming after step 2' out
+same_adapter base half
+
+# ranks: model copies and tensor-parallel ones; dropout is the sample's
+for tp in 1 2; do
+    expect_rc 0 mpi 2 "$NOCTURNE" finetune $common --input rows.h5 --output ranks$tp $rows --threads 1 --device cuda --tp $tp
+    near base ranks$tp 5e-3
+done
+tune rows cpu.drop $rows --lora-dropout 0.2 --device cpu
+gpu rows drop $rows --lora-dropout 0.2
+near cpu.drop drop 2e-3
+
+# a 4-bit base; preferences with their reference; all weights
+tune rows cpu.int4 $rows --weight-dtype int4 --device cpu
+gpu rows int4 $rows --weight-dtype int4
+near cpu.int4 int4 2e-2
+gpu pairs dpo --loss dpo --max-steps 4
+check "dpo: the margin did not grow" python3 "$SOURCE/tests/jobs/tune_check.py" grows dpo
+gpu thumbs kto --loss kto --max-steps 4
+check "kto: the margin did not grow" python3 "$SOURCE/tests/jobs/tune_check.py" grows kto
+gpu rows whole $rows --method full --learning-rate 0.001
+tune rows cpu.whole $rows --method full --learning-rate 0.001 --device cpu
+check "all weights: losses differ from the CPU's" python3 "$SOURCE/tests/jobs/tune_check.py" losses cpu.whole whole 5e-3
+
+# what it learned is there when it generates
+echo '{"prompt": "night shift", "max_tokens": 8, "temperature": 0, "logprobs": 1}' > ask.jsonl
+INPUT=ask.jsonl MODEL=model
+expect_rc 0 generate with --device cuda --adapter base/adapter
+expect_rc 0 generate without --device cuda
+cmp -s with/results.jsonl without/results.jsonl && fail "the adapter changes nothing"
+echo "finetune on the GPU: the CPU's adapter, resumes, agrees"
