@@ -250,3 +250,9 @@ int32_t nt_cuda_nccl_version(char why[NT_CUDA_HEALTH_TEXT]) {
     why[0] = '\0';
     return 0;
 }
+
+nt_status nt_cuda_matrix_rate(struct nt_backend *be, double *flop_s) {
+    (void)be;
+    *flop_s = 0;
+    return absent();
+}

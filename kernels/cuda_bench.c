@@ -246,6 +246,24 @@ nt_status nt_cuda_bench_ceilings(struct nt_cuda_bench *b, struct nt_cuda_ceiling
     return nt_cuda_fill(b->be, b->out.base, b->out.bytes, 1);
 }
 
+nt_status nt_cuda_matrix_rate(struct nt_backend *be, double *flop_s) {
+    enum { MATRIX = 4096 };
+    const bool small = be->cuda->facts.overridden;
+    struct nt_cuda_bench_sizes sizes;
+    struct nt_cuda_ceilings found = {0};
+    struct nt_cuda_bench *b;
+    nt_cuda_bench_sizes(small, &sizes);
+    if (!small) sizes.matrix = MATRIX;
+    sizes.out_bytes = (size_t)sizes.matrix * (size_t)sizes.matrix * sizeof(nt_bf16);
+    sizes.in_bytes = 2 * sizes.out_bytes;
+    *flop_s = 0;
+    NT_TRY(nt_cuda_bench_open(&b, be, &sizes));
+    const nt_status st = measure_matrix(b, &found);
+    *flop_s = found.own_flop_s;
+    nt_cuda_bench_close(b);
+    return st;
+}
+
 /* ---- ops ---- */
 
 double nt_cuda_timing_ideal(const struct nt_cuda_timing *t, const struct nt_cuda_ceilings *c) {

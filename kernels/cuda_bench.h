@@ -64,6 +64,8 @@ NT_MUST nt_status nt_cuda_bench_open(struct nt_cuda_bench **out, struct nt_backe
                                      const struct nt_cuda_bench_sizes *sizes);
 void nt_cuda_bench_close(struct nt_cuda_bench *b);
 NT_MUST nt_status nt_cuda_bench_ceilings(struct nt_cuda_bench *b, struct nt_cuda_ceilings *out);
+/* FLOP/s of a large bf16 product of our own, in memory taken for it; with an emulated driver a small one. */
+NT_MUST nt_status nt_cuda_matrix_rate(struct nt_backend *be, double *flop_s);
 /* Appends the rows of one model. */
 NT_MUST nt_status nt_cuda_bench_ops(struct nt_cuda_bench *b, const struct nt_cuda_dims *dims,
                                     struct nt_cuda_timings *out);

@@ -1,10 +1,22 @@
 #include "bench_train.h"
 #include "clock.h"
+#include "cuda_bench.h"
+#include "log.h"
 #include "peak.h"
 #include "rng.h"
 #include "sysmem.h"
 #include <math.h>
 #include <stdlib.h>
+
+double nt_train_peak(struct nt_backend *be) {
+    double rate = 0;
+    if (nt_backend_is_host(be)) return nt_peak_gflops(be->pool, be->isa, NT_PEAK_BF16, true) * 1e9;
+    if (be->cuda->facts.overridden) return 0;
+    if (nt_cuda_matrix_rate(be, &rate) == NT_OK) return rate;
+    nt_warn("train", "the peak of the device is unknown: %s", nt_error_last()->text);
+    nt_error_clear();
+    return 0;
+}
 
 double nt_train_flops(const struct nt_model *m, int64_t adapter, int32_t n_tok, int32_t n_out) {
     const double products = nt_model_flops(m, 0, false), head = nt_model_flops(m, 0, true) - products;
@@ -97,10 +109,8 @@ static nt_status run(const struct nt_train_bench *b, struct nt_training *t, stru
     if (!seconds) return NT_FAIL(NT_E_NOMEM, "no memory for %d figures", b->reps);
     nt_status st = step(b, t, m, 1, &out->loss);
     for (int32_t i = 0; i < b->reps && st == NT_OK; i++) {
-        if (nt_backend_is_host(b->backend)) {
-            const double peak = nt_peak_gflops(b->backend->pool, b->backend->isa, NT_PEAK_BF16, true);
-            if (peak > out->peak_gflops) out->peak_gflops = peak;
-        }
+        const double peak = nt_train_peak(b->backend) / 1e9;
+        if (peak > out->peak_gflops) out->peak_gflops = peak;
         const double start = nt_now();
         st = step(b, t, m, i + 2, &out->loss);
         seconds[i] = nt_now() - start;

@@ -25,6 +25,9 @@ struct nt_train_bench_result {
 };
 NT_MUST nt_status nt_bench_train(const struct nt_train_bench *b, struct nt_train_bench_result *out);
 
+/* FLOP/s of one rank's bf16 products, measured now: in registers of a CPU, of a large product on a GPU. 0: unknown, as
+ * with an emulated driver, whose times mean nothing. */
+double nt_train_peak(struct nt_backend *be);
 /* FLOPs of a step on one sequence of n_tok tokens with n_out targets: see above. adapter: its numbers, 0: all weights
  * are trained. */
 double nt_train_flops(const struct nt_model *m, int64_t adapter, int32_t n_tok, int32_t n_out);

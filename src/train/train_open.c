@@ -1,11 +1,11 @@
 /* What a fine-tuning run needs before its first step: data, the adapter, memory, the reference, the last checkpoint. */
 #include "adapter_io.h"
+#include "bench_train.h"
 #include "complete.h"
 #include "env.h"
 #include "fileio.h"
 #include "memory_plan.h"
 #include "outdir.h"
-#include "peak.h"
 #include "reference.h"
 #include "train_digest.h"
 #include "train_metrics.h"
@@ -233,12 +233,6 @@ static nt_status resume(struct nt_trainer *t) {
     return nt_training_publish(t->out->training);
 }
 
-static void measure_peak(struct nt_trainer *t) {
-    if (!nt_backend_is_host(t->job->backend)) return;
-    const double mine = nt_peak_gflops(t->job->backend->pool, t->job->backend->isa, NT_PEAK_BF16, true);
-    t->peak = mine * 1e9 * t->world->size;
-}
-
 nt_status nt_trainer_open(struct nt_trainer *t) {
     NT_TRY(nt_comm_agree(t->world->world, open_own(t)));
     NT_TRY(same_job(t));
@@ -251,7 +245,7 @@ nt_status nt_trainer_open(struct nt_trainer *t) {
     NT_TRY(nt_comm_agree(t->world->world, open_metrics(t)));
     const int64_t end_time = nt_env_slurm_job_end_time();
     t->deadline = end_time > 0 ? (double)end_time - t->c->run_stop_margin_s : 0;
-    measure_peak(t);
+    t->peak = nt_train_peak(t->job->backend) * t->world->size;
     if (t->world->rank == 0)
         nt_info("train",
                 "%s over %d rows in batches of %d: %" PRId64 " steps, %" PRId64

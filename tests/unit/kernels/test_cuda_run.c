@@ -1,5 +1,6 @@
 /* The CUDA backend at work: memory, launches, graphs. Runs on the emulator, which reports what the driver would let
  * pass; each of its reports fails the call that ran the work. */
+#include "cuda_bench.h"
 #include "cuda_bodies.h"
 #include "cuda_fixture.h"
 #include "cuda_images.h"
@@ -196,6 +197,15 @@ static void test_time(void **state) {
     give_rows(&r);
 }
 
+static void test_matrix_rate(void **state) {
+    (void)state;
+    const size_t taken = be.cuda->taken;
+    double rate = 0;
+    OK(nt_cuda_matrix_rate(&be, &rate));
+    assert_true(rate > 0);
+    assert_int_equal(be.cuda->taken, taken);
+}
+
 static void test_launch_checks(void **state) {
     (void)state;
     char args[8192] = {0};
@@ -339,9 +349,10 @@ static void test_cublaslt(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copies), cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
-        cmocka_unit_test(test_launch), cmocka_unit_test(test_graph),         cmocka_unit_test(test_launch_checks),
-        cmocka_unit_test(test_time),   cmocka_unit_test(test_kernels),       cmocka_unit_test(test_cublaslt),
+        cmocka_unit_test(test_copies),      cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
+        cmocka_unit_test(test_launch),      cmocka_unit_test(test_graph),         cmocka_unit_test(test_launch_checks),
+        cmocka_unit_test(test_time),        cmocka_unit_test(test_kernels),       cmocka_unit_test(test_cublaslt),
+        cmocka_unit_test(test_matrix_rate),
     };
     return cmocka_run_group_tests(tests, open_be, close_be);
 }
