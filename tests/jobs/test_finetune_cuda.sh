@@ -31,12 +31,19 @@ check "$planned bytes of device memory were planned, $held taken" test "$planned
 near cpu base 2e-3
 check "the report is missing" test -s base/report.html
 
+# a CPU's checkpoint goes on here
+begun() { cp -r "$1" "$2" && rm -rf "$2"/COMPLETE "$2"/adapter "$2"/adapter.gguf "$2"/checkpoints/step-*3.h5; } # RUN COPY
+begun cpu moved
+gpu rows moved $rows
+check "the CPU's run did not resume" grep -q 'resuming after step 2' out
+near cpu moved 2e-3
+
 # the same bytes: other orders of threads and copies, other policies, and from a checkpoint
 NT_EMU=devices=2,order=backward,streams=early,copies=early gpu rows early $rows
 same_adapter base early
 NT_EMU=devices=2,order=random,seed=5,streams=random,copies=random gpu rows full $rows --recompute full
 same_adapter base full
-cp -r base half && rm -rf half/COMPLETE half/adapter half/adapter.gguf half/checkpoints/step-*3.h5
+begun base half
 gpu rows half $rows
 check "the run did not resume" grep -q 'resuming after step 2' out
 same_adapter base half
