@@ -44,6 +44,10 @@ NT_DEVICE float4 nt_load_f4_once(const float *p) {
 NT_DEVICE void nt_store128(void *p, uint4 v) {
     *(uint4 *)p = v;
 }
+/* To global memory, as one store wherever it stands: nvcc may split an assignment whose words come from branches. */
+NT_DEVICE void nt_store128_whole(void *p, uint4 v) {
+    __stwb((uint4 *)p, v);
+}
 NT_DEVICE void nt_store_f4(float *p, float4 v) {
     *(float4 *)p = v;
 }

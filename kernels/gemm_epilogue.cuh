@@ -86,7 +86,7 @@ NT_DEVICE void nt_store_panel_bf16(const struct nt_gemm_cuda *a, nt_bf16 *y, int
 #pragma unroll
         for (int i = 0; i < 4; i++) w[i] = nt_bf16_pack(v[2 * i], v[2 * i + 1]);
         nt_quad_transpose(w);
-        if (tok < a->n_tok) nt_store128(row + n0 + 8 * (nt_lane() & 3), make_uint4(w[0], w[1], w[2], w[3]));
+        if (tok < a->n_tok) nt_store128_whole(row + n0 + 8 * (nt_lane() & 3), make_uint4(w[0], w[1], w[2], w[3]));
         return;
     }
     if (tok >= a->n_tok) return;

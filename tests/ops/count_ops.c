@@ -440,7 +440,38 @@ static int count_pairs(struct nt_backend *be) {
     return end(&o, "best pairs", st);
 }
 
+/* The sums over peer memory, of one rank: what it reads of each, its flags and its result. */
+static int count_sums(struct nt_backend *be) {
+    enum { ROWS = 16, D = 4096 };
+    struct device {
+        float from[ROWS * D], x[ROWS * D], w[D];
+        nt_bf16 y[ROWS * D];
+        uint32_t flags[NT_P2P_FLAGS], epoch[NT_P2P_BLOCKS];
+    } *d = NULL;
+    struct operands o = {0};
+    struct nt_backend *cuda = be->watch_arg;
+    void *memory = NULL;
+    nt_status st = cuda->memory->take(cuda, sizeof *d, "sums", &memory);
+    if (st != NT_OK) return end(&o, "sums over peer memory", st);
+    d = memory;
+    struct nt_allreduce_p2p_args sum = {.group = {.size = 1}};
+    sum.group.from[0] = d->from;
+    sum.group.flags[0] = d->flags;
+    sum.group.epoch = d->epoch;
+    sum.out = d->x;
+    sum.count = ROWS * D;
+    const struct nt_allreduce_norm_p2p_args norm = {
+        .group = sum.group,
+        .norm = {.x = d->x, .w = d->w, .y = d->y, .eps = 1e-5f, .n_rows = ROWS, .d_model = D, .ldy = D}
+    };
+    st = cuda->peer_ops->sum(cuda, &sum);
+    if (st == NT_OK) st = cuda->peer_ops->norm(cuda, &norm);
+    if (st == NT_OK) st = cuda->memory->wait(cuda);
+    cuda->memory->give(cuda, memory, sizeof *d);
+    return end(&o, "sums over peer memory", st);
+}
+
 int op_count_all(struct nt_backend *be) {
     return count_rows(be) + count_products(be) + count_gradients(be) + count_cache(be) + count_training(be) +
-           count_logits(be) + count_pairs(be);
+           count_logits(be) + count_pairs(be) + count_sums(be);
 }
