@@ -5,6 +5,7 @@
 #   tools/setup.sh program builds build/nocturne without tests; prints its path
 #   tools/setup.sh model   SmolLM2-135M-Instruct into $NOCTURNE_CACHE (default ~/.cache/nocturne); prints its path
 #   tools/setup.sh cuda    an nvcc that works, no GPU needed: the machine's, or else CUDA 13.0 from PyPI into the cache; prints its path
+#   tools/setup.sh cutlass CUTLASS's headers from PyPI into the cache, for one test; prints their path
 set -euo pipefail
 
 build=(build-essential cmake ninja-build pkg-config git libopenmpi-dev openmpi-bin libhdf5-dev libconfig-dev libjansson-dev
@@ -25,6 +26,10 @@ nvidia-nvvm==13.0.88 --hash=sha256:c5f41ffeb6466944a026dfa5317d7d85355c119bbec27
 nvidia-cuda-crt==13.0.88 --hash=sha256:2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4
 nvidia-cuda-runtime==13.0.96 --hash=sha256:7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548
 nvidia-cuda-cccl==13.0.85 --hash=sha256:e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649"
+
+# headers of NVIDIA's kernels, which the tests run on the emulated GPU (tests/gpuemu/test_thirdparty.c)
+cutlass_include=$cache/cutlass-4.2.0.0/include
+cutlass_wheel="nvidia-cutlass==4.2.0.0 --hash=sha256:f9599ada45c7bcb6bf53f7d3f0a7d154183e53451c01bfa59eecd37dd4a693f6"
 
 install() {
     local missing=() package
@@ -89,6 +94,27 @@ EOF
     return $ok
 }
 
+# fetch_wheels LINES: wheels with their hashes, into the new folder $temp of the cache
+fetch_wheels() {
+    mkdir -p "$cache"
+    temp=$(mktemp -d "$cache/.fetch-XXXXXX")
+    trap 'rm -rf "$temp"' EXIT # temp outlives the functions
+    echo "$1" > "$temp/wheels.txt"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -d "$temp" -r "$temp/wheels.txt" >&2
+}
+
+fetch_cutlass() {
+    install "${model[@]}"
+    if [ ! -d "$cutlass_include" ]; then
+        echo "setup: fetching CUTLASS 4.2.0 (6 MB)" >&2
+        fetch_wheels "$cutlass_wheel" || { echo "setup: CUTLASS could not be fetched from PyPI; its test is skipped" >&2; exit 1; }
+        unzip -q -o "$temp"/*.whl 'cutlass_library/source/include/*' -d "$temp"
+        mkdir -p "${cutlass_include%/*}"
+        mv "$temp/cutlass_library/source/include" "$cutlass_include"
+    fi
+    echo "$cutlass_include"
+}
+
 fetch_cuda() {
     local nvcc dir
     install build-essential "${model[@]}"
@@ -99,12 +125,8 @@ fetch_cuda() {
     done
     if [ ! -x "$cuda_home/bin/nvcc" ] || ! nvcc_works "$cuda_home/bin/nvcc"; then
         [ "$(uname -m)" = x86_64 ] || { echo "setup: no nvcc here, and the one of PyPI is fetched for x86_64 only" >&2; exit 1; }
-        mkdir -p "$cache"
-        temp=$(mktemp -d "$cache/.fetch-XXXXXX")
-        trap 'rm -rf "$temp"' EXIT
         echo "setup: fetching nvcc 13.0.88 (105 MB)" >&2
-        echo "$cuda_wheels" > "$temp/wheels.txt"
-        python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -d "$temp" -r "$temp/wheels.txt" >&2 ||
+        fetch_wheels "$cuda_wheels" ||
             { echo "setup: nvcc could not be fetched from PyPI; give CUDA_HOME a toolkit, or build without CUDA (NT_CUDA=OFF)" >&2; exit 1; }
         for dir in "$temp"/*.whl; do unzip -q -o "$dir" 'nvidia/cu13/*' -d "$temp"; done
         nvcc_works "$temp/nvidia/cu13/bin/nvcc" || { printf 'setup: the nvcc of PyPI does not work here:\n%s\n' "$said" >&2; exit 1; }
@@ -120,5 +142,6 @@ case ${1:-} in
     program) build_program ;;
     model) fetch_model ;;
     cuda) fetch_cuda ;;
-    *) sed -n '2,7p' "$0" >&2; exit 2 ;;
+    cutlass) fetch_cutlass ;;
+    *) sed -n '2,8p' "$0" >&2; exit 2 ;;
 esac

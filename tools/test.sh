@@ -11,6 +11,7 @@ if [ "${NT_CUDA:-ON}" = OFF ]; then
 else
     nvcc=$(tools/setup.sh cuda)
     cuda=(-UNT_CUDA_INCLUDE -DNT_CUDA=ON -DNT_NVCC="$nvcc")
+    ! cutlass=$(tools/setup.sh cutlass) || cuda+=(-DNT_CUTLASS_INCLUDE="$cutlass")
 fi
 
 # step NAME COMMAND...: one line; the output only when it fails

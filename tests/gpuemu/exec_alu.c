@@ -355,6 +355,19 @@ static bool build_bfi(struct build *b) {
            take_src(b, 4, false);
 }
 
+/* Ones from bit a, b of them; clamp: all of a and b counts, wrap: their low 5 bits do. PTX ISA, "bmsk". */
+static enum flow bmsk(struct warp *w, const struct ptx_op *o, uint32_t mask) {
+    const uint32_t *pa = P(uint32_t, 0), *pb = P(uint32_t, 1), all = o->mode ? 31 : UINT32_MAX;
+    uint32_t *d = D(uint32_t);
+    LANES(const uint64_t a = pa[l] & all; const uint64_t b = pb[l] & all; const uint64_t end = a + b < 32 ? a + b : 32;
+          d[l] = a < end ? (uint32_t)(((uint64_t)1 << end) - ((uint64_t)1 << a)) : 0);
+}
+static bool build_bmsk(struct build *b) {
+    b->o->run = bmsk;
+    b->o->mode = has_mod(b, "wrap");
+    return take_dst(b, 0, false) && take_src(b, 1, false) && take_src(b, 2, false);
+}
+
 static enum flow dp4a(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     const uint32_t *pa = P(uint32_t, 0), *pb = P(uint32_t, 1), *pc = P(uint32_t, 2);
     uint32_t *d = D(uint32_t);
@@ -652,6 +665,7 @@ const struct opcode alu_opcodes[] = {
     {"bfind", build_bfind, EMU_CLASS_ALU},
     {"bfe",   build_bfe,   EMU_CLASS_ALU},
     {"bfi",   build_bfi,   EMU_CLASS_ALU},
+    {"bmsk",  build_bmsk,  EMU_CLASS_ALU},
     {"dp4a",  build_dp4a,  EMU_CLASS_ALU},
     {"setp",  build_setp,  EMU_CLASS_ALU},
     {"set",   build_set,   EMU_CLASS_ALU},

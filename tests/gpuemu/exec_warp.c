@@ -1,22 +1,32 @@
 /* Warp collectives: PTX ISA, "shfl.sync", "vote.sync", "match.sync", "redux.sync", "activemask", "elect.sync",
- * "bar.warp.sync". A collective runs once all lanes of its member mask that still live stand at it. */
+ * "bar.warp.sync". A collective runs once all lanes of its member mask that still live stand at it; groups of lanes
+ * with member masks of their own run it one after the other. */
 #include "lanes.h"
 
-/* The member mask, equal in all lanes; a lane outside of it must not be here. */
-static enum flow members(struct warp *w, const struct ptx_op *o, uint32_t mask, int32_t src, uint32_t *out) {
+/* One group of lanes, those of one member mask, all here; the others of *mask come to the operation again. Groups are
+ * disjoint, and a lane outside of its group's mask must not be here. */
+static enum flow members(struct warp *w, const struct ptx_op *o, uint32_t *mask, int32_t src) {
     const uint32_t *m = lanes32(w, &o->src[src]);
-    const uint32_t first = m[__builtin_ctz(mask)];
-    EACH_LANE(l, mask) {
-        if (m[l] != first)
-            return FATAL(w, o, l, "lanes of one collective have different member masks %08x and %08x", first, m[l]);
-        if (!(first >> l & 1)) return FATAL(w, o, l, "the lane is not in the collective's member mask %08x", first);
+    for (uint32_t rest = *mask; rest != 0;) {
+        const uint32_t first = m[__builtin_ctz(rest)];
+        uint32_t group = 0;
+        EACH_LANE(l, *mask) {
+            if (m[l] != first && (m[l] & first) != 0)
+                return FATAL(w, o, l, "lanes of one collective have different member masks %08x and %08x", first, m[l]);
+            if (m[l] != first) continue;
+            if (!(first >> l & 1)) return FATAL(w, o, l, "the lane is not in the collective's member mask %08x", first);
+            group |= 1u << l;
+        }
+        rest &= ~group;
+        if (((first & w->live) & ~group) != 0) continue;
+        part_leaves(w, *mask & ~group);
+        *mask = group;
+        return FLOW_NEXT;
     }
-    *out = first;
-    return want_lanes(w, o, mask, first);
+    return want_lanes(w, o, *mask, UINT32_MAX);
 }
 #define MEMBERS(src)                                                                                                   \
-    uint32_t member = 0;                                                                                               \
-    const enum flow ready_ = members(w, o, mask, (src), &member);                                                      \
+    const enum flow ready_ = members(w, o, &mask, (src));                                                              \
     if (ready_ != FLOW_NEXT) return ready_
 
 enum { UP, DOWN, BFLY, IDX };

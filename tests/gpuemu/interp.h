@@ -122,7 +122,8 @@ enum {
     PTX_DYNAMIC_SMEM,
     PTX_TOTAL_SMEM,
     PTX_CC /* carry flags */,
-    PTX_N_SPECIAL
+    PTX_GLOBALTIMER = (PTX_CC + 2) / 2 * 2 /* 64 bits */,
+    PTX_N_SPECIAL = PTX_GLOBALTIMER + 2
 };
 
 /* ---- running ---- */
@@ -163,6 +164,7 @@ struct warp {
     struct part part[32];
     int32_t n_part, current; /* the part that runs */
     struct copies copies[32];
+    uint32_t left;       /* by part_leaves, in the running operation */
     bool yields;         /* the running operation looked at what others may change: let them run */
     struct wgmma *wgmma; /* wgmma.c */
 };
@@ -235,6 +237,8 @@ static inline struct emu_where where_warp(const struct warp *w, const struct ptx
 uint64_t emu_random(uint64_t *state);
 /* Waits until all lanes of `wanted` that live are in the running part: FLOW_NEXT when they are. */
 enum flow want_lanes(struct warp *w, const struct ptx_op *o, uint32_t mask, uint32_t wanted);
+/* These lanes of the running part stay at its operation while the others of it do theirs. */
+void part_leaves(struct warp *w, uint32_t lanes);
 /* A part that polls: others run before it does again. */
 void part_spins(struct warp *w, const struct ptx_op *o);
 /* A load or an atomic that may be in such a loop: after many in a row it is taken for one. */

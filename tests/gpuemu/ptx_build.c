@@ -77,6 +77,7 @@ static bool is_neutral(const char *root, const char *mod) {
              "acquire release acq_rel sc"                                                               },
         {"shf",                  "r clamp"                                                                          },
         {"match",                "any"                                                                              },
+        {"bmsk",                 "clamp"                                                                            },
         {"bar",                  "or"                                                                               },
         {"barrier",              "or"                                                                               },
         {"mul",                  "lo"                                                                               },

@@ -369,6 +369,7 @@ static const struct {
     {"%lanemask_ge",       PTX_LANEMASK_GE },
     {"%lanemask_gt",       PTX_LANEMASK_GT },
     {"%clock",             PTX_CLOCK       },
+    {"%globaltimer",       PTX_GLOBALTIMER },
     {"%cluster_ctaid.x",   PTX_CLUSTER_ZERO},
     {"%cluster_ctarank",   PTX_CLUSTER_ZERO},
     {"%cluster_nctarank",  PTX_CLUSTER_ONE },
@@ -409,6 +410,7 @@ static bool simple_arg(struct parser *p, const char *text, struct arg *a) {
     for (size_t i = 0; i < sizeof specials / sizeof specials[0] && text[0] == '%'; i++) {
         if (strcmp(text, specials[i].name) != 0) continue;
         a->ref.at = specials[i].word;
+        a->ref.wide = specials[i].word == PTX_GLOBALTIMER;
         return true;
     }
     if (symbol_operand(p, text, a)) return true;

@@ -61,6 +61,14 @@ enum flow want_lanes(struct warp *w, const struct ptx_op *o, uint32_t mask, uint
     return FLOW_WAIT;
 }
 
+void part_leaves(struct warp *w, uint32_t lanes) {
+    struct part *p = &w->part[w->current];
+    if (lanes == 0) return;
+    w->part[w->n_part++] = (struct part){.mask = lanes, .pc = p->pc};
+    p->mask &= ~lanes;
+    w->left = lanes;
+}
+
 void part_spins(struct warp *w, const struct ptx_op *o) {
     struct part *p = &w->part[w->current];
     p->state = PART_SPINS;
@@ -173,9 +181,11 @@ static void run_part(struct warp *w, struct ptx_op *op) {
         r->executed++;
         if (mask != 0) {
             if (watched && !registers_read(w, o, mask)) return;
+            w->left = 0;
             flow = o->run(w, o, mask);
-            if (watched && flow == FLOW_NEXT) registers_wrote(w, o, mask);
-            if (flow != FLOW_WAIT) o->executed += __builtin_popcount(mask);
+            const uint32_t done = mask & ~w->left;
+            if (watched && flow == FLOW_NEXT) registers_wrote(w, o, done);
+            if (flow != FLOW_WAIT) o->executed += __builtin_popcount(done);
         }
         if (flow == FLOW_NEXT) w->part[w->current].pc++;
         if (flow > FLOW_NEXT || w->yields) return;
@@ -323,6 +333,8 @@ static void fill_specials(struct warp *w) {
     fill(w, PTX_NSMID, 4);
     fill(w, PTX_GRIDID, (uint32_t)launch->number);
     fill(w, PTX_CLOCK, 0);
+    fill(w, PTX_GLOBALTIMER, 0); /* as the clock: no time passes, and no time-out of a kernel comes */
+    fill(w, PTX_GLOBALTIMER + 1, 0);
     fill(w, PTX_CLUSTER_ZERO, 0);
     fill(w, PTX_CLUSTER_ONE, 1);
     fill(w, PTX_DYNAMIC_SMEM, launch->dynamic_shared);

@@ -4,19 +4,6 @@
 
 static CUmodule module;
 
-static char *read_text(const char *path) {
-    FILE *f = fopen(path, "rb");
-    CHECK(f != NULL);
-    CHECK(fseek(f, 0, SEEK_END) == 0);
-    const long n = ftell(f);
-    CHECK(n > 0 && fseek(f, 0, SEEK_SET) == 0);
-    char *text = malloc((size_t)n + 1);
-    CHECK(text != NULL && fread(text, 1, (size_t)n, f) == (size_t)n);
-    text[n] = '\0';
-    fclose(f);
-    return text;
-}
-
 static const char *ptx_file = CHECK_CASES_PTX;
 
 static CUfunction kernel(const char *name) {

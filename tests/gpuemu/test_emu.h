@@ -73,6 +73,20 @@ static inline void *pinned_bytes(size_t n) {
     return p;
 }
 
+/* A file of PTX, to be freed. */
+static inline char *read_text(const char *path) {
+    FILE *f = fopen(path, "rb");
+    CHECK(f != NULL);
+    CHECK(fseek(f, 0, SEEK_END) == 0);
+    const long n = ftell(f);
+    CHECK(n > 0 && fseek(f, 0, SEEK_SET) == 0);
+    char *text = malloc((size_t)n + 1);
+    CHECK(text != NULL && fread(text, 1, (size_t)n, f) == (size_t)n);
+    text[n] = '\0';
+    fclose(f);
+    return text;
+}
+
 /* Whether exactly this was reported (once or more); the reports are cleared. */
 static inline bool reported(const char *part) {
     const int n = emu_report_count();

@@ -55,6 +55,11 @@ static uint32_t yes(uint32_t l) {
     (void)l;
     return 1000;
 }
+/* Each eight lanes are a group of their own: its member mask is %r6. */
+#define EIGHTS "and.b32 %r5, %r1, 24; mov.u32 %r6, 255; shl.b32 %r6, %r6, %r5; "
+static uint32_t sum_of_eight(uint32_t l) {
+    return 3 * (64 * (l / 8) + 28) + 800;
+}
 static uint32_t same_quarter(uint32_t l) {
     return 0x11111111u << l % 4;
 }
@@ -102,6 +107,9 @@ static const struct lanes_row lanes_rows[] = {
     {"match.all.sync.b32 %r4|%p4, %r1, -1;",                                                                     none          },
     {"redux.sync.add.s32 %r4, %r2, -1;",                                                                         sum_of_all    },
     {"neg.s32 %r5, %r1; redux.sync.min.s32 %r4, %r5, -1;",                                                       least         },
+    {EIGHTS "redux.sync.add.s32 %r4, %r2, %r6;",                                                                 sum_of_eight  },
+    {EIGHTS "and.b32 %r5, %r1, 28; setp.eq.u32 %p1, %r5, 4; @%p1 bra late; sum: redux.sync.add.s32 %r4, %r2, %r6; "
+            "bra past; late: mov.u32 %r7, 0; bra sum; past:",                                               sum_of_eight  },
     {"redux.sync.max.u32 %r4, %r2, -1;",                                                                         most          },
     {"redux.sync.or.b32 %r4, %r1, -1;",                                                                          or_of_lanes   },
     {"setp.lt.u32 %p1, %r1, 16; @%p1 bra low; activemask.b32 %r4; bra.uni done; low: activemask.b32 %r4; done:",
