@@ -3,7 +3,10 @@
 #include "cuda_bodies.h"
 
 static nt_status check_group(const struct nt_p2p_group *g, int64_t bytes) {
-    NT_CHECK(g->size >= 1 && g->size <= NT_P2P_RANKS && g->rank >= 0 && g->rank < g->size);
+    if (g->size > NT_P2P_RANKS)
+        return NT_FAIL(NT_E_UNSUPPORTED, "the kernels that read peer memory are for up to %d ranks, not %d",
+                       (int)NT_P2P_RANKS, g->size);
+    NT_CHECK(g->rank >= 0 && g->rank < g->size); /* as the group was made */
     if (bytes > NT_P2P_MAX_BYTES)
         return NT_FAIL(NT_E_UNSUPPORTED, "the kernels that read peer memory take up to %d bytes, not %lld",
                        (int)NT_P2P_MAX_BYTES, (long long)bytes);
@@ -11,7 +14,9 @@ static nt_status check_group(const struct nt_p2p_group *g, int64_t bytes) {
 }
 
 nt_status nt_allreduce_p2p_cuda(struct nt_backend *be, const struct nt_allreduce_p2p_args *args) {
-    NT_CHECK(args->count % 4 == 0);
+    if (args->count % 4 != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "the all-reduce over peer memory sums a multiple of 4 numbers, not %lld",
+                       (long long)args->count);
     NT_TRY(check_group(&args->group, args->count * (int64_t)sizeof(float)));
     const int64_t quads = args->count / 4, full = (quads + NT_P2P_THREADS - 1) / NT_P2P_THREADS;
     return NT_CUDA_LAUNCH(be, NT_CUDA_allreduce_p2p, full < NT_P2P_BLOCKS ? full : NT_P2P_BLOCKS, 1, 1, NT_P2P_THREADS,
@@ -21,7 +26,7 @@ nt_status nt_allreduce_p2p_cuda(struct nt_backend *be, const struct nt_allreduce
 /* The threads of rmsnorm for the width, so that the bits are those of all-reduce and rmsnorm one after the other. */
 nt_status nt_allreduce_norm_p2p_cuda(struct nt_backend *be, const struct nt_allreduce_norm_p2p_args *args) {
     const struct nt_rmsnorm_args *n = &args->norm;
-    NT_CHECK(!n->rows && !n->delta);
+    NT_CHECK(!n->rows && !n->delta); /* of the op, not of a shape: such a norm is never fused */
     NT_TRY(check_group(&args->group, (int64_t)n->n_rows * n->d_model * (int64_t)sizeof(float)));
     if (!nt_allreduce_norm_p2p_takes(n->d_model))
         return NT_FAIL(NT_E_UNSUPPORTED, "the all-reduce fused with RMS norm takes rows of a multiple of 4, up to %d",

@@ -45,7 +45,7 @@ static nt_status fill(const struct nt_attention_bwd_args *args, struct nt_attn_b
     l->f.min_q = 1;
     l->f.max_q = args->max_q;
     l->f.tok_end = INT32_MAX;
-    NT_CHECK((uintptr_t)args->dqkv % 8 == 0); /* stored in pairs */
+    NT_CHECK((uintptr_t)args->dqkv % 8 == 0); /* stored in pairs; of the allocation, not of a shape */
     /* bf16 rows of d_pad columns in the place of f32 rows of d_head, copied 16 bytes at a time */
     l->staged = kv->d_head % 4 == 0 && kv->d_head >= 8 && args->lddo % 4 == 0 && args->ldo % 4 == 0 &&
                 ((uintptr_t)args->dqkv | (uintptr_t)args->dout) % 16 == 0 && (uintptr_t)args->out % 8 == 0;

@@ -42,9 +42,14 @@ static nt_status check(const struct nt_attention_args *a) {
     if (a->max_q < 1 || a->max_pos < a->max_q || a->max_pos > MAX_POS)
         return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA needs 1 <= max_q <= max_pos <= %d, got %d and %d", MAX_POS,
                        a->max_q, a->max_pos);
-    /* cp.async and 16-byte loads */
-    NT_CHECK(((uintptr_t)a->q | (uintptr_t)kv->base) % 16 == 0 && kv->page_stride % 8 == 0);
-    NT_CHECK(a->n_head >= 1 && kv->n_kv >= 1 && a->window >= 0);
+    if (a->n_head < 1 || kv->n_kv < 1 || a->window < 0)
+        return NT_FAIL(NT_E_UNSUPPORTED,
+                       "attention on CUDA needs heads, KV heads and no negative window, got %d, %d and %d", a->n_head,
+                       kv->n_kv, a->window);
+    if (kv->page_stride % 8 != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA reads pages of a multiple of 8 numbers, not %lld",
+                       (long long)kv->page_stride);
+    NT_CHECK(((uintptr_t)a->q | (uintptr_t)kv->base) % 16 == 0); /* cp.async; of allocations, not of a shape */
     return NT_OK;
 }
 

@@ -9,7 +9,9 @@ nt_status nt_embed_cuda(struct nt_backend *be, const struct nt_embed_args *args)
 }
 
 nt_status nt_gather_cuda(struct nt_backend *be, const struct nt_gather_args *args) {
-    NT_CHECK(args->bytes % 4 == 0);
+    if (args->bytes % 4 != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gather on CUDA copies rows of a multiple of 4 bytes, not %lld",
+                       (long long)args->bytes);
     NT_CHECK(args->n_rows == 0 || args->from != args->to); /* blocks run in any order: no copy within one buffer */
     const int64_t pieces = (args->bytes + NT_GATHER_PIECE - 1) / NT_GATHER_PIECE;
     return NT_CUDA_LAUNCH(be, NT_CUDA_gather, args->n_rows, pieces, 1, NT_GATHER_THREADS, 0, args);

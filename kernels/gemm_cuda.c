@@ -67,7 +67,7 @@ const struct nt_gemm_tile_row *nt_gemm_choose(const struct nt_gemm_tile_row *fro
 
 static nt_status check_adapter(const struct nt_gemm_args *args) {
     const struct nt_packed *w2 = args->w2;
-    NT_CHECK(w2->n == args->w->n);
+    NT_CHECK(w2->n == args->w->n); /* an adapter was checked against its base when it was read */
     if (w2->format != NT_WEIGHT_BF16_ROWS)
         return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA reads an adapter as bf16 rows, not format %d", (int)w2->format);
     if (w2->k % 2 != 0 || args->ldx2 % 2 != 0 || ((uintptr_t)args->x2 & 3) != 0)

@@ -54,7 +54,7 @@ static nt_status multiply(struct nt_backend *be, const struct nt_gemm_args *prod
 
 nt_status nt_head_argmax_cuda(struct nt_backend *be, const struct nt_head_argmax_args *args) {
     const struct nt_gemm_args product = {.x = args->x, .ldx = args->ldx, .w = args->w, .n_tok = args->n_row};
-    NT_CHECK(args->n_vocab >= 0 && args->n_vocab <= args->w->n);
+    NT_CHECK(args->n_vocab >= 0 && args->n_vocab <= args->w->n); /* columns that w has, on any backend */
     if (args->n_row == 0) return NT_OK;
     if (args->w->format != NT_WEIGHT_BF16_ROWS)
         return NT_FAIL(NT_E_UNSUPPORTED, "head_argmax on CUDA reads bf16 rows, not format %d", (int)args->w->format);

@@ -7,7 +7,7 @@ nt_status nt_rope_bwd_cuda(struct nt_backend *be, const struct nt_rope_bwd_args 
     if (d % 2 != 0 || d > NT_ROPE_CUDA_MAX_D)
         return NT_FAIL(NT_E_UNSUPPORTED, "rope_bwd on CUDA needs an even d_head of at most %d, not %d",
                        NT_ROPE_CUDA_MAX_D, d);
-    NT_CHECK(args->qkv || (!args->q_norm && !args->k_norm));
+    NT_CHECK(args->qkv || (!args->q_norm && !args->k_norm)); /* what was normed is needed again */
     if (args->n_seq == 0 || args->n_tok == 0) return NT_OK;
     struct nt_rope_bwd_cuda a = {.args = *args};
     const int64_t n_block = ((int64_t)args->n_tok + NT_ROPE_BLOCK - 1) / NT_ROPE_BLOCK;
