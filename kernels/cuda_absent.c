@@ -52,17 +52,16 @@ nt_status nt_cuda_device_facts(int32_t device, struct nt_cuda_facts *out) {
     return absent();
 }
 
-nt_status nt_cuda_pick_device(int32_t local_rank, int32_t local_size, int32_t *out) {
+nt_status nt_cuda_pick_device(int32_t local_rank, int32_t *out) {
     (void)local_rank;
-    (void)local_size;
     *out = 0;
     return absent();
 }
 
-nt_status nt_cuda_check_shared(const unsigned char (*uuids)[16], int32_t local_size) {
-    (void)uuids;
-    (void)local_size;
-    return absent();
+void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded) {
+    (void)be;
+    (void)n_rank;
+    (void)crowded;
 }
 
 nt_status nt_cuda_capture_begin(struct nt_backend *be) {

@@ -64,6 +64,8 @@ struct nt_cuda {
     struct nt_cuda_staging *staging;
     struct nt_cublaslt *blas;
     size_t taken; /* bytes given out by memory->take, workspace included */
+    size_t quota; /* of taken, where several ranks have the device; 0: whatever there is */
+    bool crowded; /* two tensor-parallel ranks of one model have one device: NCCL does not connect them */
     bool capturing;
 };
 
@@ -81,12 +83,13 @@ NT_MUST nt_status nt_cuda_workspace(struct nt_backend *be, size_t bytes, const c
 /* The visible devices, without opening one. NT_E_UNSUPPORTED with the reason when there is no usable driver. */
 NT_MUST nt_status nt_cuda_device_count(int32_t *count);
 NT_MUST nt_status nt_cuda_device_facts(int32_t device, struct nt_cuda_facts *out);
-/* The device of the rank with number local_rank of the local_size ranks on this node: the only visible one where the
- * launcher gave each rank its own, local_rank otherwise; more ranks than devices is an error that says what to change,
- * NT_E_UNSUPPORTED says that the device is too old for the kernels. */
-NT_MUST nt_status nt_cuda_pick_device(int32_t local_rank, int32_t local_size, int32_t *out);
-/* The uuids of the devices of one node's ranks, in their order: NT_E_CONFIG naming two ranks that share a device. */
-NT_MUST nt_status nt_cuda_check_shared(const unsigned char (*uuids)[16], int32_t local_size);
+/* The device of the rank with number local_rank on this node: the only visible one where the launcher gave each rank
+ * its own, local_rank modulo their number otherwise. NT_E_UNSUPPORTED says that the device is too old for the kernels.
+ */
+NT_MUST nt_status nt_cuda_pick_device(int32_t local_rank, int32_t *out);
+/* This rank is one of n_rank that opened the device: from here on its part of what is free now is available to it.
+ * crowded: as in struct nt_cuda. All of them have opened it, and none takes memory while one calls this. */
+void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded);
 
 /* ---- graphs (cuda_graph.c) ---- */
 

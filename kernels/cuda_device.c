@@ -1,5 +1,4 @@
 #include "cuda_parts.h"
-#include "env.h"
 #include <string.h>
 
 static nt_status attribute(const struct nt_gpu_driver *d, CUdevice device, CUdevice_attribute which, int32_t *out) {
@@ -71,35 +70,12 @@ nt_status nt_cuda_device_facts(int32_t device, struct nt_cuda_facts *out) {
     return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
 }
 
-nt_status nt_cuda_pick_device(int32_t local_rank, int32_t local_size, int32_t *out) {
+nt_status nt_cuda_pick_device(int32_t local_rank, int32_t *out) {
     struct nt_cuda_facts facts;
     *out = 0;
     int32_t count = 0;
     NT_TRY(nt_cuda_device_count(&count));
-    /* One visible device: the launcher may have given every rank its own under the same number, which only the uuids
-     * tell (nt_cuda_check_shared). */
-    if (count > 1 && local_size > count) {
-        const char *visible = nt_env_cuda_visible_devices();
-        return NT_FAIL(NT_E_CONFIG,
-                       "%d ranks on this node and %d CUDA devices%s%s%s: a rank needs a device of its own; start %d "
-                       "ranks a node, or ask for more (--gpus-per-node)",
-                       local_size, count, visible ? " (CUDA_VISIBLE_DEVICES is \"" : "", visible ? visible : "",
-                       visible ? "\")" : "", count);
-    }
-    *out = count == 1 ? 0 : local_rank;
+    *out = local_rank % count;
     NT_TRY(nt_cuda_device_facts(*out, &facts));
     return nt_cuda_check_facts(&facts, *out);
-}
-
-nt_status nt_cuda_check_shared(const unsigned char (*uuids)[16], int32_t local_size) {
-    for (int32_t a = 0; a < local_size; a++) {
-        for (int32_t b = a + 1; b < local_size; b++) {
-            if (memcmp(uuids[a], uuids[b], sizeof uuids[a]) != 0) continue;
-            return NT_FAIL(NT_E_CONFIG,
-                           "the ranks %d and %d of this node have the same CUDA device: a rank needs one of its own; "
-                           "start fewer ranks a node, or ask for more devices (--gpus-per-node)",
-                           a, b);
-        }
-    }
-    return NT_OK;
 }

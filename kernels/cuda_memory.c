@@ -112,8 +112,17 @@ static nt_status cuda_take(struct nt_backend *be, size_t bytes, const char *what
 }
 
 static size_t cuda_available(const struct nt_backend *be) {
+    const struct nt_cuda *cuda = be->cuda;
     size_t available = 0, total = 0;
-    return be->cuda->driver->cuMemGetInfo(&available, &total) == CUDA_SUCCESS ? available : 0;
+    if (cuda->driver->cuMemGetInfo(&available, &total) != CUDA_SUCCESS) return 0;
+    if (cuda->quota == 0) return available;
+    const size_t left = cuda->quota > cuda->taken ? cuda->quota - cuda->taken : 0;
+    return left < available ? left : available;
+}
+
+void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded) {
+    be->cuda->quota = n_rank > 1 ? be->cuda->taken + be->memory->available(be) / (size_t)n_rank : 0;
+    be->cuda->crowded = crowded;
 }
 
 static nt_status cuda_upload(struct nt_backend *be, void *to, const void *from, size_t bytes) {

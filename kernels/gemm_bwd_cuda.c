@@ -43,8 +43,8 @@ static int32_t ceil_div(int32_t a, int32_t b) {
 
 static nt_status check_dgrad(const struct nt_gemm_dgrad_args *args) {
     const struct nt_packed *w = args->w, *w2 = args->w2;
-    NT_CHECK(!w2 || w2->k == w->k);
-    NT_CHECK(args->out <= NT_GEMM_STORE_BF16);
+    NT_CHECK(!w2 || w2->k == w->k);            /* an adapter was checked against its base when it was read */
+    NT_CHECK(args->out <= NT_GEMM_STORE_BF16); /* of the op, on any backend: no gate in a gradient */
     if (w->format != NT_WEIGHT_BF16_ROWS && w->format != NT_WEIGHT_INT4)
         return NT_FAIL(NT_E_UNSUPPORTED, "gemm_dgrad on CUDA reads weights as bf16 rows or int4, not format %d",
                        (int)w->format);

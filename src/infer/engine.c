@@ -99,7 +99,7 @@ static nt_status plan(struct nt_engine *e, int32_t *n_page) {
     const size_t available = nt_memory_plan_free(e->c.backend, e->c.world);
     const int64_t per_seq = nt_pages_for(e->c.max_len);
     int64_t pages = per_seq * e->c.max_seqs;
-    /* other jobs share a node's memory, a device is this rank's own */
+    /* other jobs share a node's memory, a device, or a part of one, is this rank's own */
     const size_t default_kv = host ? available / 2 : available / 10 * 9;
     const int64_t affordable = (int64_t)((e->c.kv_bytes ? e->c.kv_bytes : default_kv) / page);
     if (pages > affordable) pages = affordable;

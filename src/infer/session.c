@@ -23,7 +23,7 @@ nt_status nt_device_choose(const struct nt_config *c, const struct nt_world *w, 
     if (strcmp(c->run_device, "auto") != 0) return NT_OK;
     int32_t device = 0;
     char why[NT_ERROR_TEXT] = "";
-    int64_t without = nt_cuda_pick_device(w->node_rank, w->node_size, &device) != NT_OK;
+    int64_t without = nt_cuda_pick_device(w->node_rank, &device) != NT_OK;
     if (without) {
         memcpy(why, nt_error_last()->text, sizeof why);
         nt_error_clear();
@@ -60,7 +60,7 @@ static nt_status open_library(const struct nt_config *c, struct nt_backend *be) 
 static nt_status open_cuda(const struct nt_config *c, const struct nt_world *w, struct nt_pool *pool,
                            struct nt_backend *be) {
     int32_t device = 0;
-    NT_TRY(nt_cuda_pick_device(w->node_rank, w->node_size, &device));
+    NT_TRY(nt_cuda_pick_device(w->node_rank, &device));
     NT_TRY(nt_backend_open_cuda(be, device, pool));
     if (strcmp(c->generate_kv_cache_dtype, "int8") == 0) be->kv_format = NT_KV_ROWS_INT8;
     return wants_library(c) ? open_library(c, be) : NT_OK;
@@ -139,26 +139,48 @@ static nt_status apply_adapter(struct nt_session *s) {
     return st;
 }
 
-/* Where each rank sees one device only, two of them may still see the same. */
-static nt_status own_devices(const struct nt_session *s) {
-    struct seat {
-        char host[sizeof s->world->host];
-        unsigned char uuid[16];
-    } mine = {0};
-    const size_t size = (size_t)s->world->size;
-    struct seat *all = calloc(size, sizeof *all);
-    unsigned char(*uuids)[16] = calloc(size, sizeof *uuids);
-    nt_status st = all && uuids ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the devices of %zu ranks", size);
+/* ---- ranks that share a device ---- */
+
+struct seat {
+    char host[sizeof((struct nt_world *)0)->host];
+    unsigned char uuid[16];
+};
+
+static bool same_device(const struct seat *a, const struct seat *b) {
+    return strcmp(a->host, b->host) == 0 && memcmp(a->uuid, b->uuid, sizeof a->uuid) == 0;
+}
+
+/* The ranks of first..first + n - 1 that have the device of rank r. */
+static int32_t sharers(const struct seat *all, int32_t first, int32_t n, int32_t r) {
+    int32_t count = 0;
+    for (int32_t i = first; i < first + n; i++) count += same_device(&all[i], &all[r]);
+    return count;
+}
+
+static void share(struct nt_session *s, const struct seat *all) {
+    const struct nt_world *w = s->world;
+    const int32_t n = sharers(all, 0, w->size, w->rank), copy = w->rank - w->tp_rank;
+    bool crowded = false;
+    for (int32_t i = copy; i < copy + w->tp_size; i++) crowded |= sharers(all, copy, w->tp_size, i) > 1;
+    nt_cuda_share(&s->backend, n, crowded);
+    if (n == 1 || sharers(all, 0, w->rank, w->rank) > 0) return; /* the first of them says it */
+    nt_warn("device",
+            "%d ranks of node %s share the CUDA device %s: each has a part of its memory and of its time; start fewer "
+            "ranks a node, or ask for more devices (--gpus-per-node)",
+            n, w->host, s->backend.cuda->facts.bus);
+    if (crowded) nt_warn("device", "they sum through host memory, which is slow: NCCL wants a device for each rank");
+}
+
+/* Whether by their number on the node or because the launcher shows two of them the same one: uuids tell. */
+static nt_status share_devices(struct nt_session *s) {
+    struct seat mine = {0}, *all = calloc((size_t)s->world->size, sizeof *all);
+    nt_status st = all ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the devices of %d ranks", s->world->size);
     memcpy(mine.host, s->world->host, sizeof mine.host);
     memcpy(mine.uuid, s->backend.cuda->facts.uuid, sizeof mine.uuid);
     st = nt_comm_agree(s->world->world, st);
     if (st == NT_OK) st = nt_comm_allgather(s->world->world, &mine, all, sizeof mine);
-    int32_t n = 0;
-    for (size_t i = 0; i < size && st == NT_OK; i++)
-        if (strcmp(all[i].host, mine.host) == 0) memcpy(uuids[n++], all[i].uuid, sizeof mine.uuid);
-    if (st == NT_OK) st = nt_cuda_check_shared((const unsigned char(*)[16])uuids, n);
+    if (st == NT_OK) share(s, all);
     free(all);
-    free(uuids);
     return st;
 }
 
@@ -168,7 +190,7 @@ nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct
     enum nt_device device;
     NT_TRY(nt_device_choose(c, w, &device));
     nt_status st = nt_comm_agree(w->world, open_parts(s, device));
-    if (st == NT_OK && s->backend.cuda) st = nt_comm_agree(w->world, own_devices(s));
+    if (st == NT_OK && s->backend.cuda) st = nt_comm_agree(w->world, share_devices(s));
     if (st == NT_OK) st = nt_comm_agree(w->world, nt_model_open(&s->model, c->model_path, w, &s->backend));
     if (st == NT_OK) nt_model_digest(s->model, s->model_digest);
     if (st == NT_OK && c->model_adapter[0]) st = nt_comm_agree(w->world, apply_adapter(s));

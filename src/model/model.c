@@ -118,7 +118,7 @@ nt_status nt_model_watch(struct nt_model *m, int slot) {
 /* Tensor-parallel ranks of a device sum on its stream; from then on whoever waits for the device watches the peers. */
 static nt_status open_device_comm(struct nt_model *m) {
     struct nt_backend *be = m->backend;
-    if (nt_backend_is_host(be) || m->world->tp_size == 1) return NT_OK;
+    if (nt_backend_is_host(be) || m->world->tp_size == 1 || be->cuda->crowded) return NT_OK;
     const struct nt_device_stream stream = {.stream = be->cuda->stream, .arg = be, .query = stream_done};
     NT_TRY(nt_device_comm_open(m->world->tp, &stream, &m->device_comm));
     if (!m->device_comm) return NT_OK;

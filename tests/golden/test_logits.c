@@ -265,7 +265,7 @@ static nt_status open_backend(struct run *r, const char *device, enum nt_isa isa
     r->nmse_max = NMSE_MAX;
     if (strncmp(device, "cuda", 4) != 0) return nt_backend_open_cpu(r->backend, isa, pool);
     int32_t index = 0;
-    NT_TRY(nt_cuda_pick_device(r->world->node_rank, r->world->node_size, &index));
+    NT_TRY(nt_cuda_pick_device(r->world->node_rank, &index));
     NT_TRY(nt_backend_open_cuda(r->backend, index, pool));
     if (strcmp(device, "cuda-int8") != 0) return NT_OK;
     r->backend->kv_format = NT_KV_ROWS_INT8;

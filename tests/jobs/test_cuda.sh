@@ -73,7 +73,7 @@ NT_EMU=devices=2,order=random,seed=3,streams=random,copies=random \
 same base batch5
 expect_rc 0 ranks 2 dp2 --device cuda
 same base dp2
-NT_EMU=devices=1 expect_rc 0 mpi 2 "$NOCTURNE" doctor > /dev/null # two ranks, one device: only jobs refuse it
+NT_EMU=devices=1 expect_rc 0 mpi 2 "$NOCTURNE" doctor > /dev/null # two ranks, one device
 for how in peers nccl host; do
     [ $how = host ] && export NOCTURNE_NCCL=$EMU/absent.so
     [ $how = peers ] && peer=1 || peer=0
@@ -93,8 +93,15 @@ check "a norm that was fused ran alone too" test $((fused + $(launches peers nt_
 check "NCCL's sums are not the peers'" test "$(launches nccl nt_allreduce_norm_p2p)" -eq 0
 check "the slow way is said" grep -q 'go through host memory' out
 export NOCTURNE_NCCL=$EMU/libnccl_emu.so
-NT_EMU=devices=1 expect_rc 78 ranks 2 crowded --device cuda
-check "the shared device is said" grep -q "ranks 0 and 1" out
+
+# ---- more ranks than devices: they share them, which is said; NCCL is for ranks with a device each
+NT_EMU=devices=1 expect_rc 0 ranks 2 shared --device cuda
+check "the shared device is said" grep -q "2 ranks of node .* share the CUDA device" out
+same base shared
+NT_EMU=devices=1 expect_rc 0 ranks 2 crowded --device cuda --tp 2
+check "the sums' way is said" grep -q 'they sum through host memory' out
+check "NCCL is left out" test -z "$(grep -E 'NCCL [0-9]' out)"
+cmp crowded/results.jsonl tp2-host/results.jsonl || fail "sums through host memory differ where two ranks share a device"
 
 # ---- greedy rows and plain draws end their steps in the head and store no logits; with a truncated row beside them all
 # steps end in logits, with the same bytes for the others; over two ranks only pairs of the head cross

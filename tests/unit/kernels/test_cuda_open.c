@@ -126,10 +126,9 @@ static void test_opens(void **state) {
     }
 }
 
-/* arg: 100 * local_size + local_rank */
-static struct answer pick(int32_t arg) {
+static struct answer pick(int32_t local_rank) {
     int32_t device = -1;
-    const nt_status st = nt_cuda_pick_device(arg % 100, arg / 100, &device);
+    const nt_status st = nt_cuda_pick_device(local_rank, &device);
     return answer_of(st, device);
 }
 
@@ -137,26 +136,25 @@ static void test_pick(void **state) {
     (void)state;
     static const struct {
         const char *emu;
-        int32_t arg, device; /* device -1: an error */
+        int32_t local_rank, device;
     } rows[] = {
-        {"devices=1", 100, 0 },
-        {"devices=1", 403, 0 },
-        {"devices=4", 403, 3 },
-        {"devices=4", 201, 1 },
-        {"devices=2", 403, -1},
-        {"devices=3", 400, -1}
+        {"devices=1", 0, 0},
+        {"devices=1", 3, 0},
+        {"devices=4", 3, 3},
+        {"devices=4", 1, 1},
+        {"devices=2", 3, 1},
+        {"devices=3", 5, 2}
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct answer a;
-        in_child(NT_CUDA_EMU, rows[i].emu, pick, rows[i].arg, &a);
-        assert_int_equal(a.st, rows[i].device < 0 ? NT_E_CONFIG : NT_OK);
-        if (rows[i].device >= 0) {
-            assert_int_equal(a.value, rows[i].device);
-            continue;
-        }
-        assert_non_null(strstr(a.text, "4 ranks on this node and "));
-        assert_non_null(strstr(a.text, "a rank needs a device of its own"));
+        in_child(NT_CUDA_EMU, rows[i].emu, pick, rows[i].local_rank, &a);
+        assert_int_equal(a.st, NT_OK);
+        assert_int_equal(a.value, rows[i].device);
     }
+    struct answer a;
+    in_child(NT_CUDA_EMU, "devices=2,cc=75", pick, 3, &a);
+    assert_int_equal(a.st, NT_E_UNSUPPORTED);
+    assert_non_null(strstr(a.text, "CUDA device 1 "));
 }
 
 static struct answer facts(int32_t device) {
@@ -169,38 +167,53 @@ static struct answer facts(int32_t device) {
     }
     const bool sane = f[0].name[0] && f[0].n_sm > 0 && f[0].max_shared >= 48 << 10 && f[0].memory > 0 &&
                       f[0].overridden && f[0].driver >= NT_GPU_DRIVER_NEEDED;
-    return answer_of(nt_cuda_check_shared((const unsigned char(*)[16])uuids, 2), sane);
+    return answer_of(NT_OK, sane && memcmp(uuids[0], uuids[1], sizeof uuids[0]) != 0);
 }
 
 static void test_facts(void **state) {
     (void)state;
     struct answer a;
     in_child(NT_CUDA_EMU, "devices=2", facts, 0, &a);
-    assert_int_equal(a.st, NT_OK); /* two devices differ */
-    assert_true(a.value);
+    assert_int_equal(a.st, NT_OK);
+    assert_true(a.value); /* two devices differ */
+}
+
+/* Available to each of three ranks: a third of what was free, less what it takes from then on. */
+static struct answer share_device(int32_t n_rank) {
+    enum { MIB = 1 << 20 };
+    struct nt_backend be;
+    void *memory = NULL;
+    nt_status st = nt_backend_open_cuda(&be, 0, NULL);
+    if (st != NT_OK) return answer_of(st, 0);
+    const size_t free_before = be.memory->available(&be);
+    nt_cuda_share(&be, n_rank, false);
+    const size_t part = be.memory->available(&be);
+    st = be.memory->take(&be, MIB, "test", &memory);
+    const bool right = part == free_before / (size_t)n_rank && be.memory->available(&be) == part - MIB;
+    if (st == NT_OK) be.memory->give(&be, memory, MIB);
+    nt_backend_close(&be);
+    return answer_of(st, right);
+}
+
+static void test_share(void **state) {
+    (void)state;
+    for (int32_t n_rank = 1; n_rank <= 3; n_rank += 2) {
+        struct answer a;
+        in_child(NT_CUDA_EMU, "cc=80", share_device, n_rank, &a);
+        assert_int_equal(a.st, NT_OK);
+        assert_true(a.value);
+    }
 }
 #endif
-
-static void test_shared(void **state) {
-    (void)state;
-    const unsigned char uuids[3][16] = {
-        {1, 2},
-        {1, 3},
-        {1, 2}
-    };
-    assert_int_equal(nt_cuda_check_shared(uuids, 2), NT_OK);
-    assert_int_equal(nt_cuda_check_shared(uuids, 3), NT_E_CONFIG);
-    assert_non_null(strstr(nt_error_last()->text, "the ranks 0 and 2 of this node have the same CUDA device"));
-}
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_driver), cmocka_unit_test(test_no_driver_library),
-        cmocka_unit_test(test_stub),      cmocka_unit_test(test_shared),
+        cmocka_unit_test(test_stub),
 #ifdef NT_CUDA_EMU
         cmocka_unit_test(test_too_old),   cmocka_unit_test(test_no_device),
         cmocka_unit_test(test_opens),     cmocka_unit_test(test_pick),
-        cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_facts),     cmocka_unit_test(test_share),
 #endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
