@@ -10,14 +10,16 @@ nt_status nt_embed_bwd_cuda(struct nt_backend *be, const struct nt_embed_bwd_arg
 }
 
 nt_status nt_scatter_cuda(struct nt_backend *be, const struct nt_scatter_args *args) {
-    NT_CHECK(args->bytes % 4 == 0);
+    if (args->bytes % 4 != 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "scatter on CUDA copies rows of a multiple of 4 bytes, not %lld",
+                       (long long)args->bytes);
     NT_CHECK(args->n_rows == 0 || args->from != args->to); /* blocks run in any order: no copy within one buffer */
     const int64_t pieces = (args->bytes + NT_GATHER_PIECE - 1) / NT_GATHER_PIECE;
     return NT_CUDA_LAUNCH(be, NT_CUDA_scatter, args->n_to, pieces, 1, NT_GATHER_THREADS, 0, args);
 }
 
 nt_status nt_dropout_cuda(struct nt_backend *be, const struct nt_dropout_args *args) {
-    NT_CHECK(args->p >= 0 && args->p < 1);
+    NT_CHECK(args->p >= 0 && args->p < 1); /* a probability, on any backend */
     const int64_t pieces = (args->n_col + NT_DROPOUT_PIECE - 1) / NT_DROPOUT_PIECE;
     const int64_t blocks = (args->n_row * pieces + NT_DROPOUT_WARPS - 1) / NT_DROPOUT_WARPS;
     return NT_CUDA_LAUNCH(be, NT_CUDA_dropout, blocks, 1, 1, 32 * NT_DROPOUT_WARPS, 0, args);
