@@ -3,22 +3,14 @@
 # generate and merge, damaged checkpoints, and refusals.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/generate.sh"
+. "$(dirname "$0")/finetune.sh"
 cd "$WORK" || exit 1
 
-tiny model --family smollm2 --layers 2
-check "training rows" python3 "$SOURCE/tests/jobs/tune_rows.py"
-for kind in rows pairs thumbs; do
-    expect_rc 0 "$NOCTURNE" ingest --input $kind.jsonl --output $kind.h5 --consent train --basis synthetic
-done
-common="--model model --batch-size 8 --max-length 96 --lora-r 4 --lora-alpha 8 --learning-rate 0.01 --save-steps 2 --set run.watchdog_s=60"
+training_data
+common="$shape --batch-size 8 --save-steps 2 --set run.watchdog_s=60"
 epochs="--num-train-epochs 2"
 tune() { local dir=$1; shift; timeout -k 5 "$NT_TIMEOUT" "$NOCTURNE" finetune $common --input rows.h5 --output "$dir" "$@" < /dev/null; }
 events() { python3 "$SOURCE/tests/jobs/tune_check.py" events "$@"; } # DIR EVENT FIELD
-near() { check "$2 is too far from $1" python3 "$SOURCE/tests/jobs/tune_check.py" near "$@"; } # DIR DIR LIMIT
-same_adapter() {
-    cmp "$1/adapter/adapter_model.safetensors" "$2/adapter/adapter_model.safetensors" || fail "$2 has another adapter than $1"
-    cmp "$1/adapter.gguf" "$2/adapter.gguf" || fail "$2 has another GGUF adapter than $1"
-}
 
 # it learns, and says so
 expect_rc 0 tune base $epochs --eval-fraction 0.25

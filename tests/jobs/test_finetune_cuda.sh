@@ -3,24 +3,17 @@
 # 4-bit base, preferences, all weights; memory as planned.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/generate.sh"
+. "$(dirname "$0")/finetune.sh"
 cd "$WORK" || exit 1
 EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
 [ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
 export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
 NT_TIMEOUT=300
 
-tiny model --family smollm2 --layers 2
-check "training rows" python3 "$SOURCE/tests/jobs/tune_rows.py"
-for kind in rows pairs thumbs; do
-    expect_rc 0 "$NOCTURNE" ingest --input $kind.jsonl --output $kind.h5 --consent train --basis synthetic
-done
-common="--model model --batch-size 4 --max-length 96 --lora-r 4 --lora-alpha 8 --learning-rate 0.01 --save-steps 2 --save-total-limit 4 --set run.watchdog_s=120"
+training_data
+common="$shape --batch-size 4 --save-steps 2 --save-total-limit 4 --set run.watchdog_s=120"
 tune() { local input=$1 dir=$2; shift 2; expect_rc 0 "$NOCTURNE" finetune $common --input "$input.h5" --output "$dir" "$@"; }
 gpu() { tune "$@" --device cuda; }
-near() { check "$2 is too far from $1" python3 "$SOURCE/tests/jobs/tune_check.py" near "$@"; } # DIR DIR LIMIT
-same_adapter() {
-    cmp "$1/adapter/adapter_model.safetensors" "$2/adapter/adapter_model.safetensors" || fail "$2 has another adapter than $1"
-}
 
 # the CPU's adapter within rounding, in the memory that was planned
 rows="--max-steps 3 --eval-fraction 0.1"

@@ -3,17 +3,15 @@
 # of an undisturbed run, and no temporary file. And data and adapters that cannot be trained on: each its sentence, and nothing lost.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/generate.sh"
+. "$(dirname "$0")/finetune.sh"
 cd "$WORK" || exit 1
 
-tiny model --family smollm2 --layers 2
-check "training rows" python3 "$SOURCE/tests/jobs/tune_rows.py"
-ingest() { expect_rc 0 "$NOCTURNE" ingest --input "$1.jsonl" --output "$1.h5" --consent train --basis synthetic; }
-for kind in rows pairs thumbs; do ingest $kind; done
+training_data
 tune() { # DIR [FLAG...]
     local dir=$1; shift
     timeout -k 5 "$NT_TIMEOUT" "$NOCTURNE" finetune $flags --output "$dir" "$@" < /dev/null
 }
-common="--model model --batch-size 8 --max-length 96 --lora-r 4 --lora-alpha 8 --learning-rate 0.01 --set run.watchdog_s=60"
+common="$shape --batch-size 8 --set run.watchdog_s=60"
 flags="$common --input rows.h5 --num-train-epochs 8 --eval-fraction 0.25 --save-steps 3 --eval-steps 6 --threads 1"
 
 # The adapters' bytes, and every line of metrics.jsonl but for its times.
