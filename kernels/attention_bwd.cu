@@ -162,6 +162,17 @@ NT_DEVICE void leave_deltas(const struct nt_attn_bwd_launch &a, const struct nt_
     }
 }
 
+/* What the block knows of its tile of `rows` query rows; false: there is none. */
+NT_DEVICE bool begin_tile(const struct nt_attn_bwd_launch &a, int32_t rows, int32_t rows_warp,
+                          struct nt_attn_block_info &info) {
+    struct nt_attn_tile found;
+    if (!nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, (int32_t)(gridDim.x - 1 - blockIdx.x), rows, &found))
+        return false;
+    nt_attn_publish(a.f, found, nt_warp() * rows_warp, rows_warp, info);
+    __syncthreads();
+    return true;
+}
+
 template <int D> NT_DEVICE void stats_block(const struct nt_attn_bwd_launch &a) {
     constexpr int mt = D <= 128 ? 2 : 1, rows_warp = 16 * mt, rows = NT_ATTN_PREFILL_WARPS * rows_warp;
     constexpr int page_bytes = NT_KV_PAGE * 2 * D, ring_at = rows * 2 * D, info_at = ring_at + 2 * page_bytes;
@@ -170,10 +181,7 @@ template <int D> NT_DEVICE void stats_block(const struct nt_attn_bwd_launch &a) 
     const struct nt_attn_tile &t = info.tile;
     const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
     const int32_t warp_row = nt_warp() * rows_warp;
-    struct nt_attn_tile found;
-    if (!nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, (int32_t)(gridDim.x - 1 - blockIdx.x), rows, &found)) return;
-    nt_attn_publish(a.f, found, warp_row, rows_warp, info);
-    __syncthreads();
+    if (!begin_tile(a, rows, rows_warp, info)) return;
     const int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
     const int32_t warp_rows = min(max(t.n_row - warp_row, 0), rows_warp);
     const uint32_t q = nt_shared_address(shared) + (uint32_t)(warp_row * 2 * D);
@@ -421,10 +429,7 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
     const struct nt_attn_tile &t = info.tile;
     const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
     const int32_t warp_row = nt_warp() * rows_warp;
-    struct nt_attn_tile found;
-    if (!nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, (int32_t)(gridDim.x - 1 - blockIdx.x), rows, &found)) return;
-    nt_attn_publish(a.f, found, warp_row, rows_warp, info);
-    __syncthreads();
+    if (!begin_tile(a, rows, rows_warp, info)) return;
     const int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
     const uint32_t q = nt_shared_address(shared) + (uint32_t)(warp_row * 2 * D), dout = q + rows * 2 * D;
     const uint32_t ring = nt_shared_address(shared + ring_at), v = nt_shared_address(shared + v_at);

@@ -30,6 +30,11 @@ NT_MUST nt_status nt_cuda_launch(struct nt_backend *be, enum nt_cuda_kernel kern
     nt_cuda_launch((be), (kernel), (const int64_t[3]){(x), (y), (z)}, (threads), (dynamic_shared), (args),             \
                    sizeof *(args))
 
+/* Blocks of b that hold a >= 0. */
+static inline int64_t nt_ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
 /* False for the kernels of a *_sm90.cu image on a device that is not compute capability 9.0. */
 bool nt_cuda_has(const struct nt_backend *be, enum nt_cuda_kernel kernel);
 const char *nt_cuda_kernel_name(enum nt_cuda_kernel kernel);

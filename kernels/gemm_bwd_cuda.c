@@ -1,6 +1,7 @@
 /* Launches of gemm's backward: which tile takes which shape. */
 #include "gemm_bwd_cuda.h"
 #include "cuda_bodies.h"
+#include "cuda_granted.h"
 #include "gemm_blocks.h"
 
 #define TILE(op, rows, cols, warps, shared)                                                                            \
@@ -20,13 +21,9 @@ enum {
     N_WGRAD = sizeof wgrad_tiles / sizeof wgrad_tiles[0]
 };
 
-/* The dynamic shared memory that cuda_kernels.def grants; an A100 has 163 KiB a block. */
-#define NT_CUDA_KERNEL(image, name, max_dynamic_shared) enum { granted_##name = (max_dynamic_shared) };
-#include "cuda_kernels.def"
-#undef NT_CUDA_KERNEL
 #define GRANTED(name, bytes)                                                                                           \
-    _Static_assert(granted_##name == (bytes), "as cuda_kernels.def");                                                  \
-    _Static_assert((bytes) <= 163 * 1024, "more than an A100 has");
+    _Static_assert(nt_granted_##name == (bytes), "as cuda_kernels.def");                                               \
+    _Static_assert((bytes) <= NT_A100_SHARED, "more than an A100 has");
 #define CHECK_DGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                       \
     GRANTED(gemm_dgrad_##rows##x##cols, NT_GEMM_SHARED(rows, cols, depth, stages))
 #define CHECK_DGRAD_INT4(rows, cols, depth, stages, warps_m, warps_n)                                                  \
@@ -36,10 +33,6 @@ enum {
 NT_GEMM_DGRAD_TILES(CHECK_DGRAD)
 NT_GEMM_DGRAD_INT4_TILES(CHECK_DGRAD_INT4)
 NT_GEMM_WGRAD_TILES(CHECK_WGRAD)
-
-static int32_t ceil_div(int32_t a, int32_t b) {
-    return a / b + (a % b > 0);
-}
 
 static nt_status check_dgrad(const struct nt_gemm_dgrad_args *args) {
     const struct nt_packed *w = args->w, *w2 = args->w2;
@@ -66,10 +59,10 @@ static struct nt_gemm_dgrad_cuda dgrad_of(const struct nt_gemm_dgrad_args *args,
               .ldy = args->lddx,
               .n_tok = args->n_tok,
               .n = w->k,
-              .n_pad = ceil_div(w->k, 8) * 8,
+              .n_pad = (int32_t)(nt_ceil_div(w->k, 8) * 8),
               .k = w->n,
-              .row_tiles = ceil_div(args->n_tok, tile->rows),
-              .col_tiles = ceil_div(w->k, tile->cols),
+              .row_tiles = (int32_t)nt_ceil_div(args->n_tok, tile->rows),
+              .col_tiles = (int32_t)nt_ceil_div(w->k, tile->cols),
               .out = (int32_t)args->out}
     };
     if (w2) {
@@ -90,8 +83,8 @@ nt_status nt_gemm_dgrad_cuda(struct nt_backend *be, const struct nt_gemm_dgrad_a
                        be->cuda->facts.n_sm);
     const struct nt_gemm_dgrad_int4_cuda a = {.d = dgrad_of(args, tile),
                                               .data = args->w->data,
-                                              .n_panel = ceil_div(args->w->n, NT_PANEL),
-                                              .n_group = ceil_div(args->w->k, NT_INT4_GROUP)};
+                                              .n_panel = (int32_t)nt_ceil_div(args->w->n, NT_PANEL),
+                                              .n_group = (int32_t)nt_ceil_div(args->w->k, NT_INT4_GROUP)};
     const int64_t blocks = (int64_t)a.d.g.row_tiles * a.d.g.col_tiles;
     if (int4) return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
     return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a.d);
@@ -112,8 +105,8 @@ nt_status nt_gemm_wgrad_cuda(struct nt_backend *be, const struct nt_gemm_wgrad_a
                                          .m = args->m,
                                          .n = args->n,
                                          .b_run = args->b_run,
-                                         .row_tiles = ceil_div(args->m, tile->rows),
-                                         .col_tiles = ceil_div(args->n, tile->cols)};
+                                         .row_tiles = (int32_t)nt_ceil_div(args->m, tile->rows),
+                                         .col_tiles = (int32_t)nt_ceil_div(args->n, tile->cols)};
     const int64_t blocks = (int64_t)a.row_tiles * a.col_tiles;
     return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
 }

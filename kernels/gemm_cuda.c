@@ -1,5 +1,6 @@
 /* Launches of gemm: which tile takes which shape. */
 #include "cuda_bodies.h"
+#include "cuda_granted.h"
 #include "gemm_cublaslt.h"
 #include "gemm_cuda.h"
 #include "gemm_int4_cuda.h"
@@ -17,38 +18,27 @@ static const struct nt_gemm_tile_row adapter_tiles[] = {NT_GEMM_ADAPTER_TILES(TI
 #undef TILE
 enum { N_TILES = sizeof tiles / sizeof tiles[0], N_ADAPTER_TILES = sizeof adapter_tiles / sizeof adapter_tiles[0] };
 
-/* The dynamic shared memory that cuda_kernels.def grants. */
-#define NT_CUDA_KERNEL(image, name, max_dynamic_shared) enum { granted_##name = (max_dynamic_shared) };
-#include "cuda_kernels.def"
-#undef NT_CUDA_KERNEL
 #define CHECK(rows, cols, depth, stages, warps_m, warps_n)                                                             \
-    _Static_assert(granted_gemm_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages), "as cuda_kernels.def");
+    _Static_assert(nt_granted_gemm_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages), "as "                 \
+                                                                                                 "cuda_kernels.def");
 NT_GEMM_TILES(CHECK)
 #undef CHECK
 #define CHECK(rows, cols, depth, stages, warps_m, warps_n)                                                             \
-    _Static_assert(granted_gemm_adapter_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages),                  \
+    _Static_assert(nt_granted_gemm_adapter_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages),               \
                    "as cuda_kernels.def");
 NT_GEMM_ADAPTER_TILES(CHECK)
 #undef CHECK
-
-static int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
-static int64_t blocks_of(const struct nt_gemm_tile_row *tile, int32_t n_tok, int32_t n) {
-    return ceil_div(n_tok, tile->rows) * ceil_div(n, tile->cols);
-}
 
 /* Cycles of the busiest multiprocessor per 16 of k, from the rates of an H100: it fetches about 40 bytes a cycle from
  * L2, multiplies 16 x 8 x 16 in 2 cycles, and a chain of dependent mma with its loads takes 40 cycles a link whatever
  * the tile; four blocks hide each other's chains. Each kernel has the same bits, so an estimate is good enough. */
 static int64_t cycles_of(const struct nt_gemm_tile_row *tile, int32_t n_tok, int32_t n, int32_t n_sm) {
     enum { FETCH = 40, CHAIN = 40, BLOCKS_TOGETHER = 4 };
-    const int64_t blocks = ceil_div(blocks_of(tile, n_tok, n), n_sm);
+    const int64_t blocks = nt_ceil_div(nt_gemm_blocks(tile->rows, tile->cols, n_tok, n), n_sm);
     const int64_t fetch = (tile->rows + tile->cols) * 16 * (int64_t)sizeof(nt_bf16) / FETCH;
     const int64_t multiply = (int64_t)tile->rows * tile->cols / (16 * 8) * 2;
     const int64_t busy = blocks * (fetch > multiply ? fetch : multiply);
-    const int64_t chains = ceil_div(blocks, BLOCKS_TOGETHER) * CHAIN;
+    const int64_t chains = nt_ceil_div(blocks, BLOCKS_TOGETHER) * CHAIN;
     return busy > chains ? busy : chains;
 }
 
@@ -105,11 +95,11 @@ struct nt_gemm_cuda nt_gemm_cuda_of(const struct nt_gemm_args *args, int32_t n, 
                                  .ldy = args->ldy,
                                  .n_tok = args->n_tok,
                                  .n = n,
-                                 .n_pad = (int32_t)(ceil_div(w->n, NT_PANEL) * NT_PANEL),
+                                 .n_pad = (int32_t)(nt_ceil_div(w->n, NT_PANEL) * NT_PANEL),
                                  .k = w->k,
-                                 .k_pad = (int32_t)(ceil_div(w->k, 8) * 8),
-                                 .row_tiles = (int32_t)ceil_div(args->n_tok, rows),
-                                 .col_tiles = (int32_t)ceil_div(n, cols),
+                                 .k_pad = (int32_t)(nt_ceil_div(w->k, 8) * 8),
+                                 .row_tiles = (int32_t)nt_ceil_div(args->n_tok, rows),
+                                 .col_tiles = (int32_t)nt_ceil_div(n, cols),
                                  .out = (int32_t)args->out};
 }
 
@@ -118,7 +108,7 @@ struct nt_gemm_adapter nt_gemm_adapter_of(const struct nt_gemm_args *args) {
     if (!args->w2) return a;
     a.w = args->w2->data;
     a.k = args->w2->k;
-    a.k_pad = (int32_t)(ceil_div(a.k, 8) * 8);
+    a.k_pad = (int32_t)(nt_ceil_div(a.k, 8) * 8);
     return a;
 }
 

@@ -2,6 +2,7 @@
 #include "gemm_sm90_cuda.h"
 
 #include "cuda_bodies.h"
+#include "cuda_granted.h"
 #include "gpu_api.h"
 #include <string.h>
 
@@ -25,40 +26,30 @@ static const struct tile adapter_tiles[] = {NT_GEMM_SM90_ADAPTER_TILES(TILE)};
 #undef TILE
 enum { N_TILES = sizeof tiles / sizeof tiles[0], N_ADAPTER_TILES = sizeof adapter_tiles / sizeof adapter_tiles[0] };
 
-/* The dynamic shared memory that cuda_kernels.def grants; an H100 has 228 KiB a multiprocessor, 1 KiB of a block is the
- * system's. */
-#define NT_CUDA_KERNEL(image, name, max_dynamic_shared) enum { granted_##name = (max_dynamic_shared) };
-#include "cuda_kernels.def"
-#undef NT_CUDA_KERNEL
+/* An H100 has 228 KiB a multiprocessor, 1 KiB of a block is the system's. */
 #define CHECK(rows, cols, stages, blocks)                                                                              \
-    _Static_assert(granted_gemm_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages), "cuda_kernels.def");  \
+    _Static_assert(nt_granted_gemm_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),                    \
+                   "cuda_kernels.def");                                                                                \
     _Static_assert((NT_GEMM_SM90_SHARED(rows, cols, stages) + 1024) * (blocks) <= 228 * 1024, "blocks do not fit");
 NT_GEMM_SM90_TILES(CHECK)
 #undef CHECK
 #define CHECK(rows, cols, stages, blocks)                                                                              \
-    _Static_assert(granted_gemm_sm90_adapter_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),               \
+    _Static_assert(nt_granted_gemm_sm90_adapter_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),            \
                    "cuda_kernels.def");
 NT_GEMM_SM90_ADAPTER_TILES(CHECK)
 #undef CHECK
-
-static int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
-static int64_t blocks_of(const struct tile *tile, int32_t n_tok, int32_t n) {
-    return ceil_div(n_tok, tile->rows) * ceil_div(n, tile->cols);
-}
 
 /* Cycles of the busiest multiprocessor per 16 of k, from the rates of an H100: it fetches about 40 bytes a cycle from
  * L2 (rows beyond n_tok are not fetched), multiplies 64 x 8 x 16 in 4 cycles, and a block alone takes some 40 for the
  * four steps' waits and issues. Each kernel has the same bits, so an estimate is good enough. */
 static int64_t cycles_of(const struct tile *tile, int32_t n_tok, int32_t n, int32_t n_sm) {
     enum { FETCH = 40, ALONE = 40 };
-    const int64_t blocks = ceil_div(blocks_of(tile, n_tok, n), n_sm), rows = n_tok < tile->rows ? n_tok : tile->rows;
+    const int64_t blocks = nt_ceil_div(nt_gemm_blocks(tile->rows, tile->cols, n_tok, n), n_sm),
+                  rows = n_tok < tile->rows ? n_tok : tile->rows;
     const int64_t fetch = (rows + tile->cols) * 16 * (int64_t)sizeof(nt_bf16) / FETCH;
     const int64_t multiply = (int64_t)tile->rows * tile->cols / (64 * 8) * 4;
     const int64_t busy = blocks * (fetch > multiply ? fetch : multiply);
-    const int64_t alone = ceil_div(blocks, tile->blocks) * ALONE;
+    const int64_t alone = nt_ceil_div(blocks, tile->blocks) * ALONE;
     return busy > alone ? busy : alone;
 }
 
@@ -102,7 +93,7 @@ static nt_status encode(const struct nt_backend *be, const void *data, int32_t r
 nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args *args, int32_t rows, int32_t cols,
                          struct nt_sm90_operands *out) {
     const struct nt_packed *w = args->w;
-    const int32_t n_pad = (int32_t)ceil_div(w->n, NT_PANEL) * NT_PANEL, k_pad = (int32_t)ceil_div(w->k, 8) * 8;
+    const int32_t n_pad = (int32_t)nt_ceil_div(w->n, NT_PANEL) * NT_PANEL, k_pad = (int32_t)nt_ceil_div(w->k, 8) * 8;
     NT_TRY(encode(be, args->x, args->n_tok, w->k, args->ldx, rows, &out->x));
     return encode(be, w->data, n_pad, w->k, k_pad, cols, &out->w);
 }

@@ -1,6 +1,7 @@
 /* Launches of head_argmax: the kernels of the device that gemm runs on, and the join. */
 #include "head_cuda.h"
 #include "cuda_bodies.h"
+#include "cuda_granted.h"
 
 struct tile {
     enum nt_cuda_kernel kernel;
@@ -21,17 +22,15 @@ static const struct tile sm90_tile = NT_HEAD_SM90_TILES(TILE);
 #undef TILE
 enum { N_TILES = sizeof tiles / sizeof tiles[0] };
 
-/* The dynamic shared memory that cuda_kernels.def grants. */
-#define NT_CUDA_KERNEL(image, name, max_dynamic_shared) enum { granted_##name = (max_dynamic_shared) };
-#include "cuda_kernels.def"
-#undef NT_CUDA_KERNEL
 #define CHECK(rows, cols, depth, stages, warps_m, warps_n)                                                             \
-    _Static_assert(granted_head_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages), "as cuda_kernels.def");  \
+    _Static_assert(nt_granted_head_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages),                       \
+                   "as cuda_kernels.def");                                                                             \
     _Static_assert((cols) == NT_HEAD_COLS, "one part a tile");
 NT_HEAD_TILES(CHECK)
 #undef CHECK
 #define CHECK(rows, cols, stages, blocks)                                                                              \
-    _Static_assert(granted_head_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages), "cuda_kernels.def");  \
+    _Static_assert(nt_granted_head_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),                    \
+                   "cuda_kernels.def");                                                                                \
     _Static_assert((cols) == NT_HEAD_COLS, "one part a tile");
 NT_HEAD_SM90_TILES(CHECK)
 #undef CHECK

@@ -4,6 +4,6 @@
 #include "ops_bwd.h"
 
 nt_status nt_logit_bwd_cuda(struct nt_backend *be, const struct nt_logit_bwd_args *args) {
-    const int32_t chunks = (args->n_vocab + NT_LOGIT_CHUNK - 1) / NT_LOGIT_CHUNK;
-    return NT_CUDA_LAUNCH(be, NT_CUDA_logit_bwd, chunks, args->n_row, 1, NT_LOGIT_THREADS, 0, args);
+    return NT_CUDA_LAUNCH(be, NT_CUDA_logit_bwd, nt_logit_chunks(args->n_vocab), args->n_row, 1, NT_LOGIT_THREADS, 0,
+                          args);
 }

@@ -16,6 +16,10 @@ enum {
     NT_LOGIT_JOIN_ROWS = 4,                                 /* rows of a joining block, a warp each */
 };
 
+static inline int32_t nt_logit_chunks(int32_t n_vocab) {
+    return (n_vocab + NT_LOGIT_CHUNK - 1) / NT_LOGIT_CHUNK;
+}
+
 /* The result of a chunk. */
 struct nt_logit_part {
     float value;   /* the best */
@@ -35,5 +39,10 @@ struct nt_logit_gumbel_cuda {
     struct nt_logit_part *part; // [n_row, n_chunk]
     int32_t n_chunk;
 };
+
+#ifndef __CUDACC__
+/* What no kernel over the columns of a row takes: NT_E_UNSUPPORTED with a sentence. */
+NT_MUST nt_status nt_logit_cuda_check(int32_t n_vocab, const char *op);
+#endif
 
 #endif

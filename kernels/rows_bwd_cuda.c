@@ -3,18 +3,15 @@
 #include "cuda_bodies.h"
 
 nt_status nt_embed_bwd_cuda(struct nt_backend *be, const struct nt_embed_bwd_args *args) {
-    const int32_t turns = (args->d_model + 3) / 4;
-    const int32_t threads = turns >= NT_EMBED_BWD_THREADS ? NT_EMBED_BWD_THREADS : (turns + 31) / 32 * 32;
+    const int32_t threads = nt_embed_threads(args->d_model, NT_EMBED_BWD_THREADS);
     const int32_t pieces = (args->d_model + NT_EMBED_BWD_PIECE - 1) / NT_EMBED_BWD_PIECE;
     return NT_CUDA_LAUNCH(be, NT_CUDA_embed_bwd, args->n_tok, pieces, 1, threads, 0, args);
 }
 
 nt_status nt_scatter_cuda(struct nt_backend *be, const struct nt_scatter_args *args) {
-    if (args->bytes % 4 != 0)
-        return NT_FAIL(NT_E_UNSUPPORTED, "scatter on CUDA copies rows of a multiple of 4 bytes, not %lld",
-                       (long long)args->bytes);
+    int64_t pieces;
+    NT_TRY(nt_gather_cuda_pieces("scatter", args->bytes, &pieces));
     NT_CHECK(args->n_rows == 0 || args->from != args->to); /* blocks run in any order: no copy within one buffer */
-    const int64_t pieces = (args->bytes + NT_GATHER_PIECE - 1) / NT_GATHER_PIECE;
     return NT_CUDA_LAUNCH(be, NT_CUDA_scatter, args->n_to, pieces, 1, NT_GATHER_THREADS, 0, args);
 }
 

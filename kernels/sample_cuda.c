@@ -3,9 +3,8 @@
 #include "cuda_bodies.h"
 
 nt_status nt_logit_sample_cuda(struct nt_backend *be, const struct nt_logit_sample_args *args) {
-    struct nt_logit_sample_cuda a = {.op = *args, .n_chunk = (args->n_vocab + NT_LOGIT_CHUNK - 1) / NT_LOGIT_CHUNK};
-    if (args->n_vocab < 1)
-        return NT_FAIL(NT_E_UNSUPPORTED, "logit_sample on CUDA needs at least one column, got %d", args->n_vocab);
+    struct nt_logit_sample_cuda a = {.op = *args, .n_chunk = nt_logit_chunks(args->n_vocab)};
+    NT_TRY(nt_logit_cuda_check(args->n_vocab, "logit_sample"));
     const size_t chunks = (size_t)args->n_row * (size_t)a.n_chunk;
     const size_t part_bytes = (chunks * sizeof *a.part + 255) / 256 * 256;
     const size_t group_bytes = chunks * NT_TOPK_CHUNK_GROUPS * sizeof *a.group;
