@@ -292,25 +292,29 @@ static void place(const struct nt_param *p, const float *from, int32_t col0, flo
         for (int32_t j = col0; j < p->n_cols; j++) logical[logical_at(p, i, j)] = from[(int64_t)i * p->cols + j];
 }
 
-static nt_status place_view(const struct nt_params *p, const struct nt_param *row, float *from, int32_t col0,
-                            float *logical) {
+/* The way back, without what is padding. */
+static void take(const struct nt_param *p, const float *logical, float *to) {
+    for (int32_t i = 0; i < p->n_rows; i++)
+        for (int32_t j = 0; j < p->n_cols; j++) to[(int64_t)i * p->cols + j] = logical[logical_at(p, i, j)];
+}
+
+static nt_status place_own(const struct nt_params *p, const struct nt_param *row, float *from, float *logical) {
     struct nt_params_view v;
     NT_TRY(nt_params_view_open(p, from, row->at, stored_count(row), &v));
-    place(row, v.host, col0, logical);
+    place(row, v.host, row->own0, logical);
     return nt_params_view_close(p, &v, false);
 }
 
 nt_status nt_params_scatter(const struct nt_params *p, const struct nt_param *row, const float *logical, float *to) {
     struct nt_params_view v;
     NT_TRY(nt_params_view_open(p, to, row->at, stored_count(row), &v));
-    for (int32_t i = 0; i < row->n_rows; i++)
-        for (int32_t j = 0; j < row->n_cols; j++) v.host[(int64_t)i * row->cols + j] = logical[logical_at(row, i, j)];
+    take(row, logical, v.host);
     return nt_params_view_close(p, &v, true);
 }
 
 nt_status nt_params_gather(const struct nt_params *p, const struct nt_param *row, float *from, float *logical) {
     memset(logical, 0, (size_t)nt_param_logical_count(row) * sizeof *logical);
-    const nt_status st = row->owned ? place_view(p, row, from, row->own0, logical) : NT_OK;
+    const nt_status st = row->owned ? place_own(p, row, from, logical) : NT_OK;
     if (p->world->tp_size == 1) return st;
     NT_TRY(nt_comm_agree(p->world->tp, st));
     return nt_comm_allreduce_f32(p->world->tp, logical, nt_param_logical_count(row));
@@ -321,10 +325,14 @@ nt_status nt_params_gather(const struct nt_params *p, const struct nt_param *row
 /* Every rank has a part of the row's gradient: whole [the longest row] is where they meet. */
 static nt_status sum_parts(const struct nt_params *p, const struct nt_param *row, float *whole) {
     const int64_t n = nt_param_logical_count(row);
+    struct nt_params_view v;
     memset(whole, 0, (size_t)n * sizeof *whole);
-    NT_TRY(nt_comm_agree(p->world->tp, place_view(p, row, p->grad, 0, whole)));
-    NT_TRY(nt_comm_allreduce_f32(p->world->tp, whole, n));
-    return nt_params_scatter(p, row, whole, p->grad);
+    NT_TRY(nt_comm_agree(p->world->tp, nt_params_view_open(p, p->grad, row->at, stored_count(row), &v)));
+    place(row, v.host, 0, whole);
+    const nt_status st = nt_comm_allreduce_f32(p->world->tp, whole, n);
+    if (st == NT_OK) take(row, whole, v.host);
+    const nt_status closed = nt_params_view_close(p, &v, st == NT_OK);
+    return st == NT_OK ? closed : st;
 }
 
 static nt_status sum_over_tp(const struct nt_params *p) {

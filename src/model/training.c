@@ -49,6 +49,7 @@ void nt_training_free(struct nt_training *t) {
     nt_arena_give(&t->lora_arena, t->m->backend);
     nt_arena_give(&t->reference_arena, t->m->backend);
     nt_params_release(&t->params);
+    free(t->host_weights);
     free(t);
 }
 

@@ -2,7 +2,6 @@
 #include "lora_adapter.h"
 #include "pool.h"
 #include "training_state.h"
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,8 +22,6 @@ struct places {
     struct place *rows;
     int32_t n;
     struct nt_params_view numbers;
-    ptrdiff_t to_host; /* from the address of a weight to its copy's */
-    char *copy;        // [weight_arena.size] or NULL
 };
 
 static void add(struct places *p, int32_t layer, enum nt_slot slot, struct place place) {
@@ -33,7 +30,9 @@ static void add(struct places *p, int32_t layer, enum nt_slot slot, struct place
 }
 
 static void *on_host(const struct places *p, const void *weight) {
-    return (void *)((uintptr_t)weight + (uintptr_t)p->to_host);
+    const struct nt_training *t = p->t;
+    if (!t->host_weights) return (void *)(uintptr_t)weight;
+    return t->host_weights + ((uintptr_t)weight - (uintptr_t)t->m->weight_arena.base);
 }
 
 static void add_linears(struct places *p, int32_t layer) {
@@ -144,43 +143,35 @@ static nt_status run_places(const struct places *p,
     return NT_OK;
 }
 
-static void close_places(struct places *p) {
-    free(p->rows);
-    free(p->copy);
-}
-
-static nt_status open_places(struct places *p, struct nt_training *t) {
-    const struct nt_arena *a = &t->m->weight_arena;
-    struct nt_backend *be = t->m->backend;
-    *p = (struct places){.t = t, .rows = calloc((size_t)t->params.n, sizeof *p->rows)};
-    if (!p->rows) return NT_FAIL(NT_E_NOMEM, "no memory for a table of %d tensors", t->params.n);
-    list_places(p);
-    if (nt_backend_is_host(be)) return NT_OK;
-    p->copy = malloc(a->size);
-    if (!p->copy) return NT_FAIL(NT_E_NOMEM, "no memory for a host copy of %zu bytes of weights", a->size);
-    p->to_host = (ptrdiff_t)((uintptr_t)p->copy - (uintptr_t)a->base);
-    return be->memory->download(be, p->copy, a->base, a->size);
-}
-
 /* One way or the other over all tensors; what was written goes back to a device. */
 static nt_status move(struct nt_training *t, bool to_weights) {
     struct nt_params *params = &t->params;
     struct nt_backend *be = t->m->backend;
-    struct places p;
-    nt_status st = open_places(&p, t);
-    if (st == NT_OK) st = nt_params_view_open(params, params->w, 0, params->n_floats, &p.numbers);
+    const struct nt_arena *weights = &t->m->weight_arena;
+    struct places p = {.t = t, .rows = calloc((size_t)params->n, sizeof *p.rows)};
+    if (!p.rows) return NT_FAIL(NT_E_NOMEM, "no memory for a table of %d tensors", params->n);
+    list_places(&p);
+    nt_status st = nt_params_view_open(params, params->w, 0, params->n_floats, &p.numbers);
     if (st == NT_OK) {
         st = run_places(&p, to_weights ? pack_place : unpack_place);
         const nt_status closed = nt_params_view_close(params, &p.numbers, !to_weights && st == NT_OK);
         if (st == NT_OK) st = closed;
     }
-    if (st == NT_OK && to_weights && p.copy)
-        st = be->memory->upload(be, t->m->weight_arena.base, p.copy, t->m->weight_arena.size);
-    close_places(&p);
+    if (st == NT_OK && to_weights && t->host_weights)
+        st = be->memory->upload(be, weights->base, t->host_weights, weights->size);
+    free(p.rows);
     return st;
 }
 
 nt_status nt_training_unpack(struct nt_training *t) {
+    struct nt_backend *be = t->m->backend;
+    const struct nt_arena *weights = &t->m->weight_arena;
+    if (!nt_backend_is_host(be)) {
+        t->host_weights = malloc(weights->size);
+        if (!t->host_weights)
+            return NT_FAIL(NT_E_NOMEM, "no memory for a host copy of %zu bytes of weights", weights->size);
+        NT_TRY(be->memory->download(be, t->host_weights, weights->base, weights->size));
+    }
     return move(t, false);
 }
 
