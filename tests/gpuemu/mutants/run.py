@@ -2,6 +2,7 @@
 """Injected bugs: every mutant of mutants.txt must be noticed by its case of test_ops, the code as it is must pass.
 
     run.py BUILD_DIR TEST_OPS CUDA_EMU [--only NAME] [--jobs N] -- NVCC FLAGS...
+    run.py --table      only whether every row still applies, in no time: a change of a kernel may take its text away
 
 A mutant is one replacement in one file of kernels/, which must apply exactly once. A device file: the named .cu alone
 is compiled to PTX, and the emulator takes it in place of the embedded image (option ptx). A host file: its object is
@@ -56,22 +57,27 @@ def must_run(what, command, cwd):
     return output
 
 
+def mutated_text(row):
+    path = os.path.join(SOURCE, "kernels", row["file"])
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    times = text.count(row["old"])
+    if times != 1:
+        raise Broken("kernels/%s has the text %d times, must be once: adjust the row" % (row["file"], times))
+    return text.replace(row["old"], row["new"])
+
+
 def mutated_tree(row, folder):
     """A copy of kernels/ with the replacement made."""
     kernels = os.path.join(SOURCE, "kernels")
+    text = mutated_text(row)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     for name in os.listdir(kernels):
-        if name.endswith((".cu", ".cuh", ".h", ".def")) or name == row["file"]:
+        if name.endswith((".cu", ".cuh", ".h", ".def")):
             shutil.copy(os.path.join(kernels, name), folder)
-    path = os.path.join(folder, row["file"])
-    with open(path, encoding="utf-8") as f:
-        text = f.read()
-    if text.count(row["old"]) != 1:
-        raise Broken("kernels/%s has the text %d times, must be once: adjust the row" % (row["file"],
-                                                                                         text.count(row["old"])))
-    with open(path, "w", encoding="utf-8") as f:
-        f.write(text.replace(row["old"], row["new"]))
+    with open(os.path.join(folder, row["file"]), "w", encoding="utf-8") as f:
+        f.write(text)
 
 
 def build_ptx(row, args, folder):
@@ -140,7 +146,20 @@ def try_unchanged(key, args):
     return status == 0, "passes unchanged" if status == 0 else "fails without a mutant:\n" + output[:4000]
 
 
+def check_table():
+    failed = 0
+    for row in read_table():
+        try:
+            mutated_text(row)
+        except (Broken, OSError) as e:
+            print("FAIL %s: %s" % (row["name"], e))
+            failed += 1
+    return 1 if failed else 0
+
+
 def main():
+    if sys.argv[1:] == ["--table"]:
+        return check_table()
     own, _, compiler = " ".join(sys.argv[1:]).partition(" -- ")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build")
