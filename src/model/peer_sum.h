@@ -4,9 +4,11 @@
  * the protocol (kernels/allreduce_p2p_cuda.h). Partial sums are written into the place that nt_peer_sum_place names;
  * the kernel adds all ranks' in rank order, and where a norm follows goes on with it. Used beside NCCL only where that
  * changes no bit: for two ranks, whose sums have one order, and sizes NCCL is slower for. The first sum of a step has
- * the third place for its own and the others alternate, so that two steps, whose number of sums is odd, never use a
- * place twice in a row. Ownership: nt_peer_sum_close unmaps and frees; after the stream has come to rest. Threading:
- * the main thread. Errors: open leaves *out NULL where the ranks cannot see each other's memory (nobody uses it then).
+ * the third place for its own and the others alternate, so that no place is used twice in a row, whatever steps follow
+ * each other: a sum that goes to NCCL is counted, and the same place before and behind one is safe, because no rank
+ * passes a sum of NCCL's before all have come to it. Ownership: nt_peer_sum_close unmaps and frees; after the stream
+ * has come to rest. Threading: the main thread. Errors: open leaves *out NULL where the ranks cannot see each other's
+ * memory (nobody uses it then).
  */
 #ifndef NT_PEER_SUM_H
 #define NT_PEER_SUM_H
