@@ -28,6 +28,7 @@ enum emu_mem_kind { EMU_MEM_DEVICE, EMU_MEM_HOST, EMU_MEM_PEER, EMU_MEM_GLOBAL }
 struct emu_shadow {
     uint32_t w_time, w_block, r_time, r_block;
     uint8_t init, w_mask, r_mask, w_strong, r_strong; // bit i of a mask = byte i
+    uint8_t w_scope;                                  // who may acquire from the last write: enum emu_scope
 };
 
 struct emu_alloc {

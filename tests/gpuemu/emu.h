@@ -137,6 +137,12 @@ int64_t emu_report_total(void); // grows with each report, also with those not p
 /* Before each access to global memory: bounds, lifetime, alignment, initialised, conflicts between blocks. When false
  * the access must not be made (it was reported). Also for the async copies' global side. */
 bool emu_check_global(const struct emu_where *where, enum emu_access access, uint64_t address, size_t size);
+/* Flags in global memory: a store that releases (st.release; relaxed or volatile behind a fence), after it was made,
+ * and a load that acquires, before it. What it takes must be from a release that reaches as far as itself, from an
+ * atomic or from a copy; when not, nothing orders what was written before the flag, and it is reported. */
+enum emu_scope { EMU_SCOPE_NONE, EMU_SCOPE_CTA, EMU_SCOPE_GPU, EMU_SCOPE_SYS };
+void emu_note_release(uint64_t address, enum emu_scope scope);
+bool emu_check_flag(const struct emu_where *where, uint64_t address, enum emu_scope scope);
 /* Before each access to shared memory of `block`; address from the start of its shared memory. thread NULL in where:
  * the async proxy (TMA) acts. An async copy is a write when it lands, by the thread that issued it. */
 bool emu_check_shared(const struct emu_where *where, enum emu_access access, uint32_t address, size_t size);

@@ -97,6 +97,11 @@ static uint64_t load_value(const uint8_t *from, enum ptx_type t) {
     return v;
 }
 
+static bool acquires(const struct warp *w, const struct ptx_op *o, uint32_t lane) {
+    const struct emu_where where = where_lane(w, o, lane);
+    return emu_check_flag(&where, op_address(w, o, lane), (enum emu_scope)o->n);
+}
+
 static enum flow ld(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     const int32_t element = type_bytes(o->type), bytes = element * o->n_dst;
     count(w, o, mask, bytes, false);
@@ -105,7 +110,7 @@ static enum flow ld(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     EACH_LANE(l, mask) {
         const uint8_t *from = emu_at(w, o, l, o->space, op_address(w, o, l), bytes, (enum emu_access)o->immediate);
         uint8_t copy[64];
-        if (from == NULL) continue;
+        if (from == NULL || (o->n && !acquires(w, o, l))) continue;
         memcpy(copy, from, (size_t)bytes); /* the destination may be the address */
         for (int32_t i = 0; i < o->n_dst; i++) set_lane(w, &o->dst[i], (int)l, load_value(copy + i * element, o->type));
     }
@@ -121,6 +126,7 @@ static enum flow st(struct warp *w, const struct ptx_op *o, uint32_t mask) {
             const uint64_t v = lane_value(w, &o->src[1 + i], (int)l);
             memcpy(to + i * element, &v, (size_t)element);
         }
+        if (o->mode) emu_note_release(op_address(w, o, l), o->n ? (enum emu_scope)o->n : w->fenced);
     }
     return FLOW_NEXT;
 }
@@ -144,6 +150,11 @@ static enum emu_space space_of(const struct build *b) {
     return EMU_SPACE_GENERIC;
 }
 
+static enum emu_scope scope_of(const struct build *b) {
+    if (has_mod(b, "sys")) return EMU_SCOPE_SYS;
+    return has_mod(b, "gpu") || has_mod(b, "gl") || has_mod(b, "cluster") ? EMU_SCOPE_GPU : EMU_SCOPE_CTA;
+}
+
 static bool set_class(struct build *b) {
     static const enum emu_class classes[] = {
         [EMU_SPACE_GENERIC] = EMU_CLASS_GLOBAL, [EMU_SPACE_GLOBAL] = EMU_CLASS_GLOBAL,
@@ -165,6 +176,7 @@ static bool build_ld(struct build *b) {
     const bool strong = has_mod(b, "acquire") || has_mod(b, "relaxed");
     o->mode = strong || has_mod(b, "volatile");
     o->immediate = strong ? EMU_STRONG_READ : EMU_READ;
+    o->n = has_mod(b, "acquire") ? (int32_t)scope_of(b) : 0;
     const struct arg *d = &b->arg[0];
     const int32_t n = d->kind == ARG_VEC ? d->n_vec : 1;
     if (!vector_length_fits(b, n)) return false;
@@ -182,7 +194,10 @@ static bool build_st(struct build *b) {
     if (o->space == EMU_SPACE_PARAM && b->arg[0].symbol_space == EMU_SPACE_LOCAL)
         o->space = EMU_SPACE_LOCAL; /* a call's */
     o->run = st;
-    o->immediate = has_mod(b, "release") || has_mod(b, "relaxed") ? EMU_STRONG_WRITE : EMU_WRITE;
+    const bool strong = has_mod(b, "release") || has_mod(b, "relaxed");
+    o->mode = strong || has_mod(b, "volatile"); /* behind a fence it releases as well */
+    o->immediate = strong ? EMU_STRONG_WRITE : EMU_WRITE;
+    o->n = has_mod(b, "release") ? (int32_t)scope_of(b) : 0;
     const struct arg *s = &b->arg[1];
     const int32_t n = s->kind == ARG_VEC ? s->n_vec : 1;
     if (!vector_length_fits(b, n)) return false;
@@ -332,6 +347,10 @@ static enum flow nothing(struct warp *w, const struct ptx_op *o, uint32_t mask) 
     w->yields = true;
     return FLOW_NEXT;
 }
+static enum flow fence(struct warp *w, const struct ptx_op *o, uint32_t mask) {
+    if ((int32_t)w->fenced < o->n) w->fenced = (enum emu_scope)o->n;
+    return nothing(w, o, mask);
+}
 static enum flow fence_async(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     (void)o;
     proxy_fence(w, mask);
@@ -343,7 +362,8 @@ static enum flow fence_init(struct warp *w, const struct ptx_op *o, uint32_t mas
     return FLOW_NEXT;
 }
 static bool build_fence(struct build *b) {
-    b->o->run = has_mod(b, "proxy") ? fence_async : has_mod(b, "mbarrier_init") ? fence_init : nothing;
+    b->o->run = has_mod(b, "proxy") ? fence_async : has_mod(b, "mbarrier_init") ? fence_init : fence;
+    b->o->n = (int32_t)scope_of(b);
     return true;
 }
 static bool build_nothing(struct build *b) {
@@ -366,7 +386,7 @@ const struct opcode mem_opcodes[] = {
     {"cvta",          build_cvta,         EMU_CLASS_ALU    },
     {"cvta.to",       build_cvta_to,      EMU_CLASS_ALU    },
     {"isspacep",      build_isspacep,     EMU_CLASS_ALU    },
-    {"membar",        build_nothing,      EMU_CLASS_BARRIER},
+    {"membar",        build_fence,        EMU_CLASS_BARRIER},
     {"fence",         build_fence,        EMU_CLASS_BARRIER},
     {"prefetch",      build_nothing,      EMU_CLASS_OTHER  },
     {"prefetchu",     build_nothing,      EMU_CLASS_OTHER  },

@@ -90,6 +90,7 @@ static void note_word(const struct access *a, enum emu_access kind, struct emu_s
     s->w_block = a->block;
     s->w_time = now.time;
     s->w_strong = emu_is_strong(kind);
+    s->w_scope = kind == EMU_ATOMIC ? EMU_SCOPE_SYS : EMU_SCOPE_NONE; // st says more: emu_note_release
     s->init |= bytes;
 }
 
@@ -137,4 +138,28 @@ bool emu_check_global(const struct emu_where *where, enum emu_access kind, uint6
     const struct access a = {.where = where, .address = address, .size = size, .block = block->linear};
     check_shadow(&a, kind, alloc);
     return true;
+}
+
+/* ---- flags ---- */
+
+static struct emu_shadow *shadow_of(uint64_t address) {
+    const struct emu_alloc *alloc = emu_find_alloc(address);
+    const bool inside = alloc != NULL && alloc->shadow != NULL && address - alloc->base < alloc->size;
+    return inside ? &alloc->shadow[(address - alloc->base) / 4] : NULL;
+}
+
+void emu_note_release(uint64_t address, enum emu_scope scope) {
+    struct emu_shadow *s = shadow_of(address);
+    if (s != NULL) s->w_scope = (uint8_t)scope;
+}
+
+bool emu_check_flag(const struct emu_where *where, uint64_t address, enum emu_scope scope) {
+    static const char *const names[] = {"without a release", "with a release for its block alone",
+                                        "with a release for its device alone"};
+    const struct emu_shadow *s = shadow_of(address);
+    if (s == NULL || s->w_time == 0 || s->w_scope >= scope) return true;
+    char text[256];
+    emu_describe_address(address, 1, text, sizeof text);
+    emu_report(where, "FLAG: acquires what was written %s: %s", names[s->w_scope], text);
+    return false;
 }

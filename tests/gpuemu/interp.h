@@ -164,9 +164,10 @@ struct warp {
     struct part part[32];
     int32_t n_part, current; /* the part that runs */
     struct copies copies[32];
-    uint32_t left;       /* by part_leaves, in the running operation */
-    bool yields;         /* the running operation looked at what others may change: let them run */
-    struct wgmma *wgmma; /* wgmma.c */
+    uint32_t left;         /* by part_leaves, in the running operation */
+    bool yields;           /* the running operation looked at what others may change: let them run */
+    struct wgmma *wgmma;   /* wgmma.c */
+    enum emu_scope fenced; /* the widest fence so far in this block */
 };
 
 struct barrier {

@@ -247,6 +247,7 @@ void emu_mark_init(uint64_t address, size_t size) {
     for (uint64_t word = first / 4; word * 4 < end; word++) {
         const uint64_t low = word * 4 < first ? first - word * 4 : 0, high = end - word * 4 < 4 ? end - word * 4 : 4;
         a->shadow[word].init |= (uint8_t)((1u << high) - (1u << low));
+        a->shadow[word].w_scope = EMU_SCOPE_SYS; // streams order copies
     }
 }
 
@@ -271,6 +272,7 @@ void emu_copy_init(uint64_t to, uint64_t from, size_t size) {
         const uint8_t bit = (uint8_t)(1u << (at % 4));
         uint8_t *init = &a->shadow[at / 4].init;
         *init = (uint8_t)(initialised(b, from + i) ? *init | bit : *init & ~bit);
+        a->shadow[at / 4].w_scope = EMU_SCOPE_SYS;
     }
 }
 

@@ -356,6 +356,7 @@ static void begin_warp(struct run *r, int32_t i) {
     w->part[0] = (struct part){.mask = w->live};
     w->n_part = 1;
     w->current = 0;
+    w->fenced = EMU_SCOPE_NONE;
     fill_specials(w);
     if (w->written != NULL) registers_begin(w);
 }

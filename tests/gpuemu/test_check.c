@@ -288,6 +288,32 @@ static void last_block_adds(void) {
     CHECK(float_at(out, 0) == 120);
 }
 
+/* What a thread wrote before a flag is ordered for others by a release that reaches as far as their acquire. */
+static CUresult take_flag(const char *raise) {
+    start();
+    CUdeviceptr flag = device_bytes(4);
+    out = device_bytes(4);
+    OK(cuMemsetD32(flag, 0, 1));
+    void *raised[] = {&flag}, *taken[] = {&out, &flag};
+    if (raise != NULL) OK(run(raise, 1, 1, 0, raised));
+    return run("take_flag", 1, 1, 0, taken);
+}
+static void flags_that_order(void) {
+    static const char *const raise[] = {NULL, "raise_fenced", "raise_old", "raise_sys", "raise_atomic"};
+    for (size_t i = 0; i < sizeof raise / sizeof raise[0]; i++) OK(take_flag(raise[i]));
+}
+static void flags_that_do_not(void) {
+    static const char *const rows[][2] = {
+        {"raise_weak",    "without a release"           },
+        {"raise_relaxed", "without a release"           },
+        {"raise_gpu",     "release for its device alone"}
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        CHECK(take_flag(rows[i][0]) == CUDA_ERROR_LAUNCH_FAILED);
+        CHECK(reported(rows[i][1]));
+    }
+}
+
 /* ---- tiles that TMA brings (cc 9.0) ---- */
 
 static CUresult run_tiles(const char *name) {
@@ -520,6 +546,8 @@ static const struct row rows[] = {
     ALL_ORDERS(two_blocks_shift),
     ALL_ORDERS(halves_of_a_word),
     ALL_ORDERS(last_block_adds),
+    ROW("cc=80", flags_that_order),
+    ROW("cc=80", flags_that_do_not),
     ROW("cc=90,order=forward,copies=late", tiles_good),
     ROW("cc=90,order=backward,copies=early", tiles_good),
     ROW("cc=90,order=random,copies=random", tiles_good),

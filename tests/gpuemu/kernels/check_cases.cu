@@ -145,6 +145,21 @@ extern "C" __global__ void last_block(float *out, volatile float *part, unsigned
     *out = sum;
 }
 
+// ---- flags ----
+
+#define RAISE(name, code)                                                                                              \
+    extern "C" __global__ void name(unsigned *flag) { asm volatile(code ::"l"(flag), "r"(1u) : "memory"); }
+RAISE(raise_weak, "st.global.u32 [%0], %1;")
+RAISE(raise_relaxed, "st.relaxed.sys.global.u32 [%0], %1;")
+RAISE(raise_fenced, "fence.acq_rel.sys; st.relaxed.sys.global.u32 [%0], %1;")
+RAISE(raise_old, "membar.sys; st.volatile.global.u32 [%0], %1;")
+RAISE(raise_gpu, "st.release.gpu.global.u32 [%0], %1;")
+RAISE(raise_sys, "st.release.sys.global.u32 [%0], %1;")
+RAISE(raise_atomic, "red.relaxed.sys.global.add.u32 [%0], %1;")
+extern "C" __global__ void take_flag(unsigned *out, const unsigned *flag) {
+    asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(*out) : "l"(flag) : "memory");
+}
+
 // ---- counters ----
 
 template <int pad> __device__ void transpose(float *out, const float *in) {

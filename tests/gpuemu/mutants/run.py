@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Injected bugs: every mutant of mutants.txt must be noticed by its case of test_ops, the code as it is must pass.
+"""Injected bugs: every mutant of mutants.txt must be noticed by its case or test, the code as it is must pass.
 
     run.py BUILD_DIR TEST_OPS CUDA_EMU [--only NAME] [--jobs N] -- NVCC FLAGS...
     run.py --table      only whether every row still applies, in no time: a change of a kernel may take its text away
 
-A mutant is one replacement in one file of kernels/, which must apply exactly once. A device file: the named .cu alone
-is compiled to PTX, and the emulator takes it in place of the embedded image (option ptx). A host file: its object is
-compiled as compile_commands.json says and linked in front of the libraries. Caught: test_ops fails and says what the
-row expects. Everything is written below BUILD_DIR/tests/gpuemu/mutants.
+A mutant is one replacement in one file (of kernels/, or with its folder), which must apply exactly once. A device file:
+the named .cu alone is compiled to PTX, and the emulator takes it in place of the embedded image (option ptx). A host
+file: its object is compiled as compile_commands.json says and linked in place of the test's own one or in front of the
+libraries. Caught: test_ops, or the test program of the row, fails and says what the row expects. Everything is written
+below BUILD_DIR/tests/gpuemu/mutants.
 """
 import argparse
 import concurrent.futures
@@ -22,7 +23,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.abspath(os.path.join(HERE, "..", "..", ".."))
 TABLE = os.path.join(HERE, "mutants.txt")
 TIMEOUT = 120
-ROW = re.compile(r"^== (?P<name>\w+) \| (?P<file>[\w.]+) \| (?P<unit>[-\w.]+) \| (?P<case>[^|]+) \| (?P<emu>[^|]*) \| "
+TEST = "test: "  # in place of a case of test_ops: a test program
+ROW = re.compile(r"^== (?P<name>\w+) \| (?P<file>[\w./]+) \| (?P<unit>[-\w.]+) \| (?P<case>[^|]+) \| (?P<emu>[^|]*) \| "
                  r"(?P<says>[^\n]+)\n<<<\n(?P<old>.*?)\n===\n(?P<new>.*?)\n?>>>\n", re.M | re.S)
 
 
@@ -57,18 +59,25 @@ def must_run(what, command, cwd):
     return output
 
 
+def original(row):
+    return os.path.join(SOURCE, row["file"] if "/" in row["file"] else os.path.join("kernels", row["file"]))
+
+
 def mutated_text(row):
-    path = os.path.join(SOURCE, "kernels", row["file"])
-    with open(path, encoding="utf-8") as f:
+    with open(original(row), encoding="utf-8") as f:
         text = f.read()
     times = text.count(row["old"])
     if times != 1:
-        raise Broken("kernels/%s has the text %d times, must be once: adjust the row" % (row["file"], times))
+        raise Broken("%s has the text %d times, must be once: adjust the row" % (row["file"], times))
     return text.replace(row["old"], row["new"])
 
 
+def mutated(row, folder):
+    return os.path.join(folder, os.path.basename(row["file"]))
+
+
 def mutated_tree(row, folder):
-    """A copy of kernels/ with the replacement made."""
+    """A copy of what device files include, and the file with the replacement made."""
     kernels = os.path.join(SOURCE, "kernels")
     text = mutated_text(row)
     shutil.rmtree(folder, ignore_errors=True)
@@ -76,7 +85,7 @@ def mutated_tree(row, folder):
     for name in os.listdir(kernels):
         if name.endswith((".cu", ".cuh", ".h", ".def")):
             shutil.copy(os.path.join(kernels, name), folder)
-    with open(os.path.join(folder, row["file"]), "w", encoding="utf-8") as f:
+    with open(mutated(row, folder), "w", encoding="utf-8") as f:
         f.write(text)
 
 
@@ -88,35 +97,55 @@ def build_ptx(row, args, folder):
     return ptx
 
 
-def link_command(args):
-    """The shell command that links test_ops, and where it runs."""
+def target_of(case):
+    return case.strip()[len(TEST):] if case.startswith(TEST) else "test_ops"
+
+
+def link_command(target, args):
+    """The shell command that links a test program, and where it runs."""
     with open(os.path.join(args.build, "CMakeCache.txt"), encoding="utf-8") as f:
         cache = dict(re.findall(r"^(\w+):\w+=(.*)$", f.read(), re.M))
     if cache["CMAKE_GENERATOR"] == "Ninja":
-        commands = must_run("ninja", [cache["CMAKE_MAKE_PROGRAM"], "-t", "commands", "test_ops"], args.build)
+        commands = must_run("ninja", [cache["CMAKE_MAKE_PROGRAM"], "-t", "commands", target], args.build)
         return commands.rstrip().split("\n")[-1], args.build
-    folder = os.path.join(args.build, "tests", "ops")
-    with open(os.path.join(folder, "CMakeFiles", "test_ops.dir", "link.txt"), encoding="utf-8") as f:
-        return f.read().strip(), folder
+    for folder, _, files in os.walk(os.path.join(args.build, "tests")):
+        if folder.endswith(os.path.join("CMakeFiles", target + ".dir")) and "link.txt" in files:
+            with open(os.path.join(folder, "link.txt"), encoding="utf-8") as f:
+                return f.read().strip(), os.path.dirname(os.path.dirname(folder))
+    raise Broken("the build has no target %s" % target)
+
+
+OUTPUT = re.compile(r" -o (\S+)")
+
+
+def program_of(case, args):
+    if target_of(case) == "test_ops":
+        return args.test_ops
+    command, where = link_command(target_of(case), args)
+    return os.path.join(where, OUTPUT.findall(command)[-1])
 
 
 def build_host(row, args, folder):
-    original = os.path.join(SOURCE, "kernels", row["file"])
     with open(os.path.join(args.build, "compile_commands.json"), encoding="utf-8") as f:
-        rows = [r for r in json.load(f) if r["file"] == original]
+        rows = [r for r in json.load(f) if r["file"] == original(row)]
     if len(rows) != 1:
-        raise Broken("compile_commands.json has %d commands for %s" % (len(rows), original))
-    words = rows[0]["command"].replace(original, os.path.join(folder, row["file"]))
-    compiled = os.path.join(folder, "mutant.o")
-    must_run("the C compiler", re.sub(r" -o \S+", " -o " + compiled, words) + " -Wno-error", rows[0]["directory"])
-    command, where = link_command(args)
-    program = os.path.join(folder, "test_ops")
-    must_run("the linker", re.sub(r" -o \S+", " %s -o %s" % (compiled, program), command), where)
+        raise Broken("compile_commands.json has %d commands for %s" % (len(rows), row["file"]))
+    words = rows[0]["command"].replace(original(row), mutated(row, folder))
+    here = " -I" + os.path.dirname(original(row))  # what the file includes beside itself
+    compiled, was = os.path.join(folder, "mutant.o"), OUTPUT.search(words).group(1)
+    must_run("the C compiler", OUTPUT.sub(" -o " + compiled, words) + here + " -Wno-error", rows[0]["directory"])
+    command, where = link_command(target_of(row["case"]), args)
+    program = os.path.join(folder, "program")
+    if was in command.split():
+        command = command.replace(" " + was + " ", " ")
+    must_run("the linker", OUTPUT.sub(" %s -o %s" % (compiled, program), command), where)
     return program
 
 
 def try_case(args, case, emu, program, extra):
     env = dict(os.environ, NOCTURNE_CUDA_DRIVER=args.emu, NT_EMU=",".join(o for o in [emu.strip(), extra] if o))
+    if case.startswith(TEST):
+        return run([program], args.build, env)
     return run([program, "check", case, "--device", "cuda"], args.build, env)
 
 
@@ -127,7 +156,7 @@ def try_mutant(row, args):
         if row["file"].endswith(".c"):
             program, extra = build_host(row, args, folder), ""
         else:
-            program, extra = args.test_ops, "ptx=" + build_ptx(row, args, folder)
+            program, extra = program_of(row["case"], args), "ptx=" + build_ptx(row, args, folder)
     except Broken as e:
         return False, "cannot be tried: %s" % e
     status, output = try_case(args, row["case"], row["emu"], program, extra)
@@ -142,7 +171,10 @@ def try_mutant(row, args):
 
 
 def try_unchanged(key, args):
-    status, output = try_case(args, key[0], key[1], args.test_ops, "")
+    try:
+        status, output = try_case(args, key[0], key[1], program_of(key[0], args), "")
+    except Broken as e:
+        return False, "cannot be tried: %s" % e
     return status == 0, "passes unchanged" if status == 0 else "fails without a mutant:\n" + output[:4000]
 
 

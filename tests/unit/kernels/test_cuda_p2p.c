@@ -1,7 +1,6 @@
 /* The all-reduce and the best of pairs over peer memory, its ranks one after the other on one emulated device: flags
  * say that the peers have arrived, or are a call ahead. All ranks must have the same bits, those of the sum in rank
- * order, and fused with the norm those of rmsnorm after it. That ranks wait for each other needs devices at the same
- * time: a test of GPUs. */
+ * order, and fused with the norm those of rmsnorm after it. That ranks wait for each other: test_cuda_ranks. */
 #include "allreduce_p2p_cuda.h"
 #include "cuda_bodies.h"
 #include <math.h>
@@ -173,6 +172,7 @@ static void make_pairs(int32_t r, int32_t n_row, float *pairs) {
         if (i % 17 == 3) pairs[i] = r == i % 3 ? NAN : -INFINITY;
         if (i % 17 == 5) pairs[i] = r == 1 ? INFINITY : 1;
         if (i % 17 == 7) pairs[i] = r == 0 ? -3 : -INFINITY;
+        if (i % 17 >= 11) pairs[i] = (float)((i + r / 2) % 3); /* of each two ranks the first one's */
         index[i] = isfinite(pairs[i]) ? 1000 * r + i : -1;
     }
 }

@@ -16,8 +16,9 @@ int main(void) {
 
 #else
 
+/* The top bits of a product have no period that the ring's length is a multiple of. */
 static void fill(unsigned char *p, size_t n, uint32_t seed) {
-    for (size_t i = 0; i < n; i++) p[i] = (unsigned char)((i * 2654435761u + seed) >> 13);
+    for (size_t i = 0; i < n; i++) p[i] = (unsigned char)((i + seed) * 0x9e3779b97f4a7c15u >> 56);
 }
 
 /* Sizes around the segments and halves of the staging, and more than the ring in flight at once. */
@@ -70,6 +71,43 @@ static void test_small_uploads(void **state) {
     be.memory->give(&be, device, (size_t)N * EACH);
     free(want);
     free(got);
+}
+
+/* A slot holds its own copy when it is asked for it, whatever was queued before and behind. */
+static void test_slots(void **state) {
+    (void)state;
+    enum { BYTES = 5000, CALLS = 3 * NT_DOWNLOAD_SLOTS };
+    unsigned char want[NT_DOWNLOAD_SLOTS][BYTES], got[BYTES];
+    void *device = NULL;
+    OK(be.memory->take(&be, BYTES, "a test", &device));
+    for (int call = 0; call < CALLS; call++) {
+        const int slot = call % NT_DOWNLOAD_SLOTS, last = (call + 1) % NT_DOWNLOAD_SLOTS;
+        fill(want[slot], BYTES, (uint32_t)call);
+        OK(be.memory->upload(&be, device, want[slot], BYTES));
+        OK(be.memory->start_download(&be, slot, device, BYTES));
+        if (call < NT_DOWNLOAD_SLOTS - 1) continue;
+        OK(be.memory->finish_download(&be, last, got, BYTES));
+        assert_memory_equal(got, want[last], BYTES);
+    }
+    be.memory->give(&be, device, BYTES);
+}
+
+/* A mark has passed when everything queued before it has run. */
+static void test_mark(void **state) {
+    (void)state;
+    struct nt_cuda_mark *mark = NULL;
+    void *device = NULL;
+    bool passed = false, done = false;
+    OK(be.memory->take(&be, 64, "a test", &device));
+    OK(nt_cuda_mark_open(&be, &mark));
+    for (int i = 0; i < 5; i++) OK(be.memory->zero(&be, device, 64));
+    OK(nt_cuda_mark_set(mark));
+    while (!passed) OK(nt_cuda_mark_passed(mark, &passed));
+    OK(be.memory->query(&be, &done));
+    assert_true(done);
+    nt_cuda_mark_close(mark);
+    nt_cuda_mark_close(NULL);
+    be.memory->give(&be, device, 64);
 }
 
 static void test_memory_limits(void **state) {
@@ -352,7 +390,7 @@ int main(void) {
         cmocka_unit_test(test_copies),      cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
         cmocka_unit_test(test_launch),      cmocka_unit_test(test_graph),         cmocka_unit_test(test_launch_checks),
         cmocka_unit_test(test_time),        cmocka_unit_test(test_kernels),       cmocka_unit_test(test_cublaslt),
-        cmocka_unit_test(test_matrix_rate),
+        cmocka_unit_test(test_matrix_rate), cmocka_unit_test(test_slots),         cmocka_unit_test(test_mark),
     };
     return cmocka_run_group_tests(tests, open_be, close_be);
 }
