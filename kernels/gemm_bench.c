@@ -25,7 +25,7 @@ enum { MAX_TOK = 256, MAX_K = 5632, MAX_N = 49152, HEAD_TOK = 64, SWEEPS = 10 };
 /* Training: the layers of the 135M model and a chunk of its head, forward and backward; weights of an adapter and all.
  */
 enum { TRAIN_SHAPES = 5, TRAIN_TOK = 1024, TRAIN_HEAD_TOK = 256, TRAIN_RANK = 16, TRAIN_N = 3072 };
-enum { X_ELEMS = TRAIN_HEAD_TOK * MAX_N, Y_ELEMS = TRAIN_HEAD_TOK * MAX_N };
+enum { X_ELEMS = TRAIN_HEAD_TOK * (MAX_N + 32), Y_ELEMS = TRAIN_HEAD_TOK * MAX_N };
 _Static_assert(X_ELEMS >= MAX_TOK * MAX_K && X_ELEMS >= TRAIN_TOK * TRAIN_N, "x and dy of every row");
 _Static_assert(Y_ELEMS >= HEAD_TOK * MAX_N && Y_ELEMS >= TRAIN_TOK * TRAIN_N, "y, dx and dw of every row");
 static const size_t pool_bytes = (size_t)192 << 20;
@@ -74,7 +74,7 @@ static nt_status call(struct nt_backend *be, const struct bench *b, const struct
     const struct nt_packed w = {.format = p->format, .n = p->n, .k = p->k, .data = cold};
     if (p->what == NT_GEMM_DGRAD) {
         const struct nt_gemm_dgrad_args a = {
-            .dy = b->x, .lddy = p->n, .w = &w, .dx = b->y, .lddx = p->k, .n_tok = p->n_tok};
+            .dy = b->x, .lddy = nt_row_ld(p->n), .w = &w, .dx = b->y, .lddx = p->k, .n_tok = p->n_tok};
         return be->ops.gemm_dgrad(be, &a);
     }
     if (p->what == NT_GEMM_WGRAD) {

@@ -22,6 +22,7 @@ struct job {
     int64_t ldx, ldx2;
     int32_t n_row, n_col, depth, depth2;
     int32_t n_block;   /* of the sum */
+    bool in_place;     /* rows are read where they are, not copied to scratch */
     bool keep_sums;    /* in scratch until the last block, for an output that cannot hold them */
     int64_t row_bytes; /* from row to row of the longest block */
     int64_t panel_bytes, sum_row_bytes;
@@ -83,6 +84,32 @@ static void write_rows(struct worker *w, const struct block *b) {
 
 static const nt_bf16 *w2_panel(const struct nt_gemm_args *a, int64_t panel) {
     return (const nt_bf16 *)a->w2->data + panel * NT_PANEL * a->w2->k;
+}
+
+/* The second product's weights follow the first's in the panel, as they do where rows are copied. */
+static void point_at_rows(struct worker *w, const struct block *b) {
+    const struct job *j = w->j;
+    struct nt_gemm_panel *p = &w->p;
+    const int64_t row = w->piece.row;
+    p->x = (const char *)(j->x + row * j->ldx + b->j0);
+    p->ldx = j->ldx * (int64_t)sizeof *j->x;
+    p->n_pair = b->n / 2;
+    p->n_pair2 = b->n2 / 2;
+    if (b->n2 == 0) return;
+    p->x2 = (const char *)(j->x2 + row * j->ldx2 + b->u0);
+    p->ldx2 = j->ldx2 * (int64_t)sizeof *j->x2;
+    p->w2 = (const char *)(w->panel + b->n / 2 * (int64_t)PAIR);
+}
+
+static void find_rows(struct worker *w, const struct block *b) {
+    const struct job *j = w->j;
+    if (j->in_place) {
+        point_at_rows(w, b);
+        return;
+    }
+    if (j->n_block > 1 || w->row != w->piece.row) write_rows(w, b);
+    w->row = w->piece.row;
+    w->p.n_pair = (even(b->n) + even(b->n2)) / 2;
 }
 
 /* The columns of a block, fetching what lies FETCH_AHEAD behind them: blocks and panels follow each other in memory. */
@@ -199,9 +226,7 @@ static void run_block(struct worker *w, int32_t index) {
     const struct job *j = w->j;
     const struct block b = block_at(j, index);
     struct nt_gemm_panel *p = &w->p;
-    if (j->n_block > 1 || w->row != w->piece.row) write_rows(w, &b);
-    w->row = w->piece.row;
-    p->n_pair = (even(b.n) + even(b.n2)) / 2;
+    find_rows(w, &b);
     for (int64_t panel = w->piece.panel; panel < w->piece.panel_end; panel++) {
         float *sums = w->sums + (panel - w->piece.panel) * p->rows * NT_PANEL;
         write_panel(w, &b, panel);
@@ -221,6 +246,10 @@ static void run_block(struct worker *w, int32_t index) {
     }
 }
 
+static int64_t room_per_row(const struct job *j) {
+    return j->sum_row_bytes + (j->in_place ? 0 : j->row_bytes);
+}
+
 static void run_thread(void *arg, int thread, int n_threads) {
     const struct job *j = arg;
     (void)n_threads;
@@ -234,10 +263,15 @@ static void run_thread(void *arg, int thread, int n_threads) {
         w.p.rows = (int32_t)(w.piece.row_end - w.piece.row);
         w.rows = (char *)w.sums + w.p.rows * j->sum_row_bytes;
         w.p.x = w.rows;
-        NT_CHECK(j->panel_bytes + w.p.rows * (j->sum_row_bytes + j->row_bytes) <= nt_gemm_plan_room(j->plan.be));
+        NT_CHECK(j->panel_bytes + w.p.rows * room_per_row(j) <= nt_gemm_plan_room(j->plan.be));
         NT_CHECK(!j->keep_sums || w.piece.panel_end - w.piece.panel <= MAX_PANELS);
         for (int32_t i = 0; i < j->n_block; i++) run_block(&w, i);
     }
+}
+
+static bool fit_in_place(const struct job *j) {
+    const bool whole_pairs = j->depth % 2 == 0 && j->depth2 % 2 == 0;
+    return j->x && whole_pairs && nt_gemm_in_place(j->traits->product, j->ldx, j->n_row);
 }
 
 static void run(struct job *j, struct nt_backend *be) {
@@ -250,14 +284,16 @@ static void run(struct job *j, struct nt_backend *be) {
     const int64_t row_bytes = (int64_t)longest * j->traits->product->row_bytes;
     j->row_bytes = nt_gemm_row_stride(row_bytes);
     j->panel_bytes = (longest + 2 * NT_PANEL) / 2 * PAIR * (int64_t)sizeof(nt_bf16); /* whole panels are turned */
+    j->in_place = fit_in_place(j);
     j->keep_sums = j->n_block > 1 && (j->gemm || (j->dgrad && j->dgrad->out == NT_GEMM_STORE_BF16));
     j->sum_row_bytes = j->keep_sums ? MAX_PANELS * NT_PANEL * (int64_t)sizeof(float) : 0;
     const struct nt_gemm_cut cut = {.n_row = j->n_row,
                                     .n_panel = (j->n_col + NT_PANEL - 1) / NT_PANEL,
                                     .depth = j->depth + j->depth2,
                                     .row_bytes = row_bytes,
-                                    .room = nt_gemm_plan_room(be) - j->panel_bytes,
-                                    .room_per_row = j->row_bytes + j->sum_row_bytes,
+                                    .in_place = j->in_place,
+                                    .room = room_per_row(j) > 0 ? nt_gemm_plan_room(be) - j->panel_bytes : 0,
+                                    .room_per_row = room_per_row(j),
                                     .tile_rows = j->traits->product->tile_rows,
                                     .min_panels = j->keep_sums     ? MAX_PANELS
                                                   : j->n_block > 1 ? MIN_PANELS

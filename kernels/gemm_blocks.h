@@ -2,12 +2,13 @@
  * quantized weights.
  *
  * The sum is cut into blocks of NT_GEMM_DEPTH elements, a fixed number, so that a block of rows and a panel fit into
- * L2. For each block of the sum the rows are written to the thread's scratch (copied; for gemm_wgrad transposed), then
- * panel by panel the weights (unpacked, transposed from the forward's panels, or paired from rows of b), then the panel
- * function runs. An adapter's second product is more of the same sum: it joins the last block when it is short, else it
- * has blocks of its own. Each output is a chain per block over ascending elements, the blocks added in order, whatever
- * rows, panels and threads are around it; a bf16 output, and any of gemm, is one chain whose state waits in scratch
- * between blocks.
+ * L2. For each block of the sum the rows are read in place, or written to the thread's scratch (copied where the panel
+ * function or their distance asks for it, for gemm_wgrad transposed), then panel by panel the weights (unpacked,
+ * transposed from the forward's panels, or paired from rows of b), then the panel function runs. An adapter's second
+ * product is more of the same sum: it joins the last block when it is short, else it has blocks of its own. Each output
+ * is a chain per block over ascending elements, the blocks added in order, whatever rows, panels and threads are around
+ * it; a bf16 output, and any of gemm, is one chain whose state waits in scratch between blocks.
+ *
  * Memory: the scratch of the backend, nothing else. Errors: none; what is checked are bugs of the caller. */
 #ifndef NT_GEMM_BLOCKS_H
 #define NT_GEMM_BLOCKS_H

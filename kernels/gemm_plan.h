@@ -2,7 +2,7 @@
  *
  * A piece is a block of rows times a few panels. Every thread has its own pieces, neighbouring panels, so that threads
  * do not fetch each other's lines of y and find their own again in the next call; a thread without work takes the last
- * piece of another. A block is as high as leaves room in L2 for two panels; pieces are small enough that a delayed
+ * piece of another. A block is as high as caches allow; pieces are small enough that a delayed
  * thread costs little. Which thread computes a piece never changes a result. State: one word per thread at the end of
  * its scratch, from the start of a plan to the last piece. Used by gemm (gemm_run.c) and its backward (gemm_blocks.c).
  */
@@ -78,8 +78,9 @@ static inline int64_t nt_gemm_row_stride(int64_t bytes) {
 struct nt_gemm_cut {
     int32_t n_row, n_panel;
     int32_t depth;     /* elements of the sums */
-    int64_t row_bytes; /* of a row that should stay in L2 */
-    int64_t room;      /* bytes of scratch for blocks of rows, 0: they are read in place */
+    int64_t row_bytes; /* of a row that should stay in a cache */
+    bool in_place;     /* rows are not copied */
+    int64_t room;      /* bytes of scratch for what a block of rows takes, 0: nothing */
     int64_t room_per_row;
     int32_t tile_rows;              /* a block of rows is a multiple */
     int32_t min_panels, max_panels; /* of a piece, 0: any; the first holds if it can */
@@ -105,6 +106,10 @@ void nt_gemm_plan_start(struct nt_gemm_plan *plan, struct nt_backend *be, const 
 struct nt_gemm_piece nt_gemm_plan_next(const struct nt_gemm_plan *plan, int thread);
 /* Scratch of a thread that the plan does not use. */
 int64_t nt_gemm_plan_room(const struct nt_backend *be);
+
+/* Whether rows ldx elements apart are read where they are. Those a multiple of 2 KiB apart share few sets of an 8-way
+ * L1: unless they are few, they are copied apart first. */
+bool nt_gemm_in_place(const struct nt_gemm_traits *traits, int64_t ldx, int32_t n_row);
 
 nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits);
 

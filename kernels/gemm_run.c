@@ -101,10 +101,9 @@ static void run_thread(void *arg, int thread, int n_threads) {
     }
 }
 
-/* Rows whose distance is a multiple of 2 KiB share few sets of an 8-way L1: those are copied apart first. */
-static bool must_copy(const struct nt_gemm_args *a, const struct nt_gemm_traits *traits) {
-    const bool conflict = a->ldx * (int64_t)sizeof(nt_bf16) % 2048 == 0;
-    return !traits->in_place || (conflict && a->n_tok >= traits->lookahead_rows);
+bool nt_gemm_in_place(const struct nt_gemm_traits *traits, int64_t ldx, int32_t n_row) {
+    const bool conflict = ldx * (int64_t)sizeof(nt_bf16) % 2048 == 0;
+    return traits->in_place && !(conflict && n_row >= traits->lookahead_rows);
 }
 
 nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits) {
@@ -112,7 +111,8 @@ nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, co
     NT_CHECK(args->w->format == NT_WEIGHT_BF16 && args->w->k % 2 == 0);
     nt_gemm_check_options(args);
     if (args->n_tok == 0) return NT_OK;
-    struct job j = {.a = args, .traits = traits, .be = be, .copy = must_copy(args, traits), .k = args->w->k};
+    struct job j = {.a = args, .traits = traits, .be = be, .k = args->w->k};
+    j.copy = !nt_gemm_in_place(traits, args->ldx, args->n_tok);
     if (args->w2) j.k2 = args->w2->k;
     const int64_t row_bytes = (int64_t)(j.k + j.k2) * traits->row_bytes;
     j.copy_stride = nt_gemm_row_stride(row_bytes);
@@ -120,6 +120,7 @@ nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, co
                                     .n_panel = (args->w->n + NT_PANEL - 1) / NT_PANEL,
                                     .depth = j.k + j.k2,
                                     .row_bytes = row_bytes,
+                                    .in_place = !j.copy,
                                     .room = j.copy ? nt_gemm_plan_room(be) : 0,
                                     .room_per_row = j.copy_stride,
                                     .tile_rows = traits->tile_rows};

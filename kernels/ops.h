@@ -109,6 +109,11 @@ struct nt_rmsnorm_args {
  * then the bias (CUDA with INT4: in the body's fixed order, too). w2 is BF16 or BF16_ROWS whatever w is. With pre, the
  * gated epilogues also store bf16(acc) of all n packed columns: what the backward needs. Tolerance 1e-6 (f32 output),
  * 1e-5 (bf16 output). Weights [n, k] packed. */
+/* Elements from row to row where rows of n are stored for a product to read: rows a multiple of 2 KiB apart share few
+ * sets of an L1, so that a body would have to copy them apart. */
+static inline int64_t nt_row_ld(int64_t n) {
+    return n % 1024 == 0 ? n + 32 : n;
+}
 enum nt_gemm_out {
     NT_GEMM_STORE_F32,
     NT_GEMM_ADD_F32,

@@ -15,8 +15,9 @@ struct product {
     enum nt_lora_group group;
     const struct nt_packed *w;
     const nt_bf16 *x;  // [n_tok, w->k]
-    const nt_bf16 *dy; // [n_tok, w->n]
-    float *dx;         // [n_tok, w->k], NULL: not wanted
+    const nt_bf16 *dy; // [n_tok, lddy]
+    int64_t lddy;
+    float *dx; // [n_tok, w->k], NULL: not wanted
 };
 
 static nt_status dgrad(struct nt_training *t, const struct nt_gemm_dgrad_args *args) {
@@ -30,7 +31,7 @@ static nt_status wgrad(struct nt_training *t, const struct nt_gemm_wgrad_args *a
 /* Columns of dy that belong to a linear. */
 static struct nt_gemm_wgrad_args outputs(const struct product *p, const struct nt_linear_place *lin) {
     return (struct nt_gemm_wgrad_args){.b = p->dy + lin->row0,
-                                       .ldb = p->w->n,
+                                       .ldb = p->lddy,
                                        .lddw = lin->n,
                                        .alpha = 1,
                                        .n_tok = p->n_tok,
@@ -80,7 +81,7 @@ static nt_status adapter(struct nt_training *t, const struct product *p, const s
         NT_TRY(wgrad(t, &args));
     }
     NT_TRY(dgrad(t, &(struct nt_gemm_dgrad_args){.dy = p->dy,
-                                                 .lddy = p->w->n,
+                                                 .lddy = p->lddy,
                                                  .w = &pair->b,
                                                  .dx = t->back.dlow,
                                                  .lddx = pair->a.n,
@@ -105,7 +106,7 @@ static nt_status product(struct nt_training *t, const struct product *p) {
     if (pair) NT_TRY(adapter(t, p, pair));
     if (!p->dx) return NT_OK;
     struct nt_gemm_dgrad_args args = {.dy = p->dy,
-                                      .lddy = p->w->n,
+                                      .lddy = p->lddy,
                                       .w = p->w,
                                       .dx = p->dx,
                                       .lddx = p->w->k,
@@ -163,11 +164,12 @@ static nt_status mlp(struct nt_training *t, int32_t layer, float *dx, int32_t n_
                                         .w = &l->down,
                                         .x = a->mlp,
                                         .dy = t->back.dx16,
+                                        .lddy = l->down.n,
                                         .dx = t->back.dmlp}));
     const struct nt_glu_bwd_args glu = {.pre = a->pre,
                                         .dy = t->back.dmlp,
                                         .dpre = a->pre,
-                                        .ldpre = l->gate_up.n,
+                                        .ldpre = nt_row_ld(l->gate_up.n),
                                         .lddy = m->shard.ff_pad,
                                         .n_tok = n_tok,
                                         .n = m->shard.ff_pad,
@@ -179,6 +181,7 @@ static nt_status mlp(struct nt_training *t, int32_t layer, float *dx, int32_t n_
                                         .w = &l->gate_up,
                                         .x = a->h_mlp,
                                         .dy = a->pre,
+                                        .lddy = nt_row_ld(l->gate_up.n),
                                         .dx = t->back.dh}));
     return norm(t, layer, NT_SLOT_MLP_NORM, a->x_mid, l->mlp_norm, dx, n_tok);
 }
@@ -295,6 +298,7 @@ nt_status nt_block_backward(struct nt_training *t, int32_t layer) {
                                         .w = &l->o,
                                         .x = last ? a->heads_out : a->heads,
                                         .dy = k->dx16,
+                                        .lddy = l->o.n,
                                         .dx = last ? k->dheads_out : k->dheads}));
     if (last) NT_TRY(spread(t, k->dheads_out, k->dheads, l->o.k));
     if (last) NT_TRY(spread(t, k->dx_out, k->dx, m->spec.d_model));
@@ -305,6 +309,7 @@ nt_status nt_block_backward(struct nt_training *t, int32_t layer) {
                                         .w = &l->qkv,
                                         .x = a->h_attn,
                                         .dy = k->dqkv16,
+                                        .lddy = l->qkv.n,
                                         .dx = wanted ? k->dh : NULL}));
     return wanted ? norm(t, layer, NT_SLOT_ATTN_NORM, a->x_in, l->attn_norm, k->dx, t->step.batch.n_tok) : NT_OK;
 }

@@ -137,7 +137,7 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
                                          .ldy = m->shard.ff_pad,
                                          .n_tok = n_tok,
                                          .pre = a->pre,
-                                         .ldpre = l->gate_up.n,
+                                         .ldpre = nt_row_ld(l->gate_up.n),
                                          .out = nt_block_act(m)}));
     const struct nt_gemm_args down = {.x = a->mlp, .w = &l->down, .bias = l->down_bias, .n_tok = n_tok};
     return branch_out(m, s, layer, NT_LORA_DOWN, down);

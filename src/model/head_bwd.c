@@ -98,7 +98,7 @@ static nt_status chunk_backward(struct nt_training *t, const float *coef, int32_
     struct nt_model *m = t->m;
     struct nt_backend *be = m->backend;
     const struct nt_both *s = &t->back.stats;
-    const int64_t ld = nt_logit_ld(&m->shard);
+    const int64_t ld = nt_logit_ld(&m->shard), lddl = nt_row_ld(ld);
     memcpy(stat(t, s, COEF, false), coef + row0, (size_t)n * sizeof *coef);
     NT_TRY(nt_both_push(be, s, 0, (size_t)STATS * (size_t)t->config.chunk * sizeof(float)));
     NT_TRY(be->ops.logit_bwd(be, &(struct nt_logit_bwd_args){.logits = t->back.logits,
@@ -108,14 +108,14 @@ static nt_status chunk_backward(struct nt_training *t, const float *coef, int32_
                                                              .sum_exp = stat(t, s, SUM, true),
                                                              .coef = stat(t, s, COEF, true),
                                                              .dlogits = t->back.dlogits,
-                                                             .lddl = ld,
+                                                             .lddl = lddl,
                                                              .n_row = n,
                                                              .n_vocab = m->shard.n_vocab}));
     if (nt_trains_all(t)) {
         const struct nt_gemm_wgrad_args head = {
             .a = t->back.dlogits,
             .b = t->tape.h_last + (int64_t)row0 * m->spec.d_model,
-            .lda = ld,
+            .lda = lddl,
             .ldb = m->spec.d_model,
             .dw = nt_training_grad(t, 0, m->spec.tied ? NT_SLOT_EMBED : NT_SLOT_HEAD, NT_PARAM_W),
             .lddw = m->spec.d_model,
@@ -126,7 +126,7 @@ static nt_status chunk_backward(struct nt_training *t, const float *coef, int32_
         NT_TRY(be->ops.gemm_wgrad(be, &head));
     }
     return be->ops.gemm_dgrad(be, &(struct nt_gemm_dgrad_args){.dy = t->back.dlogits,
-                                                               .lddy = ld,
+                                                               .lddy = lddl,
                                                                .w = &m->weights.head,
                                                                .dx = t->back.dh + (int64_t)row0 * m->spec.d_model,
                                                                .lddx = m->spec.d_model,

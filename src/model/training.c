@@ -93,7 +93,7 @@ nt_status nt_training_layout(struct nt_training *t, struct nt_job_memory *mem, c
     k->dlow = NT_TAKE(a, nt_bf16, n * (size_t)widest_rank(t));
     if (t->tape.drop_p > 0) k->dropped = NT_TAKE(a, float, n *(size_t)widest_input(t));
     k->logits = NT_TAKE(a, float, chunk *ld);
-    k->dlogits = NT_TAKE(a, nt_bf16, chunk * ld);
+    k->dlogits = NT_TAKE(a, nt_bf16, chunk * (size_t)nt_row_ld(nt_logit_ld(&m->shard)));
     k->stats = nt_job_take_both(mem, 4 * chunk * sizeof(float));
     k->targets = nt_job_take_both(mem, chunk * sizeof(int32_t));
     if (nt_trains_all(t)) k->ones = nt_job_take_both(mem, n * sizeof(nt_bf16));

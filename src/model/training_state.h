@@ -26,7 +26,7 @@ struct nt_back {
     struct nt_both ones; // [max.tok, 1] nt_bf16 for the sums of biases; with all weights trained
     /* of the head, rows of one chunk */
     float *logits;          // [chunk, ld]
-    nt_bf16 *dlogits;       // [chunk, ld]
+    nt_bf16 *dlogits;       // [chunk, nt_row_ld(ld)]
     struct nt_both stats;   // [4, chunk] float: max, sum of exponentials, chosen logit, coefficient
     struct nt_both targets; // [chunk] int32_t in this shard
 };
