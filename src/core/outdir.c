@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Files of a flat directory, then the directory; what cannot be removed stays. */
@@ -21,11 +22,15 @@ static void remove_flat(const char *path) {
     (void)rmdir(path);
 }
 
-static bool is_left_over(const char *name, const char *prefix, size_t n) {
+/* The number of a process of this host that is gone, or was given to this one anew. */
+static bool is_nobody(const char *number) {
     char *end = NULL;
-    if (strncmp(name, prefix, n) != 0) return false;
-    const long pid = strtol(name + n, &end, 10);
+    const long pid = strtol(number, &end, 10);
     return pid > 0 && *end == '\0' && (pid == (long)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH));
+}
+
+static bool is_left_over(const char *name, const char *prefix, size_t n) {
+    return strncmp(name, prefix, n) == 0 && is_nobody(name + n);
 }
 
 /* temp is DIR/.tmp-NAME.HOST.PID: the same with a pid that is nobody's is left over. */
@@ -103,6 +108,36 @@ nt_status nt_outdir_publish(struct nt_outdir *d) {
 void nt_outdir_abandon(struct nt_outdir *d) {
     if (d->temp[0] != '\0') remove_flat(d->temp);
     d->temp[0] = '\0';
+}
+
+/* ".HOST.PID" at the end, of this host and of nobody; what another host left is told by its age. */
+static bool is_of_the_dead(const char *entry, const char *host, size_t n_host, const char *path) {
+    enum { A_DAY = 24 * 60 * 60 };
+    const char *dot = strrchr(entry, '.');
+    struct stat st;
+    if ((size_t)(dot - entry) > n_host && memcmp(dot - n_host, host, n_host) == 0) return is_nobody(dot + 1);
+    return stat(path, &st) == 0 && time(NULL) - st.st_mtime > A_DAY;
+}
+
+void nt_outdir_remove_dead(const char *prefix) {
+    char temp[PATH_MAX], path[PATH_MAX];
+    if (nt_publish_temp_name(prefix, temp, sizeof temp) != NT_OK) {
+        nt_error_clear();
+        return;
+    }
+    char *name = strrchr(temp, '/') + 1;
+    const size_t n = strlen(".tmp-") + strlen(strrchr(prefix, '/') ? strrchr(prefix, '/') + 1 : prefix);
+    const size_t n_host = (size_t)(strrchr(name, '.') - name) - n; /* with the dot before it */
+    name[-1] = '\0';
+    DIR *dir = opendir(temp);
+    if (!dir) return;
+    for (const struct dirent *e = readdir(dir); e; e = readdir(dir)) {
+        if (strncmp(e->d_name, name, n) != 0) continue;
+        const int len = snprintf(path, sizeof path, "%s/%s", temp, e->d_name);
+        if (len < 0 || (size_t)len >= sizeof path || !is_of_the_dead(e->d_name, name + n, n_host, path)) continue;
+        (void)unlink(path);
+    }
+    (void)closedir(dir);
 }
 
 /* ".tmp-NAME.HOST.PID...", see nt_publish_temp_name. */

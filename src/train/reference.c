@@ -3,13 +3,15 @@
 #include "hash.h"
 #include "hdf5file.h"
 #include "log.h"
+#include "outdir.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { CHUNK = 256 }; /* examples that are packed together */
-#define KIND "nocturne-reference"
+#define KIND      "nocturne-reference"
+#define BY_CORPUS ".reference-"
 
 /* ---- the file -------------------------------------------------------------------------------------------------- */
 
@@ -21,13 +23,20 @@ static void key_of(const struct nt_reference_job *j, char hex[NT_SHA256_HEX]) {
     nt_hex(digest, sizeof digest, hex);
 }
 
+/* What runs left that were killed while they saved: of any set, since its own may never be asked for again. */
+static void remove_dead(const struct nt_reference_job *j) {
+    char prefix[PATH_MAX];
+    const int n = snprintf(prefix, sizeof prefix, "%s" BY_CORPUS, j->corpus);
+    if (n > 0 && (size_t)n < sizeof prefix) nt_outdir_remove_dead(prefix);
+}
+
 /* Without the ending of a corpus, so that no pattern for those takes it as one. */
 static nt_status path_of(const struct nt_reference_job *j, bool by_corpus, char *buf, size_t cap) {
     enum { KEY_DIGITS = 16 };
     char name[64], key[NT_SHA256_HEX];
     if (by_corpus) {
         key_of(j, key);
-        const int n = snprintf(buf, cap, "%s.reference-%.*s", j->corpus, KEY_DIGITS, key);
+        const int n = snprintf(buf, cap, "%s" BY_CORPUS "%.*s", j->corpus, KEY_DIGITS, key);
         return n >= 0 && (size_t)n < cap ? NT_OK : NT_FAIL(NT_E_USAGE, "%s: the path is too long", j->corpus);
     }
     snprintf(name, sizeof name, "reference-%s.h5", j->name);
@@ -133,6 +142,7 @@ nt_status nt_reference_get(const struct nt_reference_job *j, struct nt_reference
     NT_TRY(nt_comm_agree(world,
                          out->logp ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the reference of %d rows", j->set->n)));
     if (j->set->n == 0) return NT_OK;
+    if (j->world->rank == 0 && j->corpus) remove_dead(j);
     if (j->world->rank == 0) found = (j->corpus && load(j, true, out->logp)) || load(j, false, out->logp);
     NT_TRY(nt_comm_broadcast(world, &found, sizeof found, 0));
     if (found) return nt_comm_broadcast(world, out->logp, n * sizeof *out->logp, 0);

@@ -60,6 +60,14 @@ killed() { # KILLS BASE [LAUNCHER...]
 killed 22 one
 sft=$flags flags="$common --input pairs.h5 --loss dpo --num-train-epochs 3 --eval-fraction 0.25 --save-steps 3 --eval-steps 6 --threads 1"
 killed 8 dp2 mpirun --oversubscribe --bind-to none -np 2
+check "what a killed run left beside the corpus" test -z "$(find . -maxdepth 1 -name '.tmp-pairs*' -print -quit)"
+# killed while it saved the reference beside the corpus: the next run over it clears up, but not what a living process writes
+(exit 0) & dead=$!
+wait $dead
+touch ".tmp-pairs.h5.reference-0123456789abcdef.$(hostname).$dead" ".tmp-pairs.h5.reference-0123456789abcdef.$(hostname).$$"
+expect_rc 0 timeout -k 5 "$NT_TIMEOUT" "$NOCTURNE" finetune $flags --output again < /dev/null
+check "a dead run's file stays, or a living one's went" test "$(find . -maxdepth 1 -name '.tmp-pairs*')" = \
+    "./.tmp-pairs.h5.reference-0123456789abcdef.$(hostname).$$"
 flags=$sft
 
 # ---- a full disk ----

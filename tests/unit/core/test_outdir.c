@@ -8,6 +8,7 @@
 #include "fileio.h"
 #include "outdir.h"
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,6 +142,30 @@ static void test_remove_temps(void **state) {
     assert_int_equal(nt_outdir_remove_temps(at("nowhere"), names, 2), NT_OK);
 }
 
+/* Where several jobs write: only files of the dead go. */
+static void test_remove_dead(void **state) {
+    (void)state;
+    enum { DEAD, MINE_AGAIN, OLD, ALIVE, YOUNG, OTHER, N };
+    char names[N][PATH_MAX], host[64];
+    assert_int_equal(gethostname(host, sizeof host), 0);
+    const pid_t dead = fork();
+    if (dead == 0) _exit(0);
+    assert_int_equal(waitpid(dead, NULL, 0), dead);
+    snprintf(names[DEAD], PATH_MAX, "%s/.tmp-c.h5.ref-00ff.%s.%d", root, host, (int)dead);
+    snprintf(names[MINE_AGAIN], PATH_MAX, "%s/.tmp-c.h5.ref-.%s.%d", root, host, (int)getpid());
+    snprintf(names[OLD], PATH_MAX, "%s/.tmp-c.h5.ref-00ff.far.%s.1", root, "away");
+    snprintf(names[ALIVE], PATH_MAX, "%s/.tmp-c.h5.ref-00ff.%s.%d", root, host, (int)getppid());
+    snprintf(names[YOUNG], PATH_MAX, "%s/.tmp-c.h5.ref-00ff.away.%d", root, (int)dead);
+    snprintf(names[OTHER], PATH_MAX, "%s/.tmp-c.h5.%s.%d", root, host, (int)dead);
+    for (int i = 0; i < N; i++) assert_int_equal(nt_publish_bytes(names[i], "x", 1, NT_PUBLISH_NEW), NT_OK);
+    const struct timespec then[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+    assert_int_equal(utimensat(AT_FDCWD, names[OLD], then, 0), 0);
+    nt_outdir_remove_dead(at("c.h5.ref-"));
+    for (int i = 0; i < N; i++) assert_int_equal(nt_file_exists(names[i]), i >= ALIVE);
+    for (int i = ALIVE; i < N; i++) assert_int_equal(unlink(names[i]), 0);
+    nt_outdir_remove_dead(at("nowhere/c"));
+}
+
 static int make_root(void **state) {
     (void)state;
     return mkdtemp(root) ? 0 : -1;
@@ -154,7 +179,7 @@ static int drop_root(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_publish), cmocka_unit_test(test_taken_meanwhile), cmocka_unit_test(test_left_over),
-        cmocka_unit_test(test_replace), cmocka_unit_test(test_remove_temps),
+        cmocka_unit_test(test_replace), cmocka_unit_test(test_remove_temps),    cmocka_unit_test(test_remove_dead),
     };
     return cmocka_run_group_tests(tests, make_root, drop_root);
 }
