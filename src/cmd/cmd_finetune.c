@@ -83,11 +83,12 @@ static nt_status finish(struct finetune *f) {
     nt_strbuf_release(&card);
     if (st == NT_OK) st = nt_complete_write(f->job.dir, r->job_digest);
     NT_TRY(st);
-    nt_info("finetune",
-            "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, held out %.4f (before: %.4f); %.0f tok/s, "
-            "mfu %.0f%%; %s",
-            (long long)r->n_steps, (long long)r->n_samples, (long long)r->n_tokens, r->train_loss, r->eval_loss,
-            r->eval_loss_first, r->tokens_per_s, 100 * r->mfu, f->job.dir);
+    char held_out[96] = "nothing held out";
+    if (r->data.report.n_eval > 0)
+        (void)snprintf(held_out, sizeof held_out, "held out %.4f (before: %.4f)", r->eval_loss, r->eval_loss_first);
+    nt_info("finetune", "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, %s; %.0f tok/s, mfu %.0f%%; %s",
+            (long long)r->n_steps, (long long)r->n_samples, (long long)r->n_tokens, r->train_loss, held_out,
+            r->tokens_per_s, 100 * r->mfu, f->job.dir);
     return NT_OK;
 }
 

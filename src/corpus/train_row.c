@@ -104,9 +104,11 @@ static bool read_weight(struct nt_train_row *row, const struct nt_json *m, const
     const struct nt_json *v = nt_json_given(m, "weight");
     if (!v) return true;
     const double w = nt_json_num(v, -1);
-    if (!(w >= 0 && w <= (double)NT_MAX_WEIGHT))
+    if (!nt_json_is(v, NT_JSON_INT) && !nt_json_is(v, NT_JSON_REAL))
         return nt_train_row_reject(row, "%s.weight is %s, expected a number from 0 to %g", where, nt_json_type_name(v),
                                    (double)NT_MAX_WEIGHT);
+    if (!(w >= 0 && w <= (double)NT_MAX_WEIGHT))
+        return nt_train_row_reject(row, "%s.weight is %g, expected 0 to %g", where, w, (double)NT_MAX_WEIGHT);
     *weight = (float)w;
     return true;
 }

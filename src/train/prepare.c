@@ -58,13 +58,15 @@ static const struct {
     const char *what, *remedy;
 } fatal_rows[] = {
     {NT_LEFT_NO_TARGET,       "have no token to train on",
-     "give them an assistant message, or leave them out with train.no_target = drop"                                                           },
+     "give them an assistant message, or leave them out with train.no_target = drop"                                                                       },
+    {NT_LEFT_EMPTY,           "have an empty completion",                                  "give them an answer, or leave them out with train.empty = drop"},
+    {NT_LEFT_UNFINISHED,      "have an answer that was not finished",                      "leave them out with train.unfinished = drop"                   },
     {NT_LEFT_REFUSED,         "cannot be shown in the model's chat format",
-     "mend them, choose another format with model.chat, or leave them out with train.refused = drop"                                           },
-    {NT_LEFT_TOOLS,           "use tools, which the chat formats do not print yet",        "leave them out with train.refused = drop"          },
-    {NT_LEFT_TOO_LONG,        "are longer than train.max_length",                          "raise it, or set train.too_long = truncate or drop"},
+     "mend them, choose another format with model.chat, or leave them out with train.refused = drop"                                                       },
+    {NT_LEFT_TOOLS,           "use tools, which the chat formats do not print yet",        "leave them out with train.refused = drop"                      },
+    {NT_LEFT_TOO_LONG,        "are longer than train.max_length",                          "raise it, or set train.too_long = truncate or drop"            },
     {NT_LEFT_LONG_COMPLETION, "have a completion that does not fit into train.max_length",
-     "raise it, or set train.long_completion = drop or truncate"                                                                               },
+     "raise it, or set train.long_completion = drop or truncate"                                                                                           },
 };
 
 static nt_status end_on_fatal(const struct nt_prep *p) {

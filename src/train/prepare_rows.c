@@ -318,7 +318,21 @@ static bool has_tools(const struct nt_record *r, int32_t n_prompt, const struct 
 
 /* ---- kto and dpo: a row per opinion ---- */
 
-static const char tools_why[] = "tools or tool calls, which the chat formats do not print";
+/* What the first row of a reason is said to have, where the reason may end the job; else NULL. */
+static const char *why_of(enum nt_left_out reason) {
+    switch (reason) {
+    case NT_LEFT_TOOLS:
+        return "tools or tool calls, which the chat formats do not print";
+    case NT_LEFT_EMPTY:
+        return "a completion without text";
+    case NT_LEFT_UNFINISHED:
+        return "an answer whose finish reason is not that it was finished";
+    case NT_LEFT_NO_TARGET:
+        return "no assistant message with text and a weight above 0";
+    default:
+        return NULL;
+    }
+}
 
 static bool finished(enum nt_gen_finish f) {
     return f == NT_GEN_STOP || f == NT_GEN_TOOL || f == NT_GEN_OTHER;
@@ -359,7 +373,7 @@ static nt_status row_of_opinion(struct nt_prep *p, const struct opinion *o) {
     p->report->n_candidates++;
     const int fault = fault_of(p, o, v);
     if (fault >= 0) {
-        nt_prep_leave(p, (enum nt_left_out)fault, fault == NT_LEFT_TOOLS ? tools_why : NULL);
+        nt_prep_leave(p, (enum nt_left_out)fault, why_of((enum nt_left_out)fault));
         return NT_OK;
     }
     struct nt_talk talks[2];
@@ -432,7 +446,7 @@ static nt_status add_sequences(struct nt_prep *p, int64_t created_us) {
         if (e.member[0].n_runs > 0)
             NT_TRY(add_row(p, &e));
         else
-            nt_prep_leave(p, NT_LEFT_EMPTY, NULL);
+            nt_prep_leave(p, NT_LEFT_EMPTY, why_of(NT_LEFT_EMPTY));
     }
     return NT_OK;
 }
@@ -459,11 +473,12 @@ static nt_status row_of_talk(struct nt_prep *p, const struct nt_record_generatio
     const int32_t n = n_messages + (answer != NULL);
     for (int32_t i = 0; i < n; i++) sum += turns[i].weight;
     if (sum == 0) {
-        nt_prep_leave(p, loss_of(&lost), "no assistant message with text and a weight above 0");
+        const enum nt_left_out reason = loss_of(&lost);
+        nt_prep_leave(p, reason, why_of(reason));
         return NT_OK;
     }
     if (has_tools(r, n_messages, answer ? &answer->text : NULL, answer != NULL)) {
-        nt_prep_leave(p, NT_LEFT_TOOLS, tools_why);
+        nt_prep_leave(p, NT_LEFT_TOOLS, why_of(NT_LEFT_TOOLS));
         return NT_OK;
     }
     enum nt_fit fit;
@@ -503,7 +518,7 @@ static nt_status rows_of_talk(struct nt_prep *p) {
             NT_TRY(row_of_talk(p, &r->generations[i]));
         } else {
             p->report->n_candidates++;
-            nt_prep_leave(p, NT_LEFT_UNFINISHED, NULL);
+            nt_prep_leave(p, NT_LEFT_UNFINISHED, why_of(NT_LEFT_UNFINISHED));
         }
     }
     return NT_OK;

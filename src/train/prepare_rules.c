@@ -38,6 +38,8 @@ nt_status nt_prep_read_rules(struct nt_prep_rules *r, const struct nt_config *c)
     r->fatal[NT_LEFT_TOO_LONG] = strcmp(c->train_too_long, "error") == 0;
     r->fatal[NT_LEFT_LONG_COMPLETION] = strcmp(c->train_long_completion, "error") == 0;
     r->fatal[NT_LEFT_NO_TARGET] = strcmp(c->train_no_target, "error") == 0;
+    r->fatal[NT_LEFT_EMPTY] = strcmp(c->train_empty, "error") == 0;
+    r->fatal[NT_LEFT_UNFINISHED] = strcmp(c->train_unfinished, "error") == 0;
     r->fatal[NT_LEFT_REFUSED] = r->fatal[NT_LEFT_TOOLS] = strcmp(c->train_refused, "error") == 0;
     const int64_t budget = nt_prepare_budget(c);
     if (budget < c->train_max_length * (r->kind == NT_TRAIN_DPO ? 2 : 1))

@@ -28,7 +28,7 @@ says "5 requests to requests.h5"
 gzip -k batch.responses.jsonl
 zstd -q batch.feedback.jsonl
 expect_rc 0 ingest --input batch.jsonl --responses batch.responses.jsonl.gz --feedback batch.feedback.jsonl.zst --output batch.h5
-says "5 rows \(batch\) to batch.h5: 4 answers, 5 feedback, 1 pairs"
+says "5 rows \(batch\) to batch.h5: 4 answers, 6 feedback, 1 pairs"
 says "2 requests have no answer"
 expect_rc 0 "$NOCTURNE" export --input batch.h5 --output batch.back
 check "requests differ" rows --same batch.jsonl batch.back
@@ -36,7 +36,7 @@ check "responses differ" rows --same batch.responses.jsonl batch.back.responses.
 check "feedback differs" rows --same batch.feedback.jsonl batch.back.feedback.jsonl
 check "a corpus for h5py" test "$(rows --h5 batch.h5; echo $?)" != 1
 expect_rc 0 "$NOCTURNE" inspect batch.h5
-for line in '^rows +5 ' '^labels +1 up, 1 down$' '^ratings +1, mean 0.250 of 1$' '^edits +2 of 2 texts$' '^preferences +1$' '^source +1 app$' \
+for line in '^rows +5 ' '^labels +1 up, 1 down$' '^ratings +2, mean 0.625 of 1$' '^edits +2 of 2 texts$' '^preferences +1$' '^source +1 app$' \
     '^consent +1 train \(basis: consent\)$' '^for train +1 rows may be seen, 4 no consent$' '^for generate +0 rows'; do says "$line"; done
 expect_rc 0 "$NOCTURNE" inspect label.h5
 says '^labels +1 up, 2 down$'
@@ -59,8 +59,8 @@ says '^for train +0 rows may be seen, 3 past retention$'
 head -c 40 /dev/urandom > key
 expect_rc 0 ingest --input batch.jsonl --responses batch.responses.jsonl --feedback batch.feedback.jsonl.zst --output k.h5 --subject-key key
 expect_rc 0 "$NOCTURNE" export --input k.h5 --output k.back
-grep -qE '"(ann|bob|zoe)"' k.back k.back.feedback.jsonl && fail "a name came through"
-check "four names" test "$(grep -ohE '"subject:[0-9a-f]{32}"' k.back k.back.feedback.jsonl | wc -l)" -eq 4
+grep -qE '"(ann|bob|zoe|teacher)"' k.back k.back.feedback.jsonl && fail "a name came through"
+check "five names" test "$(grep -ohE '"subject:[0-9a-f]{32}"' k.back k.back.feedback.jsonl | wc -l)" -eq 5
 expect_rc 0 ingest --input k.back --responses k.back.responses.jsonl --feedback k.back.feedback.jsonl --output k2.h5
 expect_rc 0 "$NOCTURNE" export --input k2.h5 --output k2.back
 cmp k.back k2.back || fail "names change in a second round"

@@ -74,6 +74,7 @@ def files():
         {"custom_id": "b", "choice": 1, "thumb": -1, "rating": 2, "scale": [1, 5], "comment": odd, "edit": "as it should be", "source": "annotator", "weight": 0.5},
         {"custom_id": "b", "pair": {"chosen": 0, "rejected": 1, "margin": 2}, "rater": "zoe"},
         {"custom_id": "c", "edit": " upon a time", "extra": {"kept": True}},
+        {"custom_id": "c", "rating": 1, "scale": [6, 1], "rater": "teacher"},
     ]
 
 
