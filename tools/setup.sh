@@ -6,6 +6,8 @@
 #   tools/setup.sh model   SmolLM2-135M-Instruct into $NOCTURNE_CACHE (default ~/.cache/nocturne); prints its path
 #   tools/setup.sh cuda    an nvcc that works, no GPU needed: the machine's, or else CUDA 13.0 from PyPI into the cache; prints its path
 #   tools/setup.sh cutlass CUTLASS's headers from PyPI into the cache, for one test; prints their path
+#   tools/setup.sh peers   torch, transformers and PEFT (3 GB, 7 GB unpacked) for tools/check_adapter_peers.sh; prints the path of a python
+#   tools/setup.sh llama   llama.cpp from the sources of llama-cpp-python (80 MB, minutes to build) for it; prints the path of the tree
 set -euo pipefail
 
 build=(build-essential cmake ninja-build pkg-config git libopenmpi-dev openmpi-bin libhdf5-dev libconfig-dev libjansson-dev
@@ -30,6 +32,14 @@ nvidia-cuda-cccl==13.0.85 --hash=sha256:e0da7ad981f3a8aff08241b5bfc1af868742a63e
 # headers of NVIDIA's kernels, which the tests run on the emulated GPU (tests/gpuemu/test_thirdparty.c)
 cutlass_include=$cache/cutlass-4.2.0.0/include
 cutlass_wheel="nvidia-cutlass==4.2.0.0 --hash=sha256:f9599ada45c7bcb6bf53f7d3f0a7d154183e53451c01bfa59eecd37dd4a693f6"
+
+# what adapters are compared with: the versions of the golden files (tests/golden/train/versions.json)
+peers=$cache/peers-torch-2.13.0
+peers_wheels="torch==2.13.0 transformers==5.19.0 peft==0.21.2 safetensors==0.8.0 numpy==2.3.5 gguf==0.19.0"
+
+# PyPI has no built llama.cpp of today for Debian 12, but its sources, as those of its Python bindings
+llama=$cache/llama-cpp-python-0.3.36
+llama_sources="llama-cpp-python==0.3.36 --hash=sha256:832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 
 install() {
     local missing=() package
@@ -136,6 +146,41 @@ fetch_cuda() {
     echo "$cuda_home/bin/nvcc"
 }
 
+# A virtual environment cannot be moved: the file "whole" in it says that it is
+fetch_peers() {
+    install "${model[@]}" python3-venv
+    if [ ! -f "$peers/whole" ]; then
+        echo "setup: fetching $peers_wheels" >&2
+        rm -rf "$peers"
+        python3 -m venv "$peers" >&2
+        # shellcheck disable=SC2086
+        "$peers/bin/python" -m pip install --quiet --disable-pip-version-check $peers_wheels >&2
+        touch "$peers/whole"
+    fi
+    echo "$peers/bin/python"
+}
+
+build_llama() {
+    local tree
+    install build-essential cmake ninja-build "${model[@]}"
+    if [ ! -d "$llama" ]; then
+        echo "setup: fetching $llama_sources and building llama.cpp" >&2
+        mkdir -p "$cache"
+        temp=$(mktemp -d "$cache/.fetch-XXXXXX")
+        trap 'rm -rf "$temp"' EXIT
+        echo "$llama_sources" > "$temp/sources.txt"
+        python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --require-hashes -d "$temp" \
+            -r "$temp/sources.txt" >&2
+        tar -xzf "$temp"/llama_cpp_python-*.tar.gz -C "$temp"
+        tree=$(echo "$temp"/llama_cpp_python-*/vendor/llama.cpp)
+        cmake -S "$tree" -B "$tree/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TOOLS=OFF \
+            -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DGGML_OPENMP=OFF > "$temp/log" 2>&1 &&
+            cmake --build "$tree/build" --target llama >> "$temp/log" 2>&1 || { tail -50 "$temp/log" >&2; exit 1; }
+        mv "$tree" "$llama"
+    fi
+    echo "$llama"
+}
+
 case ${1:-} in
     build) install "${build[@]}" ;;
     test) install "${build[@]}" "${tests[@]}" "${model[@]}" ;;
@@ -143,5 +188,7 @@ case ${1:-} in
     model) fetch_model ;;
     cuda) fetch_cuda ;;
     cutlass) fetch_cutlass ;;
-    *) sed -n '2,8p' "$0" >&2; exit 2 ;;
+    peers) fetch_peers ;;
+    llama) build_llama ;;
+    *) sed -n '2,10p' "$0" >&2; exit 2 ;;
 esac

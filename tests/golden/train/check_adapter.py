@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Checks an adapter that this program wrote against PEFT and llama.cpp. Exit 77: a package is missing.
+tools/check_adapter_peers.sh trains adapters and runs it on them.
 
     check_adapter.py peft ADAPTER_DIR MODEL_DIR [--logits OURS.bin] [--merged MERGED_DIR] [--nmse-max 1e-4]
+                     [--asked ROWS.jsonl --answers FILE.jsonl ... --merged-answers FILE.jsonl]
     check_adapter.py gguf LORA.gguf ADAPTER_DIR MODEL_DIR [--logits OURS.bin] [--llama TOOL [--base BASE.gguf]]
     check_adapter.py golden CASE_DIR OUT.bin      the "logits" of a case of tests/golden/train as such a file
 
@@ -9,6 +11,9 @@ peft: the configuration holds only what every loader knows; PEFT finds exactly t
 values; OURS.bin (layout of golden.bin in tools/make_logit_golden.py: it has the token ids too) is within NMSE of PEFT's
 float32 logits, and has the same best tokens. --merged: every weight of that model is PEFT's own merge in float32,
 rounded once to the file's type, up to one unit in the last place where float32 summed in another order.
+--answers: results of `generate` with the adapter, exported, for rows {"prompt": [ids], "max_tokens": 1, "logprobs": 20, "ignore_eos": true}:
+their log-probabilities are within RMS_MAX of PEFT's in float32, and the base without the adapter is ten times as far off.
+--merged-answers: the same of `generate` on the merged model, against transformers on that model.
 gguf: metadata, names and shapes are what llama.cpp's loader wants; scale * B and A are the adapter's (rows of q and k
 in the pair order of architecture "llama"). --llama: TOOL (tools/llama_cpp_lora.c) runs it on BASE.gguf, or on MODEL_DIR
 written as float32 GGUF by tools/hf_to_gguf.py; its logits are within NMSE of PEFT's, up to the length of a sliding
@@ -38,6 +43,7 @@ except ImportError as e:
     print("skipped: %s" % e)
     sys.exit(77)
 
+RMS_MAX = 0.06  # bf16 weights of the adapter, bf16 activations; mean differences are 0.01 to 0.03 (docs/benchmarks.md)
 GGUF_PART = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
              "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
              "mlp.down_proj": "ffn_down"}
@@ -147,9 +153,58 @@ def check_merged(model, folder, model_dir):
     need(off <= 1e-3 * total and changed > 0, "%s: %d weights are one unit off, or none changed", folder, off)
 
 
+def read_lines(path):
+    with open(path) as f:
+        return [json.loads(line) for line in f]
+
+
+def next_logprobs(model, rows):
+    with torch.no_grad():
+        return [torch.log_softmax(model(torch.tensor([row["prompt"]])).logits[0, -1].float(), 0) for row in rows]
+
+
+def distance(what, path, want):
+    """Root mean square over the alternatives of all answers; the best token is theirs, where that is clear."""
+    answers = read_lines(path)
+    need(len(answers) == len(want) > 0, "%s: %d answers, expected %d", path, len(answers), len(want))
+    square, n, wrong = 0.0, 0, 0
+    for answer, theirs in zip(answers, want):
+        need(answer["status"] == 200, "%s: %s", path, answer["error"])
+        top = answer["choices"][0]["top_logprobs"][0]
+        ours = torch.tensor([lp for _, lp in top])
+        square += ((ours - theirs[[i for i, _ in top]]) ** 2).sum().item()
+        n += len(top)
+        two = theirs.topk(2).values
+        wrong += top[0][0] != theirs.argmax().item() and (two[0] - two[1]).item() > 4 * RMS_MAX
+    rms = (square / n) ** 0.5
+    print("%s: RMS of %d log-probabilities of %d answers %.4f" % (what, n, len(answers), rms))
+    return rms, wrong
+
+
+def check_answers(what, paths, want):
+    for path in paths:
+        rms, wrong = distance("%s, %s" % (what, os.path.basename(path)), path, want)
+        need(rms <= RMS_MAX and wrong == 0, "%s: RMS %g above %g, or %d best tokens differ", path, rms, RMS_MAX, wrong)
+
+
+def run_answers(args, model):
+    rows = read_lines(args.asked)
+    if args.answers:
+        check_answers("ours against PEFT", args.answers, next_logprobs(model, rows))
+        with model.disable_adapter():
+            rms, _ = distance("against the base without the adapter", args.answers[0], next_logprobs(model, rows))
+        need(rms > 10 * RMS_MAX, "the adapter changes too little for a comparison: RMS %g", rms)
+    if args.merged_answers:
+        merged = transformers.AutoModelForCausalLM.from_pretrained(args.merged, dtype=torch.float32,
+                                                                   attn_implementation="eager").eval()
+        check_answers("merged, ours against transformers", [args.merged_answers], next_logprobs(merged, rows))
+
+
 def run_peft(args):
     model = load_peft(args.adapter, args.model)
     check_files(args.adapter, model)
+    if args.asked:
+        run_answers(args, model)
     if args.logits:
         prompts = read_logits(args.logits)
         compare("ours against PEFT", [x for _, _, x in prompts], peft_logits(model, prompts), args.nmse_max)
@@ -240,7 +295,10 @@ def main():
         if name != "golden":
             one.add_argument("--logits")
             one.add_argument("--nmse-max", type=float, default=1e-4)
-        for option in {"peft": ["--merged"], "gguf": ["--llama", "--base"]}.get(name, []):
+        if name == "peft":
+            one.add_argument("--answers", nargs="+")
+        for option in {"peft": ["--merged", "--asked", "--merged-answers"],
+                       "gguf": ["--llama", "--base"]}.get(name, []):
             one.add_argument(option)
     args = ap.parse_args()
     torch.set_num_threads(1)
