@@ -46,17 +46,18 @@ ask() { # OUT FLAG...: the next token of every prompt, as exported rows
     quiet "${launch[@]}" "$nocturne" generate --input asked.jsonl --output "$out" "$@"
     quiet "$nocturne" export --input "$out/results.h5" --output "$out.jsonl"
 }
-compare() { # NAME MODEL HF_DIR: what was trained in NAME
-    local name=$1 model=$2 hf=$3 launch=() tp2=()
+compare() { # NAME: what was trained in NAME on the directory NAME.base
+    local name=$1 model=$1.base launch=()
+    rm -rf "$name/merged"
     quiet "$nocturne" merge --model "$model" --adapter "$name/adapter" --output "$name/merged"
     ask "$name/unmerged" --model "$model" --adapter "$name/adapter"
     ask "$name/of_merged" --model "$name/merged"
     launch=(mpirun --oversubscribe --bind-to none -np 2)
     ask "$name/tp2" --model "$model" --adapter "$name/adapter" --tp 2 --threads 1
     echo "== $name"
-    "${check[@]}" peft "$name/adapter" "$hf" --merged "$name/merged" --asked asked.jsonl --answers "$name/unmerged.jsonl" "$name/tp2.jsonl" \
-        --merged-answers "$name/of_merged.jsonl"
-    [ "$llama" = none ] || LD_LIBRARY_PATH=$lib "${check[@]}" gguf "$name/adapter.gguf" "$name/adapter" "$hf" --llama ./llama_cpp_lora
+    "${check[@]}" peft "$name/adapter" "$model" --merged "$name/merged" --asked asked.jsonl \
+        --answers "$name/unmerged.jsonl" "$name/tp2.jsonl" --merged-answers "$name/of_merged.jsonl"
+    [ "$llama" = none ] || LD_LIBRARY_PATH=$lib "${check[@]}" gguf "$name/adapter.gguf" "$name/adapter" "$model" --llama ./llama_cpp_lora
 }
 prompts() { # N_VOCAB: 64 rows of 1 to 64 token ids
     python3 -c 'import sys
@@ -71,8 +72,7 @@ tiny() { # FAMILY FLAG...
     prompts 256
     quiet "$nocturne" finetune --model "$family.base" --input rows.h5 --output "$family" --max-length 96 --learning-rate 0.01 --batch-size 8 \
         --num-train-epochs 3 --fresh "$@"
-    rm -rf "$family/merged"
-    compare "$family" "$family.base" "$family.base"
+    compare "$family"
 }
 real() { # an adapter that adds nothing, merged, is the base as a Hugging Face directory
     local model name=SmolLM2-135M one="--batch-size 1 --max-steps 1 --learning-rate 0 --lora-r 1 --target-modules q_proj"
@@ -83,8 +83,8 @@ real() { # an adapter that adds nothing, merged, is the base as a Hugging Face d
     quiet "$nocturne" finetune --model "$model" --input desk.h5 --output nothing --fresh $one
     rm -rf $name.base $name
     quiet "$nocturne" merge --model "$model" --adapter nothing/adapter --output $name.base
-    quiet "$nocturne" finetune --model "$model" --input desk.h5 --output $name --batch-size 8 --max-steps 8 --learning-rate 0.002
-    compare $name "$model" $name.base
+    quiet "$nocturne" finetune --model $name.base --input desk.h5 --output $name --batch-size 8 --max-steps 8 --learning-rate 0.002
+    compare $name
 }
 
 [ "$llama" = none ] || runner

@@ -134,7 +134,7 @@ static void test_refusals(void **state) {
         {NT_ROW_MESSAGES,   "{'messages':[{'role':'user','content':[{'type':'image_url'}]}]}",
          "messages[0].content[0] is no"                                                                                                                                 },
         {NT_ROW_MESSAGES,   "{'messages':[{'role':'assistant','content':'a','weight':-1}]}",
-         "messages[0].weight is integer, expected"                                                                                                                      },
+         "messages[0].weight is -1, expected"                                                                                                                           },
         {NT_ROW_MESSAGES,   "{'messages':[{'role':'assistant','content':'a','weight':'x'}]}",
          "messages[0].weight is string, expected"                                                                                                                       },
         {NT_ROW_MESSAGES,   "{'messages':[{'role':'user','content':'a'}],'x':{'$text':[]}}",                  "which is reserved"                                       },
