@@ -2,7 +2,6 @@
 
 #include "cuda_backend.h"
 #include "cuda_staged_kv.h"
-#include "gemm_blocks.h"
 #include "ops_bwd.h"
 #include <stdio.h>
 #include <stdlib.h>

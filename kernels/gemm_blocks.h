@@ -39,12 +39,4 @@ nt_status nt_gemm_dgrad_run(struct nt_backend *be, const struct nt_gemm_dgrad_ar
 nt_status nt_gemm_wgrad_run(struct nt_backend *be, const struct nt_gemm_wgrad_args *args,
                             const struct nt_gemm_block_traits *traits);
 
-/* What every body asks of its args. */
-void nt_gemm_dgrad_check(const struct nt_gemm_dgrad_args *args);
-void nt_gemm_wgrad_check(const struct nt_gemm_wgrad_args *args);
-/* Where column j of b lies. */
-static inline int64_t nt_gemm_wgrad_column(const struct nt_gemm_wgrad_args *a, int32_t j) {
-    return a->b_run == 0 ? j : (int64_t)(j / a->b_run) * 2 * a->b_run + j % a->b_run;
-}
-
 #endif

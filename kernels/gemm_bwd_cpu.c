@@ -1,5 +1,6 @@
 /* The specification of gemm's backward, in portable C. */
-#include "gemm_blocks.h"
+#include "cpu_bodies.h"
+#include "ops_bwd.h"
 
 enum { ROWS = 16, COLS = NT_INT4_GROUP }; /* rows for which a block of weights is unpacked once, and its columns */
 

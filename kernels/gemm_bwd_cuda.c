@@ -2,7 +2,6 @@
 #include "gemm_bwd_cuda.h"
 #include "cuda_bodies.h"
 #include "cuda_granted.h"
-#include "gemm_blocks.h"
 
 #define TILE(op, rows, cols, warps, shared)                                                                            \
     { NT_CUDA_gemm_##op##_##rows##x##cols, (rows), (cols), 32 * (warps), (shared) }

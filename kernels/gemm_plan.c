@@ -35,6 +35,11 @@ static void choose_grid(struct nt_gemm_plan *p, int32_t tile_rows) {
     }
 }
 
+bool nt_gemm_in_place(const struct nt_gemm_traits *traits, int64_t ldx, int32_t n_row) {
+    const bool conflict = ldx * (int64_t)sizeof(nt_bf16) % 2048 == 0;
+    return traits->in_place && !(conflict && n_row >= traits->lookahead_rows);
+}
+
 int64_t nt_gemm_plan_room(const struct nt_backend *be) {
     return (int64_t)(be->scratch_per_thread - sizeof(struct queue));
 }

@@ -101,11 +101,6 @@ static void run_thread(void *arg, int thread, int n_threads) {
     }
 }
 
-bool nt_gemm_in_place(const struct nt_gemm_traits *traits, int64_t ldx, int32_t n_row) {
-    const bool conflict = ldx * (int64_t)sizeof(nt_bf16) % 2048 == 0;
-    return traits->in_place && !(conflict && n_row >= traits->lookahead_rows);
-}
-
 nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits) {
     if (nt_weight_is_quantized(args->w->format)) return nt_gemm_quantized_run(be, args, traits);
     NT_CHECK(args->w->format == NT_WEIGHT_BF16 && args->w->k % 2 == 0);

@@ -43,6 +43,13 @@ struct nt_gemm_wgrad_args {
     float alpha;
     int32_t n_tok, m, n, b_run;
 };
+/* What every body asks of its args. */
+void nt_gemm_dgrad_check(const struct nt_gemm_dgrad_args *args);
+void nt_gemm_wgrad_check(const struct nt_gemm_wgrad_args *args);
+/* Where column j of b lies. */
+static inline int64_t nt_gemm_wgrad_column(const struct nt_gemm_wgrad_args *a, int32_t j) {
+    return a->b_run == 0 ? j : (int64_t)(j / a->b_run) * 2 * a->b_run + j % a->b_run;
+}
 
 /* y = x w / rms(x) backward: g = dy w, s = rsqrt(mean(x^2) + eps); dx += s (g - x s^2 mean(g x)); dx16 = bf16(dx);
  * dw += sum_t dy x s. Tolerance 1e-6 (f32). */

@@ -8,7 +8,7 @@
 #ifndef NT_DATASET_CHECK_H
 #define NT_DATASET_CHECK_H
 
-#include "dataset_file.h"
+#include "dataset_cells.h"
 
 NT_MUST nt_status nt_dataset_check_columns(struct nt_dsfile *f);
 NT_MUST nt_status nt_dataset_check_links(struct nt_dsfile *f); /* after msg_ptr, conv_kind and subject are loaded */

@@ -1,52 +1,16 @@
 /* One training corpus, opened and checked: what dataset.h's records, export and summaries are read from.
  *
  * Everything but the texts is held against dataset_columns.def when the file is opened, in blocks; references between
- * tables too, so that later code may index without asking. Texts are checked as they are read. In memory: the offsets
- * of messages, the names of sources, licenses and models, and for each conversation what hangs on it (8 to 40 bytes
- * each). Lifecycle: nt_dsfile_open, nt_dsfile_close. Threading: one thread. Errors: NT_E_DATA naming file, dataset and
- * row. */
+ * tables too, so that later code may index without asking. Values are read by dataset_cells.h. Lifecycle:
+ * nt_dsfile_open, nt_dsfile_close. Threading: one thread. Errors: NT_E_DATA naming file, dataset and row. */
 #ifndef NT_DATASET_FILE_H
 #define NT_DATASET_FILE_H
 
-#include "dataset_tables.h"
-
-/* Rows of another table by conversation: rows of c are row[ptr[c]] to row[ptr[c + 1]], ascending. */
-struct nt_dsfile_index {
-    int64_t *ptr, *row;
-};
-
-struct nt_dsfile_names {
-    struct nt_strbuf text; /* each with its NUL */
-    int64_t *at;           // [n]
-    int64_t n;
-};
-
-struct nt_dsfile {
-    char *path;
-    struct nt_h5_file *h5;
-    struct nt_h5_array *col[NT_N_COLS];
-    struct nt_h5_text text[NT_N_COLS];
-    int64_t n[NT_N_TABLES];
-    char uuid[37], content_sha256[65], license[256];
-    int64_t *msg_ptr;   // [n conversations + 1]
-    uint8_t *conv_kind; // [n conversations]
-    int32_t *subject;   // [n conversations]
-    struct nt_dsfile_index generations, feedback, pairs;
-    struct nt_dsfile_names sources, licenses, models;
-};
+#include "dataset_cells.h"
 
 NT_MUST nt_status nt_dsfile_open(struct nt_dsfile *f, const char *path);
 void nt_dsfile_close(struct nt_dsfile *f); /* accepts zeroed */
 /* Is this an HDF5 corpus with training rows (rather than requests)? */
 NT_MUST nt_status nt_dsfile_detect(const char *path, bool *training);
-
-NT_MUST nt_status nt_dsfile_get(struct nt_dsfile *f, enum nt_col col, int64_t row, void *out);
-/* Appends a text (checked: UTF-8). */
-NT_MUST nt_status nt_dsfile_text(struct nt_dsfile *f, enum nt_col col, int64_t row, struct nt_strbuf *out);
-NT_MUST nt_status nt_dsfile_subject(struct nt_dsfile *f, int32_t subject, uint8_t id[NT_CORPUS_ID],
-                                    struct nt_subject_facts *facts);
-const char *nt_dsfile_name(const struct nt_dsfile_names *names, int32_t i); /* "" for -1 */
-/* The conversation that a feedback is about. */
-NT_MUST nt_status nt_dsfile_feedback_conv(struct nt_dsfile *f, int64_t feedback, int64_t *conv);
 
 #endif
