@@ -109,6 +109,19 @@ static void turn_k(const nt_bf16 *k, int32_t d_pad, float *kt) {
         }
 }
 
+static float delta(const nt_bf16 *out, const float *dout, int32_t d_head) {
+    __m256 sum = _mm256_setzero_ps();
+    int32_t i = 0;
+    for (; i + 8 <= d_head; i += 8) {
+        const __m128i rounded = nt_v8_to_bf16(_mm256_loadu_ps(dout + i));
+        const __m256 y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(rounded), 16));
+        sum = _mm256_fmadd_ps(nt_v8_load_bf16(out + i), y, sum);
+    }
+    float total = nt_v8_sum_lanes(sum);
+    for (; i < d_head; i++) total += nt_bf16_to_f32(out[i]) * nt_bf16_to_f32(nt_f32_to_bf16(dout[i]));
+    return total;
+}
+
 static void begin(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, int32_t n_key,
                   void *scratch) {
     (void)n_key; /* keys are taken one at a time */
@@ -251,6 +264,6 @@ static const float *sums(void *scratch) {
 
 nt_status nt_attention_bwd_avx2(struct nt_backend *be, const struct nt_attention_bwd_args *args) {
     static const struct nt_attn_bwd_body body = {
-        .max_rows = ROWS, .stats = stats, .begin = begin, .rows = rows_part, .sums = sums};
+        .max_rows = ROWS, .stats = stats, .delta = delta, .begin = begin, .rows = rows_part, .sums = sums};
     return nt_attn_bwd_run(be, args, &body) ? NT_OK : nt_attention_bwd_portable(be, args);
 }

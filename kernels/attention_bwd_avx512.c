@@ -109,6 +109,17 @@ static void stats(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows
     }
 }
 
+static float delta(const nt_bf16 *out, const float *dout, int32_t d_head) {
+    __m512 sum = _mm512_setzero_ps();
+    for (int32_t i = 0; i < d_head; i += 16) {
+        const __mmask16 mask = nt_v16_mask(d_head - i);
+        const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, dout + i));
+        const __m512 y = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16));
+        sum = _mm512_fmadd_ps(nt_v16_load_bf16(out + i, mask), y, sum);
+    }
+    return nt_v16_sum_lanes(sum);
+}
+
 static void begin(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, int32_t n_key,
                   void *scratch) {
     const int32_t d_pad = nt_d_pad(a->kv->d_head);
@@ -231,6 +242,6 @@ static const float *sums(void *scratch) {
 
 nt_status nt_attention_bwd_avx512(struct nt_backend *be, const struct nt_attention_bwd_args *args) {
     static const struct nt_attn_bwd_body body = {
-        .max_rows = ROWS, .stats = stats, .begin = begin, .rows = rows_part, .sums = sums};
+        .max_rows = ROWS, .stats = stats, .delta = delta, .begin = begin, .rows = rows_part, .sums = sums};
     return nt_attn_bwd_run(be, args, &body) ? NT_OK : nt_attention_bwd_portable(be, args);
 }

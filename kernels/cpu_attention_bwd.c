@@ -100,10 +100,7 @@ static float log2_sum(float max, const float *lanes) {
 static float row_delta(const struct run *r, const struct item *it, int32_t tok, int32_t head, const float *dout) {
     const struct nt_attention_bwd_args *a = r->args;
     const nt_bf16 *out = a->out + (it->seq->q_row + tok) * a->ldo + (int64_t)head * a->kv->d_head;
-    float lanes[8] = {0};
-    for (int32_t i = 0; i < a->kv->d_head; i++)
-        lanes[i % 8] += nt_bf16_to_f32(out[i]) * nt_bf16_to_f32(nt_f32_to_bf16(dout[i]));
-    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+    return r->body->delta(out, dout, a->kv->d_head);
 }
 
 static void stats_item(const struct run *r, const struct item *it, void *scratch) {

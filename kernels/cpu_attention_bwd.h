@@ -33,6 +33,8 @@ struct nt_attn_bwd_body {
     /* Updates max and sum (by lane, relative to max, in base 2 of scale * score) of the rows with a page. */
     void (*stats)(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows *rows, const nt_bf16 *k,
                   void *scratch);
+    /* Sum of out dout, dout rounded to bf16 as the products take it. */
+    float (*delta)(const nt_bf16 *out, const float *dout, int32_t d_head);
     /* A page's K and V, in the cache's layout, kept or converted for what follows; dk = dv = 0. Keys from n_key on are
      * not the sequence's. */
     void (*begin)(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, int32_t n_key,
