@@ -24,7 +24,7 @@ enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_COUNTS = sizeof token_coun
 enum { MAX_TOK = 256, MAX_K = 5632, MAX_N = 49152, HEAD_TOK = 64, SWEEPS = 10 };
 /* Training: the layers of the 135M model and a chunk of its head, forward and backward; weights of an adapter and all.
  */
-enum { TRAIN_SHAPES = 5, TRAIN_TOK = 1024, TRAIN_HEAD_TOK = 256, TRAIN_RANK = 16, TRAIN_N = 3072 };
+enum { TRAIN_SHAPES = 6, TRAIN_TOK = 1024, TRAIN_HEAD_TOK = 256, TRAIN_RANK = 16, TRAIN_N = 3072 };
 enum { X_ELEMS = TRAIN_HEAD_TOK * (MAX_N + 32), Y_ELEMS = TRAIN_HEAD_TOK * MAX_N };
 _Static_assert(X_ELEMS >= MAX_TOK * MAX_K && X_ELEMS >= TRAIN_TOK * TRAIN_N, "x and dy of every row");
 _Static_assert(Y_ELEMS >= HEAD_TOK * MAX_N && Y_ELEMS >= TRAIN_TOK * TRAIN_N, "y, dx and dw of every row");

@@ -2,7 +2,7 @@
 #include <stdatomic.h>
 
 enum {
-    COPIED_BYTES = 448 << 10, /* of rows in scratch: a core's L2 (1 MiB where it matters) holds them and two panels */
+    COPIED_BYTES = 704 << 10, /* of rows in scratch: a core's L2 (1 MiB where it matters) holds them and two panels */
     IN_PLACE_BYTES = 2304 << 10, /* of rows that are shared: from L3 they come fast enough, and a panel is written less
                                     often (measured: dgrad 4 to 9 % of the peak) */
     MAX_UNITS = 16               /* pieces per thread and block of rows */
