@@ -22,8 +22,7 @@ static const struct {
 static const int32_t token_counts[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0], N_COUNTS = sizeof token_counts / sizeof token_counts[0] };
 enum { MAX_TOK = 256, MAX_K = 5632, MAX_N = 49152, HEAD_TOK = 64, SWEEPS = 10 };
-/* Training: the layers of the 135M model and a chunk of its head, forward and backward; weights of an adapter and all.
- */
+/* Training: the first shapes, forward and backward, of the head a chunk; weights of an adapter and all. */
 enum { TRAIN_SHAPES = 6, TRAIN_TOK = 1024, TRAIN_HEAD_TOK = 256, TRAIN_RANK = 16, TRAIN_N = 3072 };
 enum { X_ELEMS = TRAIN_HEAD_TOK * (MAX_N + 32), Y_ELEMS = TRAIN_HEAD_TOK * MAX_N };
 _Static_assert(X_ELEMS >= MAX_TOK * MAX_K && X_ELEMS >= TRAIN_TOK * TRAIN_N, "x and dy of every row");

@@ -188,6 +188,7 @@ static void model_row(struct table *t, const struct nt_session *s, const struct 
                       const struct nt_bench_result *r) {
     const struct nt_spec *spec = nt_model_spec(s->model);
     const int64_t params = parameter_count(spec);
+    const size_t bytes = nt_model_weight_bytes(s->model);
     char c[N_MODEL_COLUMNS][256];
     const char *values[N_MODEL_COLUMNS];
     int i = 0;
@@ -195,15 +196,15 @@ static void model_row(struct table *t, const struct nt_session *s, const struct 
     nt_cpu_describe(c[i], 256);
     if (strchr(c[i], '\n')) *strchr(c[i], '\n') = 0;
     i++;
-    snprintf(c[i++], 256, "%s %dL BF16", spec->family, spec->n_layer);
-    snprintf(c[i++], 256, "%.2f MiB", (double)params * 2 / 1048576.0);
+    snprintf(c[i++], 256, "%s %dL %s", spec->family, spec->n_layer, nt_weight_format_name(s->backend.block_format));
+    snprintf(c[i++], 256, "%.2f MiB", (double)bytes / 1048576.0);
     snprintf(c[i++], 256, "%.2f M", (double)params / 1e6);
     snprintf(c[i++], 256, "%s %s", s->backend.cuda ? "CUDA" : "CPU", s->backend.level);
     snprintf(c[i++], 256, "%d", nt_pool_size(s->pool));
     test_name(test, c[i++], 256);
     snprintf(c[i++], 256, "%.2f \u00b1 %.2f", r->avg_ts, r->stddev_ts);
     snprintf(c[i++], 256, "%.200s", s->config->model_path);
-    snprintf(c[i++], 256, "%lld", (long long)params * 2);
+    snprintf(c[i++], 256, "%zu", bytes);
     snprintf(c[i++], 256, "%lld", (long long)params);
     snprintf(c[i++], 256, "%d", STEP_TOKENS);
     snprintf(c[i++], 256, "%d", test->n_seq);
