@@ -106,6 +106,7 @@ static int64_t small_before(const struct nt_order *o, int64_t p) {
 }
 
 static int32_t at_position(struct nt_order *o, int64_t p) {
+    if (o->n_classes == 0) return (int32_t)p;
     if (o->n_classes == 1) return of_class(o, 0, p);
     const int64_t before = small_before(o, p);
     if (small_before(o, p + 1) > before) return of_class(o, 0, before);

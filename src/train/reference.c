@@ -15,11 +15,21 @@ enum { CHUNK = 256 }; /* examples that are packed together */
 
 /* ---- the file -------------------------------------------------------------------------------------------------- */
 
+static int64_t n_rows(const struct nt_reference_job *j) {
+    return j->order ? j->n_samples : j->set->n;
+}
+
 static void key_of(const struct nt_reference_job *j, char hex[NT_SHA256_HEX]) {
-    uint8_t both[2 * NT_SHA256_BYTES], digest[NT_SHA256_BYTES];
-    memcpy(both, j->model, NT_SHA256_BYTES);
-    memcpy(both + NT_SHA256_BYTES, j->set->digest, NT_SHA256_BYTES);
-    nt_sha256(both, sizeof both, digest);
+    uint8_t all[2 * NT_SHA256_BYTES + 3 * sizeof(uint64_t)], digest[NT_SHA256_BYTES];
+    size_t n = 2 * NT_SHA256_BYTES;
+    memcpy(all, j->model, NT_SHA256_BYTES);
+    memcpy(all + NT_SHA256_BYTES, j->set->digest, NT_SHA256_BYTES);
+    if (j->order) {
+        const uint64_t pairs[3] = {j->order->seed, (uint64_t)j->batch, (uint64_t)j->n_samples};
+        memcpy(all + n, pairs, sizeof pairs);
+        n += sizeof pairs;
+    }
+    nt_sha256(all, n, digest);
     nt_hex(digest, sizeof digest, hex);
 }
 
@@ -44,7 +54,7 @@ static nt_status path_of(const struct nt_reference_job *j, bool by_corpus, char 
 }
 
 /* NT_E_CONFIG: whole, but of something else. */
-static nt_status read_file(struct nt_h5_file *f, const char *path, const char *key, int32_t n, float *logp) {
+static nt_status read_file(struct nt_h5_file *f, const char *path, const char *key, int64_t n, float *logp) {
     char text[NT_SHA256_HEX];
     struct nt_h5_array *array;
     NT_TRY(nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text));
@@ -62,9 +72,10 @@ static bool load(const struct nt_reference_job *j, bool by_corpus, float *logp) 
     if (path_of(j, by_corpus, path, sizeof path) != NT_OK || !nt_file_exists(path)) return false;
     key_of(j, key);
     nt_status st = nt_h5_open(&f, path);
-    if (st == NT_OK) st = read_file(f, path, key, j->set->n, logp);
+    if (st == NT_OK) st = read_file(f, path, key, n_rows(j), logp);
     nt_h5_close(f);
-    if (st == NT_OK) nt_info("train", "the reference's log-probabilities of %d rows are those of %s", j->set->n, path);
+    if (st == NT_OK)
+        nt_info("train", "the reference's log-probabilities of %lld rows are those of %s", (long long)n_rows(j), path);
     if (st == NT_OK) return true;
     if (st != NT_E_CONFIG) nt_warn("train", "computed again: %s", nt_error_last()->text);
     nt_error_clear();
@@ -82,7 +93,7 @@ static nt_status save_to(const struct nt_reference_job *j, bool by_corpus, const
     if (st == NT_OK) st = nt_h5_attr_str(w, "/", "encoding-version", "1.0.0");
     if (st == NT_OK) st = nt_h5_attr_str(w, "/", "key", key);
     if (st == NT_OK) st = nt_h5_column(w, "/logp", NT_H5_F32, NT_MAX_MEMBERS, &column);
-    if (st == NT_OK) st = nt_h5_append(column, logp, j->set->n);
+    if (st == NT_OK) st = nt_h5_append(column, logp, n_rows(j));
     if (st == NT_OK) return nt_h5_publish(w);
     nt_h5_abandon(w);
     return st;
@@ -100,54 +111,63 @@ static nt_status save(const struct nt_reference_job *j, const float *logp) {
 
 /* ---- the sums -------------------------------------------------------------------------------------------------- */
 
-/* This rank's share of examples [first, first + n). */
-static nt_status compute_chunk(const struct nt_reference_job *j, struct nt_pack *pack, int32_t first, int32_t n,
-                               struct nt_reference *out) {
-    int32_t examples[CHUNK];
-    for (int32_t i = 0; i < n; i++) examples[i] = first + i;
+/* This rank's share of rows [first, first + n); rows [2 * n] is scratch. */
+static nt_status compute_chunk(const struct nt_reference_job *j, struct nt_pack *pack, int64_t first, int32_t n,
+                               int32_t *rows, struct nt_reference *out) {
+    int32_t *other = j->order ? rows + n : NULL;
+    for (int32_t i = 0; i < n && !j->order; i++) rows[i] = (int32_t)first + i;
+    if (j->order) nt_order_take(j->order, first, n, rows);
+    if (j->order) nt_order_mismatch(j->order, first, rows, n, other);
     const struct nt_pack_job share = {.set = j->set,
-                                      .examples = examples,
+                                      .examples = rows,
+                                      .other = other,
                                       .n_samples = n,
                                       .rank = j->world->dp_rank,
                                       .size = j->world->dp_size,
                                       .budget = j->budget,
                                       .packing = true,
-                                      .part = NT_PACK_TRAIN};
+                                      .part = j->order ? NT_PACK_MISMATCH : NT_PACK_TRAIN};
     NT_TRY(nt_pack_build(pack, &share));
     for (int32_t i = 0; i < pack->n_micros; i++) {
         if (j->beat) j->beat(j->beat_arg);
-        NT_TRY(nt_run_reference(j->runner, &pack->micros[i], out));
+        NT_TRY(nt_run_reference(j->runner, &pack->micros[i], first, out));
     }
     return NT_OK;
 }
 
 static nt_status compute(const struct nt_reference_job *j, struct nt_reference *out) {
+    const int64_t n = n_rows(j);
+    const int32_t chunk = j->order ? j->batch : CHUNK;
+    int32_t *rows = malloc(2 * (size_t)chunk * sizeof *rows);
     struct nt_pack pack = {0};
-    nt_status st = NT_OK;
-    for (int32_t first = 0; first < j->set->n && st == NT_OK; first += CHUNK)
-        st = compute_chunk(j, &pack, first, j->set->n - first < CHUNK ? j->set->n - first : CHUNK, out);
+    nt_status st = rows ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for a batch of %d samples", chunk);
+    for (int64_t first = 0; first < n && st == NT_OK; first += chunk)
+        st = compute_chunk(j, &pack, first, n - first < chunk ? (int32_t)(n - first) : chunk, rows, out);
     nt_pack_release(&pack);
+    free(rows);
     NT_TRY(st);
     /* every sum is one rank's; those of the others are 0 */
-    if (j->world->dp_size > 1)
-        NT_TRY(nt_comm_allreduce_f32(j->world->dp, out->logp, (int64_t)j->set->n * NT_MAX_MEMBERS));
+    if (j->world->dp_size > 1) NT_TRY(nt_comm_allreduce_f32(j->world->dp, out->logp, n * NT_MAX_MEMBERS));
     return nt_comm_agree(j->world->world, j->world->rank == 0 ? save(j, out->logp) : NT_OK);
 }
 
 nt_status nt_reference_get(const struct nt_reference_job *j, struct nt_reference *out) {
     struct nt_comm *world = j->world->world;
-    const size_t n = (size_t)j->set->n * NT_MAX_MEMBERS;
+    const size_t n = (size_t)n_rows(j) * NT_MAX_MEMBERS;
     int64_t found = 0;
     out->logp = calloc(n ? n : 1, sizeof *out->logp);
-    NT_TRY(nt_comm_agree(world,
-                         out->logp ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the reference of %d rows", j->set->n)));
-    if (j->set->n == 0) return NT_OK;
+    NT_TRY(nt_comm_agree(
+        world,
+        out->logp ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the reference of %lld rows", (long long)n_rows(j))));
+    out->of_samples = j->order != NULL;
+    if (n == 0) return NT_OK;
     if (j->world->rank == 0 && j->corpus) remove_dead(j);
     if (j->world->rank == 0) found = (j->corpus && load(j, true, out->logp)) || load(j, false, out->logp);
     NT_TRY(nt_comm_broadcast(world, &found, sizeof found, 0));
     if (found) return nt_comm_broadcast(world, out->logp, n * sizeof *out->logp, 0);
     memset(out->logp, 0, n * sizeof *out->logp);
-    nt_info("train", "the reference's log-probabilities of %d rows (%s) are computed once", j->set->n, j->name);
+    nt_info("train", "the reference's log-probabilities of %lld rows (%s) are computed once", (long long)n_rows(j),
+            j->name);
     return compute(j, out);
 }
 

@@ -1,15 +1,17 @@
 /* What the reference model says of the training and held-out rows: computed once, kept with the corpus or the run.
+ * Where kto trains all weights, also of the mismatched pairs of all steps, which are known beforehand.
  *
  * The sum of weighted log-probabilities of every member of every example, under the base or another adapter. The rows
  * are divided over the model copies; all ranks get all sums. They are f32, rounded once, so a run that reads them from
  * the file goes on with the bits of the run that computed them. CORPUS.reference-KEY, for all runs over the corpus with
  * that reference (a published corpus is never changed, so the file lies beside it), else DIR/reference-NAME.h5:
- * attribute "key" (of model, reference and set), dataset /logp f32 [n_rows, 2]; a file with another key is replaced.
+ * attribute "key" (of model, reference, rows), dataset /logp f32 [n_rows, 2]; a file with another key is replaced.
  * Ownership: the struct owns its sums. Collective over the world. Errors: those of model and files; a damaged file is
  * passed over with a warning. One thread. */
 #ifndef NT_REFERENCE_H
 #define NT_REFERENCE_H
 
+#include "order.h"
 #include "run_micro.h"
 
 struct nt_reference_job {
@@ -19,7 +21,9 @@ struct nt_reference_job {
     const char *dir, *name;  /* "train", "eval" */
     const char *corpus;      /* path that the file lies beside; NULL: in dir */
     const uint8_t *model;    /* [32] digest of the reference: base, or base and adapter */
-    int32_t budget;          /* tokens of a micro-batch */
+    struct nt_order *order;  /* kto: rows are its samples with other samples' completions (nt_order_mismatch), in */
+    int64_t n_samples;       /* batches of `batch`; NULL: rows are the examples of the set */
+    int32_t batch, budget;   /* budget: tokens of a micro-batch */
     void (*beat)(void *arg); /* now and then; NULL: none */
     void *beat_arg;
 };

@@ -75,16 +75,17 @@ static double seq_weight(const struct nt_micro_batch *m, const struct nt_pack_se
 
 /* ---- the reference --------------------------------------------------------------------------------------------- */
 
-static float *known(const struct nt_reference *ref, const struct nt_pack_seq *s) {
-    return &ref->logp[(int64_t)s->example * NT_MAX_MEMBERS + s->member];
+static float *known(const struct nt_reference *ref, const struct nt_pack_seq *s, int64_t cursor) {
+    return &ref->logp[(ref->of_samples ? cursor + s->sample : s->example) * NT_MAX_MEMBERS + s->member];
 }
 
-nt_status nt_run_reference(struct nt_runner *r, const struct nt_micro_batch *micro, struct nt_reference *out) {
+nt_status nt_run_reference(struct nt_runner *r, const struct nt_micro_batch *micro, int64_t cursor,
+                           struct nt_reference *out) {
     const struct nt_micro_job j = {.micro = micro};
     NT_TRY(forward(r, &j, NT_FORWARD_REFERENCE));
     NT_TRY(nt_training_logprobs(r->training, micro->targets, r->logp));
     for (int32_t i = 0; i < micro->n_seq; i++)
-        *known(out, &micro->seqs[i]) = (float)seq_logp(r, micro, &micro->seqs[i]);
+        *known(out, &micro->seqs[i], cursor) = (float)seq_logp(r, micro, &micro->seqs[i]);
     return NT_OK;
 }
 
@@ -124,7 +125,7 @@ static void judge(struct nt_runner *r, const struct nt_micro_job *j, struct nt_t
             NT_CHECK(s[k].example == s->example && s[k].member == k);
             in.logp[k] = seq_logp(r, m, &s[k]);
             in.n_target[k] = seq_weight(m, &s[k]);
-            if (r->loss->reference) in.reference[k] = *known(j->reference, &s[k]);
+            if (r->loss->reference) in.reference[k] = *known(j->reference, &s[k], j->cursor);
         }
         const double weight = nt_example_weight(j->set, s->example), scale = weight / j->normalizer;
         r->loss->run(&r->settings, &in, &out);
@@ -157,12 +158,14 @@ nt_status nt_run_micro(struct nt_runner *r, const struct nt_micro_job *j, struct
 }
 
 nt_status nt_run_mismatch(struct nt_runner *r, const struct nt_micro_job *j, struct nt_train_sums *sums) {
-    for (int pass = 0; pass < 2; pass++) {
+    for (int pass = 0; pass < (j->reference ? 1 : 2); pass++) {
         NT_TRY(forward(r, j, pass == 0 ? NT_FORWARD_EVAL : NT_FORWARD_REFERENCE));
         NT_TRY(nt_training_logprobs(r->training, j->micro->targets, r->logp));
         for (int32_t i = 0; i < j->micro->n_seq; i++)
             sums->kl += (pass == 0 ? 1 : -1) * seq_logp(r, j->micro, &j->micro->seqs[i]);
     }
+    for (int32_t i = 0; i < j->micro->n_seq && j->reference; i++)
+        sums->kl -= *known(j->reference, &j->micro->seqs[i], j->cursor);
     sums->n_kl += j->micro->n_seq;
     return NT_OK;
 }

@@ -42,7 +42,8 @@ NT_MUST nt_status nt_runner_layout(struct nt_runner *r, struct nt_job_memory *me
 
 /* The reference's log-probabilities, of every member (reference.h). */
 struct nt_reference {
-    float *logp; // [set->n][NT_MAX_MEMBERS]
+    float *logp;     // [set->n or samples][NT_MAX_MEMBERS]
+    bool of_samples; /* a row is a sample of the order, else an example of the set */
 };
 
 struct nt_micro_job {
@@ -55,9 +56,11 @@ struct nt_micro_job {
     bool train; /* gradients, dropout; else only sums */
 };
 NT_MUST nt_status nt_run_micro(struct nt_runner *r, const struct nt_micro_job *j, struct nt_train_sums *sums);
-/* What the reference says of the micro-batch's sequences, into out. */
-NT_MUST nt_status nt_run_reference(struct nt_runner *r, const struct nt_micro_batch *micro, struct nt_reference *out);
-/* Sum of (log p - reference log p) over the sequences of a micro-batch of mismatched pairs, into sums->kl, n_kl. */
+/* What the reference says of the micro-batch's sequences, into out. cursor: of its batch, where rows are samples. */
+NT_MUST nt_status nt_run_reference(struct nt_runner *r, const struct nt_micro_batch *micro, int64_t cursor,
+                                   struct nt_reference *out);
+/* Sum of (log p - reference log p) over the sequences of a micro-batch of mismatched pairs, into sums->kl, n_kl; the
+ * latter from j->reference, or where that is NULL from the model with the reference's adapter. */
 NT_MUST nt_status nt_run_mismatch(struct nt_runner *r, const struct nt_micro_job *j, struct nt_train_sums *sums);
 
 #endif

@@ -43,10 +43,6 @@ static nt_status first_adapter(struct nt_trainer *t) {
 static nt_status open_training(struct nt_trainer *t) {
     const struct nt_config *c = t->c;
     const bool lora = strcmp(c->train_method, "lora") == 0;
-    if (!lora && t->loss->kl)
-        return NT_FAIL(NT_E_UNSUPPORTED,
-                       "kto asks the reference in every step, and with all weights trained the base is "
-                       "gone: set train.method = lora");
     if (lora) NT_TRY(first_adapter(t));
     const struct nt_training_config config = {.lora = t->lora,
                                               .recompute = nt_recompute_of(c->train_recompute),
@@ -143,8 +139,9 @@ static void beat_reference(void *arg) {
     nt_watchdog_beat(arg, "computing the reference");
 }
 
+/* order: of the mismatched pairs of n_samples samples; NULL: of the set's examples. */
 static nt_status get_reference(struct nt_trainer *t, const struct nt_example_set *set, const char *name,
-                               struct nt_reference *out) {
+                               struct nt_order *order, int64_t n_samples, struct nt_reference *out) {
     char corpus[PATH_MAX];
     snprintf(corpus, sizeof corpus, "%.*s", (int)strcspn(t->c->train_input, ","), t->c->train_input);
     const struct nt_reference_job j = {.runner = &t->runner,
@@ -154,10 +151,25 @@ static nt_status get_reference(struct nt_trainer *t, const struct nt_example_set
                                        .name = name,
                                        .corpus = strcmp(t->c->train_reference_cache, "corpus") == 0 ? corpus : NULL,
                                        .model = t->reference_digest,
+                                       .order = order,
+                                       .n_samples = n_samples,
+                                       .batch = t->batch,
                                        .budget = t->budget,
                                        .beat = beat_reference,
                                        .beat_arg = t->job->watchdog};
     return t->loss->reference ? nt_reference_get(&j, out) : NT_OK;
+}
+
+/* Before the first update. kto asks in every step what the reference says of pairs made of prompts and others' answers:
+ * an adapter can be switched off for that; where all weights are trained, the base is asked now. */
+static nt_status get_references(struct nt_trainer *t) {
+    const struct nt_example_set *train = &t->out->data.train, *eval = &t->out->data.eval;
+    NT_TRY(get_reference(t, train, "train", NULL, 0, &t->reference));
+    NT_TRY(get_reference(t, eval, "eval", NULL, 0, &t->eval_reference));
+    if (!t->loss->kl || t->lora.targets) return NT_OK;
+    struct nt_order in_place = {.set = eval, .seed = (uint64_t)t->c->train_seed};
+    NT_TRY(get_reference(t, train, "pairs-train", &t->order, t->total * t->batch, &t->mismatch));
+    return get_reference(t, eval, "pairs-eval", &in_place, eval->n, &t->eval_mismatch);
 }
 
 static void plan_steps(struct nt_trainer *t) {
@@ -212,9 +224,9 @@ static nt_status open_metrics(struct nt_trainer *t) {
 
 /* Rank 0: what an earlier run left. COMPLETE goes first, so that a discard cut in the middle cannot look finished. */
 static nt_status open_dir(struct nt_trainer *t) {
-    static const char *const names[] = {
-        "COMPLETE",     "metrics.jsonl", "training_card.json", "training_card.md", "report.html", "adapter",
-        "adapter.gguf", "model",         "reference-train.h5", "reference-eval.h5"};
+    static const char *const names[] = {"COMPLETE",         "metrics.jsonl", "training_card.json",
+                                        "training_card.md", "report.html",   "adapter",
+                                        "adapter.gguf",     "model",         "reference-"};
     const char *dir = t->job->dir;
     if (t->c->train_fresh) {
         NT_TRY(nt_complete_remove(dir));
@@ -239,8 +251,7 @@ nt_status nt_trainer_open(struct nt_trainer *t) {
     NT_TRY(nt_comm_agree(t->world->world, t->world->rank == 0 ? open_dir(t) : NT_OK));
     NT_TRY(nt_comm_broadcast(t->world->world, &t->out->complete, sizeof t->out->complete, 0));
     if (t->out->complete) return NT_OK;
-    NT_TRY(get_reference(t, &t->out->data.train, "train", &t->reference));
-    NT_TRY(get_reference(t, &t->out->data.eval, "eval", &t->eval_reference));
+    NT_TRY(get_references(t));
     NT_TRY(resume(t));
     NT_TRY(nt_comm_agree(t->world->world, open_metrics(t)));
     const int64_t end_time = nt_env_slurm_job_end_time();

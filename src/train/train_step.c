@@ -64,7 +64,9 @@ static nt_status estimate_kl(struct nt_trainer *t, struct nt_order *order, const
     const struct nt_pack_job share = share_of(t, set, n, NT_PACK_MISMATCH);
     NT_TRY(nt_pack_build(&t->pack, &share));
     for (int32_t i = 0; i < t->pack.n_micros; i++) {
-        const struct nt_micro_job j = {.set = set, .micro = &t->pack.micros[i], .cursor = cursor};
+        const struct nt_reference *known = set == &t->out->data.eval ? &t->eval_mismatch : &t->mismatch;
+        const struct nt_micro_job j = {
+            .set = set, .micro = &t->pack.micros[i], .reference = known->logp ? known : NULL, .cursor = cursor};
         NT_TRY(nt_run_mismatch(&t->runner, &j, &sums));
     }
     NT_TRY(sum_sums(t, &sums));
@@ -176,7 +178,7 @@ nt_status nt_trainer_evaluate(struct nt_trainer *t, double *loss) {
     for (int32_t first = 0; first < set->n; first += t->batch) {
         const int32_t n = set->n - first < t->batch ? set->n - first : t->batch;
         struct nt_step_outcome o = {0};
-        for (int32_t i = 0; i < n; i++) t->examples[i] = first + i;
+        nt_order_take(&order, first, n, t->examples);
         NT_TRY(run_batch(t, &order, set, &t->eval_reference, first, n, false, &o));
         const double normalizer = nt_pack_normalizer(set, t->examples, n);
         sum += o.sums.loss * normalizer;

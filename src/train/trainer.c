@@ -118,6 +118,8 @@ static void close_all(struct nt_trainer *t) {
     nt_pack_release(&t->pack);
     nt_reference_release(&t->reference);
     nt_reference_release(&t->eval_reference);
+    nt_reference_release(&t->mismatch);
+    nt_reference_release(&t->eval_mismatch);
     free(t->examples);
     free(t->other);
 }

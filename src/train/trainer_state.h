@@ -25,7 +25,8 @@ struct nt_trainer {
     struct nt_order order;
     struct nt_pack pack;
     struct nt_reference reference, eval_reference;
-    uint8_t reference_digest[32]; /* of the model it is */
+    struct nt_reference mismatch, eval_mismatch; /* kto with all weights: of the pairs that estimate the divergence */
+    uint8_t reference_digest[32];                /* of the model it is */
     struct nt_train_state state;
     bool resumed;
     struct nt_metrics metrics;

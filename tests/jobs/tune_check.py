@@ -1,7 +1,7 @@
 """What test_finetune.sh asks of metrics, adapters and answers; a failed assertion is its verdict.
 
     tune_check.py events DIR EVENT FIELD | falls DIR | grows DIR | level DIR | near DIR DIR LIMIT | losses DIR DIR LIMIT |
-    answers DIR DIR WORD
+    kl DIR LEAST MOST | answers DIR DIR WORD
 """
 import json
 import struct
@@ -60,6 +60,13 @@ def losses(one, other, limit):
     assert len(a) == len(b) > 0 and worst <= float(limit)
 
 
+def kl(folder, least, most):
+    """The largest divergence of a step."""
+    found = max(map(float, events(folder, "step", "kl")))
+    print(f"{folder}: {found:.2e}")
+    assert float(least) <= found <= float(most)
+
+
 def answers(one, other, word):
     a, b = (json.loads(open(d + "/results.jsonl").readline())["response"]["body"]["choices"][0]["message"]["content"]
             for d in (one, other))
@@ -70,4 +77,4 @@ def answers(one, other, word):
 if sys.argv[1] == "events":
     print(*events(*sys.argv[2:]), sep="\n")
 else:
-    {"falls": falls, "grows": grows, "level": level, "near": near, "losses": losses, "answers": answers}[sys.argv[1]](*sys.argv[2:])
+    {"falls": falls, "grows": grows, "level": level, "near": near, "losses": losses, "kl": kl, "answers": answers}[sys.argv[1]](*sys.argv[2:])
