@@ -4,14 +4,19 @@
 #include "hdf5file.h"
 #include "log.h"
 #include "outdir.h"
+#include "stop.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { CHUNK = 256 }; /* examples that are packed together */
 #define KIND      "nocturne-reference"
 #define BY_CORPUS ".reference-"
+
+/* IN_PART: rows from the first on, of a run that was stopped. */
+enum place { IN_CORPUS, IN_RUN, IN_PART };
 
 /* ---- the file -------------------------------------------------------------------------------------------------- */
 
@@ -41,59 +46,65 @@ static void remove_dead(const struct nt_reference_job *j) {
 }
 
 /* Without the ending of a corpus, so that no pattern for those takes it as one. */
-static nt_status path_of(const struct nt_reference_job *j, bool by_corpus, char *buf, size_t cap) {
+static nt_status path_of(const struct nt_reference_job *j, enum place place, char *buf, size_t cap) {
     enum { KEY_DIGITS = 16 };
     char name[64], key[NT_SHA256_HEX];
-    if (by_corpus) {
+    if (place == IN_CORPUS) {
         key_of(j, key);
         const int n = snprintf(buf, cap, "%s" BY_CORPUS "%.*s", j->corpus, KEY_DIGITS, key);
         return n >= 0 && (size_t)n < cap ? NT_OK : NT_FAIL(NT_E_USAGE, "%s: the path is too long", j->corpus);
     }
-    snprintf(name, sizeof name, "reference-%s.h5", j->name);
+    snprintf(name, sizeof name, "reference-%s%s.h5", j->name, place == IN_PART ? ".part" : "");
     return nt_path_join(buf, cap, j->dir, name);
 }
 
-/* NT_E_CONFIG: whole, but of something else. */
-static nt_status read_file(struct nt_h5_file *f, const char *path, const char *key, int64_t n, float *logp) {
+/* NT_E_CONFIG: whole, but of something else. *n: rows wanted, and found: all but of a part. */
+static nt_status read_file(struct nt_h5_file *f, const char *path, const char *key, bool part, int64_t *n,
+                           float *logp) {
     char text[NT_SHA256_HEX];
     struct nt_h5_array *array;
     NT_TRY(nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text));
     if (strcmp(text, KIND) != 0) return NT_FAIL(NT_E_DATA, "%s: encoding-type %s, expected " KIND, path, text);
     NT_TRY(nt_h5_read_attr(f, "/", "key", text, sizeof text));
     if (strcmp(text, key) != 0) return NT_FAIL(NT_E_CONFIG, "%s: of another reference, model or set", path);
-    NT_TRY(nt_h5_array(f, "/logp", NT_H5_F32, NT_MAX_MEMBERS, n, &array));
-    return nt_h5_read(array, 0, n, logp);
+    NT_TRY(nt_h5_array(f, "/logp", NT_H5_F32, NT_MAX_MEMBERS, part ? -1 : *n, &array));
+    if (nt_h5_rows(array) > *n)
+        return NT_FAIL(NT_E_DATA, "%s: %lld rows, expected at most %lld", path, (long long)nt_h5_rows(array),
+                       (long long)*n);
+    *n = nt_h5_rows(array);
+    return nt_h5_read(array, 0, *n, logp);
 }
 
-/* Rank 0: true when the sums were there. */
-static bool load(const struct nt_reference_job *j, bool by_corpus, float *logp) {
+/* Rank 0: rows whose sums were there. */
+static int64_t load(const struct nt_reference_job *j, enum place place, float *logp) {
     char path[PATH_MAX], key[NT_SHA256_HEX];
     struct nt_h5_file *f = NULL;
-    if (path_of(j, by_corpus, path, sizeof path) != NT_OK || !nt_file_exists(path)) return false;
+    int64_t n = n_rows(j);
+    if (path_of(j, place, path, sizeof path) != NT_OK || !nt_file_exists(path)) return 0;
     key_of(j, key);
     nt_status st = nt_h5_open(&f, path);
-    if (st == NT_OK) st = read_file(f, path, key, n_rows(j), logp);
+    if (st == NT_OK) st = read_file(f, path, key, place == IN_PART, &n, logp);
     nt_h5_close(f);
     if (st == NT_OK)
-        nt_info("train", "the reference's log-probabilities of %lld rows are those of %s", (long long)n_rows(j), path);
-    if (st == NT_OK) return true;
+        nt_info("train", "the reference's log-probabilities of %lld rows are those of %s", (long long)n, path);
+    if (st == NT_OK) return n;
     if (st != NT_E_CONFIG) nt_warn("train", "computed again: %s", nt_error_last()->text);
     nt_error_clear();
-    return false;
+    return 0;
 }
 
-static nt_status save_to(const struct nt_reference_job *j, bool by_corpus, const float *logp) {
+static nt_status save_to(const struct nt_reference_job *j, enum place place, const float *logp, int64_t n) {
     char path[PATH_MAX], key[NT_SHA256_HEX];
     struct nt_h5_writer *w = NULL;
     struct nt_h5_column *column;
     key_of(j, key);
-    NT_TRY(path_of(j, by_corpus, path, sizeof path));
+    NT_TRY(path_of(j, place, path, sizeof path));
     NT_TRY(nt_h5_create(&w, path));
     nt_status st = nt_h5_attr_str(w, "/", "encoding-type", KIND);
     if (st == NT_OK) st = nt_h5_attr_str(w, "/", "encoding-version", "1.0.0");
     if (st == NT_OK) st = nt_h5_attr_str(w, "/", "key", key);
     if (st == NT_OK) st = nt_h5_column(w, "/logp", NT_H5_F32, NT_MAX_MEMBERS, &column);
-    if (st == NT_OK) st = nt_h5_append(column, logp, n_rows(j));
+    if (st == NT_OK) st = nt_h5_append(column, logp, n);
     if (st == NT_OK) return nt_h5_publish(w);
     nt_h5_abandon(w);
     return st;
@@ -102,11 +113,11 @@ static nt_status save_to(const struct nt_reference_job *j, bool by_corpus, const
 /* Beside the corpus, or where that cannot be written, in the run's directory. */
 static nt_status save(const struct nt_reference_job *j, const float *logp) {
     if (j->corpus) {
-        if (save_to(j, true, logp) == NT_OK) return NT_OK;
+        if (save_to(j, IN_CORPUS, logp, n_rows(j)) == NT_OK) return NT_OK;
         nt_warn("train", "the reference's log-probabilities are kept in %s alone: %s", j->dir, nt_error_last()->text);
         nt_error_clear();
     }
-    return save_to(j, false, logp);
+    return save_to(j, IN_RUN, logp, n_rows(j));
 }
 
 /* ---- the sums -------------------------------------------------------------------------------------------------- */
@@ -135,20 +146,51 @@ static nt_status compute_chunk(const struct nt_reference_job *j, struct nt_pack 
     return NT_OK;
 }
 
-static nt_status compute(const struct nt_reference_job *j, struct nt_reference *out) {
+/* Any rank may be told to stop; all do. */
+static nt_status look_for_stop(const struct nt_reference_job *j, bool *stop) {
+    int64_t level = nt_stop_level(j->deadline);
+    NT_TRY(nt_comm_allreduce_max_i64(j->world->world, &level, 1));
+    *stop = level > 0;
+    return NT_OK;
+}
+
+/* From row *done on, until the end or a stop. */
+static nt_status compute_rows(const struct nt_reference_job *j, int64_t *done, struct nt_reference *out) {
     const int64_t n = n_rows(j);
     const int32_t chunk = j->order ? j->batch : CHUNK;
     int32_t *rows = malloc(2 * (size_t)chunk * sizeof *rows);
     struct nt_pack pack = {0};
+    bool stop = false;
     nt_status st = rows ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for a batch of %d samples", chunk);
-    for (int64_t first = 0; first < n && st == NT_OK; first += chunk)
-        st = compute_chunk(j, &pack, first, n - first < chunk ? (int32_t)(n - first) : chunk, rows, out);
+    while (*done < n && st == NT_OK && !stop) {
+        const int32_t part = n - *done < chunk ? (int32_t)(n - *done) : chunk;
+        st = compute_chunk(j, &pack, *done, part, rows, out);
+        *done += part;
+        if (st == NT_OK) st = look_for_stop(j, &stop);
+    }
     nt_pack_release(&pack);
     free(rows);
-    NT_TRY(st);
+    return st;
+}
+
+/* Rank 0: all of it, and the part that an earlier run left is not needed any more; or what there is. */
+static nt_status keep(const struct nt_reference_job *j, int64_t done, const float *logp) {
+    char part[PATH_MAX];
+    if (done < n_rows(j)) return save_to(j, IN_PART, logp, done);
+    NT_TRY(save(j, logp));
+    if (path_of(j, IN_PART, part, sizeof part) == NT_OK) (void)unlink(part);
+    return NT_OK;
+}
+
+static nt_status compute(const struct nt_reference_job *j, int64_t done, struct nt_reference *out) {
+    if (j->world->dp_rank > 0) memset(out->logp, 0, (size_t)done * NT_MAX_MEMBERS * sizeof *out->logp);
+    NT_TRY(compute_rows(j, &done, out));
     /* every sum is one rank's; those of the others are 0 */
-    if (j->world->dp_size > 1) NT_TRY(nt_comm_allreduce_f32(j->world->dp, out->logp, n * NT_MAX_MEMBERS));
-    return nt_comm_agree(j->world->world, j->world->rank == 0 ? save(j, out->logp) : NT_OK);
+    if (j->world->dp_size > 1) NT_TRY(nt_comm_allreduce_f32(j->world->dp, out->logp, done * NT_MAX_MEMBERS));
+    NT_TRY(nt_comm_agree(j->world->world, j->world->rank == 0 ? keep(j, done, out->logp) : NT_OK));
+    if (done == n_rows(j)) return NT_OK;
+    return NT_FAIL(NT_E_STOPPED, "stopped after the reference of %lld of %lld rows; the same command resumes",
+                   (long long)done, (long long)n_rows(j));
 }
 
 nt_status nt_reference_get(const struct nt_reference_job *j, struct nt_reference *out) {
@@ -162,13 +204,16 @@ nt_status nt_reference_get(const struct nt_reference_job *j, struct nt_reference
     out->of_samples = j->order != NULL;
     if (n == 0) return NT_OK;
     if (j->world->rank == 0 && j->corpus) remove_dead(j);
-    if (j->world->rank == 0) found = (j->corpus && load(j, true, out->logp)) || load(j, false, out->logp);
+    for (enum place p = j->corpus ? IN_CORPUS : IN_RUN; p <= IN_PART && j->world->rank == 0 && found == 0; p++)
+        found = load(j, p, out->logp);
     NT_TRY(nt_comm_broadcast(world, &found, sizeof found, 0));
-    if (found) return nt_comm_broadcast(world, out->logp, n * sizeof *out->logp, 0);
-    memset(out->logp, 0, n * sizeof *out->logp);
-    nt_info("train", "the reference's log-probabilities of %lld rows (%s) are computed once", (long long)n_rows(j),
-            j->name);
-    return compute(j, out);
+    const size_t known = (size_t)found * NT_MAX_MEMBERS;
+    memset(out->logp + known, 0, (n - known) * sizeof *out->logp);
+    if (found > 0) NT_TRY(nt_comm_broadcast(world, out->logp, known * sizeof *out->logp, 0));
+    if (found == n_rows(j)) return NT_OK;
+    nt_info("train", "the reference's log-probabilities of %lld rows (%s) are computed once",
+            (long long)(n_rows(j) - found), j->name);
+    return compute(j, found, out);
 }
 
 void nt_reference_release(struct nt_reference *r) {

@@ -155,6 +155,7 @@ static nt_status get_reference(struct nt_trainer *t, const struct nt_example_set
                                        .n_samples = n_samples,
                                        .batch = t->batch,
                                        .budget = t->budget,
+                                       .deadline = t->deadline,
                                        .beat = beat_reference,
                                        .beat_arg = t->job->watchdog};
     return t->loss->reference ? nt_reference_get(&j, out) : NT_OK;
@@ -251,11 +252,11 @@ nt_status nt_trainer_open(struct nt_trainer *t) {
     NT_TRY(nt_comm_agree(t->world->world, t->world->rank == 0 ? open_dir(t) : NT_OK));
     NT_TRY(nt_comm_broadcast(t->world->world, &t->out->complete, sizeof t->out->complete, 0));
     if (t->out->complete) return NT_OK;
+    const int64_t end_time = nt_env_slurm_job_end_time();
+    t->deadline = end_time > 0 ? (double)end_time - t->c->run_stop_margin_s : 0;
     NT_TRY(get_references(t));
     NT_TRY(resume(t));
     NT_TRY(nt_comm_agree(t->world->world, open_metrics(t)));
-    const int64_t end_time = nt_env_slurm_job_end_time();
-    t->deadline = end_time > 0 ? (double)end_time - t->c->run_stop_margin_s : 0;
     t->peak = nt_train_peak(t->job->backend) * t->world->size;
     if (t->world->rank == 0)
         nt_info("train",

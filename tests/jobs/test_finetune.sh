@@ -95,6 +95,19 @@ check "the run does not say where the reference is" grep -q 'are kept in kept al
 check "no reference in the run's directory" test -s kept/reference-train.h5
 same_adapter dpo.sigmoid kept
 rmdir "$file"
+# a stop while the reference is asked: exit 85, and the next run goes on behind what was kept, to the same bytes
+for i in 1 2 3 4 5 6; do sed "s/\"prompt\": \"/&$i /" pairs.jsonl; done > many.jsonl
+ingest many
+many="--loss dpo --input many.h5 --max-steps 3"
+expect_rc 0 "$NOCTURNE" finetune $common $many --output many
+rm many.h5.reference-*
+expect_rc 85 env SLURM_JOB_END_TIME="$(date +%s)" "$NOCTURNE" finetune $common $many --output stopped
+grep -q "stopped after the reference of 256 of 288 rows" out || fail "the reference is not stopped"
+expect_rc 0 "$NOCTURNE" finetune $common $many --output stopped
+grep -q "of 256 rows are those of stopped/reference-train.part.h5" out || fail "what was asked before the stop is not used"
+same_adapter many stopped
+check "the part is still there" test ! -e stopped/reference-train.part.h5
+
 # kto with all weights: what the base says of the mismatched pairs of all steps is asked beforehand. Without updates no step diverges; a resumed
 # run, which asks again, ends with the same bytes; the divergence is there, and other ranks find the same
 all="--loss kto --method full --input thumbs.h5 --num-train-epochs 3 --eval-fraction 0.25"
