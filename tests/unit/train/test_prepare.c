@@ -247,6 +247,10 @@ static void test_filters(void **state) {
     assert_int_equal(b.out.train.n, 1);
     assert_int_equal(r->left_out[NT_LEFT_UNRATED], 2);
     set(&b, "train.rated_only=false");
+    set(&b, "train.empty=error");
+    run_refused(&b, NT_E_DATA, "have an empty completion");
+    assert_non_null(strstr(nt_error_last()->text, ": a completion without text"));
+    set(&b, "train.empty=drop");
     set(&b, "train.min_length=20");
     run_refused(&b, NT_E_DATA, "nothing to train on");
     assert_non_null(strstr(nt_error_last()->text, "completion too short"));
@@ -504,6 +508,13 @@ static void test_generations(void **state) {
     assert_int_equal(b.out.train.n, 2);
     assert_int_equal(b.out.train.n_desirable, 1);
     assert_int_equal(b.out.report.left_out[NT_LEFT_UNFINISHED], 1);
+    for (int i = 0; i < 2; i++) { /* both losses name the row */
+        set(&b, i == 0 ? "train.loss=kto" : "train.loss=sft");
+        set(&b, "train.unfinished=error");
+        run_refused(&b, NT_E_DATA, "have an answer that was not finished");
+        assert_non_null(strstr(nt_error_last()->text, "train.unfinished = drop"));
+        assert_non_null(strstr(nt_error_last()->text, "conversation 0: an answer whose finish reason"));
+    }
     tear_down(&b);
 }
 
