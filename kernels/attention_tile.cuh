@@ -15,12 +15,13 @@
  * when one is there, its finite values are added first and the others one by one to the rows that see them. int8: the 4
  * values of a lane in an 8 x 16 byte ldmatrix stand for d = 4t .. 4t+3 of a k step, so q's pairs are exchanged to match
  * on the way into shared memory; in V they are 2 keys x 2 columns, so columns of the two output tiles of 16 columns are
- * the even and the odd ones. int8 to bf16 is exact: (128 + low 7 bits) - (128 or 256). */
+ * the even and the odd ones. */
 #ifndef NT_ATTENTION_TILE_CUH
 #define NT_ATTENTION_TILE_CUH
 
 #include "attention_cuda.h"
 #include "cuda_common.cuh"
+#include "cuda_int8.cuh"
 #include "ptx.cuh"
 
 static_assert(NT_KV_PAGE == 64, "a page is 4 k steps of P V and 8 n tiles of the scores");
@@ -171,15 +172,6 @@ NT_DEVICE void nt_attn_load_q(const struct nt_attn_launch &a, const struct nt_at
 
 /* ---- fragments ---- */
 
-/* Two signed bytes, each in its half of the register, to two bf16, exactly. */
-NT_DEVICE uint32_t nt_attn_bytes_to_bf16(uint32_t two) {
-    const uint32_t value = (two & 0x007f007fu) | 0x43004300u, less = (two & 0x00800080u) | 0xc300c300u;
-    return nt_fma_bf16x2(value, 0x3f803f80u, less);
-}
-NT_DEVICE uint32_t nt_attn_pick_bytes(uint32_t four, uint32_t selector) {
-    return nt_attn_bytes_to_bf16(__byte_perm(four, 0, selector));
-}
-
 /* A warp's rows: MT tiles of 16; row i of a thread is row 16 (i / 2) + 8 (i % 2) + lane / 4 of the warp. */
 template <int D, int MT> struct nt_attn_rows {
     float o[MT][D / 8][4];
@@ -225,8 +217,8 @@ NT_DEVICE void nt_attn_dots(uint32_t q, uint32_t k, float s[MT][NT][4]) {
                 nt_ldmatrix_x4(b, k + nt_attn_at<2 * D>(8 * n + r8 + 8 * b4, 2 * ks, b3));
 #pragma unroll
             for (int i = 0; i < tiles; i++) {
-                const uint32_t b0 = INT8 ? nt_attn_pick_bytes(b[i], 0x4140) : b[2 * i % 4];
-                const uint32_t b1 = INT8 ? nt_attn_pick_bytes(b[i], 0x4342) : b[2 * i % 4 + 1];
+                const uint32_t b0 = INT8 ? nt_int8_pair(b[i], 0) : b[2 * i % 4];
+                const uint32_t b1 = INT8 ? nt_int8_pair(b[i], 1) : b[2 * i % 4 + 1];
 #pragma unroll
                 for (int m = 0; m < MT; m++) nt_mma_bf16(s[m][n + i], qa[m], b0, b1);
             }
@@ -385,8 +377,8 @@ NT_DEVICE void nt_attn_add_values(struct nt_attn_rows<D, MT> &st, uint32_t v, co
 #pragma unroll
                 for (int i = 0; i < 4; i++) { /* columns 16 (j + i / 2), the even or the odd ones */
                     const uint32_t pick = i % 2 ? 0x4341 : 0x4240;
-                    const uint32_t b0 = nt_attn_pick_bytes(b[i & 2], pick);
-                    const uint32_t b1 = nt_attn_pick_bytes(b[(i & 2) + 1], pick);
+                    const uint32_t b0 = nt_int8_pick(b[i & 2], pick);
+                    const uint32_t b1 = nt_int8_pick(b[(i & 2) + 1], pick);
 #pragma unroll
                     for (int m = 0; m < MT; m++) nt_mma_bf16(st.o[m][2 * j + i], p[m][kk], b0, b1);
                 }

@@ -67,9 +67,10 @@ static nt_status call_rmsnorm(struct nt_cuda_call *c) {
     FINISH(c, rmsnorm, &a);
 }
 
-static nt_status call_gemm(struct nt_cuda_call *c, int32_t n, int32_t k, enum nt_gemm_out how, bool int4) {
+static nt_status call_gemm(struct nt_cuda_call *c, int32_t n, int32_t k, enum nt_gemm_out how,
+                           enum nt_weight_format format) {
     const bool gated = how == NT_GEMM_SWIGLU_BF16, f32 = how == NT_GEMM_STORE_F32 || how == NT_GEMM_ADD_F32;
-    struct nt_packed w = {.format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS, .n = n, .k = k};
+    struct nt_packed w = {.format = format, .n = n, .k = k};
     w.data = in(c, (int64_t)nt_packed_bytes(w.format, n, k), 1);
     struct nt_gemm_args a = {.x = in(c, (int64_t)c->n_tok * k, sizeof(nt_bf16)),
                              .ldx = k,
@@ -85,46 +86,58 @@ static nt_status call_gemm(struct nt_cuda_call *c, int32_t n, int32_t k, enum nt
     return nt_cublaslt_gemm(c->be, &a);
 }
 
-static nt_status qkv(struct nt_cuda_call *c, bool int4) {
+static nt_status qkv(struct nt_cuda_call *c, enum nt_weight_format format) {
     const struct nt_cuda_dims *d = c->dims;
-    return call_gemm(c, (d->n_head + 2 * d->n_kv) * d->d_head, d->d_model, NT_GEMM_STORE_F32, int4);
+    return call_gemm(c, (d->n_head + 2 * d->n_kv) * d->d_head, d->d_model, NT_GEMM_STORE_F32, format);
 }
-static nt_status o(struct nt_cuda_call *c, bool int4) {
-    return call_gemm(c, c->dims->d_model, c->dims->n_head * c->dims->d_head, NT_GEMM_ADD_F32, int4);
+static nt_status o(struct nt_cuda_call *c, enum nt_weight_format format) {
+    return call_gemm(c, c->dims->d_model, c->dims->n_head * c->dims->d_head, NT_GEMM_ADD_F32, format);
 }
-static nt_status gate_up(struct nt_cuda_call *c, bool int4) {
-    return call_gemm(c, 2 * c->dims->d_ff, c->dims->d_model, NT_GEMM_SWIGLU_BF16, int4);
+static nt_status gate_up(struct nt_cuda_call *c, enum nt_weight_format format) {
+    return call_gemm(c, 2 * c->dims->d_ff, c->dims->d_model, NT_GEMM_SWIGLU_BF16, format);
 }
-static nt_status down(struct nt_cuda_call *c, bool int4) {
-    return call_gemm(c, c->dims->d_model, c->dims->d_ff, NT_GEMM_ADD_F32, int4);
+static nt_status down(struct nt_cuda_call *c, enum nt_weight_format format) {
+    return call_gemm(c, c->dims->d_model, c->dims->d_ff, NT_GEMM_ADD_F32, format);
 }
 
 static nt_status call_qkv(struct nt_cuda_call *c) {
-    return qkv(c, false);
+    return qkv(c, NT_WEIGHT_BF16_ROWS);
 }
 static nt_status call_o(struct nt_cuda_call *c) {
-    return o(c, false);
+    return o(c, NT_WEIGHT_BF16_ROWS);
 }
 static nt_status call_gate_up(struct nt_cuda_call *c) {
-    return gate_up(c, false);
+    return gate_up(c, NT_WEIGHT_BF16_ROWS);
 }
 static nt_status call_down(struct nt_cuda_call *c) {
-    return down(c, false);
+    return down(c, NT_WEIGHT_BF16_ROWS);
 }
 static nt_status call_qkv_int4(struct nt_cuda_call *c) {
-    return qkv(c, true);
+    return qkv(c, NT_WEIGHT_INT4);
+}
+static nt_status call_qkv_int8(struct nt_cuda_call *c) {
+    return qkv(c, NT_WEIGHT_INT8);
 }
 static nt_status call_o_int4(struct nt_cuda_call *c) {
-    return o(c, true);
+    return o(c, NT_WEIGHT_INT4);
+}
+static nt_status call_o_int8(struct nt_cuda_call *c) {
+    return o(c, NT_WEIGHT_INT8);
 }
 static nt_status call_gate_up_int4(struct nt_cuda_call *c) {
-    return gate_up(c, true);
+    return gate_up(c, NT_WEIGHT_INT4);
+}
+static nt_status call_gate_up_int8(struct nt_cuda_call *c) {
+    return gate_up(c, NT_WEIGHT_INT8);
 }
 static nt_status call_down_int4(struct nt_cuda_call *c) {
-    return down(c, true);
+    return down(c, NT_WEIGHT_INT4);
+}
+static nt_status call_down_int8(struct nt_cuda_call *c) {
+    return down(c, NT_WEIGHT_INT8);
 }
 static nt_status call_head(struct nt_cuda_call *c) {
-    return call_gemm(c, c->dims->n_vocab, c->dims->d_model, NT_GEMM_STORE_F32, false);
+    return call_gemm(c, c->dims->n_vocab, c->dims->d_model, NT_GEMM_STORE_F32, NT_WEIGHT_BF16_ROWS);
 }
 
 static struct nt_kv_layer cache(struct nt_cuda_call *c, bool written, enum nt_kv_format format) {
@@ -347,8 +360,8 @@ static nt_status call_rope_bwd(struct nt_cuda_call *c) {
 }
 
 /* dx of a product of n outputs, an adapter behind it. */
-static nt_status call_dgrad(struct nt_cuda_call *c, int32_t n, int32_t k, bool int4) {
-    struct nt_packed w = {.format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS, .n = n, .k = k};
+static nt_status call_dgrad(struct nt_cuda_call *c, int32_t n, int32_t k, enum nt_weight_format format) {
+    struct nt_packed w = {.format = format, .n = n, .k = k};
     struct nt_packed w2 = {.format = NT_WEIGHT_BF16_ROWS, .n = RANK, .k = k};
     w.data = in(c, (int64_t)nt_packed_bytes(w.format, n, k), 1);
     w2.data = in(c, (int64_t)nt_packed_bytes(w2.format, RANK, k), 1);
@@ -400,13 +413,16 @@ static nt_status call_wgrad(struct nt_cuda_call *c, int32_t m, int32_t n) {
 }
 
 static nt_status call_dgrad_gate_up(struct nt_cuda_call *c) {
-    return call_dgrad(c, 2 * c->dims->d_ff, c->dims->d_model, false);
+    return call_dgrad(c, 2 * c->dims->d_ff, c->dims->d_model, NT_WEIGHT_BF16_ROWS);
 }
 static nt_status call_dgrad_down(struct nt_cuda_call *c) {
-    return call_dgrad(c, c->dims->d_model, c->dims->d_ff, false);
+    return call_dgrad(c, c->dims->d_model, c->dims->d_ff, NT_WEIGHT_BF16_ROWS);
 }
 static nt_status call_dgrad_gate_up_int4(struct nt_cuda_call *c) {
-    return call_dgrad(c, 2 * c->dims->d_ff, c->dims->d_model, true);
+    return call_dgrad(c, 2 * c->dims->d_ff, c->dims->d_model, NT_WEIGHT_INT4);
+}
+static nt_status call_dgrad_gate_up_int8(struct nt_cuda_call *c) {
+    return call_dgrad(c, 2 * c->dims->d_ff, c->dims->d_model, NT_WEIGHT_INT8);
 }
 static nt_status call_wgrad_down(struct nt_cuda_call *c) {
     return call_wgrad(c, c->dims->d_ff, c->dims->d_model);
@@ -545,6 +561,7 @@ static const struct nt_cuda_call_row call_rows[] = {
     {NT_OP_gemm_dgrad,    "dgrad gate_up",       call_dgrad_gate_up,      NT_CALL_PROMPT, false},
     {NT_OP_gemm_dgrad,    "dgrad down",          call_dgrad_down,         NT_CALL_PROMPT, false},
     {NT_OP_gemm_dgrad,    "dgrad gate_up, int4", call_dgrad_gate_up_int4, NT_CALL_PROMPT, false},
+    {NT_OP_gemm_dgrad,    "dgrad gate_up, int8", call_dgrad_gate_up_int8, NT_CALL_PROMPT, false},
     {NT_OP_gemm_dgrad,    "dgrad to rank 16",    call_dgrad_rank,         NT_CALL_PROMPT, false},
     {NT_OP_gemm_wgrad,    "wgrad down",          call_wgrad_down,         NT_CALL_PROMPT, false},
     {NT_OP_gemm_wgrad,    "wgrad rank 16, down", call_wgrad_rank,         NT_CALL_PROMPT, false},
@@ -563,9 +580,13 @@ static const struct nt_cuda_call_row call_rows[] = {
     {NT_OP_gemm,          "gemm down",           call_down,               NT_CALL_ALWAYS, true },
     {NT_OP_gemm,          "gemm head",           call_head,               NT_CALL_DECODE, true },
     {NT_OP_gemm,          "gemm qkv, int4",      call_qkv_int4,           NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm qkv, int8",      call_qkv_int8,           NT_CALL_ALWAYS, false},
     {NT_OP_gemm,          "gemm o, int4",        call_o_int4,             NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm o, int8",        call_o_int8,             NT_CALL_ALWAYS, false},
     {NT_OP_gemm,          "gemm gate_up, int4",  call_gate_up_int4,       NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm gate_up, int8",  call_gate_up_int8,       NT_CALL_ALWAYS, false},
     {NT_OP_gemm,          "gemm down, int4",     call_down_int4,          NT_CALL_ALWAYS, false},
+    {NT_OP_gemm,          "gemm down, int8",     call_down_int8,          NT_CALL_ALWAYS, false},
     {NT_OP_head_argmax,   "head_argmax",         call_head_argmax,        NT_CALL_DECODE, false},
     {NT_OP_logit_stats,   "logit_stats",         call_stats,              NT_CALL_DECODE, false},
     {NT_OP_logit_topk,    "logit_topk 20",       call_topk,               NT_CALL_DECODE, false},

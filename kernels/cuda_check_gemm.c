@@ -15,14 +15,23 @@ enum { N_COUNTS = sizeof tok_counts / sizeof tok_counts[0], N_WIDTHS = sizeof wi
 enum { SMALL_COUNTS = 5, SMALL_WIDTHS = 3, SMALL_TOK = 130, SMALL_N = 2080, SMALL_K = 72 };
 enum { MAX_TOK = 2050, MAX_N = 38624, K = 264, LDX = K + 2, MAX_SAMPLE = 24, COLS = 96 };
 
+/* Weights that are checked: host and device. */
+struct checked_weights {
+    enum nt_weight_format format;
+    float *worth; // host: [max_n, k], what the format makes of w
+    void *packed;
+    char *device;
+};
+enum { N_FORMATS = 3 };
+static const enum nt_weight_format formats[N_FORMATS] = {NT_WEIGHT_BF16_ROWS, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
+
 struct sweep {
     struct nt_backend *be;
     int32_t k, max_tok, max_n;
     nt_bf16 *x, *w;                                       // host: [max_tok, LDX], [max_n, k]
-    float *w4;                                            // host: [max_n, k], what int4 makes of w
-    void *packed4;                                        /* host: w as int4 */
     float *bias, *y;                                      // host: [max_n], [max_tok, max_n]
-    char *dx, *dw, *dw4, *db;                             /* device */
+    struct checked_weights weights[N_FORMATS];            /* w in each format */
+    char *dx, *db;                                        /* device */
     char *dy, *done;                                      /* the product, and one row of it alone */
     struct nt_cuda_check_row worst[NT_CUDA_KERNEL_COUNT]; /* by kernel; name "": none yet */
     struct nt_cuda_check_row invariance, blaslt;
@@ -57,17 +66,21 @@ static size_t x_bytes(const struct sweep *s) {
 static size_t w_bytes(const struct sweep *s) { /* k is a multiple of 8: no padding */
     return (size_t)s->max_n * (size_t)s->k * sizeof(nt_bf16);
 }
-static size_t w4_bytes(const struct sweep *s) {
-    return nt_packed_bytes(NT_WEIGHT_INT4, s->max_n, s->k);
+static size_t packed_bytes(const struct sweep *s, enum nt_weight_format format) {
+    return nt_packed_bytes(format, s->max_n, s->k);
 }
 static size_t y_bytes(const struct sweep *s) {
     return (size_t)s->max_tok * (size_t)s->max_n * sizeof(float);
 }
 
-/* The weights as int4, and what they are worth then. */
-static void pack_int4(struct sweep *s) {
-    const struct nt_packed w = {.format = NT_WEIGHT_INT4, .n = s->max_n, .k = s->k, .data = s->packed4};
-    for (int32_t n = 0; n < s->max_n; n++) nt_pack_row(&w, s->packed4, n, s->w + (int64_t)n * s->k);
+/* The weights in a format, and what they are worth then. */
+static void pack(const struct sweep *s, struct checked_weights *to) {
+    const struct nt_packed w = {.format = to->format, .n = s->max_n, .k = s->k, .data = to->packed};
+    for (int32_t n = 0; n < s->max_n; n++) nt_pack_row(&w, to->packed, n, s->w + (int64_t)n * s->k);
+    if (!nt_weight_is_quantized(to->format)) {
+        for (int64_t i = 0; i < (int64_t)s->max_n * s->k; i++) to->worth[i] = nt_bf16_to_f32(s->w[i]);
+        return;
+    }
     for (int32_t panel = 0; panel < s->max_n / NT_PANEL; panel++) {
         for (int32_t first = 0; first < s->k; first += NT_INT4_GROUP) {
             int8_t q[NT_INT4_GROUP][NT_PANEL];
@@ -75,7 +88,7 @@ static void pack_int4(struct sweep *s) {
             nt_unpack_block(&w, panel, first / NT_INT4_GROUP, q, scale);
             for (int32_t row = 0; row < NT_PANEL; row++)
                 for (int32_t i = 0; i < NT_INT4_GROUP && first + i < s->k; i++)
-                    s->w4[((int64_t)panel * NT_PANEL + row) * s->k + first + i] = scale[row] * (float)q[i][row];
+                    to->worth[((int64_t)panel * NT_PANEL + row) * s->k + first + i] = scale[row] * (float)q[i][row];
         }
     }
 }
@@ -85,22 +98,27 @@ static void fill_host(struct sweep *s) {
     for (int64_t i = 0; i < (int64_t)s->max_tok * LDX; i++) s->x[i] = nt_f32_to_bf16(uniform(s));
     for (int64_t i = 0; i < (int64_t)s->max_n * s->k; i++) s->w[i] = nt_f32_to_bf16(uniform(s) * scale);
     for (int32_t i = 0; i < s->max_n; i++) s->bias[i] = uniform(s) / 2;
-    pack_int4(s);
+    for (int f = 0; f < N_FORMATS; f++) pack(s, &s->weights[f]);
 }
 
 static nt_status open_sweep(struct sweep *s) {
     s->x = malloc(x_bytes(s));
     s->w = malloc(w_bytes(s));
-    s->w4 = malloc(2 * w_bytes(s)); /* floats */
-    s->packed4 = calloc(1, w4_bytes(s));
     s->bias = malloc((size_t)s->max_n * sizeof *s->bias);
     s->y = malloc(y_bytes(s));
-    if (!s->x || !s->w || !s->w4 || !s->packed4 || !s->bias || !s->y)
-        return NT_FAIL(NT_E_NOMEM, "no memory to check products");
+    bool has_all = s->x && s->w && s->bias && s->y;
+    for (int f = 0; f < N_FORMATS; f++) {
+        struct checked_weights *w = &s->weights[f];
+        w->format = formats[f];
+        w->worth = malloc(2 * w_bytes(s)); /* floats */
+        w->packed = calloc(1, packed_bytes(s, w->format));
+        has_all = has_all && w->worth && w->packed;
+    }
+    if (!has_all) return NT_FAIL(NT_E_NOMEM, "no memory to check products");
     fill_host(s);
     NT_TRY(take(s, x_bytes(s), s->x, &s->dx));
-    NT_TRY(take(s, w_bytes(s), s->w, &s->dw));
-    NT_TRY(take(s, w4_bytes(s), s->packed4, &s->dw4));
+    for (int f = 0; f < N_FORMATS; f++)
+        NT_TRY(take(s, packed_bytes(s, formats[f]), s->weights[f].packed, &s->weights[f].device));
     NT_TRY(take(s, (size_t)s->max_n * sizeof *s->bias, s->bias, &s->db));
     NT_TRY(take(s, y_bytes(s), NULL, &s->dy));
     return take(s, (size_t)s->max_n * sizeof(float), NULL, &s->done);
@@ -109,15 +127,16 @@ static nt_status open_sweep(struct sweep *s) {
 static void close_sweep(struct sweep *s) {
     const struct nt_memory *m = s->be->memory;
     m->give(s->be, s->dx, x_bytes(s));
-    m->give(s->be, s->dw, w_bytes(s));
-    m->give(s->be, s->dw4, w4_bytes(s));
+    for (int f = 0; f < N_FORMATS; f++) {
+        m->give(s->be, s->weights[f].device, packed_bytes(s, formats[f]));
+        free(s->weights[f].worth);
+        free(s->weights[f].packed);
+    }
     m->give(s->be, s->db, (size_t)s->max_n * sizeof *s->bias);
     m->give(s->be, s->dy, y_bytes(s));
     m->give(s->be, s->done, (size_t)s->max_n * sizeof(float));
     free(s->x);
     free(s->w);
-    free(s->w4);
-    free(s->packed4);
     free(s->bias);
     free(s->y);
 }
@@ -128,12 +147,11 @@ static void close_sweep(struct sweep *s) {
 enum { RANK = 24 };
 
 static double dot(const struct sweep *s, const struct nt_gemm_args *a, int64_t t, int64_t row) {
-    const bool int4 = a->w->format == NT_WEIGHT_INT4;
+    const float *worth = NULL;
+    for (int f = 0; f < N_FORMATS; f++)
+        if (formats[f] == a->w->format) worth = s->weights[f].worth + row * s->k;
     double sum = a->bias ? (double)s->bias[row] : 0;
-    for (int32_t i = 0; i < s->k; i++) {
-        const int64_t at = row * s->k + i;
-        sum += (double)nt_bf16_to_f32(s->x[t * a->ldx + i]) * (double)(int4 ? s->w4[at] : nt_bf16_to_f32(s->w[at]));
-    }
+    for (int32_t i = 0; i < s->k; i++) sum += (double)nt_bf16_to_f32(s->x[t * a->ldx + i]) * (double)worth[i];
     for (int32_t i = 0; i < (a->w2 ? RANK : 0); i++)
         sum += (double)nt_bf16_to_f32(s->x[t * a->ldx2 + i]) * (double)nt_bf16_to_f32(s->w[row * RANK + i]);
     return sum;
@@ -235,12 +253,11 @@ static nt_status check_blaslt(struct sweep *s, const struct nt_gemm_args *a) {
     return st;
 }
 
-static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t ldx, enum nt_gemm_out out, bool int4,
+static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t ldx, enum nt_gemm_out out, int format,
                              bool adapter) {
     int64_t before[NT_CUDA_KERNEL_COUNT];
-    const struct nt_packed w = {
-        .format = int4 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16_ROWS, .n = n, .k = s->k, .data = int4 ? s->dw4 : s->dw};
-    const struct nt_packed w2 = {.format = NT_WEIGHT_BF16_ROWS, .n = n, .k = RANK, .data = s->dw};
+    const struct nt_packed w = {.format = formats[format], .n = n, .k = s->k, .data = s->weights[format].device};
+    const struct nt_packed w2 = {.format = NT_WEIGHT_BF16_ROWS, .n = n, .k = RANK, .data = s->weights[0].device};
     const struct nt_gemm_args a = {.x = (const nt_bf16 *)(void *)s->dx,
                                    .ldx = ldx,
                                    .w = &w,
@@ -253,8 +270,9 @@ static nt_status check_shape(struct sweep *s, int32_t n_tok, int32_t n, int64_t 
                                    .ldx2 = ldx,
                                    .w2 = adapter ? &w2 : NULL};
     double difference = INFINITY;
-    (void)snprintf(s->invariance.name, sizeof s->invariance.name, "gemm n_tok %d, n %d, ldx %lld%s%s", n_tok, n,
-                   (long long)ldx, int4 ? ", int4" : "", adapter ? ", adapter" : ""); /* until the end, for an error */
+    (void)snprintf(s->invariance.name, sizeof s->invariance.name, "gemm n_tok %d, n %d, ldx %lld, %s%s", n_tok, n,
+                   (long long)ldx, nt_weight_format_name(w.format),
+                   adapter ? ", adapter" : ""); /* until the end, for an error */
     nt_cuda_check_begin(s->be, before);
     NT_TRY(run_product(s, &a, &difference));
     const int k = launched_since(s->be, before);
@@ -275,13 +293,11 @@ static nt_status sweep_all(struct sweep *s, int n_counts, int n_widths) {
         for (int t = 0; t < n_counts; t++, i++) {
             /* Rows of whole 16 bytes, and rows that only the kernels of compute capability 8.0 take. */
             const enum nt_gemm_out out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, false, false));
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out, false, false));
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, true, false));
-            if (i % 2) continue;
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, false, true));
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out, false, true));
-            NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, true, true));
+            for (int adapter = 0; adapter < 2 - i % 2; adapter++) {
+                for (int f = 0; f < N_FORMATS; f++)
+                    NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, f, adapter));
+                NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out, 0, adapter));
+            }
         }
     }
     return NT_OK;

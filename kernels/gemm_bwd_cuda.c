@@ -7,17 +7,26 @@
     { NT_CUDA_gemm_##op##_##rows##x##cols, (rows), (cols), 32 * (warps), (shared) }
 #define DGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                             \
     TILE(dgrad, rows, cols, (warps_m) * (warps_n), NT_GEMM_SHARED(rows, cols, depth, stages)),
-#define DGRAD_INT4(rows, cols, depth, stages, warps_m, warps_n)                                                        \
-    TILE(dgrad_int4, rows, cols, (warps_m) * (warps_n), NT_GEMM_DGRAD_INT4_SHARED(rows, cols, depth, stages)),
+#define DGRAD_QUANT(type, rows, cols, depth, stages, warps_m, warps_n)                                                 \
+    TILE(dgrad_##type, rows, cols, (warps_m) * (warps_n), NT_GEMM_DGRAD_QUANT_SHARED(type, rows, cols, depth, stages)),
 #define WGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                             \
     TILE(wgrad, rows, cols, (warps_m) * (warps_n), NT_GEMM_SHARED(rows, cols, depth, stages)),
 static const struct nt_gemm_tile_row dgrad_tiles[] = {NT_GEMM_DGRAD_TILES(DGRAD)};
-static const struct nt_gemm_tile_row dgrad_int4_tiles[] = {NT_GEMM_DGRAD_INT4_TILES(DGRAD_INT4)};
+static const struct nt_gemm_tile_row dgrad_int4_tiles[] = {NT_GEMM_DGRAD_QUANT_TILES(DGRAD_QUANT, int4)};
+static const struct nt_gemm_tile_row dgrad_int8_tiles[] = {NT_GEMM_DGRAD_QUANT_TILES(DGRAD_QUANT, int8)};
 static const struct nt_gemm_tile_row wgrad_tiles[] = {NT_GEMM_WGRAD_TILES(WGRAD)};
-enum {
-    N_DGRAD = sizeof dgrad_tiles / sizeof dgrad_tiles[0],
-    N_DGRAD_INT4 = sizeof dgrad_int4_tiles / sizeof dgrad_int4_tiles[0],
-    N_WGRAD = sizeof wgrad_tiles / sizeof wgrad_tiles[0]
+enum { N_WGRAD = sizeof wgrad_tiles / sizeof wgrad_tiles[0] };
+
+/* dgrad's, by the format of the weights. */
+#define ROWS(list)                                                                                                     \
+    { (list), sizeof(list) / sizeof(list)[0] }
+static const struct {
+    const struct nt_gemm_tile_row *row;
+    int count;
+} dgrad_of_format[NT_WEIGHT_FORMAT_COUNT] = {
+    [NT_WEIGHT_BF16_ROWS] = ROWS(dgrad_tiles),
+    [NT_WEIGHT_INT4] = ROWS(dgrad_int4_tiles),
+    [NT_WEIGHT_INT8] = ROWS(dgrad_int8_tiles),
 };
 
 #define GRANTED(name, bytes)                                                                                           \
@@ -25,20 +34,21 @@ enum {
     _Static_assert((bytes) <= NT_A100_SHARED, "more than an A100 has");
 #define CHECK_DGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                       \
     GRANTED(gemm_dgrad_##rows##x##cols, NT_GEMM_SHARED(rows, cols, depth, stages))
-#define CHECK_DGRAD_INT4(rows, cols, depth, stages, warps_m, warps_n)                                                  \
-    GRANTED(gemm_dgrad_int4_##rows##x##cols, NT_GEMM_DGRAD_INT4_SHARED(rows, cols, depth, stages))
+#define CHECK_DGRAD_QUANT(type, rows, cols, depth, stages, warps_m, warps_n)                                           \
+    GRANTED(gemm_dgrad_##type##_##rows##x##cols, NT_GEMM_DGRAD_QUANT_SHARED(type, rows, cols, depth, stages))
 #define CHECK_WGRAD(rows, cols, depth, stages, warps_m, warps_n)                                                       \
     GRANTED(gemm_wgrad_##rows##x##cols, NT_GEMM_SHARED(rows, cols, depth, stages))
 NT_GEMM_DGRAD_TILES(CHECK_DGRAD)
-NT_GEMM_DGRAD_INT4_TILES(CHECK_DGRAD_INT4)
+NT_GEMM_DGRAD_QUANT_TILES(CHECK_DGRAD_QUANT, int4)
+NT_GEMM_DGRAD_QUANT_TILES(CHECK_DGRAD_QUANT, int8)
 NT_GEMM_WGRAD_TILES(CHECK_WGRAD)
 
 static nt_status check_dgrad(const struct nt_gemm_dgrad_args *args) {
     const struct nt_packed *w = args->w, *w2 = args->w2;
     NT_CHECK(!w2 || w2->k == w->k);            /* an adapter was checked against its base when it was read */
     NT_CHECK(args->out <= NT_GEMM_STORE_BF16); /* of the op, on any backend: no gate in a gradient */
-    if (w->format != NT_WEIGHT_BF16_ROWS && w->format != NT_WEIGHT_INT4)
-        return NT_FAIL(NT_E_UNSUPPORTED, "gemm_dgrad on CUDA reads weights as bf16 rows or int4, not format %d",
+    if (!dgrad_of_format[w->format].row)
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm_dgrad on CUDA reads weights as bf16 rows, int4 or int8, not format %d",
                        (int)w->format);
     if (w2 && w2->format != NT_WEIGHT_BF16_ROWS)
         return NT_FAIL(NT_E_UNSUPPORTED, "gemm_dgrad on CUDA reads an adapter as bf16 rows, not format %d",
@@ -76,16 +86,16 @@ static struct nt_gemm_dgrad_cuda dgrad_of(const struct nt_gemm_dgrad_args *args,
 nt_status nt_gemm_dgrad_cuda(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
     if (args->n_tok == 0) return NT_OK;
     NT_TRY(check_dgrad(args));
-    const bool int4 = args->w->format == NT_WEIGHT_INT4;
-    const struct nt_gemm_tile_row *tile =
-        nt_gemm_choose(int4 ? dgrad_int4_tiles : dgrad_tiles, int4 ? N_DGRAD_INT4 : N_DGRAD, args->n_tok, args->w->k,
-                       be->cuda->facts.n_sm);
-    const struct nt_gemm_dgrad_int4_cuda a = {.d = dgrad_of(args, tile),
-                                              .data = args->w->data,
-                                              .n_panel = (int32_t)nt_ceil_div(args->w->n, NT_PANEL),
-                                              .n_group = (int32_t)nt_ceil_div(args->w->k, NT_INT4_GROUP)};
+    const enum nt_weight_format format = args->w->format;
+    const struct nt_gemm_tile_row *tile = nt_gemm_choose(dgrad_of_format[format].row, dgrad_of_format[format].count,
+                                                         args->n_tok, args->w->k, be->cuda->facts.n_sm);
+    const struct nt_gemm_dgrad_quant_cuda a = {.d = dgrad_of(args, tile),
+                                               .data = args->w->data,
+                                               .n_panel = (int32_t)nt_ceil_div(args->w->n, NT_PANEL),
+                                               .n_group = (int32_t)nt_ceil_div(args->w->k, NT_INT4_GROUP)};
     const int64_t blocks = (int64_t)a.d.g.row_tiles * a.d.g.col_tiles;
-    if (int4) return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
+    if (nt_weight_is_quantized(format))
+        return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
     return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a.d);
 }
 

@@ -3,7 +3,7 @@
 #include "cuda_granted.h"
 #include "gemm_cublaslt.h"
 #include "gemm_cuda.h"
-#include "gemm_int4_cuda.h"
+#include "gemm_quant_cuda.h"
 #include "gemm_sm90_cuda.h"
 
 #define TILE(rows, cols, depth, stages, warps_m, warps_n)                                                              \
@@ -70,8 +70,8 @@ static nt_status check_adapter(const struct nt_gemm_args *args) {
 
 nt_status nt_gemm_cuda_check(const struct nt_gemm_args *args) {
     const struct nt_packed *w = args->w;
-    if (w->format != NT_WEIGHT_BF16_ROWS && w->format != NT_WEIGHT_INT4)
-        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA reads weights as bf16 rows or int4, not format %d",
+    if (w->format != NT_WEIGHT_BF16_ROWS && !nt_weight_is_quantized(w->format))
+        return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA reads weights as bf16 rows, int4 or int8, not format %d",
                        (int)w->format);
     if (w->k % 2 != 0 || args->ldx % 2 != 0 || ((uintptr_t)args->x & 3) != 0)
         return NT_FAIL(NT_E_UNSUPPORTED, "gemm on CUDA loads pairs of x: k %d and ldx %lld must be even", w->k,
@@ -116,7 +116,7 @@ nt_status nt_gemm_cuda(struct nt_backend *be, const struct nt_gemm_args *args) {
     if (args->n_tok == 0) return NT_OK;
     if (nt_cublaslt_takes(be, args)) return nt_cublaslt_gemm(be, args);
     NT_TRY(nt_gemm_cuda_check(args));
-    if (args->w->format == NT_WEIGHT_INT4) return nt_gemm_int4(be, args);
+    if (nt_weight_is_quantized(args->w->format)) return nt_gemm_quant(be, args);
     if (nt_gemm_sm90_takes(be, args)) return nt_gemm_sm90(be, args);
     const bool adapts = nt_gemm_cuda_adapts(args);
     const struct nt_gemm_tile_row *tile =

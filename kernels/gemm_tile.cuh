@@ -127,12 +127,6 @@ template <class T> NT_DEVICE void nt_gemm_multiply(float acc[T::M][T::N][4], con
             nt_mma_bf16(acc[m][n], f->x[m], f->w[n / 2][2 * (n % 2)], f->w[n / 2][2 * (n % 2) + 1]);
 }
 
-/* Register i (0..3) of a word of 8 4-bit weights (pack.c): the pair q, q of nibbles i and i + 4 in bf16. */
-NT_DEVICE uint32_t nt_int4_pair(uint32_t word, int i) {
-    const uint32_t plus_136 = (word >> 4 * i & 0x000f000fu) | 0x43004300u; /* 128 + nibble */
-    return nt_fma_bf16x2(plus_136, 0x3f803f80u, 0xc308c308u);              /* * 1 - 136 */
-}
-
 /* The tile of this block, counted in tiles: NT_GEMM_GROUP row tiles pass over the columns together. */
 NT_DEVICE void nt_gemm_place_in(int32_t row_tiles, int32_t col_tiles, int32_t *row_tile, int32_t *col_tile) {
     const int32_t per_group = NT_GEMM_GROUP * col_tiles, block = (int32_t)blockIdx.x;

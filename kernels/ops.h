@@ -30,9 +30,9 @@ struct nt_backend;
  * bf16(max|w| / 7) (NaN where one is not finite), q = round-to-nearest-even(w / scale), 0 where scale is 0 or NaN.
  * [n_pad/NT_PANEL][n_group][NT_INT4_BLOCK bytes]: a block holds q + 8 of NT_PANEL rows by one group in 4 bits each, in
  * the order in which a warp feeds mma.m16n8k16 (pack.c), then NT_PANEL bf16 scales.
- * INT8 (CPUs): the same with q in [-127, 127] and scale = bf16(max|w| / 127), in the same groups: one outlier spoils
- * 128 numbers and not a row, for 1.6 % more bytes. A block holds q as the pairs of a BF16 panel, [NT_INT4_GROUP/2]
- * [NT_PANEL][2] int8, then the scales. */
+ * INT8 (every backend): the same with q in [-127, 127] and scale = bf16(max|w| / 127), in the same groups: one outlier
+ * spoils 128 numbers and not a row, for 1.6 % more bytes. A block holds q as the pairs of a BF16 panel,
+ * [NT_INT4_GROUP/2][NT_PANEL][2] int8, then the scales. */
 enum {
     NT_PANEL = 32,
     NT_INT4_GROUP = 128, /* of INT8 too */
@@ -106,9 +106,9 @@ struct nt_rmsnorm_args {
  * INT8 weights CPUs take bf16(scale * q), as gemm_dgrad does, so the backward is that of the function computed; CUDA
  * takes acc = sum over groups of scale * (sum over the group of x q), the order of the groups being the body's fixed
  * choice. An adapter's second product goes on in the same chain: after k, acc continues with sum_j x2[t, j] * w2[n, j],
- * then the bias (CUDA with INT4: in the body's fixed order, too). w2 is BF16 or BF16_ROWS whatever w is. With pre, the
- * gated epilogues also store bf16(acc) of all n packed columns: what the backward needs. Tolerance 1e-6 (f32 output),
- * 1e-5 (bf16 output). Weights [n, k] packed. */
+ * then the bias (CUDA with integers: in the body's fixed order, too). w2 is BF16 or BF16_ROWS whatever w is. With pre,
+ * the gated epilogues also store bf16(acc) of all n packed columns: what the backward needs. Tolerance 1e-6 (f32
+ * output), 1e-5 (bf16 output). Weights [n, k] packed. */
 /* Elements from row to row where rows of n are stored for a product to read: rows a multiple of 2 KiB apart share few
  * sets of an L1, so that a body would have to copy them apart. */
 static inline int64_t nt_row_ld(int64_t n) {

@@ -15,6 +15,7 @@ enum { MAX_SEQS = 65536, MAX_STEP_TOKENS = 16384, PREFILL_TOKENS = 8192, F32 = 4
 static const struct nt_plan_precision precisions[] = {
     {"bf16",     "bf16 weights, bf16 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS,      NT_WEIGHT_BF16_ROWS},
     {"bf16-kv8", "bf16 weights, int8 cache",             NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, NT_WEIGHT_BF16_ROWS},
+    {"int8-kv8", "int8 weights (group 128), int8 cache", NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, NT_WEIGHT_INT8     },
     {"int4-kv8", "int4 weights (group 128), int8 cache", NT_WEIGHT_BF16_ROWS, NT_KV_ROWS_INT8, NT_WEIGHT_INT4     },
 };
 

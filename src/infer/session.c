@@ -86,10 +86,6 @@ nt_status nt_backend_from_config(const struct nt_config *c, const struct nt_worl
         return NT_FAIL(
             NT_E_UNSUPPORTED,
             "run.gemm_library = cublaslt needs a GPU (run.device = cuda); the CPU has its own products only");
-    if (device == NT_DEVICE_CUDA && strcmp(c->model_weight_dtype, "int8") == 0)
-        return NT_FAIL(NT_E_UNSUPPORTED,
-                       "model.weight_dtype = int8 is for CPUs so far; GPUs read bf16 and int4, or set "
-                       "run.device = cpu");
     NT_TRY(nt_pool_new(pool, (int)c->run_threads, c->run_pin, w->node_rank, w->node_size));
     const nt_status st = device == NT_DEVICE_CUDA ? open_cuda(c, w, *pool, be) : nt_backend_open_cpu(be, isa, *pool);
     if (st == NT_OK) set_block_format(c, be);

@@ -31,8 +31,6 @@ if ! "$NOCTURNE" generate $(run_flags) --output nodriver --device cuda > out 2>&
 fi
 expect_rc 69 generate int8cpu --device cpu --kv-cache-dtype int8
 check "an int8 cache on the CPU is refused" grep -q 'needs a GPU' out
-expect_rc 69 generate int8gpu --device cuda --weight-dtype int8
-check "int8 weights on a GPU are refused" grep -q 'int8 is for CPUs so far' out
 [ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
 
 export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
@@ -160,16 +158,23 @@ expect_rc 0 generate int8 --device cuda --kv-cache-dtype int8
 expect_rc 0 generate int8-1 --device cuda --kv-cache-dtype int8 --max-num-seqs 1
 same int8 int8-1
 
-# ---- weights in 4 bits: the specification's answers, whatever the batch
-expect_rc 0 generate int4 --device cuda --weight-dtype int4
-expect_rc 0 generate int4-1 --device cuda --weight-dtype int4 --max-num-seqs 1
-same int4 int4-1
-expect_rc 0 generate int4-cpu --device cpu --weight-dtype int4 --isa portable
-check "4-bit greedy answers differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" int4-cpu/results.jsonl int4/results.jsonl in.jsonl
-cmp -s int4/results.jsonl base/results.jsonl && fail "4-bit weights changed nothing: they were not used"
+# ---- weights in 4 and 8 bits: the specification's answers, whatever the batch, in the memory that was planned
+for type in int4 int8; do
+    NT_EMU=$NT_EMU,count=$PWD/launches-w$type.%p expect_rc 0 generate w$type --device cuda --weight-dtype $type
+    check "$(planned) bytes of device memory were planned with $type weights, $(held launches-w$type.*) taken" \
+        test "$(planned)" = "$(held launches-w$type.*)"
+    check "the kernels of $type weights were not used" test "$(launches w$type nt_gemm_${type}_16x32)" -gt 0
+    expect_rc 0 generate w$type-1 --device cuda --weight-dtype $type --max-num-seqs 1
+    same w$type w$type-1
+    expect_rc 0 generate w$type-cpu --device cpu --weight-dtype $type --isa portable
+    check "$type greedy answers differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" w$type-cpu/results.jsonl w$type/results.jsonl in.jsonl
+    cmp -s w$type/results.jsonl base/results.jsonl && fail "$type weights changed nothing: they were not used"
+done
+INPUT=in.jsonl expect_rc 0 ranks 2 wint8-tp2 --device cuda --tp 2 --weight-dtype int8
+check "tp 2 changes greedy answers of int8 weights" python3 "$SOURCE/tests/jobs/same_greedy.py" wint8/results.jsonl wint8-tp2/results.jsonl in.jsonl
 
 # ---- an adapter beside the base: the CPU's greedy texts and other ones than the base's, in captured steps, the same bytes
-# for any batch, over two ranks, beside 4-bit weights, and by the kernels of either compute capability
+# for any batch, over two ranks, beside integer weights, and by the kernels of either compute capability
 python3 "$SOURCE/tests/jobs/lora.py" make model adapter --rank 8 --alpha 32 --size 0.3
 adapted() { generate "$@" --adapter adapter; }
 expect_rc 0 adapted lora-cpu --device cpu
@@ -186,17 +191,19 @@ NT_EMU=devices=2,order=random,seed=5,streams=random,copies=random \
 same lora lora-5
 INPUT=in.jsonl expect_rc 0 ranks 2 lora-tp2 --device cuda --tp 2 --adapter adapter
 check "tp 2 changes greedy answers with an adapter" python3 "$SOURCE/tests/jobs/same_greedy.py" lora/results.jsonl lora-tp2/results.jsonl in.jsonl
-expect_rc 0 adapted lora-int4 --device cuda --weight-dtype int4
-expect_rc 0 adapted lora-int4-1 --device cuda --weight-dtype int4 --max-num-seqs 1
-same lora-int4 lora-int4-1
-cmp -s lora-int4/results.jsonl int4/results.jsonl && fail "an adapter beside 4-bit weights changed nothing"
-# CPUs round 4-bit weights to bf16 and the device does not (ops.h): texts may differ, the likelihood hardly does
+# CPUs round integer weights to bf16 and the device does not (ops.h): texts may differ, the likelihood hardly does
 printf 'the quick brown fox jumps over the lazy dog\n%.0s' 1 2 3 4 > text.txt
-score4() { "$NOCTURNE" score --model model --input text.txt --weight-dtype int4 "$@" 2>&1 | grep -oE 'perplexity [0-9.]+' | cut -d' ' -f2; }
+scored() { "$NOCTURNE" score --model model --input text.txt --weight-dtype "$@" 2>&1 | grep -oE 'perplexity [0-9.]+' | cut -d' ' -f2; }
 near() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a > 0 && (a - b < 0.008 * a) && (b - a < 0.008 * a)) }'; }
-cpu=$(score4 --device cpu --adapter adapter) gpu=$(score4 --device cuda --adapter adapter) bare=$(score4 --device cuda)
-check "4-bit perplexity with an adapter $gpu, the CPU has $cpu" near "$cpu" "$gpu"
-near "$bare" "$gpu" && fail "4-bit perplexity with an adapter $gpu, without $bare"
+for type in int4 int8; do
+    expect_rc 0 adapted lora-$type --device cuda --weight-dtype $type
+    expect_rc 0 adapted lora-$type-1 --device cuda --weight-dtype $type --max-num-seqs 1
+    same lora-$type lora-$type-1
+    cmp -s lora-$type/results.jsonl w$type/results.jsonl && fail "an adapter beside $type weights changed nothing"
+    cpu=$(scored $type --device cpu --adapter adapter) gpu=$(scored $type --device cuda --adapter adapter) bare=$(scored $type --device cuda)
+    check "$type perplexity with an adapter $gpu, the CPU has $cpu" near "$cpu" "$gpu"
+    near "$bare" "$gpu" && fail "$type perplexity with an adapter $gpu, without $bare"
+done
 NT_EMU=$NT_EMU,cc=90,count=$PWD/launches-lora90.%p expect_rc 0 adapted lora90 --device cuda
 NT_EMU=$NT_EMU,cc=90 expect_rc 0 adapted lora90-1 --device cuda --max-num-seqs 1
 same lora90 lora90-1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `nocturne finetune` on the emulated GPU: the CPU's adapters within rounding, the same bytes again, from a checkpoint, and for any policy; ranks, a
-# 4-bit base, preferences, all weights; memory as planned.
+# 4-bit and an 8-bit base, preferences, all weights; memory as planned.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/generate.sh"
 . "$(dirname "$0")/finetune.sh"
@@ -50,10 +50,14 @@ tune rows cpu.drop $rows --lora-dropout 0.2 --device cpu
 gpu rows drop $rows --lora-dropout 0.2
 near cpu.drop drop 2e-3
 
-# a 4-bit base; preferences with their reference; all weights
-tune rows cpu.int4 $rows --weight-dtype int4 --device cpu
-gpu rows int4 $rows --weight-dtype int4
-near cpu.int4 int4 2e-2
+# a 4-bit and an 8-bit base; preferences with their reference; all weights
+for type in int4 int8; do
+    tune rows cpu.$type $rows --weight-dtype $type --device cpu
+    NT_EMU=$NT_EMU,count=$PWD/launches.$type gpu rows $type $rows --weight-dtype $type
+    near cpu.$type $type 2e-2
+    check "no gradient went through the $type weights" grep -q "nt_gemm_dgrad_${type}_" launches.$type
+    cmp -s base/adapter/adapter_model.safetensors $type/adapter/adapter_model.safetensors && fail "$type weights changed nothing: they were not used"
+done
 gpu pairs dpo --loss dpo --max-steps 4
 check "dpo: the margin did not grow" python3 "$SOURCE/tests/jobs/tune_check.py" grows dpo
 gpu thumbs kto --loss kto --max-steps 4

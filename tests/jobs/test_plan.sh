@@ -7,7 +7,7 @@ cd "$WORK" || exit 1
 # 70B on H100: every tp and precision, the best marked once, and it is int4 on one GPU
 expect_rc 0 "$NOCTURNE" plan --model llama3-70b --gpu h100 --in 1000 --out 1000
 cp out plan.md
-check "twelve options" test "$(grep -cE '^\| (best)? *\| (bf16|bf16-kv8|int4-kv8) \|' plan.md)" -eq 12
+check "sixteen options" test "$(grep -cE '^\| (best)? *\| (bf16|bf16-kv8|int8-kv8|int4-kv8) \|' plan.md)" -eq 16
 check "one best" test "$(grep -c '^| best ' plan.md)" -eq 1
 check "the best is int4 on one GPU" grep -q '^| best | int4-kv8 | 1 |' plan.md
 check "bf16 on one GPU does not fit" grep -q '^|  | bf16 | 1 | 141.1 | 0.0 | does not fit' plan.md
@@ -24,7 +24,7 @@ cp out plan.json
 check "JSON" python3 - << 'PY'
 import json
 p = json.load(open("plan.json"))
-assert [(o["precision"], o["tp"]) for o in p["options"]] == [(x, 8) for x in ("bf16", "bf16-kv8", "int4-kv8")]
+assert [(o["precision"], o["tp"]) for o in p["options"]] == [(x, 8) for x in ("bf16", "bf16-kv8", "int8-kv8", "int4-kv8")]
 assert p["in"] == p["out"] == 1000 and p["gpu"] == "h100" and p["model"] == "llama3-70b"
 d, h, kv, hd, ff, L, V, n = 8192, 64, 8, 128, 28672, 80, 128256, 8
 linear = L * (2 * d * h * hd + 2 * d * kv * hd + 3 * d * ff)

@@ -162,8 +162,8 @@ static void check_problem(struct op_env *env, struct problem *p) {
 static void check_shapes(struct op_env *env) {
     uint64_t seed = 51;
     for (int i = 0; i < 60; i++) {
-        struct shape s = {.format = i % 4 == 2 ? NT_WEIGHT_INT4 : NT_WEIGHT_BF16};
-        if (i % 4 == 3 && !env->cuda) s.format = NT_WEIGHT_INT8;
+        static const enum nt_weight_format formats[] = {NT_WEIGHT_BF16, NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
+        struct shape s = {.format = formats[i % 4]};
         s.out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
         s.n_tok = op_random_int(&seed, 1, i % 7 == 0 ? 3 : 70);
         s.n = is_gated(s.out) ? NT_PANEL * op_random_int(&seed, 1, 4) : op_random_int(&seed, 1, 130);
@@ -189,7 +189,6 @@ static void check_large(struct op_env *env) {
         {NT_WEIGHT_INT8, 300, 64, 512,  24,  NT_GEMM_GEGLU_BF16,  false, true,  true},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        if (env->cuda && shapes[i].format == NT_WEIGHT_INT8) continue;
         struct problem p = make(i, shapes[i]);
         check_problem(env, &p);
         drop(&p);
@@ -224,7 +223,6 @@ static void check_alone(struct op_env *env) {
         const enum nt_gemm_out out = (enum nt_gemm_out)(i / KINDS);
         struct shape s = {.n_tok = TOKENS, .n = is_gated(out) ? 96 : 83, .k = 50, .k2 = 12, .out = out};
         s.format = formats[i % KINDS];
-        if (env->cuda && s.format == NT_WEIGHT_INT8) continue;
         if (s.format != NT_WEIGHT_BF16) s.k = env->emulated ? 530 : 1030;
         s.bias = true;
         s.pre = is_gated(out);
@@ -247,6 +245,7 @@ static void check_tiles(struct op_env *env) {
         {{NT_WEIGHT_BF16, 130, 12288, 64, 24, NT_GEMM_GEGLU_BF16, true, true, true},   {60, 17, 1} },
         {{NT_WEIGHT_BF16, 40, 96, 72, 0, NT_GEMM_SWIGLU_BF16, false, true, true},      {3}         },
         {{NT_WEIGHT_INT4, 70, 3050, 264, 90, NT_GEMM_ADD_F32, true, false, false},     {30, 9, 1}  },
+        {{NT_WEIGHT_INT8, 67, 96, 392, 70, NT_GEMM_SWIGLU_BF16, true, true, false},    {31, 8, 1}  },
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         struct problem p = make(i, parts[i].s);

@@ -37,10 +37,6 @@ static void check_threads(struct op_env *env, const char *what, op_run_fn *run, 
 
 /* ---- gemm_dgrad ---- */
 
-static bool takes(const struct op_env *env, enum nt_weight_format format) {
-    return !env->cuda || format != NT_WEIGHT_INT8;
-}
-
 struct dgrad {
     struct nt_gemm_dgrad_args args;
     struct op_matrix w, w2;
@@ -170,10 +166,7 @@ static void check_dgrad_shapes(struct op_env *env) {
         s.n2 = i % 2 ? op_random_int(&seed, 1, 40) : 0;
         s.aligned = i / 6 % 2 == 1;
         struct dgrad p = make_dgrad(seed, s);
-        if (takes(env, s.format))
-            check_dgrad(env, &p);
-        else if (run_dgrad(&env->be[0], &p) != NT_E_UNSUPPORTED)
-            op_fail(env, "%s: must be refused", p.what);
+        check_dgrad(env, &p);
         drop_dgrad(&p);
     }
 }
@@ -190,7 +183,6 @@ static void check_dgrad_large(struct op_env *env) {
         {NT_WEIGHT_BF16, 500, 64,   66,  16,   NT_GEMM_STORE_F32,  true },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        if (!takes(env, shapes[i].format)) continue;
         struct dgrad p = make_dgrad(i, shapes[i]);
         check_dgrad(env, &p);
         drop_dgrad(&p);
@@ -220,7 +212,6 @@ static void check_dgrad_alone(struct op_env *env) {
     static const enum nt_weight_format formats[] = {NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
     for (int i = 0; i < 3 * N_OUTS; i++) {
         const struct shape s = {formats[i / N_OUTS], TOKENS, 1100, 50, 12, outs[i % N_OUTS], i % 2 == 1};
-        if (!takes(env, s.format)) continue;
         struct dgrad p = make_dgrad((uint64_t)i + 1, s), part = p;
         const size_t row = p.dx_bytes / TOKENS;
         NT_CHECK(run_dgrad(&env->be[0], &p) == NT_OK);
@@ -255,7 +246,7 @@ static void check_some_rows(struct op_env *env, const struct dgrad *p, int32_t f
     free(part.dx);
 }
 
-/* A GPU has numbers of 4 bits as bf16 in the same products, so the bits are those of bf16 weights. */
+/* A GPU has integers times scales as bf16 in the same products, so the bits are those of bf16 weights. */
 static void check_unpacked(struct op_env *env, const struct dgrad *p) {
     struct dgrad same = *p;
     const int32_t n = p->w.w.n, k = p->w.w.k;
@@ -276,6 +267,9 @@ static void check_dgrad_tiles(struct op_env *env) {
         {NT_WEIGHT_INT4, 30,   133, 4096, 20, NT_GEMM_ADD_F32,    true },
         {NT_WEIGHT_BF16, 570,  70,  570,  9,  NT_GEMM_ADD_F32,    true },
         {NT_WEIGHT_INT4, 570,  70,  570,  33, NT_GEMM_STORE_F32,  false},
+        {NT_WEIGHT_INT8, 30,   101, 4090, 14, NT_GEMM_STORE_F32,  false},
+        {NT_WEIGHT_INT8, 570,  70,  570,  33, NT_GEMM_ADD_F32,    true },
+        {NT_WEIGHT_INT8, 2040, 70,  520,  9,  NT_GEMM_STORE_BF16, true },
         {NT_WEIGHT_BF16, 2040, 150, 560,  40, NT_GEMM_STORE_BF16, true },
         {NT_WEIGHT_INT4, 2040, 150, 560,  40, NT_GEMM_STORE_F32,  true },
         {NT_WEIGHT_BF16, 2040, 45,  560,  0,  NT_GEMM_STORE_F32,  false},
@@ -286,7 +280,7 @@ static void check_dgrad_tiles(struct op_env *env) {
         compare_dgrad(env, &p);
         check_some_rows(env, &p, shapes[i].n_tok - 1, 1);
         check_some_rows(env, &p, 7, 23);
-        if (env->cuda && shapes[i].format == NT_WEIGHT_INT4) check_unpacked(env, &p);
+        if (env->cuda && nt_weight_is_quantized(shapes[i].format)) check_unpacked(env, &p);
         drop_dgrad(&p);
     }
 }

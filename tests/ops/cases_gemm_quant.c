@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A row per format; CUDA reads the first alone. */
+/* A row per format. */
 static const struct {
     enum nt_weight_format format;
     int32_t most; /* the largest q */
@@ -14,9 +14,7 @@ static const struct {
     {NT_WEIGHT_INT4, 7,   0.04},
     {NT_WEIGHT_INT8, 127, 0.51},
 };
-static int n_formats(const struct op_env *env) {
-    return env->cuda ? 1 : (int)(sizeof formats / sizeof formats[0]);
-}
+enum { N_FORMATS = sizeof formats / sizeof formats[0] };
 
 struct problem {
     struct nt_gemm_args args;
@@ -215,24 +213,13 @@ static void pack_format(struct op_env *env, int format) {
     }
 }
 
-/* CUDA has no kernel for INT8: the call is refused, nothing else. */
-static void refused(struct op_env *env) {
-    struct problem p = make(env, 1, 3, 5, 40, 130, NT_GEMM_STORE_F32, false);
-    env->n_checked++;
-    if (call(&env->be[0], &p) != NT_E_UNSUPPORTED || !strstr(nt_error_last()->text, "int4"))
-        op_fail(env, "int8 was not refused");
-    nt_error_clear();
-    drop(&p);
-}
-
 static void check_packing(struct op_env *env) {
-    for (int f = 0; f < n_formats(env); f++) pack_format(env, f);
-    if (env->cuda) refused(env);
+    for (int f = 0; f < N_FORMATS; f++) pack_format(env, f);
 }
 
 static void check_shapes(struct op_env *env) {
     uint64_t seed = 23;
-    for (int i = 0; i < 30 * n_formats(env); i++) {
+    for (int i = 0; i < 30 * N_FORMATS; i++) {
         const enum nt_gemm_out out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
         const int32_t n = op_random_int(&seed, 1, is_gated(out) ? 4 : 120) * (is_gated(out) ? NT_PANEL : 1);
         const int32_t k = 2 * op_random_int(&seed, 1, i % 5 == 0 ? 700 : 180), n_tok = op_random_int(&seed, 1, 70);
@@ -243,7 +230,8 @@ static void check_shapes(struct op_env *env) {
     }
 }
 
-/* Every tile of CUDA: 16, 32 and 64 rows, one panel and two a block, more rows than a tile has. CPUs: sums of several
+/* Every tile of CUDA: 16, 32 and 64 rows, one panel and two a block (small ones too, for the emulator), more rows than
+ * a tile has. CPUs: sums of several
  * blocks, several blocks of rows. */
 static void check_tiles(struct op_env *env) {
     static const struct {
@@ -255,12 +243,15 @@ static void check_tiles(struct op_env *env) {
         {30,  8500, 24  },
         {64,  70,   512 },
         {33,  8500, 16  },
+        {3,   8500, 70  },
+        {17,  8500, 12  },
+        {33,  8500, 6   },
         {150, 64,   256 },
         {500, 40,   256 },
         {19,  300,  2050}
     };
     const int n_shape = (int)(sizeof shapes / sizeof shapes[0]);
-    for (int i = 0; i < n_shape * n_formats(env); i++) {
+    for (int i = 0; i < n_shape * N_FORMATS; i++) {
         const int s = i % n_shape;
         if (op_too_large(env, (double)shapes[s].n_tok * shapes[s].n * shapes[s].k)) continue;
         struct problem p =
@@ -274,7 +265,7 @@ static void check_tiles(struct op_env *env) {
 static void check_special(struct op_env *env) {
     static const float special[] = {NAN, INFINITY, -INFINITY};
     uint64_t seed = 5;
-    for (int i = 0; i < 3 * NT_GEMM_OUT_COUNT * n_formats(env); i++) {
+    for (int i = 0; i < 3 * NT_GEMM_OUT_COUNT * N_FORMATS; i++) {
         const enum nt_gemm_out out = (enum nt_gemm_out)(i / 3 % NT_GEMM_OUT_COUNT);
         struct problem p = make(env, i / (3 * NT_GEMM_OUT_COUNT), seed, 19, 64, 140, out, i % 2);
         p.x[op_random_int(&seed, 0, 10) * p.args.ldx + op_random_int(&seed, 0, 139)] = nt_f32_to_bf16(special[i % 3]);
@@ -290,7 +281,7 @@ static void check_special(struct op_env *env) {
 /* A row's result is the same bits alone, in any batch size 1..70 and at any place in it. */
 static void check_invariance(struct op_env *env) {
     enum { TOKENS = 70 };
-    for (int i = 0; i < NT_GEMM_OUT_COUNT * n_formats(env); i++) {
+    for (int i = 0; i < NT_GEMM_OUT_COUNT * N_FORMATS; i++) {
         const enum nt_gemm_out out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
         const int32_t n = 64 - (is_gated(out) ? 0 : 13), k = env->cuda ? 650 : 1150;
         struct problem p = make(env, i / NT_GEMM_OUT_COUNT, 77, TOKENS, n, k, out, true);
@@ -323,7 +314,7 @@ static void perf(struct op_env *env) {
         {256, 3072, 576 },
         {256, 576,  1536}
     };
-    for (int i = 0; i < 4 * n_formats(env); i++) {
+    for (int i = 0; i < 4 * N_FORMATS; i++) {
         const int32_t *s = shapes[i % 4];
         char what[64];
         struct problem p = make(env, i / 4, 1, s[0], s[1], s[2], NT_GEMM_STORE_F32, false);

@@ -85,6 +85,10 @@ static struct nt_packed take_weights(struct operands *o, enum nt_weight_format f
     return w;
 }
 
+/* Of weights, each with kernels of its own. */
+static const enum nt_weight_format counted[] = {NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
+enum { N_COUNTED = sizeof counted / sizeof counted[0] };
+
 /* rank > 0: with an adapter, and gated products keep their pre-activations. */
 static int count_gemm(struct nt_backend *be, enum nt_weight_format format, int32_t n_tok, int32_t n, int32_t k,
                       int32_t rank, enum nt_gemm_out out) {
@@ -150,8 +154,7 @@ static int count_gradients(struct nt_backend *be) {
     };
     int failed = 0;
     for (size_t i = 0; i < sizeof dgrad / sizeof dgrad[0]; i++) {
-        failed += count_dgrad(be, NT_WEIGHT_BF16, dgrad[i][0], 128, dgrad[i][1]);
-        failed += count_dgrad(be, NT_WEIGHT_INT4, dgrad[i][0], 128, dgrad[i][1]);
+        for (int f = 0; f < N_COUNTED; f++) failed += count_dgrad(be, counted[f], dgrad[i][0], 128, dgrad[i][1]);
     }
     for (size_t i = 0; i < sizeof wgrad / sizeof wgrad[0]; i++)
         failed += count_wgrad(be, 128, wgrad[i][0], wgrad[i][1]);
@@ -186,13 +189,12 @@ static int count_products(struct nt_backend *be) {
     };
     int failed = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        failed += count_gemm(be, NT_WEIGHT_BF16, shapes[i].n_tok, shapes[i].n, shapes[i].k, 0, shapes[i].out);
-        failed += count_gemm(be, NT_WEIGHT_INT4, shapes[i].n_tok, shapes[i].n, shapes[i].k, 0, shapes[i].out);
+        for (int f = 0; f < N_COUNTED; f++)
+            failed += count_gemm(be, counted[f], shapes[i].n_tok, shapes[i].n, shapes[i].k, 0, shapes[i].out);
     }
     for (size_t i = 0; i < sizeof adapted / sizeof adapted[0]; i++)
-        for (int f = 0; f < 2; f++)
-            failed += count_gemm(be, f == 0 ? NT_WEIGHT_BF16 : NT_WEIGHT_INT4, adapted[i].n_tok, adapted[i].n,
-                                 adapted[i].k, 16, adapted[i].out);
+        for (int f = 0; f < N_COUNTED; f++)
+            failed += count_gemm(be, counted[f], adapted[i].n_tok, adapted[i].n, adapted[i].k, 16, adapted[i].out);
     struct operands o = {.seed = 3};
     const struct nt_packed w = take_weights(&o, NT_WEIGHT_BF16, 1024, 256);
     struct nt_head_argmax_args head = {.ldx = w.k, .w = &w, .n_row = 64, .n_vocab = w.n};

@@ -31,7 +31,7 @@ static const struct dims models[] = {
     {"llama3-70b",   80, 8192, 64, 8, 128, 28672, 128256, false},
 };
 enum { SMOL, L8B, L70B, N_MODELS };
-enum { BF16, BF16_KV8, INT4_KV8 };
+enum { BF16, BF16_KV8, INT8_KV8, INT4_KV8 };
 
 static double linear(const struct dims *m) {
     return m->n_layer * (2 * m->d * m->h * m->hd + 2 * m->d * m->kv * m->hd + 3 * m->d * m->ffn);
@@ -43,7 +43,7 @@ static double attention_flops(const struct dims *m, double ctx) {
     return 4 * m->n_layer * m->h * m->hd * ctx;
 }
 static double weight_width(int precision) {
-    return precision == INT4_KV8 ? 0.5 + 2.0 / 128 : 2;
+    return precision == INT4_KV8 ? 0.5 + 2.0 / 128 : precision == INT8_KV8 ? 1 + 2.0 / 128 : 2;
 }
 /* int8 has a scale of 4 bytes per head and position. */
 static double kv_bytes(const struct dims *m, int precision) {
@@ -226,6 +226,7 @@ static void test_offline_table(void **state) {
         {L8B,  "a100-80", BF16,     1, 1000,  1000, 5261  },
         {L70B, "h200",    BF16_KV8, 2, 1000,  1000, 0     },
         {L8B,  "l40s",    INT4_KV8, 1, 300,   700,  0     },
+        {L8B,  "l40s",    INT8_KV8, 1, 300,   700,  0     },
         {L8B,  "h100",    BF16,     1, 20000, 2000, 0     },
         {SMOL, "b200",    BF16_KV8, 1, 300,   300,  0     },
     };

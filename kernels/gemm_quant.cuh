@@ -1,0 +1,87 @@
+/* Weights of integers with scales (NT_WEIGHT_INT4, NT_WEIGHT_INT8) from shared memory to registers of bf16 pairs.
+ *
+ * A struct per format is both its constants and the registers of one load; functions are overloaded on it, so that a
+ * kernel is written once with the format as a template parameter. A load is of half a block: 32 rows by 64 of k, HALF
+ * bytes at `from`, put there chunk by chunk of 16 bytes at nt_quant_chunk_at.
+ * INT4: a block has the order of fragments (pack.c); a word of 8 weights becomes 4 registers in 11 instructions: a nibble
+ * in the mantissa of 128 is 128 + (q + 8), and one fma takes 136 off, exactly.
+ * INT8: a block is lines of 32 pairs of k. A pair is 16 bits, so ldmatrix.trans gives a lane pairs of one row: with lines
+ * t and t + 4 of 8 next to each other in the order of its addresses, the four bytes are both registers of an mma's step.
+ * Chunks are swizzled for it (nt_gemm_chunk_at): the 8 lines of a matrix touch all banks once. */
+#ifndef NT_GEMM_QUANT_CUH
+#define NT_GEMM_QUANT_CUH
+
+#include "cuda_int8.cuh"
+#include "gemm_quant_cuda.h"
+#include "gemm_tile.cuh"
+
+struct nt_quant_int4 {
+    enum { BLOCK = NT_INT4_BLOCK, HALF = nt_quant_half_int4, SWIZZLED = 0 };
+    uint32_t word[4][2];
+};
+struct nt_quant_int8 {
+    enum { BLOCK = NT_INT8_BLOCK, HALF = nt_quant_half_int8, SWIZZLED = 1, LINE = 2 * NT_PANEL, CHUNKS = LINE / 16 };
+    uint32_t four[4];
+};
+static_assert(2 * nt_quant_half_int4 + 2 * NT_PANEL == NT_INT4_BLOCK, "two halves and the scales");
+static_assert(2 * nt_quant_half_int8 + 2 * NT_PANEL == NT_INT8_BLOCK, "two halves and the scales");
+
+/* Register i (0..3) of a word of 8 4-bit weights (pack.c): the pair q, q of nibbles i and i + 4 in bf16. */
+NT_DEVICE uint32_t nt_int4_pair(uint32_t word, int i) {
+    const uint32_t plus_136 = (word >> 4 * i & 0x000f000fu) | 0x43004300u; /* 128 + nibble */
+    return nt_fma_bf16x2(plus_136, 0x3f803f80u, 0xc308c308u);              /* * 1 - 136 */
+}
+
+/* Where chunk c of a half, or of the halves and scales of a block, lies in shared memory. */
+template <class W> NT_DEVICE uint32_t nt_quant_chunk_at(int32_t c) {
+    if constexpr (W::SWIZZLED)
+        return nt_gemm_chunk_at<W>(c / W::CHUNKS, c % W::CHUNKS);
+    else
+        return 16 * (uint32_t)c;
+}
+
+/* The lane's line of a matrix of ldmatrix: 8 lines of pairs from 8 octet on, 8 rows from 8 rows on. */
+NT_DEVICE uint32_t nt_quant_line_at(int32_t octet, int32_t rows) {
+    const int32_t i = nt_lane() & 7;
+    return nt_gemm_chunk_at<nt_quant_int8>(8 * octet + (i >> 1) + 4 * (i & 1), rows);
+}
+
+/* For all 32 rows, 16 of k: step 0 to 3 of the half, ascending. The first step of INT4 loads them all. */
+NT_DEVICE void nt_quant_load_step(struct nt_quant_int4 *w, const char *from, int step) {
+    if (step > 0) return;
+    const char *at = from + 16 * nt_lane();
+    const uint4 low = nt_load128(at), high = nt_load128(at + nt_quant_int4::HALF / 2);
+    const uint32_t all[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (int i = 0; i < 8; i++) w->word[i / 2][i % 2] = all[i];
+}
+NT_DEVICE void nt_quant_load_step(struct nt_quant_int8 *w, const char *from, int step) {
+    nt_ldmatrix_x4_trans(w->four, nt_shared_address(from) + nt_quant_line_at(step, nt_lane() / 8));
+}
+/* Register i (0, 1) of the B fragment of that step for rows 8 n .. 8 n + 7. */
+NT_DEVICE uint32_t nt_quant_step_pair(const struct nt_quant_int4 *w, int n, int step, int i) {
+    return nt_int4_pair(w->word[n][step / 2], 2 * (step % 2) + i);
+}
+NT_DEVICE uint32_t nt_quant_step_pair(const struct nt_quant_int8 *w, int n, int, int i) {
+    return nt_int8_pair(w->four[n], i);
+}
+
+/* For 8 rows from 8 rows on, all 64 of k. */
+NT_DEVICE void nt_quant_load_rows(struct nt_quant_int4 *w, const char *from, int32_t rows) {
+    const uint2 two =
+        *(const uint2 *)(from + rows / 2 * (nt_quant_int4::HALF / 2) + 16 * nt_lane() + 8 * (rows % 2));
+    w->word[0][0] = two.x;
+    w->word[0][1] = two.y;
+}
+NT_DEVICE void nt_quant_load_rows(struct nt_quant_int8 *w, const char *from, int32_t rows) {
+    nt_ldmatrix_x4_trans(w->four, nt_shared_address(from) + nt_quant_line_at(nt_lane() / 8, rows));
+}
+/* The pair of row lane / 4 at k 8 c + 2 (lane % 4). */
+NT_DEVICE uint32_t nt_quant_row_pair(const struct nt_quant_int4 *w, int c) {
+    return nt_int4_pair(w->word[0][c / 4], c % 4);
+}
+NT_DEVICE uint32_t nt_quant_row_pair(const struct nt_quant_int8 *w, int c) {
+    return nt_int8_pair(w->four[c / 2], c % 2);
+}
+
+#endif
