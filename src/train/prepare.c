@@ -22,6 +22,7 @@ static void release_prep(struct nt_prep *p) {
     free(p->turns[0]);
     free(p->turns[1]);
     free(p->rows);
+    free(p->testers);
 }
 
 static nt_status open_prep(struct nt_prep *p, const struct nt_prepare_input *in, struct nt_prepare_report *report) {
@@ -178,15 +179,20 @@ static nt_status split_rows(struct nt_prep *p, struct nt_prep_row **sorted) {
     const struct nt_split_rule rule = {
         .fraction = p->c->train_eval_fraction, .salt = (uint64_t)p->c->train_seed, .since_us = p->rules.eval_since_us};
     const int32_t n = (int32_t)sort_rows(p, sorted, by_person_newest);
-    struct nt_split_row *rows = calloc((size_t)n + 1, sizeof *rows);
-    uint8_t *side = calloc((size_t)n + 1, 1);
+    const int32_t n_all = n + (int32_t)p->n_testers;
+    struct nt_split_row *rows = calloc((size_t)n_all + 1, sizeof *rows);
+    uint8_t *side = calloc((size_t)n_all + 1, 1);
     nt_status st = NT_OK;
-    if (!rows || !side) st = NT_FAIL(NT_E_NOMEM, "no memory to split %d rows", n);
+    if (!rows || !side) st = NT_FAIL(NT_E_NOMEM, "no memory to split %d rows", n_all);
     for (int32_t i = 0; i < n && st == NT_OK; i++) {
         rows[i] = (struct nt_split_row){.created_us = sorted[i]->created_us, .asked = sorted[i]->asked};
         memcpy(rows[i].person, sorted[i]->person, sizeof rows[i].person);
     }
-    if (st == NT_OK) st = nt_split_rows(&rule, rows, n, side);
+    for (int32_t i = n; i < n_all && st == NT_OK; i++) {
+        rows[i].elsewhere = true;
+        memcpy(rows[i].person, p->testers[i - n], sizeof rows[i].person);
+    }
+    if (st == NT_OK) st = nt_split_rows(&rule, rows, n_all, side);
     bool any[3] = {false}; /* of the person at work, by side */
     for (int32_t i = 0; i < n && st == NT_OK; i++) {
         sorted[i]->side = side[i];

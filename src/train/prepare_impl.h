@@ -48,6 +48,8 @@ struct nt_prep {
     struct nt_example_builder *builder;
     struct nt_prep_row *rows; // [n_rows]
     int64_t n_rows, cap_rows;
+    uint8_t (*testers)[32]; // [n_testers] persons of rows of split test, which no run trains on; more than once
+    int64_t n_testers, cap_testers;
     struct nt_prepare_report *report;
     char first[NT_N_LEFT_OUT][320]; /* where the first row of a fatal reason stands, and why */
 };

@@ -526,6 +526,16 @@ static nt_status rows_of_talk(struct nt_prep *p) {
 
 /* ---- passes ---- */
 
+/* The record is of split test: whoever it is from is not trained on by other records either. */
+static nt_status add_tester(struct nt_prep *p) {
+    NT_TRY(nt_dataset_load(p->in->dataset, p->at, &p->record));
+    nt_tok_grow((void **)&p->testers, &p->cap_testers, p->n_testers + 1, sizeof *p->testers);
+    NT_TRY(person_of(p, p->testers[p->n_testers]));
+    p->n_testers++;
+    nt_prep_leave(p, NT_LEFT_SPLIT, NULL);
+    return NT_OK;
+}
+
 /* Loads record i if its head says so; *wanted false: it is left out. */
 static nt_status load(struct nt_prep *p, int64_t i, bool count, bool *wanted) {
     struct nt_record_head h;
@@ -534,7 +544,7 @@ static nt_status load(struct nt_prep *p, int64_t i, bool count, bool *wanted) {
     NT_TRY(nt_dataset_head(p->in->dataset, i, &h));
     const bool split = h.split != NT_SPLIT_TEST, source = nt_prep_source_wanted(p->c, h.source);
     *wanted = split && source;
-    if (count && !split) nt_prep_leave(p, NT_LEFT_SPLIT, NULL);
+    if (count && !split) return add_tester(p);
     if (count && split && !source) nt_prep_leave(p, NT_LEFT_SOURCE, NULL);
     return *wanted ? nt_dataset_load(p->in->dataset, i, &p->record) : NT_OK;
 }

@@ -26,6 +26,13 @@ static bool wanted(const struct nt_split_rule *rule, const struct nt_split_row *
     return row->asked || (rule->since_us != 0 && row->created_us != 0 && row->created_us >= rule->since_us);
 }
 
+/* any: the person has rows that are not to be trained on. */
+static uint8_t side_of(const struct nt_split_row *row, bool evaluated, bool any) {
+    if (row->elsewhere) return NT_SIDE_NEITHER;
+    if (evaluated) return NT_SIDE_EVAL;
+    return any ? NT_SIDE_NEITHER : NT_SIDE_TRAIN;
+}
+
 nt_status nt_split_rows(const struct nt_split_rule *rule, const struct nt_split_row *rows, int32_t n, uint8_t *side) {
     if (n == 0) return NT_OK;
     const struct nt_split_row **sorted = calloc((size_t)n, sizeof(void *));
@@ -35,12 +42,10 @@ nt_status nt_split_rows(const struct nt_split_rule *rule, const struct nt_split_
     for (int32_t i = 0, end; i < n; i = end) {
         bool any = false;
         for (end = i; end < n && memcmp(sorted[end]->person, sorted[i]->person, sizeof sorted[i]->person) == 0; end++)
-            any = any || wanted(rule, sorted[end]);
+            any = any || sorted[end]->elsewhere || wanted(rule, sorted[end]);
         const bool all = drawn(rule, sorted[i]->person);
         for (int32_t k = i; k < end; k++)
-            side[sorted[k] - rows] = all || wanted(rule, sorted[k]) ? NT_SIDE_EVAL
-                                     : any                          ? NT_SIDE_NEITHER
-                                                                    : NT_SIDE_TRAIN;
+            side[sorted[k] - rows] = side_of(sorted[k], all || wanted(rule, sorted[k]), any);
     }
     free(sorted);
     return NT_OK;

@@ -2,7 +2,8 @@
  *
  * A row is asked for evaluation by its corpus split, by its time, or by the hash of its person. A person is a subject,
  * or for rows that name none their prompt. A person with one row for evaluation is held out altogether: its
- * other rows are neither trained on nor evaluated (they are older than the cut, or of another split).
+ * other rows are neither trained on nor evaluated (they are older than the cut, or of another split). So are the other
+ * rows of a person of whom the corpus keeps a row for a later test.
  * The hash is SHA-256 of (salt, person), its first 64 bits as a fraction of 2^64 below `fraction`: a person stays where
  * it is when rows are added, and a larger fraction holds out more and releases nobody.
  * No ownership beyond the caller's arrays. Threading: pure. Errors: none but NT_E_NOMEM. */
@@ -17,6 +18,7 @@ struct nt_split_row {
     uint8_t person[32]; /* equal bytes, equal person */
     int64_t created_us; /* 0: unknown, never behind the cut */
     bool asked;         /* the corpus says so (split valid) */
+    bool elsewhere;     /* the corpus keeps it for another evaluation (split test): on neither side */
 };
 
 struct nt_split_rule {

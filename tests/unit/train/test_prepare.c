@@ -212,9 +212,12 @@ static void test_filters(void **state) {
     (void)add_turn(&c, "q2", " \n ");
     thumb(&c, add_turn(&c, "q3", "disliked"), -1);
     thumb(&c, add_turn(&c, "q4", "liked"), 1);
+    const char *user = c.user;
+    c.user = "tess";
     c.split = NT_SPLIT_TEST;
     (void)add_turn(&c, "q5", "of the test split");
     c.split = NT_SPLIT_NONE;
+    c.user = user;
     c.source = "mail";
     (void)add_turn(&c, "q6", "from elsewhere");
     c.source = "web";
@@ -712,13 +715,25 @@ static void test_split_column(void **state) {
     (void)add_turn(&c, "q2", "bob before");
     c.split = NT_SPLIT_VALID;
     (void)add_turn(&c, "q3", "bob held out");
+    c.user = "tess"; /* a later test's: none of hers is trained on, what is to be evaluated is */
+    (void)add_turn(&c, "q4", "tess held out");
+    c.split = NT_SPLIT_TEST;
+    (void)add_turn(&c, "q5", "tess tested");
+    c.user = NULL;
+    (void)add_turn(&c, "q6", "somebody tested");
+    c.split = NT_SPLIT_NONE;
+    (void)add_turn(&c, "q6", "the same question again");
+    c.user = "tess";
+    (void)add_turn(&c, "q7", "tess before");
     set_up(&b, &c);
     run_ok(&b);
     assert_int_equal(b.out.train.n, 1);
-    assert_int_equal(b.out.eval.n, 1);
+    assert_int_equal(b.out.eval.n, 2);
     assert_string_equal(targets(&b, &b.out.train, 0, 0), "ann trains");
     assert_string_equal(targets(&b, &b.out.eval, 0, 0), "bob held out");
-    assert_int_equal(b.out.report.left_out[NT_LEFT_HELD_OUT], 1);
+    assert_string_equal(targets(&b, &b.out.eval, 1, 0), "tess held out");
+    assert_int_equal(b.out.report.left_out[NT_LEFT_HELD_OUT], 3);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_SPLIT], 2);
     tear_down(&b);
 }
 
