@@ -7,7 +7,9 @@ The emulator counts, per kernel: 32-byte sectors of global loads and stores, pas
 banks, and executed instructions of all lanes. More sectors or passes than the row, or SLACK more instructions, fail,
 and the source lines that cost most beyond the ideal (or execute most) are named. Fewer fail too, so that a gain is
 kept; so do kernels without a row, rows without a kernel, and kernels of budgets.txt that no shape runs. Every row has
-the ideal of the same requests beside its cost. Another release of CUDA than the table's: exit 77, nothing is compared.
+the ideal of the same requests beside its cost: the sectors that the bytes touched fill, the passes without a conflict.
+A cost beyond WASTE times the ideal is refused, in the table or not, unless SCATTERED says why it is so. Another release
+of CUDA than the table's: exit 77, nothing is compared.
 """
 import collections
 import json
@@ -19,6 +21,19 @@ import tempfile
 import budgets
 
 SLACK = 0.02
+WASTE = 1.5
+PAIR = "a pair of value and index per row and block, rows apart: nothing beside the weights that are read"
+PARTS = "a part per chunk of a row, few bytes beside the logits"
+CHANCE = "bins and places by the values: conflicts by chance"
+SCATTERED = {  # (kernel, kind): why its lanes touch places apart
+    ("nt_head_16x128", "global_store"): PAIR, ("nt_head_64x128", "global_store"): PAIR,
+    ("nt_head_sm90_64x128", "global_store"): PAIR, ("nt_head_sm90_64x128", "global_load"): PAIR,
+    ("nt_head_join", "global_load"): PAIR,
+    ("nt_logit_edit", "global_load"): "single logits of a list", ("nt_logit_edit", "global_store"): "as its loads",
+    ("nt_logit_pick", "global_load"): "one logit of each row",
+    ("nt_logit_stats_join", "global_load"): PARTS,
+    ("nt_sample_pick", "shared_load"): CHANCE, ("nt_topk_select", "shared_load"): CHANCE,
+}
 TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "counts.txt")
 KINDS = (("global_load", "sectors"), ("global_store", "sectors"), ("shared_load", "passes"), ("shared_store", "passes"))
 HEAD = """# CUDA %s
@@ -124,6 +139,22 @@ def compare(found, rows):
     return said
 
 
+def wasteful(found, scattered):
+    said, used = [], set()
+    for (cc, name), kernel in sorted(found.items()):
+        for kind, unit in KINDS:
+            cost, ideal = kernel[kind][unit], kernel[kind]["ideal"]
+            if cost <= WASTE * ideal:
+                continue
+            used.add((name, kind))
+            if (name, kind) not in scattered:
+                said.append("cc %s %s: %d %s of %s, %.1f times the ideal %d" % (cc, name, cost, unit, kind,
+                                                                              cost / max(ideal, 1), ideal))
+                said += wasteful_lines(kernel, kind, unit)
+    return said + ["%s: %s is no longer beyond %.1f times the ideal: drop it from SCATTERED" % (name, kind, WASTE)
+                   for name, kind in sorted(set(scattered) - used)]
+
+
 def not_run(found):
     missing = {kernel for kernel, _ in budgets.read_table(budgets.TABLE)} - {kernel for _, kernel in found}
     return ["%s: no shape of tests/ops/count_ops.c runs this kernel" % kernel for kernel in sorted(missing)]
@@ -141,6 +172,10 @@ def selftest():
     assert compare({key: kernel}, {key: [985] + row[1:]}) == []
     assert compare({key: kernel}, {key: [970] + row[1:]})[1] == "      a.cu:7 900 instructions"
     assert compare({key: kernel}, {key: [1000, 7] + row[2:]})[1] == "      a.cu:3 4 sectors beyond the ideal"
+    assert wasteful({key: kernel}, {}) == ["cc 80 a: 8 sectors of global_load, 2.0 times the ideal 4",
+                                           "      a.cu:3 4 sectors beyond the ideal"]
+    assert wasteful({key: kernel}, {("a", "global_load"): ""}) == []
+    assert len(wasteful({}, {("a", "global_load"): ""})) == 1
     for rows in ({}, {key: row, ("80", "b"): row}, {key: [1030] + row[1:]}, {key: [1000, 9] + row[2:]}):
         assert len(compare({key: kernel}, rows)) == 1, rows
 
@@ -157,6 +192,7 @@ def main(argv):
         said = not_run(found)
     else:
         said = not_run(found) + compare(found, read_table())
+    said += wasteful(found, SCATTERED)
     print("\n".join(said + ["%d kernels, %s" % (len(found), "differences above" if said else "no difference")]))
     return 1 if said else 0
 
