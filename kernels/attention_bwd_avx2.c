@@ -109,14 +109,15 @@ static void turn_k(const nt_bf16 *k, int32_t d_pad, float *kt) {
         }
 }
 
+static inline __m256 rounded(__m256 x) {
+    return nt_v8_from_bf16(nt_v8_to_bf16(x));
+}
+
 static float delta(const nt_bf16 *out, const float *dout, int32_t d_head) {
     __m256 sum = _mm256_setzero_ps();
     int32_t i = 0;
-    for (; i + 8 <= d_head; i += 8) {
-        const __m128i rounded = nt_v8_to_bf16(_mm256_loadu_ps(dout + i));
-        const __m256 y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(rounded), 16));
-        sum = _mm256_fmadd_ps(nt_v8_load_bf16(out + i), y, sum);
-    }
+    for (; i + 8 <= d_head; i += 8)
+        sum = _mm256_fmadd_ps(nt_v8_load_bf16(out + i), rounded(_mm256_loadu_ps(dout + i)), sum);
     float total = nt_v8_sum_lanes(sum);
     for (; i < d_head; i++) total += nt_bf16_to_f32(out[i]) * nt_bf16_to_f32(nt_f32_to_bf16(dout[i]));
     return total;
@@ -182,10 +183,6 @@ static void stats(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows
         page_product(rows, r0, n, w->q, d_pad, w->kt, w->s);
         for (int32_t i = 0; i < n; i++) stats_row(rows, r0 + i, a->scale * NT_LOG2E, w->s[i]);
     }
-}
-
-static inline __m256 rounded(__m256 x) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(nt_v8_to_bf16(x)), 16));
 }
 
 /* P and dS of one row, from its scores and dP; invisible slots are 0. */

@@ -114,8 +114,7 @@ static float delta(const nt_bf16 *out, const float *dout, int32_t d_head) {
     for (int32_t i = 0; i < d_head; i += 16) {
         const __mmask16 mask = nt_v16_mask(d_head - i);
         const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, dout + i));
-        const __m512 y = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16));
-        sum = _mm512_fmadd_ps(nt_v16_load_bf16(out + i, mask), y, sum);
+        sum = _mm512_fmadd_ps(nt_v16_load_bf16(out + i, mask), nt_v16_from_bf16(rounded), sum);
     }
     return nt_v16_sum_lanes(sum);
 }

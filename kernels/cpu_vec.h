@@ -66,9 +66,12 @@ static inline float nt_v16_sum_lanes(__m512 x) {
     return _mm512_cvtss_f32(x);
 }
 
+static inline __m512 nt_v16_from_bf16(__m256i x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+
 static inline __m512 nt_v16_load_bf16(const nt_bf16 *from, __mmask16 mask) {
-    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    return nt_v16_from_bf16(_mm256_maskz_loadu_epi16(mask, from));
 }
 
 static inline void nt_v16_store_bf16(nt_bf16 *to, __mmask16 mask, __m512 x) {
@@ -141,8 +144,12 @@ static inline float nt_v8_sum_lanes(__m256 x) {
     return _mm256_cvtss_f32(_mm256_add_ps(x, _mm256_permute_ps(x, 0xb1)));
 }
 
+static inline __m256 nt_v8_from_bf16(__m128i x) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+
 static inline __m256 nt_v8_load_bf16(const nt_bf16 *from) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16));
+    return nt_v8_from_bf16(_mm_loadu_si128((const __m128i *)from));
 }
 
 /* 8 floats to bf16 as in nt_f32_to_bf16. */

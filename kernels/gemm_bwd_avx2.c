@@ -76,7 +76,7 @@ static void transpose(const nt_bf16 *a, int64_t lda, int32_t n_tok, int32_t rows
             __m256 r[8];
             for (int p = 0; p < 8; p++) {
                 const __m128i x = t + p < n_tok ? load_8(a + (t + p) * lda + i, rows - i) : _mm_setzero_si128();
-                r[p] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+                r[p] = nt_v8_from_bf16(x);
             }
             transpose_8x8_32(r);
             for (int c = 0; c < 8 && c < rows - i; c++)

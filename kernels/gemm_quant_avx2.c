@@ -4,8 +4,7 @@
 
 /* Scales of 8 rows. */
 static inline __m256 scales_8(const unsigned char *at) {
-    const __m128i bits = _mm_loadu_si128((const __m128i *)(const void *)at);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+    return nt_v8_from_bf16(_mm_loadu_si128((const __m128i *)(const void *)at));
 }
 
 /* Pairs of 8 rows: 16 numbers. */

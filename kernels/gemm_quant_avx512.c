@@ -5,7 +5,7 @@
 /* Scales of 16 rows; of 8 rows, each twice. */
 static inline __m512 scales_16(const unsigned char *at) {
     const __m256i bits = _mm256_loadu_si256((const __m256i *)(const void *)at);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+    return nt_v16_from_bf16(bits);
 }
 static inline __m512 scales_8_twice(const unsigned char *at) {
     const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
