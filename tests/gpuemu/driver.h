@@ -77,7 +77,7 @@ struct emu_device {
 struct emu_state {
     bool ready, in_host_function;
     int32_t work_device; // whose stream runs the present EMU_OP_WORK
-    CUresult sticky;     // CUDA_ERROR_LAUNCH_FAILED after a report, until emu_report_clear
+    CUresult sticky;     // CUDA_ERROR_LAUNCH_FAILED after a report, until emu_report_clear; or the device is lost
     int32_t n_device;
     struct emu_device device[EMU_MAX_DEVICES];
 };
@@ -102,7 +102,7 @@ bool emu_is_strong(int access);
 struct emu_kernel;
 struct emu_launch;
 struct emu_launch_job; // a kernel with a copy of its parameters
-CUresult emu_run_job(const struct emu_launch_job *job);
+CUresult emu_run_job(const struct emu_launch_job *job, bool *done);
 void emu_free_job(struct emu_launch_job *job);
 const char *emu_running_kernel(void); // NULL: none
 CUresult emu_check_launch(const struct emu_launch *launch);

@@ -15,6 +15,7 @@
 
 enum emu_timing { EMU_EARLY, EMU_LATE, EMU_RANDOM };
 enum emu_order { EMU_FORWARD, EMU_BACKWARD, EMU_SHUFFLED };
+enum emu_fault { EMU_SOUND, EMU_DIES, EMU_FAILS, EMU_HANGS, EMU_STALLS };
 
 struct emu_options { // as listed in options.c
     int32_t devices, cc, driver, peer;
@@ -24,6 +25,7 @@ struct emu_options { // as listed in options.c
     int32_t idle_ms, check, uninit, registers, leaks, stream0, freesync, hostguard;
     int32_t ulp, shuffle; // error of approximate functions; order of sums inside mma
     int32_t exitcode, trace, parse;
+    int32_t fault, fault_at;  // enum emu_fault, and which launch it befalls
     char *count, *ptx, *regs; // files; NULL: none
 };
 const struct emu_options *emu_options(void);

@@ -1,8 +1,10 @@
 /* Modules, functions and launches. */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "driver.h"
 #include "emu.h"
@@ -252,8 +254,28 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, CUfunction
 
 /* ---- launches ---- */
 
-CUresult emu_run_job(const struct emu_launch_job *job) {
+/* What option fault asks of this launch: it returns from those the process survives. */
+static CUresult befall(bool *done) {
+    switch (emu_options()->fault) {
+    case EMU_DIES:
+        fprintf(stderr, "emu: this process dies, as asked\n"); // its time is the time of the line
+        (void)raise(SIGKILL);
+        break;
+    case EMU_STALLS:
+        for (;;) (void)pause();
+    case EMU_FAILS:
+        emu_state.sticky = CUDA_ERROR_ECC_UNCORRECTABLE;
+        break;
+    default:
+        *done = false;
+        break;
+    }
+    return emu_state.sticky;
+}
+
+CUresult emu_run_job(const struct emu_launch_job *job, bool *done) {
     static uint64_t n_launch;
+    if (emu_options()->fault != EMU_SOUND && n_launch + 1 == (uint64_t)emu_options()->fault_at) return befall(done);
     struct emu_launch launch = job->launch;
     launch.number = ++n_launch;
     launch.params = job->params;

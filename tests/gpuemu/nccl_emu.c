@@ -104,7 +104,10 @@ static long fault_number(const char *name) {
 static bool fault_now(const struct ncclComm *comm) {
     if (fault_number("rank=") != comm->rank || fault_number("seq=") != (long)comm->seq) return false;
     const char *text = getenv("NT_EMU_NCCL");
-    if (strstr(text, "fault=die") != NULL) raise(SIGKILL);
+    if (strstr(text, "fault=die") != NULL) {
+        fprintf(stderr, "emu: this process dies, as asked\n");
+        raise(SIGKILL);
+    }
     return strstr(text, "fault=hang") != NULL;
 }
 

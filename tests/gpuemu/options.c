@@ -8,7 +8,7 @@
 #include "driver.h"
 #include "emu.h"
 
-enum value_kind { NUMBER, BIG, TIMING, ORDER, TEXT };
+enum value_kind { NUMBER, BIG, TIMING, ORDER, FAULT, TEXT };
 
 static const struct {
     const char *name;
@@ -44,6 +44,10 @@ static const struct {
     ROW(exitcode, NUMBER, 0, 255, "exit status of a process with reports; 0: its own"),
     ROW(trace, NUMBER, 0, 1, "one line on stderr per launch"),
     ROW(parse, NUMBER, 0, 1, "kernels are parsed when their module is loaded, not when they are launched"),
+    ROW(fault, FAULT, 0, 0,
+        "what befalls launch fault_at: die (SIGKILL), fail (the device is lost), hang (it never ends), stall (nor does "
+        "the call that runs it)"),
+    ROW(fault_at, NUMBER, 1, INT32_MAX, "the how manieth launch of the process, as they run"),
 #undef ROW
 };
 
@@ -63,6 +67,7 @@ static struct emu_options options = {
     .stream0 = 1,
     .freesync = 1,
     .exitcode = 86,
+    .fault_at = 1,
 };
 
 static void fail(const char *name, const char *value) {
@@ -82,6 +87,7 @@ static int32_t find_word(const char *value, const char *const *word) {
 static bool set_row(size_t row, const char *value) {
     static const char *const timings[] = {"early", "late", "random", NULL};
     static const char *const orders[] = {"forward", "backward", "random", NULL};
+    static const char *const faults[] = {"none", "die", "fail", "hang", "stall", NULL};
     char *field = (char *)&options + rows[row].offset;
     if (rows[row].kind == TEXT) {
         char *copy = strdup(value);
@@ -96,6 +102,9 @@ static bool set_row(size_t row, const char *value) {
         break;
     case ORDER:
         number = find_word(value, orders);
+        break;
+    case FAULT:
+        number = find_word(value, faults);
         break;
     default:
         number = strtoll(value, &end, 0);

@@ -140,7 +140,7 @@ CUresult emu_run_op(const struct emu_op *op, struct emu_device *device, bool fir
     emu_memory_open();
     switch (op->kind) {
     case EMU_OP_KERNEL:
-        result = emu_run_job(op->job);
+        result = emu_run_job(op->job, done);
         break;
     case EMU_OP_COPY:
         result = emu_run_copy(&op->copy, device->index);

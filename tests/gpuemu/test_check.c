@@ -1,6 +1,7 @@
 /* Every checker catches its bug in a kernel that nvcc compiled, and is silent on the same kernel without the bug.
  * The file of PTX comes from kernels/check_cases.cu. */
 #include "test_emu.h"
+#include <signal.h>
 
 static CUmodule module;
 
@@ -509,6 +510,55 @@ static void bank_passes_are_counted(void) {
     CHECK(counted("transpose_conflicts", "shared_store", "passes") == 32);
 }
 
+/* ---- faults on request: of the second launch ---- */
+
+static CUresult launch_add(CUstream stream) {
+    int n = 128;
+    if (in == 0) in = floats(n);
+    void *params[] = {&in, &n};
+    return cuLaunchKernel(kernel("add_one"), 1, 1, 1, 128, 1, 1, 0, stream, params, NULL);
+}
+
+static void a_launch_kills(void) {
+    start();
+    CUstream stream = new_stream();
+    OK(launch_add(stream));
+    OK(cuStreamSynchronize(stream));
+    CHECK(float_at(in, 1) == 2);
+    OK(launch_add(stream));
+    (void)cuStreamSynchronize(stream);
+}
+
+static void a_launch_loses_the_device(void) {
+    start();
+    CUstream stream = new_stream();
+    OK(launch_add(stream));
+    OK(launch_add(stream));
+    CHECK(cuStreamSynchronize(stream) == CUDA_ERROR_ECC_UNCORRECTABLE);
+    CHECK(cuStreamSynchronize(stream) == CUDA_ERROR_ECC_UNCORRECTABLE);
+    CHECK(emu_report_count() == 0);
+}
+
+static void a_launch_hangs(void) {
+    start();
+    CUstream stream = new_stream(), other = new_stream();
+    OK(launch_add(stream));
+    OK(launch_add(stream));
+    for (int i = 0; i < 10; i++) CHECK(cuStreamQuery(stream) == CUDA_ERROR_NOT_READY);
+    OK(cuMemsetD32Async(device_bytes(4), 1, 1, other));
+    OK(cuStreamSynchronize(other));
+    _exit(0); // leaving in order would wait for it
+}
+
+static void a_launch_stalls(void) {
+    start();
+    CUstream stream = new_stream();
+    OK(launch_add(stream));
+    alarm(1);
+    (void)launch_add(stream);
+    CHECK(false);
+}
+
 #define ALL_ORDERS(body)                                                                                               \
     ROW("order=forward,copies=late", body), ROW("order=backward,copies=late", body),                                   \
         ROW("order=random,seed=5,copies=random", body), ROW("order=forward,copies=early", body)
@@ -560,6 +610,10 @@ static const struct row rows[] = {
     ROW("cc=80", images_for_hardware_are_refused),
     ROW("streams=late", a_kernel_in_a_graph),
     ROW("streams=late,hostguard=1", a_kernel_in_a_graph),
+    ROW_EXIT("fault=die,fault_at=2", a_launch_kills, -SIGKILL),
+    ROW("fault=fail,fault_at=2", a_launch_loses_the_device),
+    ROW("fault=hang,fault_at=2", a_launch_hangs),
+    ROW_EXIT("streams=early,fault=stall,fault_at=2", a_launch_stalls, -SIGALRM),
     ROW("count=-", sectors_are_counted),
     ROW("count=-", bank_passes_are_counted),
 };
