@@ -8,7 +8,7 @@
  * Reuse: consecutive calls must alternate between two sets of from buffers. A rank that passes the flags of call e + 1
  * knows that all peers have finished call e, so what it writes for call e + 2 disturbs nobody; with one set it would.
  * (A captured step with an odd number of calls needs a last one of its own.) The result may not lie in a from buffer.
- * A peer that never calls leaves the kernel waiting: the communicator's watchdog ends that. Threading: as the backend.
+ * A peer that never calls leaves the kernel waiting, until its process ends (peer_sum.h). Threading: as the backend.
  * Errors: NT_E_UNSUPPORTED for more than NT_P2P_MAX_BYTES or a width without a kernel. */
 #ifndef NT_ALLREDUCE_P2P_CUDA_H
 #define NT_ALLREDUCE_P2P_CUDA_H

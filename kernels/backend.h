@@ -55,8 +55,9 @@ struct nt_backend {
         block_format;            /* of the blocks' matrices: that, or a quantized one from before a model opens */
     enum nt_kv_format kv_format; /* of the cache; a CUDA backend may be told ROWS_INT8 before the layout */
     struct nt_cuda *cuda;        /* NULL: a CPU backend */
-    /* NULL, or what wait and download call first: it returns when all has run, and sees when a peer is lost. */
-    nt_status (*watch)(void *arg);
+    /* NULL, or what comes before each wait for the device: it returns when passed(point) says so, or all has run where
+     * passed is NULL, and sees when a peer is lost. */
+    nt_status (*watch)(void *arg, nt_status (*passed)(void *point, bool *done), void *point);
     void *watch_arg;
     enum nt_isa isa;
     struct nt_ops ops;

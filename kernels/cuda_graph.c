@@ -85,11 +85,15 @@ nt_status nt_cuda_mark_set(struct nt_cuda_mark *mark) {
     return NT_OK;
 }
 
-nt_status nt_cuda_mark_passed(const struct nt_cuda_mark *mark, bool *passed) {
-    const CUresult result = mark->cuda->driver->cuEventQuery(mark->event);
+nt_status nt_cuda_event_passed(const struct nt_gpu_driver *d, CUevent event, bool *passed) {
+    const CUresult result = d->cuEventQuery(event);
     *passed = result == CUDA_SUCCESS;
     if (result == CUDA_SUCCESS || result == CUDA_ERROR_NOT_READY) return NT_OK;
-    return nt_gpu_fail(mark->cuda->driver, result, "cuEventQuery", __FILE__, __LINE__);
+    return nt_gpu_fail(d, result, "cuEventQuery", __FILE__, __LINE__);
+}
+
+nt_status nt_cuda_mark_passed(const struct nt_cuda_mark *mark, bool *passed) {
+    return nt_cuda_event_passed(mark->cuda->driver, mark->event, passed);
 }
 
 void nt_cuda_mark_close(struct nt_cuda_mark *mark) {

@@ -58,8 +58,26 @@ static void close_staging(struct nt_cuda *cuda) {
     cuda->staging = NULL;
 }
 
+struct upload {
+    const struct nt_gpu_driver *driver;
+    CUevent left;
+};
+
+static nt_status upload_left(void *upload, bool *done) {
+    const struct upload *u = upload;
+    return nt_cuda_event_passed(u->driver, u->left, done);
+}
+
+static nt_status wait_for_upload(struct nt_backend *be, CUevent left) {
+    struct upload u = {.driver = be->cuda->driver, .left = left};
+    if (be->watch) NT_TRY(be->watch(be->watch_arg, upload_left, &u));
+    NT_TRY(NT_CU(u.driver, cuEventSynchronize(left)));
+    return NT_OK;
+}
+
 /* Room for up to `bytes` in the ring: the pointer, and how many fit at once. */
-static nt_status ring_room(struct nt_cuda *cuda, size_t bytes, char **out, size_t *room) {
+static nt_status ring_room(struct nt_backend *be, size_t bytes, char **out, size_t *room) {
+    struct nt_cuda *cuda = be->cuda;
     const struct nt_gpu_driver *d = cuda->driver;
     struct nt_cuda_staging *s = cuda->staging;
     if (s->used > 0 && SEGMENT - s->used < bytes) { /* a fresh segment keeps a copy in one piece */
@@ -67,7 +85,7 @@ static nt_status ring_room(struct nt_cuda *cuda, size_t bytes, char **out, size_
         s->under_way[s->segment] = true;
         s->segment = (s->segment + 1) % N_SEGMENTS;
         s->used = 0;
-        if (s->under_way[s->segment]) NT_TRY(NT_CU(d, cuEventSynchronize(s->left[s->segment])));
+        if (s->under_way[s->segment]) NT_TRY(wait_for_upload(be, s->left[s->segment]));
         s->under_way[s->segment] = false;
     }
     *out = s->up + (size_t)s->segment * SEGMENT + s->used;
@@ -131,7 +149,7 @@ static nt_status cuda_upload(struct nt_backend *be, void *to, const void *from, 
     for (size_t done = 0; done < bytes;) {
         char *staged = NULL;
         size_t n = 0;
-        NT_TRY(ring_room(cuda, bytes - done, &staged, &n));
+        NT_TRY(ring_room(be, bytes - done, &staged, &n));
         memcpy(staged, (const char *)from + done, n);
         NT_TRY(NT_CU(cuda->driver, cuMemcpyHtoDAsync(device_address(to) + done, staged, n, cuda->stream)));
         done += n;
@@ -156,7 +174,7 @@ static nt_status cuda_download(struct nt_backend *be, void *to, const void *from
     struct nt_cuda_staging *s = cuda->staging;
     if (cuda->capturing) return NT_FAIL(NT_E_INTERNAL, "a download inside a captured step");
     if (bytes == 0) return NT_OK;
-    if (be->watch) NT_TRY(be->watch(be->watch_arg));
+    if (be->watch) NT_TRY(be->watch(be->watch_arg, NULL, NULL));
     NT_TRY(start_download(cuda, 0, from, piece(bytes, 0)));
     int half = 0;
     for (size_t at = 0; at < bytes; at += HALF, half ^= 1) {
@@ -186,7 +204,7 @@ static nt_status cuda_finish_download(struct nt_backend *be, int slot, void *to,
 
 static nt_status cuda_wait(struct nt_backend *be) {
     if (be->cuda->capturing) return NT_FAIL(NT_E_INTERNAL, "a wait inside a captured step");
-    if (be->watch) NT_TRY(be->watch(be->watch_arg));
+    if (be->watch) NT_TRY(be->watch(be->watch_arg, NULL, NULL));
     NT_TRY(NT_CU(be->cuda->driver, cuStreamSynchronize(be->cuda->stream)));
     return NT_OK;
 }

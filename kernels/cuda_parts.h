@@ -23,4 +23,7 @@ NT_MUST nt_status nt_cuda_open_memory(struct nt_cuda *cuda);
 void nt_cuda_close_memory(struct nt_cuda *cuda);
 const struct nt_memory *nt_cuda_memory(void);
 
+/* cuda_graph.c: asks without waiting. */
+NT_MUST nt_status nt_cuda_event_passed(const struct nt_gpu_driver *driver, CUevent event, bool *passed);
+
 #endif

@@ -5,9 +5,13 @@
  * all of it, nt_device_comm_wait_for when it has come to a point of it. These are the places where a dead or hanging
  * peer shows: they poll the stream and NCCL's asynchronous error, abort the communicator on an error, and leave the
  * name and number of the newest collective in the trace, so that the watchdog can name them. Sums of two ranks have one
- * order; for more ranks NCCL's order is fixed by the topology, not by timing. Ownership: close frees it, after the
- * stream has come to rest. Threading: the main thread. Errors: NT_E_COMM with NCCL's text. Source: NCCL user guide,
- * "Fault tolerance" and "Communicator creation". */
+ * order; for more ranks NCCL's order is fixed by the topology, not by timing. Others who make kernels of this stream
+ * wait for the same ranks (peer_sum.h) have them numbered here, so that all collectives of the stream have one count.
+ * Nobody waits on the way out of an error: it goes up to main, which ends the job, and the end of a process takes the
+ * kernels that spin along. So nothing that waits for the stream (freeing device memory does too) is called behind an
+ * error, and NCCL's communicator is torn down only where all that can spin is its own. Ownership: close frees it, after
+ * the stream has come to rest. Threading: the main thread. Errors: NT_E_COMM with NCCL's text. Source: NCCL user
+ * guide, "Fault tolerance" and "Communicator creation". */
 #ifndef NT_COMM_DEVICE_H
 #define NT_COMM_DEVICE_H
 
@@ -31,10 +35,16 @@ void nt_device_comm_close(struct nt_device_comm *d); /* accepts NULL */
 NT_MUST nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t n);
 /* to [size, n] = from [n] of every rank, device memory. */
 NT_MUST nt_status nt_device_allgather_f32(struct nt_device_comm *d, const float *from, float *to, int64_t n);
-/* Collectives queued so far. Those of a captured step are queued when it is launched: whoever captures sets the number
- * back, and whoever launches adds them. */
-int64_t nt_device_comm_seq(const struct nt_device_comm *d);
-void nt_device_comm_set_seq(struct nt_device_comm *d, int64_t seq);
+/* A collective that a kernel of the caller's was queued for; name is a literal. */
+void nt_device_comm_note(struct nt_device_comm *d, const char *name);
+/* Collectives queued so far, and the newest one's name. Those of a captured step are queued when it is launched:
+ * whoever captures sets this back, and whoever launches sets it forward. */
+struct nt_device_queued {
+    int64_t n;
+    const char *newest;
+};
+struct nt_device_queued nt_device_comm_queued(const struct nt_device_comm *d);
+void nt_device_comm_set_queued(struct nt_device_comm *d, struct nt_device_queued queued);
 NT_MUST nt_status nt_device_comm_wait(struct nt_device_comm *d);
 /* Until passed says so; it asks for a point of the same stream. */
 NT_MUST nt_status nt_device_comm_wait_for(struct nt_device_comm *d, nt_status (*passed)(void *arg, bool *done),

@@ -10,9 +10,10 @@ struct nt_device_comm {
     struct nt_comm *host;
     struct nt_device_stream stream;
     struct nt_gpu_nccl nccl;
-    void *comm;          /* ncclComm_t */
-    int64_t seq, waited; /* collectives queued, and those of them that a wait has seen done */
-    const char *newest;  /* name of the last one */
+    void *comm; /* ncclComm_t */
+    struct nt_device_queued queued;
+    int64_t waited; /* those of them that a wait has seen done */
+    bool noted;     /* some were others' */
 };
 
 static nt_status fail(const struct nt_device_comm *d, int error, const char *call) {
@@ -95,33 +96,44 @@ void nt_device_comm_close(struct nt_device_comm *d) {
     free(d);
 }
 
-static nt_status queued(struct nt_device_comm *d, int result, const char *call) {
-    d->seq++;
-    d->newest = call;
+static void count(struct nt_device_comm *d, const char *name) {
+    d->queued.n++;
+    d->queued.newest = name;
+}
+
+static nt_status queue(struct nt_device_comm *d, int result, const char *call) {
+    count(d, call);
     return settle(d, result, call);
+}
+
+void nt_device_comm_note(struct nt_device_comm *d, const char *name) {
+    count(d, name);
+    d->noted = true;
 }
 
 nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t n) {
     const int result =
         d->nccl.ncclAllReduce(buf, buf, (size_t)n, NT_NCCL_FLOAT32, NT_NCCL_SUM, d->comm, d->stream.stream);
-    return queued(d, result, "ncclAllReduce");
+    return queue(d, result, "ncclAllReduce");
 }
 
 nt_status nt_device_allgather_f32(struct nt_device_comm *d, const float *from, float *to, int64_t n) {
     const int result = d->nccl.ncclAllGather(from, to, (size_t)n, NT_NCCL_FLOAT32, d->comm, d->stream.stream);
-    return queued(d, result, "ncclAllGather");
+    return queue(d, result, "ncclAllGather");
 }
 
-int64_t nt_device_comm_seq(const struct nt_device_comm *d) {
-    return d->seq;
+struct nt_device_queued nt_device_comm_queued(const struct nt_device_comm *d) {
+    return d->queued;
 }
-void nt_device_comm_set_seq(struct nt_device_comm *d, int64_t seq) {
-    d->seq = seq;
+void nt_device_comm_set_queued(struct nt_device_comm *d, struct nt_device_queued queued) {
+    d->queued = queued;
 }
 
-/* An error of the communicator: its kernels spin for a peer that will not come, so it is torn down first. */
+/* An error of the communicator: its kernels spin for a peer that will not come, so it is torn down first. Not where a
+ * kernel of others may spin before them in the stream: tearing down waits for what the stream has begun. */
 static nt_status give_up(struct nt_device_comm *d, int error) {
-    const nt_status st = fail(d, error, d->newest ? d->newest : "NCCL");
+    const nt_status st = fail(d, error, d->queued.newest ? d->queued.newest : "NCCL");
+    if (d->noted) return st;
     (void)d->nccl.ncclCommAbort(d->comm);
     d->comm = NULL;
     return st;
@@ -129,8 +141,8 @@ static nt_status give_up(struct nt_device_comm *d, int error) {
 
 nt_status nt_device_comm_wait_for(struct nt_device_comm *d, nt_status (*passed)(void *arg, bool *done), void *arg) {
     if (!d->comm) return NT_FAIL(NT_E_COMM, "the device communicator of %s was aborted", d->host->name);
-    const bool traced = d->seq > d->waited;
-    if (traced) nt_comm_trace_begin(d->host->trace, d->newest, d->host->name, d->seq);
+    const bool traced = d->queued.n > d->waited;
+    if (traced) nt_comm_trace_begin(d->host->trace, d->queued.newest, d->host->name, d->queued.n);
     for (bool done = false; !done; done ? (void)0 : pause_briefly()) {
         int error = NT_NCCL_OK;
         const int result = d->nccl.ncclCommGetAsyncError(d->comm, &error);
@@ -144,6 +156,6 @@ nt_status nt_device_comm_wait_for(struct nt_device_comm *d, nt_status (*passed)(
 
 nt_status nt_device_comm_wait(struct nt_device_comm *d) {
     NT_TRY(nt_device_comm_wait_for(d, d->stream.query, d->stream.arg));
-    d->waited = d->seq;
+    d->waited = d->queued.n;
     return NT_OK;
 }

@@ -141,6 +141,12 @@ static double stale_after_s(const struct nt_watchdog *d, double limits) {
     return d->limit_s * limits > STALE_S ? d->limit_s * limits : STALE_S;
 }
 
+static bool same_call(const struct nt_heartbeat *h, int32_t size) {
+    int32_t n = 0;
+    while (n < size && h[n].seq == h[0].seq && strcmp(h[n].call, h[0].call) == 0 && strcmp(h[n].on, h[0].on) == 0) n++;
+    return n == size;
+}
+
 enum verdict { VERDICT_NONE, VERDICT_WAIT, VERDICT_HANG };
 
 /* Who hangs, from two readings of all heartbeats; the sentence grows in s. */
@@ -165,7 +171,8 @@ static enum verdict judge(const struct nt_watchdog *d, const struct nt_heartbeat
     }
     if (hang || s->len > 0) return VERDICT_HANG;
     if (working) return VERDICT_WAIT;
-    nt_strbuf_adds(s, "all ranks wait in collectives that do not meet: ");
+    nt_strbuf_adds(s, same_call(b, size) ? "all ranks wait in one collective that does not end: "
+                                         : "all ranks wait in collectives that do not meet: ");
     for (int32_t r = 0; r < size && r < MAX_NAMED; r++) {
         describe(s, r, &b[r]);
         nt_strbuf_adds(s, "; ");

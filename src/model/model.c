@@ -99,8 +99,8 @@ static nt_status stream_done(void *arg, bool *done) {
     return be->memory->query(be, done);
 }
 
-static nt_status wait_for_peers(void *device_comm) {
-    return nt_device_comm_wait(device_comm);
+static nt_status wait_for_peers(void *device_comm, nt_status (*passed)(void *point, bool *done), void *point) {
+    return passed ? nt_device_comm_wait_for(device_comm, passed, point) : nt_device_comm_wait(device_comm);
 }
 
 static nt_status mark_passed(void *mark, bool *done) {
@@ -123,7 +123,7 @@ static nt_status open_device_comm(struct nt_model *m) {
     NT_TRY(nt_device_comm_open(m->world->tp, &stream, &m->device_comm));
     if (!m->device_comm) return NT_OK;
     for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++) NT_TRY(nt_cuda_mark_open(be, &m->marks[i]));
-    NT_TRY(nt_peer_sum_open(be, m->world, &m->peers));
+    NT_TRY(nt_peer_sum_open(be, m->world, m->device_comm, &m->peers));
     be->watch = wait_for_peers;
     be->watch_arg = m->device_comm;
     return NT_OK;
@@ -146,6 +146,20 @@ static nt_status open_all(struct nt_model *m, const char *path, struct nt_tensor
     return NT_OK;
 }
 
+static void release(struct nt_model *m) {
+    nt_step_graphs_drop(m);
+    nt_peer_sum_close(m->peers);
+    if (m->device_comm) {
+        m->backend->watch = NULL;
+        for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++) nt_cuda_mark_close(m->marks[i]);
+        nt_device_comm_close(m->device_comm);
+    }
+    nt_arena_give(&m->own_lora_arena, m->backend);
+    nt_arena_give(&m->weight_arena, m->backend);
+    if (m->shared.base) nt_shared_close(m->world, &m->shared);
+    free(m);
+}
+
 nt_status nt_model_open(struct nt_model **out, const char *path, struct nt_world *w, struct nt_backend *be) {
     struct nt_model *m = calloc(1, sizeof *m);
     if (!m) return NT_FAIL(NT_E_NOMEM, "%s: no memory for the model", path);
@@ -157,7 +171,7 @@ nt_status nt_model_open(struct nt_model **out, const char *path, struct nt_world
     nt_binding_release(&bind);
     nt_tensor_source_close(src);
     if (st != NT_OK) {
-        nt_model_close(m);
+        release(m);
         return nt_trail_at(st, __FILE__, __LINE__);
     }
     m->max_len = m->spec.max_len;
@@ -167,18 +181,8 @@ nt_status nt_model_open(struct nt_model **out, const char *path, struct nt_world
 
 void nt_model_close(struct nt_model *m) {
     if (!m) return;
-    nt_step_graphs_drop(m);
-    if (m->peers) (void)m->backend->memory->wait(m->backend);
-    nt_peer_sum_close(m->peers);
-    if (m->device_comm) {
-        m->backend->watch = NULL;
-        for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++) nt_cuda_mark_close(m->marks[i]);
-        nt_device_comm_close(m->device_comm);
-    }
-    nt_arena_give(&m->own_lora_arena, m->backend);
-    nt_arena_give(&m->weight_arena, m->backend);
-    if (m->shared.base) nt_shared_close(m->world, &m->shared);
-    free(m);
+    if (m->peers && m->device_comm && nt_peer_sum_leave(m->peers, m->world->tp) != NT_OK) nt_error_clear();
+    release(m);
 }
 
 /* ---- facts ----------------------------------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@ enum {
 
 struct nt_peer_sum {
     struct nt_backend *be;
+    struct nt_device_comm *comm; /* numbers them; NULL: nobody waits for them */
     int32_t rank, size;
     char *block[NT_P2P_RANKS]; /* of every rank, as this one sees it */
     bool mapped[NT_P2P_RANKS]; /* and to be unmapped */
@@ -83,11 +84,13 @@ static nt_status exchange(struct nt_peer_sum *p, const struct nt_world *w, bool 
     return NT_OK;
 }
 
-nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out) {
+nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_device_comm *comm,
+                           struct nt_peer_sum **out) {
     *out = NULL;
     if (w->tp_size != 2) return NT_OK;
     struct nt_peer_sum *p = NULL;
     NT_TRY(nt_comm_agree(w->tp, make(be, w, &p)));
+    p->comm = comm;
     bool everywhere = false;
     const nt_status st = exchange(p, w, &everywhere);
     if (st != NT_OK || !everywhere) {
@@ -100,15 +103,19 @@ nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, stru
 }
 
 static void unmap(struct nt_peer_sum *p) {
-    for (int32_t r = 0; r < p->size; r++)
+    for (int32_t r = 0; r < p->size; r++) {
         if (p->mapped[r]) (void)p->be->cuda->driver->cuIpcCloseMemHandle((CUdeviceptr)(uintptr_t)p->block[r]);
+        p->mapped[r] = false;
+    }
 }
 
 #else /* a build without CUDA has no device whose sums these could be */
 
-nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_peer_sum **out) {
+nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_device_comm *comm,
+                           struct nt_peer_sum **out) {
     (void)be;
     (void)w;
+    (void)comm;
     *out = NULL;
     return NT_OK;
 }
@@ -132,6 +139,12 @@ nt_status nt_peer_sum_open_shape(struct nt_backend *be, const struct nt_world *w
     for (int32_t r = 0; r < p->size; r++) p->block[r] = block;
     *out = p;
     return NT_OK;
+}
+
+nt_status nt_peer_sum_leave(struct nt_peer_sum *p, struct nt_comm *tp) {
+    NT_TRY(p->be->memory->wait(p->be));
+    unmap(p);
+    return nt_comm_barrier(tp);
 }
 
 void nt_peer_sum_close(struct nt_peer_sum *p) {
@@ -164,8 +177,8 @@ float *nt_peer_sum_place(struct nt_peer_sum *p, int64_t n) {
     return (float *)(void *)(p->block[p->rank] + place_of(p));
 }
 
-/* The group of the next call. */
-static struct nt_p2p_group next_group(struct nt_peer_sum *p) {
+/* The group of the next call, which the watchdog is to know by this name. */
+static struct nt_p2p_group next_group(struct nt_peer_sum *p, const char *name) {
     struct nt_p2p_group g = {.rank = p->rank, .size = p->size};
     for (int32_t r = 0; r < p->size; r++) {
         g.from[r] = (const float *)(void *)(p->block[r] + place_of(p));
@@ -173,11 +186,12 @@ static struct nt_p2p_group next_group(struct nt_peer_sum *p) {
     }
     g.epoch = (uint32_t *)(void *)(p->block[p->rank] + EPOCH_AT);
     p->call++;
+    if (p->comm) nt_device_comm_note(p->comm, name);
     return g;
 }
 
 nt_status nt_peer_sum_run(struct nt_peer_sum *p, float *out, int64_t n) {
-    const struct nt_allreduce_p2p_args args = {.group = next_group(p), .out = out, .count = n};
+    const struct nt_allreduce_p2p_args args = {.group = next_group(p, "peer sum"), .out = out, .count = n};
     return p->be->peer_ops->sum(p->be, &args);
 }
 
@@ -186,11 +200,11 @@ bool nt_peer_sum_fuses(const struct nt_peer_sum *p, int32_t d_model) {
 }
 
 nt_status nt_peer_sum_norm(struct nt_peer_sum *p, const struct nt_rmsnorm_args *norm) {
-    const struct nt_allreduce_norm_p2p_args args = {.group = next_group(p), .norm = *norm};
+    const struct nt_allreduce_norm_p2p_args args = {.group = next_group(p, "peer sum"), .norm = *norm};
     return p->be->peer_ops->norm(p->be, &args);
 }
 
 nt_status nt_peer_sum_best(struct nt_peer_sum *p, int32_t *token, int32_t n_row) {
-    const struct nt_best_pairs_args args = {.group = next_group(p), .token = token, .n_row = n_row};
+    const struct nt_best_pairs_args args = {.group = next_group(p, "peer choice"), .token = token, .n_row = n_row};
     return p->be->peer_ops->best(p->be, &args);
 }

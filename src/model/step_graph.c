@@ -24,19 +24,24 @@ static int32_t position_bucket(const struct nt_model *m, int32_t max_pos) {
     return size < m->acts.max_len ? (int32_t)size : m->acts.max_len;
 }
 
-static int64_t collectives(const struct nt_model *m) {
-    return m->device_comm ? nt_device_comm_seq(m->device_comm) : 0;
+static struct nt_device_queued queued(const struct nt_model *m) {
+    return m->device_comm ? nt_device_comm_queued(m->device_comm) : (struct nt_device_queued){0};
+}
+
+static void set_queued(struct nt_model *m, int64_t n, const char *newest) {
+    if (m->device_comm) nt_device_comm_set_queued(m->device_comm, (struct nt_device_queued){n, newest});
 }
 
 static nt_status capture(struct nt_model *m, struct nt_step *s, float *logits, struct nt_step_graph *out) {
-    const int64_t before = collectives(m);
+    const struct nt_device_queued before = queued(m);
     NT_TRY(nt_cuda_capture_begin(m->backend));
     const nt_status st = nt_step_run(m, s, logits);
     const nt_status ended = nt_cuda_capture_end(m->backend, &out->graph);
     NT_TRY(st);
     NT_TRY(ended);
-    out->n_collectives = collectives(m) - before;
-    if (m->device_comm) nt_device_comm_set_seq(m->device_comm, before); /* none of them runs before a launch */
+    out->collectives = queued(m);
+    out->collectives.n -= before.n;
+    set_queued(m, before.n, before.newest); /* none of them runs before a launch */
     nt_info("model", "captured a decode step of %d sequences up to position %d%s: %d nodes", s->batch.n_seq, s->max_pos,
             s->batch.by_head  ? ", tokens drawn by the head"
             : s->batch.sample ? ", tokens drawn from logits"
@@ -90,7 +95,7 @@ nt_status nt_step_graph_forward(struct nt_model *m, const struct nt_batch *b, co
     const struct nt_step_graph *captured = NULL;
     NT_TRY(find(m, &step, logits, &captured));
     NT_TRY(nt_cuda_graph_launch(m->backend, captured->graph));
-    if (m->device_comm) nt_device_comm_set_seq(m->device_comm, collectives(m) + captured->n_collectives);
+    set_queued(m, queued(m).n + captured->collectives.n, captured->collectives.newest);
     return NT_OK;
 }
 

@@ -10,6 +10,7 @@
 #define NT_STEP_GRAPH_H
 
 #include "batch.h"
+#include "comm_device.h"
 
 struct nt_model;
 struct nt_cuda_graph;
@@ -18,9 +19,9 @@ struct nt_step_graphs {
     struct nt_step_graph {
         int32_t n_seq, max_pos; /* the bucket */
         const float *logits;
-        const void *kv, *drawn, *prev; /* where tokens are drawn to and taken from, or NULL */
-        bool by_head;                  /* the kind of ending: no logits */
-        int64_t n_collectives;
+        const void *kv, *drawn, *prev;       /* where tokens are drawn to and taken from, or NULL */
+        bool by_head;                        /* the kind of ending: no logits */
+        struct nt_device_queued collectives; /* of one launch */
         struct nt_cuda_graph *graph;
     } of[NT_STEP_GRAPHS];
     int32_t n;

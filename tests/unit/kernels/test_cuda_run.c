@@ -51,6 +51,37 @@ static void test_copies(void **state) {
     }
 }
 
+struct watched {
+    int points, wholes;
+};
+
+static nt_status watch(void *arg, nt_status (*passed)(void *point, bool *done), void *point) {
+    struct watched *w = arg;
+    passed ? w->points++ : w->wholes++;
+    for (bool done = !passed; !done;) NT_TRY(passed(point, &done));
+    return NT_OK;
+}
+
+/* Who waits for the device looks at its peers meanwhile: a full ring of uploads, a wait, a download. */
+static void test_waits_are_watched(void **state) {
+    (void)state;
+    const size_t n = 40 << 20;
+    struct watched w = {0};
+    void *device = NULL, *host = calloc(1, n);
+    OK(be.memory->take(&be, n, "a test", &device));
+    be.watch = watch;
+    be.watch_arg = &w;
+    OK(be.memory->upload(&be, device, host, n));
+    assert_true(w.points > 0 && w.wholes == 0);
+    OK(be.memory->wait(&be));
+    assert_int_equal(w.wholes, 1);
+    OK(be.memory->download(&be, host, device, 64));
+    assert_int_equal(w.wholes, 2);
+    be.watch = NULL;
+    be.memory->give(&be, device, n);
+    free(host);
+}
+
 static void test_small_uploads(void **state) {
     (void)state;
     enum { N = 3000, EACH = 1000 };
@@ -387,10 +418,13 @@ static void test_cublaslt(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copies),      cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
-        cmocka_unit_test(test_launch),      cmocka_unit_test(test_graph),         cmocka_unit_test(test_launch_checks),
-        cmocka_unit_test(test_time),        cmocka_unit_test(test_kernels),       cmocka_unit_test(test_cublaslt),
-        cmocka_unit_test(test_matrix_rate), cmocka_unit_test(test_slots),         cmocka_unit_test(test_mark),
+        cmocka_unit_test(test_copies),        cmocka_unit_test(test_waits_are_watched),
+        cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
+        cmocka_unit_test(test_launch),        cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_launch_checks), cmocka_unit_test(test_time),
+        cmocka_unit_test(test_kernels),       cmocka_unit_test(test_cublaslt),
+        cmocka_unit_test(test_matrix_rate),   cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_mark),
     };
     return cmocka_run_group_tests(tests, open_be, close_be);
 }
