@@ -322,6 +322,7 @@ static nt_status bench_train(struct nt_cmd_context *ctx) {
     struct nt_train_bench b = {
         .model = s.model,
         .backend = &s.backend,
+        .n_rank = ctx->world->size,
         .rows = (int32_t)c->bench_train_rows,
         .length = (int32_t)c->bench_train_length,
         .micro_tokens = (int32_t)c->train_micro_batch_tokens,

@@ -130,6 +130,7 @@ nt_status nt_bench_model(struct nt_session *s, const struct nt_bench_test *test,
     if (st == NT_OK) st = nt_job_memory_bind(&b.memory);
     if (st == NT_OK) st = layout(&b);
     if (st == NT_OK) st = measure(&b, reps, out);
-    nt_job_memory_release(&b.memory);
+    /* Not after one rank's error: giving memory back waits for the stream, and that may wait for the other. */
+    if (st == NT_OK || s->world->size == 1) nt_job_memory_release(&b.memory);
     return st;
 }

@@ -145,7 +145,9 @@ nt_status nt_bench_train(const struct nt_train_bench *b, struct nt_train_bench_r
         st = nt_training_publish(t);
     }
     if (st == NT_OK) st = run(b, t, &m, out);
-    nt_job_memory_release(&mem);
-    nt_training_free(t);
+    if (st == NT_OK || b->n_rank == 1) { /* not after one rank's error: as nt_bench_model */
+        nt_job_memory_release(&mem);
+        nt_training_free(t);
+    }
     return st;
 }
