@@ -6,6 +6,8 @@
 #   skip REASON          ends it with 77, which ctest shows as skipped; where CI is true that is a failure
 #   check SENTENCE COMMAND...   fail SENTENCE unless COMMAND succeeds
 #   expect_rc RC COMMAND...     fail unless COMMAND ends with RC; its output is in $WORK/out
+#   ... | stamped               each line with its time before it
+#   patience SECONDS            prints the seconds, times the load of a core where it is above one: a limit for what takes CPU time
 #   since UNIX_SECONDS          prints the seconds since then; below A B: is A less than B (decimals allowed)
 set -u
 NOCTURNE=${1:?usage: $0 NOCTURNE SOURCE_DIR} SOURCE=${2:?usage: $0 NOCTURNE SOURCE_DIR}
@@ -35,5 +37,7 @@ expect_rc() {
     "$@" >"$WORK/out" 2>&1 || rc=$?
     [ $rc -eq "$want" ] || { cat "$WORK/out" >&2; fail "exit status $rc, expected $want: $*"; }
 }
+stamped() { while IFS= read -r line; do printf '%s %s\n' "$EPOCHREALTIME" "$line"; done; }
+patience() { awk -v s="$1" -v n="$(nproc)" '{ print ($1 > n ? s * $1 / n : s) }' /proc/loadavg; }
 since() { awk -v now="$(date +%s.%N)" -v then="$1" 'BEGIN { printf "%.2f\n", now - then }'; }
 below() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a < b) }'; }

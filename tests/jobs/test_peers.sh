@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Two tensor-parallel ranks that sum in each other's memory, on the emulated GPU: one dies, loses its device, cannot write
+# its journal, hangs on the device or on the host, or is told to stop, each in the middle of the job. The job ends in time
+# with the documented status and one sentence that names the rank, and the same command then finishes with the same bytes.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/generate.sh"
+cd "$WORK" || exit 1
+EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
+[ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
+export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,stream0=0
+NT_TIMEOUT=300
+
+tiny model --family smollm2 --layers 2
+MODEL=model INPUT=in.jsonl
+python3 "$SOURCE/tests/jobs/prompts.py" 12 4 > in.jsonl
+
+# on_rank.sh RANK SETUP COMMAND...: SETUP is run first on that rank
+cat > on_rank.sh << 'EOF'
+#!/bin/bash
+[ "$OMPI_COMM_WORLD_RANK" = "$1" ] && eval "$2"
+shift 2
+exec "$@"
+EOF
+chmod +x on_rank.sh
+LAUNCHER= # more flags for mpirun
+# job DIR RANK SETUP [FLAG...]
+job() {
+    local dir=$1 rank=$2 setup=$3; shift 3
+    mpi 2 $LAUNCHER ./on_rank.sh "$rank" "$setup" "$NOCTURNE" generate $(run_flags) --max-num-seqs 2 --threads 1 --output "$dir" --device cuda --tp 2 "$@"
+}
+# disturbed DIR RC...: it ended with one of these, over the peers' memory, and not as complete
+disturbed() {
+    local dir=$1; shift
+    case " $* " in *" $rc "*) ;; *) cat out >&2; fail "$dir: exit status $rc, expected $*" ;; esac
+    check "$dir: the ranks did not sum in each other's memory" grep -q "sums up to .* KiB are taken from the peers' memory" out
+    check "$dir: COMPLETE must not exist" test ! -e "$dir/COMPLETE"
+    echo "$dir: exit status $rc"
+}
+says() { grep -qE "$1" out || { cat out >&2; fail "no sentence like: $1"; }; }
+# resumes DIR: some rows were kept, and the others come out as if nothing had happened
+resumes() {
+    expect_rc 0 job "$1" 0 true
+    grep -q 'resuming: [1-9]' out || { cat out >&2; fail "$1: nothing was resumed"; }
+    same whole "$1"
+}
+
+NT_EMU=$NT_EMU,count=$PWD/launches.%p expect_rc 0 job whole 0 true
+check "sums over peers" grep -q "are taken from the peers' memory" out
+launches=$(for f in launches.*; do grep -oE '"launches": *[0-9]+' "$f" | awk '{ n += $NF } END { print n }'; done | sort -n | head -1)
+at=$((launches * 2 / 3))
+fault() { echo "export NT_EMU=\$NT_EMU,fault_at=$at,fault=$1"; }
+
+# ---- killed: the launcher names it
+job dies 1 "$(fault die)" 2>&1 | stamped > out
+rc=${PIPESTATUS[0]} took=$(since "$(grep -m1 'emu: this process dies' out | cut -d' ' -f1)")
+disturbed dies 137 143 42
+says 'rank 1 .*signal 9'
+check "$took s after the death of a rank its job ended" below "$took" "$(patience 10)"
+resumes dies
+
+# ---- the same under a launcher that does not care: the watchdog names it, and ends the other
+LAUNCHER=--enable-recovery job left 1 "$(fault die)" --set run.watchdog_s=20 > out 2>&1 # mpirun's status says nothing then
+check "left: COMPLETE must not exist" test ! -e left/COMPLETE
+says 'watchdog: rank 1 \(.*in peer (sum|choice) #[0-9]+ on tp\) is stopped or dead: .* noticed by rank 0'
+echo "left: named by the watchdog"
+resumes left
+
+# ---- an error of the device, while the other's kernel waits for this one's
+rc=0; job fails 1 "$(fault fail)" > out 2>&1 || rc=$?
+disturbed fails 71
+says '^nocturne: rank 1 on .*CUDA_ERROR_ECC_UNCORRECTABLE'
+check "one sentence" test "$(grep -c '^nocturne: ' out)" -eq 1
+resumes fails
+
+# ---- the device hangs: all wait in that sum, and are told with its number
+rc=0; job hangs 1 "$(fault hang)" --set run.watchdog_s=20 > out 2>&1 || rc=$?
+disturbed hangs 76
+says 'watchdog: all ranks wait in one collective that does not end: rank 0 .*in peer (sum|choice) #[0-9]+ on tp\); rank 1 .*in peer (sum|choice) #[0-9]+ on tp\);'
+resumes hangs
+
+# ---- the host hangs between two launches: that rank alone is named, and who waits for it in which sum
+python3 -c 'print("the quick brown fox jumps over the lazy dog\n" * 20)' > text.txt
+score() { mpi 2 ./on_rank.sh "$@" "$NOCTURNE" score --model model --input text.txt --threads 1 --output scored --device cuda --tp 2 --set run.watchdog_s=20; }
+NT_EMU=$NT_EMU,count=$PWD/score.%p expect_rc 0 score 0 true
+rm -rf scored
+at=$(($(for f in score.*; do grep -oE '"launches": *[0-9]+' "$f" | awk '{ n += $NF } END { print n }'; done | sort -n | head -1) / 2))
+rc=0; score 1 "$(fault stall),streams=early" > out 2>&1 || rc=$?
+disturbed scored 76
+says 'watchdog: rank 1 \([^)]*\) made no progress for [0-9]+ s; noticed by'
+check "who waits for it is not in a peer sum" grep -qE '"call":"peer (sum|choice)","on":"tp","inside":true' scored/.heartbeat/rank-0
+
+# ---- in the middle: the rows are under way
+# later DIR COMMAND...: the job DIR, and COMMAND with the pid of its rank 0 when rows are journaled; sets rc
+later() {
+    local dir=$1 pid i victim; shift
+    job "$dir" 0 'trap "" XFSZ' > out 2>&1 &
+    pid=$!
+    for i in $(seq 1200); do [ -n "$(find "$dir/journal" -type f -size +0 2>/dev/null)" ] && break; sleep .05; done
+    victim=$(pgrep -f "^$NOCTURNE generate .*--output $dir " | sort -n | head -1)
+    [ -n "$victim" ] || { cat out >&2; fail "$dir: the job is not in the middle of its rows"; }
+    "$@" "$victim"
+    rc=0; wait $pid || rc=$?
+}
+full() { prlimit --fsize=1 --pid "$1"; } # no file of the process grows any more
+later full full
+disturbed full 74
+says '^nocturne: rank 0 on .*journal'
+expect_rc 0 job full 0 true
+same whole full
+later stops kill -USR1
+disturbed stops 85
+says 'stopped after [0-9]+ of 13 rows'
+expect_rc 0 job stops 0 true
+same whole stops
+echo "no rank waits for one that is gone"
