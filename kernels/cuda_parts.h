@@ -9,6 +9,8 @@
 #include "cuda_backend.h"
 #include "gpu_api.h"
 
+struct CUevent_st;
+
 /* cuda_device.c */
 NT_MUST nt_status nt_cuda_read_facts(const struct nt_gpu_driver *driver, int32_t device, struct nt_cuda_facts *out);
 NT_MUST nt_status nt_cuda_check_facts(const struct nt_cuda_facts *facts,
@@ -24,6 +26,6 @@ void nt_cuda_close_memory(struct nt_cuda *cuda);
 const struct nt_memory *nt_cuda_memory(void);
 
 /* cuda_graph.c: asks without waiting. */
-NT_MUST nt_status nt_cuda_event_passed(const struct nt_gpu_driver *driver, CUevent event, bool *passed);
+NT_MUST nt_status nt_cuda_event_passed(const struct nt_gpu_driver *driver, struct CUevent_st *event, bool *passed);
 
 #endif
