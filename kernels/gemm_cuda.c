@@ -1,10 +1,7 @@
-/* Launches of gemm: which tile takes which shape. */
-#include "cuda_bodies.h"
-#include "cuda_granted.h"
-#include "gemm_cublaslt.h"
+/* Launches of gemm's mma kernels: which tile takes which shape. */
 #include "gemm_cuda.h"
-#include "gemm_quant_cuda.h"
-#include "gemm_sm90_cuda.h"
+#include "cuda_backend.h"
+#include "cuda_granted.h"
 
 #define TILE(rows, cols, depth, stages, warps_m, warps_n)                                                              \
     {NT_CUDA_gemm_##rows##x##cols, (rows), (cols), 32 * (warps_m) * (warps_n),                                         \
@@ -112,12 +109,7 @@ struct nt_gemm_adapter nt_gemm_adapter_of(const struct nt_gemm_args *args) {
     return a;
 }
 
-nt_status nt_gemm_cuda(struct nt_backend *be, const struct nt_gemm_args *args) {
-    if (args->n_tok == 0) return NT_OK;
-    if (nt_cublaslt_takes(be, args)) return nt_cublaslt_gemm(be, args);
-    NT_TRY(nt_gemm_cuda_check(args));
-    if (nt_weight_is_quantized(args->w->format)) return nt_gemm_quant(be, args);
-    if (nt_gemm_sm90_takes(be, args)) return nt_gemm_sm90(be, args);
+nt_status nt_gemm_mma(struct nt_backend *be, const struct nt_gemm_args *args) {
     const bool adapts = nt_gemm_cuda_adapts(args);
     const struct nt_gemm_tile_row *tile =
         nt_gemm_choose(adapts ? adapter_tiles : tiles, adapts ? N_ADAPTER_TILES : N_TILES, args->n_tok, args->w->n,

@@ -80,6 +80,8 @@ static inline bool nt_gemm_cuda_adapts(const struct nt_gemm_args *args) {
 /* The struct of a launch in tiles of rows x cols over the first n columns. */
 struct nt_gemm_cuda nt_gemm_cuda_of(const struct nt_gemm_args *args, int32_t n, int32_t rows, int32_t cols);
 struct nt_gemm_adapter nt_gemm_adapter_of(const struct nt_gemm_args *args);
+/* bf16 weights, on any device that has the kernels; shapes as nt_gemm_cuda_check has checked them. */
+NT_MUST nt_status nt_gemm_mma(struct nt_backend *be, const struct nt_gemm_args *args);
 #endif
 
 #endif
