@@ -57,17 +57,18 @@ static int32_t least(int64_t a, int64_t b) {
     return (int32_t)(a < b ? a : b);
 }
 
+/* Of an accumulator and its (maximum, sum). */
+static size_t place_bytes(const struct nt_attn_launch *l) {
+    return (size_t)(l->d_pad + 2) * sizeof(float);
+}
+
 /* The workspace as `places` accumulators and then their (maximum, sum). */
 static nt_status take_places(struct nt_backend *be, struct nt_attn_launch *l, int64_t places) {
     void *memory;
-    NT_TRY(nt_cuda_workspace(be, (size_t)(places * (l->d_pad + 2)) * sizeof(float), "attention", &memory));
+    NT_TRY(nt_cuda_workspace(be, (size_t)places * place_bytes(l), "attention", &memory));
     l->state = memory;
     l->state_ml = l->state + places * l->d_pad;
     return NT_OK;
-}
-
-static int64_t places_that_fit(const struct nt_attn_launch *l) {
-    return (int64_t)(NT_CUDA_WORKSPACE_BYTES / ((size_t)(l->d_pad + 2) * sizeof(float)));
 }
 
 /* Sequences with more than NT_ATTN_DECODE_Q tokens. Where states are parked, as many tokens a launch as have a place.
@@ -82,10 +83,8 @@ static nt_status prefill(struct nt_backend *be, const struct nt_attention_args *
     l.max_q = a->max_q;
     if (a->max_pos > NT_ATTN_SPLIT) {
         /* A tile begins before tok_end and has at most `rows` tokens more. */
-        step = least(a->n_tok, places_that_fit(&l) / a->n_head - rows);
-        if (step < 1)
-            return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA has no room to park %d tokens of %d heads", rows,
-                           a->n_head);
+        step = (int32_t)nt_cuda_places(be, place_bytes(&l) * (size_t)a->n_head, (int64_t)a->n_tok + rows) - rows;
+        if (step < 1) step = 1;
         NT_TRY(take_places(be, &l, (int64_t)(step + rows) * a->n_head));
     }
     for (int32_t tok = 0; tok < a->n_tok; tok += step) {
@@ -110,10 +109,7 @@ static nt_status decode(struct nt_backend *be, const struct nt_attention_args *a
         least((a->max_pos + NT_ATTN_SPLIT - 1) / NT_ATTN_SPLIT, ((int64_t)l.span + l.max_q - 1) / NT_ATTN_SPLIT + 2);
     if (l.n_split > 1) {
         const int64_t per_seq = (int64_t)l.max_q * a->n_head * l.n_split;
-        step = least(a->n_seq, places_that_fit(&l) / per_seq);
-        if (step < 1)
-            return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA has no room for the %d splits of %d positions",
-                           l.n_split, a->max_pos);
+        step = (int32_t)nt_cuda_places(be, place_bytes(&l) * (size_t)per_seq, a->n_seq);
         NT_TRY(take_places(be, &l, step * per_seq));
     }
     for (int32_t seq = 0; seq < a->n_seq; seq += step) {

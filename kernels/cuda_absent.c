@@ -157,6 +157,11 @@ size_t nt_cublaslt_version(const struct nt_backend *be) {
     return 0;
 }
 
+const char *nt_cublaslt_library(const struct nt_backend *be) {
+    (void)be;
+    return "";
+}
+
 nt_status nt_cuda_staged_ops(struct nt_backend *cuda, struct nt_backend *out) {
     (void)cuda;
     *out = (struct nt_backend){0};

@@ -109,7 +109,12 @@ nt_status nt_cuda_enter(struct nt_backend *be) {
 
 nt_status nt_cuda_workspace(struct nt_backend *be, size_t bytes, const char *what, void **out) {
     *out = be->cuda->workspace;
-    if (bytes <= NT_CUDA_WORKSPACE_BYTES) return NT_OK;
+    if (bytes <= be->cuda->workspace_bytes) return NT_OK;
     return NT_FAIL(NT_E_UNSUPPORTED, "%s needs %zu bytes of workspace; the CUDA backend has %zu: use a smaller batch",
-                   what, bytes, NT_CUDA_WORKSPACE_BYTES);
+                   what, bytes, be->cuda->workspace_bytes);
+}
+
+int64_t nt_cuda_places(const struct nt_backend *be, size_t bytes, int64_t n) {
+    const int64_t fit = (int64_t)(be->cuda->workspace_bytes / bytes), most = fit < n ? fit : n;
+    return most > 1 ? most : 1;
 }

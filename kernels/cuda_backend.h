@@ -60,7 +60,8 @@ struct nt_cuda {
     struct CUmod_st *modules[NT_CUDA_MAX_IMAGES];
     struct nt_cuda_function functions[NT_CUDA_KERNEL_COUNT];
     struct nt_cuda_facts facts;
-    void *workspace; /* device memory, NT_CUDA_WORKSPACE_BYTES */
+    void *workspace;        /* device memory */
+    size_t workspace_bytes; /* NT_CUDA_WORKSPACE_BYTES; tests take another one */
     struct nt_cuda_staging *staging;
     struct nt_cublaslt *blas;
     size_t taken; /* bytes given out by memory->take, workspace included */
@@ -75,8 +76,11 @@ NT_MUST nt_status nt_cuda_open_partly(struct nt_backend *be, int32_t device, str
 void nt_cuda_close(struct nt_backend *be);
 /* Makes the context current in the calling thread. */
 NT_MUST nt_status nt_cuda_enter(struct nt_backend *be);
-/* The first `bytes` of the workspace; NT_E_UNSUPPORTED naming `what` when it is smaller. */
+/* The first `bytes` of the workspace; NT_E_UNSUPPORTED naming `what` and `bytes` when it is smaller. */
 NT_MUST nt_status nt_cuda_workspace(struct nt_backend *be, size_t bytes, const char *what, void **out);
+/* For ops that go over what they have in launches that fit: how many of n places of `bytes` a launch may use. At least
+ * 1, which nt_cuda_workspace refuses where not even that fits. */
+int64_t nt_cuda_places(const struct nt_backend *be, size_t bytes, int64_t n);
 
 /* ---- devices (cuda_device.c) ---- */
 

@@ -108,20 +108,32 @@ static void cuda_give(struct nt_backend *be, void *memory, size_t bytes) {
     be->cuda->taken -= bytes;
 }
 
+static size_t free_bytes(const struct nt_cuda *cuda) {
+    size_t available = 0, total = 0;
+    return cuda->driver->cuMemGetInfo(&available, &total) == CUDA_SUCCESS ? available : 0;
+}
+
+static nt_status allocate(struct nt_cuda *cuda, size_t bytes, const char *what, void **out) {
+    CUdeviceptr p = 0;
+    const CUresult result = cuda->driver->cuMemAlloc(&p, bytes > 0 ? bytes : 1);
+    if (result == CUDA_ERROR_OUT_OF_MEMORY) {
+        return NT_FAIL(NT_E_NOMEM,
+                       "no device memory for %zu bytes of %s: %zu of %zu bytes of %s are free; does another process "
+                       "have them?",
+                       bytes, what, free_bytes(cuda), cuda->facts.memory, cuda->facts.name);
+    }
+    if (result != CUDA_SUCCESS) return nt_gpu_fail(cuda->driver, result, "cuMemAlloc", __FILE__, __LINE__);
+    *out = (void *)(uintptr_t)p;
+    cuda->taken += bytes;
+    return NT_OK;
+}
+
 /* Exactly `bytes`, so that a kernel that reads past them can be found. */
 static nt_status cuda_take(struct nt_backend *be, size_t bytes, const char *what, void **out) {
     struct nt_cuda *cuda = be->cuda;
     *out = NULL;
     if (cuda->capturing) return NT_FAIL(NT_E_INTERNAL, "memory for %s was asked for inside a captured step", what);
-    CUdeviceptr p = 0;
-    const CUresult result = cuda->driver->cuMemAlloc(&p, bytes > 0 ? bytes : 1);
-    if (result == CUDA_ERROR_OUT_OF_MEMORY) {
-        return NT_FAIL(NT_E_NOMEM, "no device memory for %zu bytes of %s: %zu of %zu bytes of %s are free", bytes, what,
-                       be->memory->available(be), cuda->facts.memory, cuda->facts.name);
-    }
-    if (result != CUDA_SUCCESS) return nt_gpu_fail(cuda->driver, result, "cuMemAlloc", __FILE__, __LINE__);
-    *out = (void *)(uintptr_t)p;
-    cuda->taken += bytes;
+    NT_TRY(allocate(cuda, bytes, what, out));
     const nt_status st = cuda_zero(be, *out, bytes);
     if (st == NT_OK) return NT_OK;
     cuda_give(be, *out, bytes);
@@ -131,8 +143,7 @@ static nt_status cuda_take(struct nt_backend *be, size_t bytes, const char *what
 
 static size_t cuda_available(const struct nt_backend *be) {
     const struct nt_cuda *cuda = be->cuda;
-    size_t available = 0, total = 0;
-    if (cuda->driver->cuMemGetInfo(&available, &total) != CUDA_SUCCESS) return 0;
+    const size_t available = free_bytes(cuda);
     if (cuda->quota == 0) return available;
     const size_t left = cuda->quota > cuda->taken ? cuda->quota - cuda->taken : 0;
     return left < available ? left : available;
@@ -234,10 +245,8 @@ const struct nt_memory *nt_cuda_memory(void) {
 
 nt_status nt_cuda_open_memory(struct nt_cuda *cuda) {
     NT_TRY(open_staging(cuda));
-    CUdeviceptr p = 0;
-    NT_TRY(NT_CU(cuda->driver, cuMemAlloc(&p, NT_CUDA_WORKSPACE_BYTES)));
-    cuda->workspace = (void *)(uintptr_t)p;
-    cuda->taken += NT_CUDA_WORKSPACE_BYTES;
+    NT_TRY(allocate(cuda, NT_CUDA_WORKSPACE_BYTES, "workspace", &cuda->workspace));
+    cuda->workspace_bytes = NT_CUDA_WORKSPACE_BYTES;
     return NT_OK;
 }
 

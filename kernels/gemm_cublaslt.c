@@ -73,12 +73,12 @@ static nt_status describe(const struct nt_cublaslt *blas, const struct nt_gemm_a
 }
 
 /* An algorithm that gives each output one chain of sums. */
-static bool is_one_chain(const struct nt_cublaslt *blas, const struct nt_blaslt_result *r) {
+static bool is_one_chain(const struct nt_cublaslt *blas, const struct nt_blaslt_result *r, size_t workspace) {
     int32_t split = 0;
     uint32_t scheme = 1;
     size_t written = 0;
     const struct nt_gpu_blaslt *api = &blas->api;
-    if (r->state != 0 || r->workspace > NT_CUDA_WORKSPACE_BYTES) return false;
+    if (r->state != 0 || r->workspace > workspace) return false;
     if (api->cublasLtMatmulAlgoConfigGetAttribute(&r->algo, NT_BLASLT_ALGO_SPLITK_NUM, &split, sizeof split,
                                                   &written) != 0 ||
         api->cublasLtMatmulAlgoConfigGetAttribute(&r->algo, NT_BLASLT_ALGO_REDUCTION_SCHEME, &scheme, sizeof scheme,
@@ -88,8 +88,8 @@ static bool is_one_chain(const struct nt_cublaslt *blas, const struct nt_blaslt_
     return (split == 0 || split == 1) && scheme == NT_BLASLT_REDUCTION_SCHEME_NONE;
 }
 
-static nt_status ask(const struct nt_cublaslt *blas, const struct problem *p, void *preference, struct kind *kind) {
-    const size_t workspace = NT_CUDA_WORKSPACE_BYTES;
+static nt_status ask(const struct nt_cublaslt *blas, size_t workspace, const struct problem *p, void *preference,
+                     struct kind *kind) {
     const uint32_t scheme = NT_BLASLT_REDUCTION_SCHEME_NONE;
     NT_TRY(BLAS(blas, cublasLtMatmulPreferenceSetAttribute(preference, NT_BLASLT_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                                            sizeof workspace)));
@@ -100,7 +100,7 @@ static nt_status ask(const struct nt_cublaslt *blas, const struct problem *p, vo
     NT_TRY(BLAS(blas, cublasLtMatmulAlgoGetHeuristic(blas->handle, p->desc, p->a, p->b, p->d, p->d, preference,
                                                      N_WANTED, results, &found)));
     for (int i = 0; i < found; i++) {
-        if (!is_one_chain(blas, &results[i])) continue;
+        if (!is_one_chain(blas, &results[i], workspace)) continue;
         kind->algo = results[i].algo;
         return NT_OK;
     }
@@ -108,20 +108,22 @@ static nt_status ask(const struct nt_cublaslt *blas, const struct problem *p, vo
                    kind->k);
 }
 
-static nt_status choose(const struct nt_cublaslt *blas, const struct nt_gemm_args *args, struct kind *kind) {
+static nt_status choose(const struct nt_cublaslt *blas, size_t workspace, const struct nt_gemm_args *args,
+                        struct kind *kind) {
     struct problem p = {0};
     void *preference = NULL;
     nt_status st;
     NT_TRY_GOTO(st, done, describe(blas, args, NT_BLASLT_ROWS, &p));
     NT_TRY_GOTO(st, done, BLAS(blas, cublasLtMatmulPreferenceCreate(&preference)));
-    NT_TRY_GOTO(st, done, ask(blas, &p, preference, kind));
+    NT_TRY_GOTO(st, done, ask(blas, workspace, &p, preference, kind));
 done:
     if (preference) (void)blas->api.cublasLtMatmulPreferenceDestroy(preference);
     drop(blas, &p);
     return st;
 }
 
-static nt_status find_kind(struct nt_cublaslt *blas, const struct nt_gemm_args *args, const struct kind **out) {
+static nt_status find_kind(struct nt_backend *be, const struct nt_gemm_args *args, const struct kind **out) {
+    struct nt_cublaslt *blas = be->cuda->blas;
     const struct kind wanted = {.n = args->w->n, .k = args->w->k, .out = args->out, .bias = args->bias != NULL};
     for (int i = 0; i < blas->n_kinds; i++) {
         const struct kind *kind = &blas->kinds[i];
@@ -133,7 +135,7 @@ static nt_status find_kind(struct nt_cublaslt *blas, const struct nt_gemm_args *
     if (blas->n_kinds == MAX_KINDS) return NT_FAIL(NT_E_UNSUPPORTED, "more than %d kinds of products", MAX_KINDS);
     struct kind *kind = &blas->kinds[blas->n_kinds];
     *kind = wanted;
-    NT_TRY(choose(blas, args, kind));
+    NT_TRY(choose(blas, be->cuda->workspace_bytes, args, kind));
     blas->n_kinds++;
     *out = kind;
     return NT_OK;
@@ -159,22 +161,21 @@ static nt_status multiply(struct nt_backend *be, const struct nt_gemm_args *args
     struct nt_cublaslt *blas = be->cuda->blas;
     const float alpha = 1, beta = args->out == NT_GEMM_ADD_F32 ? 1 : 0;
     NT_TRY(BLAS(blas, cublasLtMatmul(blas->handle, p->desc, &alpha, args->w->data, p->a, args->x, p->b, &beta, args->y,
-                                     p->d, args->y, p->d, &kind->algo, be->cuda->workspace, NT_CUDA_WORKSPACE_BYTES,
+                                     p->d, args->y, p->d, &kind->algo, be->cuda->workspace, be->cuda->workspace_bytes,
                                      be->cuda->stream)));
     blas->n_products++;
     return NT_OK;
 }
 
 nt_status nt_cublaslt_gemm(struct nt_backend *be, const struct nt_gemm_args *args) {
-    struct nt_cublaslt *blas = be->cuda->blas;
     const struct kind *kind = NULL;
-    NT_TRY(find_kind(blas, args, &kind));
+    NT_TRY(find_kind(be, args, &kind));
     struct problem p = {0};
     nt_status st;
-    NT_TRY_GOTO(st, done, describe(blas, args, args->n_tok, &p));
+    NT_TRY_GOTO(st, done, describe(be->cuda->blas, args, args->n_tok, &p));
     NT_TRY_GOTO(st, done, multiply(be, args, &p, kind));
 done:
-    drop(blas, &p);
+    drop(be->cuda->blas, &p);
     return st;
 }
 
@@ -205,4 +206,8 @@ void nt_cublaslt_close(struct nt_cublaslt *blas) {
 
 size_t nt_cublaslt_version(const struct nt_backend *be) {
     return be->cuda->blas ? be->cuda->blas->api.cublasLtGetVersion() : 0;
+}
+
+const char *nt_cublaslt_library(const struct nt_backend *be) {
+    return be->cuda->blas->api.library;
 }

@@ -19,8 +19,9 @@ enum { NT_BLASLT_ROWS = 512 };
 
 /* From now on nt_cublaslt_takes is true for products of at least min_rows rows that it can do. */
 NT_MUST nt_status nt_cublaslt_enable(struct nt_backend *be, int32_t min_rows);
-void nt_cublaslt_close(struct nt_cublaslt *blas);        /* NULL is fine */
-size_t nt_cublaslt_version(const struct nt_backend *be); /* 0: not enabled */
+void nt_cublaslt_close(struct nt_cublaslt *blas);             /* NULL is fine */
+size_t nt_cublaslt_version(const struct nt_backend *be);      /* 0: not enabled */
+const char *nt_cublaslt_library(const struct nt_backend *be); /* the file that was opened; enabled */
 
 /* Enabled, enough rows, a plain output (no gate), and the alignments its kernels want. */
 bool nt_cublaslt_takes(const struct nt_backend *be, const struct nt_gemm_args *args);

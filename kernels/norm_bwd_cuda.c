@@ -27,8 +27,7 @@ nt_status nt_rmsnorm_bwd_cuda(struct nt_backend *be, const struct nt_rmsnorm_bwd
     if (!args->dw) return launch(be, &a);
     a.each = NT_NORM_BWD_TOKENS;
     const size_t place = (size_t)d * sizeof *a.part;
-    const int64_t n_block = ((int64_t)args->n_tok + a.each - 1) / a.each;
-    const int64_t fit = (int64_t)(NT_CUDA_WORKSPACE_BYTES / place), most = fit < n_block ? fit : n_block;
+    const int64_t most = nt_cuda_places(be, place, ((int64_t)args->n_tok + a.each - 1) / a.each);
     void *memory;
     NT_TRY(nt_cuda_workspace(be, (size_t)most * place, "rmsnorm_bwd", &memory));
     a.part = memory;

@@ -23,8 +23,9 @@ nt_status nt_adamw_cuda(struct nt_backend *be, const struct nt_adamw_args *args)
 }
 
 nt_status nt_sum_squares_cuda(struct nt_backend *be, const struct nt_sum_squares_args *args) {
-    const int64_t most = (int64_t)(NT_CUDA_WORKSPACE_BYTES / sizeof(double)) * NT_SUM_BLOCK;
     struct nt_sum_squares_cuda a = {.sum = args->sum};
+    const int64_t blocks = (args->n + NT_SUM_BLOCK - 1) / NT_SUM_BLOCK;
+    const int64_t most = nt_cuda_places(be, sizeof *a.part, blocks) * NT_SUM_BLOCK;
     int64_t done = 0;
     do { /* one pass up to 3 * 10^10 values; none still has a sum */
         void *memory;

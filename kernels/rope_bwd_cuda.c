@@ -13,10 +13,10 @@ nt_status nt_rope_bwd_cuda(struct nt_backend *be, const struct nt_rope_bwd_args 
     const int64_t n_block = ((int64_t)args->n_tok + NT_ROPE_BLOCK - 1) / NT_ROPE_BLOCK;
     const size_t place = (size_t)n_qk * (size_t)d * sizeof *a.parts;
     const bool sums = (args->q_norm && args->dq_norm) || (args->k_norm && args->dk_norm);
-    const int64_t fit = (int64_t)(NT_CUDA_WORKSPACE_BYTES / place), most = sums && fit < n_block ? fit : n_block;
+    const int64_t most = sums ? nt_cuda_places(be, place, n_block) : n_block;
     if (sums) {
         void *memory;
-        NT_TRY(nt_cuda_workspace(be, (size_t)(most > 0 ? most : 1) * place, "rope_bwd", &memory));
+        NT_TRY(nt_cuda_workspace(be, (size_t)most * place, "rope_bwd", &memory));
         a.parts = memory;
     }
     for (int64_t first = 0; first < n_block; first += most) {

@@ -48,8 +48,9 @@ static nt_status open_library(const struct nt_config *c, struct nt_backend *be) 
     struct nt_error why;
     nt_status st = nt_cublaslt_enable(be, (int32_t)c->run_gemm_library_rows);
     if (st == NT_OK) {
-        nt_info("device", "products of at least %lld rows go to cuBLASLt %zu: bits depend on the batch",
-                (long long)c->run_gemm_library_rows, nt_cublaslt_version(be));
+        nt_info("device", "products of at least %lld rows go to cuBLASLt %zu of %s%s",
+                (long long)c->run_gemm_library_rows, nt_cublaslt_version(be), nt_cublaslt_library(be),
+                c->run_gemm_library_rows > 1 ? ": bits depend on the batch" : "");
         return NT_OK;
     }
     nt_error_take(&why); /* closing must not replace it */

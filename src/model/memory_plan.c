@@ -25,7 +25,8 @@ static const char *held(const struct nt_memory_plan *p, char *text, size_t size)
     if (p->trained > 0)
         n = snprintf(text, size, "trained numbers, gradients and moments %.1f MiB (taken), ", mib(p->trained));
     if (nt_backend_is_host(p->memory->be)) return text;
-    n += snprintf(text + n, size - (size_t)n, "workspace of kernels %.0f MiB", mib(NT_CUDA_WORKSPACE_BYTES));
+    n += snprintf(text + n, size - (size_t)n, "workspace of kernels %.0f MiB",
+                  mib(p->memory->be->cuda->workspace_bytes));
     if (peers > 0) n += snprintf(text + n, size - (size_t)n, ", sums over peers %.1f MiB", mib(peers));
     (void)snprintf(text + n, size - (size_t)n, " (taken), ");
     return text;
@@ -58,7 +59,8 @@ nt_status nt_memory_plan_bind(const struct nt_memory_plan *p) {
     NT_TRY(nt_job_memory_bind(p->memory));
     if (nt_backend_is_host(m->be)) return NT_OK;
     const size_t weights = nt_model_weight_bytes(p->model), peers = nt_model_peer_bytes(p->model);
-    const size_t counted = weights + NT_CUDA_WORKSPACE_BYTES + peers + p->trained + m->device.size;
+    const size_t workspace = m->be->cuda->workspace_bytes;
+    const size_t counted = weights + workspace + peers + p->trained + m->device.size;
     const size_t taken = m->be->cuda->taken;
     if (counted != taken)
         return NT_FAIL(NT_E_INTERNAL, "the plan counted %zu bytes of device memory, but %zu are taken", counted, taken);
@@ -66,6 +68,6 @@ nt_status nt_memory_plan_bind(const struct nt_memory_plan *p) {
         "plan",
         "%zu bytes of device memory: weights %zu, workspace %zu, sums over peers %zu, trained numbers %zu, cache and "
         "activations %zu",
-        taken, weights, NT_CUDA_WORKSPACE_BYTES, peers, p->trained, m->device.size);
+        taken, weights, workspace, peers, p->trained, m->device.size);
     return NT_OK;
 }

@@ -157,6 +157,8 @@ static const struct shape shapes[] = {
     {3,  2, 128, 0,   2, {36, 1},     {3, 520}        },
     {2,  1, 160, 0,   2, {5, 1},      {510, 70}       },
     {1,  1, 256, 65,  2, {20, 1},     {30, 512}       },
+    {4,  1, 8,   0,   1, {40},        {490}           }, /* tiles of tokens in more than one launch */
+    {2,  1, 16,  0,   3, {1, 2, 1},   {600, 511, 520} }, /* short sequences alone, in more than one launch */
     {2,  1, 128, 0,   3, {133, 2, 1}, {400, 511, 1080}}, /* too much for an interpreter */
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };

@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "cuda_backend.h"
 #include "cuda_staged.h"
+#include "tight_workspace.h"
 #include "peak.h"
 #include <math.h>
 #include <stdarg.h>
@@ -294,6 +295,7 @@ static int run_cuda(const char *only, const char *device, bool count) {
     env.emulated = cuda.cuda->facts.overridden;
     if (kv_int8) cuda.kv_format = NT_KV_ROWS_INT8;
     for (int i = 0; i < OP_BACKENDS; i++) NT_CHECK(nt_cuda_staged_ops(&cuda, &env.be[i]) == NT_OK);
+    op_tighten_workspace(&env.be[1], &cuda);
     if (count)
         totals.n_failed = op_count_all(&env.be[0]);
     else

@@ -14,7 +14,9 @@
 enum { OP_BACKENDS = 2 };
 
 struct op_env {
-    struct nt_backend be[OP_BACKENDS]; /* same level, 1 and 2 threads; CUDA: both stage to one device (cuda_staged.h) */
+    /* Same level, 1 and 2 threads; CUDA: both stage to one device (cuda_staged.h), the second with tight_workspace.h.
+     */
+    struct nt_backend be[OP_BACKENDS];
     enum nt_isa isa;
     bool cuda;
     bool kv_int8;   /* CUDA: the cache is int8; tolerances are wider and cases of special values left out */
