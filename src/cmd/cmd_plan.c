@@ -4,6 +4,7 @@
 #include "plan.h"
 #include "spec_shape.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,7 +150,22 @@ static void print_memory(const struct report *r, const struct option *o) {
         p->weight_bytes / 1e9, p->kv_bytes / 1e9, reserve / 1e9, p->activation_bytes / 1e9, r->gpu->memory / 1e9);
     printf("cache     %.1f KiB per position; %.0f sequences of mean length fill it; %d when each reserves its whole\n"
            "          prompt and answer, as generate does: KV occupancy %.0f %%\n",
-           p->position_bytes / 1024, p->seqs, p->admitted, 100 * p->kv_occupied);
+           p->position_bytes / 1024, p->cached_seqs, p->admitted, 100 * p->kv_occupied);
+    if (floor(p->seqs) < floor(p->cached_seqs))
+        printf("          %.0f are decoded together, as many as %s\n", p->seqs,
+               r->config->plan_seqs > 0 ? "--seqs says" : "have room for their activations");
+}
+
+/* The defaults of generate are those of a CPU: a GPU would be nearly idle. */
+static void print_settings(const struct report *r, const struct option *o) {
+    const struct nt_plan_precision *precision = o->precision;
+    const double rows = fmax(1, floor(fmin(o->plan.seqs, o->plan.admitted)));
+    const double tokens = rows * (1 + (double)r->config->plan_in / (double)r->config->plan_out);
+    printf("settings  generate --device cuda --tp %d", o->tp);
+    if (nt_weight_is_quantized(precision->blocks))
+        printf(" --weight-dtype %s", nt_weight_format_name(precision->blocks));
+    if (precision->kv == NT_KV_ROWS_INT8) printf(" --kv-cache-dtype int8");
+    printf(" --max-num-seqs %.0f --max-num-batched-tokens %.0f\n", rows, fmin(fmax(512, ceil(tokens)), 1 << 20));
 }
 
 static void print_kernel(const struct nt_plan_step *s, int32_t i) {
@@ -191,6 +207,7 @@ static void print_report(const struct report *r) {
            o->tp, o->precision->doc, places(o->plan.ideal), o->plan.ideal, places(o->plan.practical), o->plan.practical,
            nt_plan_prefill_rate(&job, &o->plan));
     print_memory(r, o);
+    print_settings(r, o);
     print_step("Steady step", &o->plan.mixed);
     print_step("Decode step", &o->plan.decode);
     print_step("Prefill step", &o->plan.prefill);
@@ -280,9 +297,10 @@ static nt_status no_room(const struct report *r) {
     const struct option *o = &r->option[r->n - 1];
     return NT_FAIL(
         NT_E_NOMEM,
-        "plan: nothing that was tried fits on %s: the weights take %.1f GB per GPU with tp %d and %s; expected "
-        "a larger --tp, a GPU with more memory, a smaller precision or fewer --seqs",
-        r->gpu->doc, o->plan.weight_bytes / 1e9, o->tp, o->precision->doc);
+        "plan: nothing that was tried fits on %s: the weights take %.1f GB per GPU with tp %d and %s, the activations "
+        "of "
+        "a step %.1f GB; expected a larger --tp, a GPU with more memory, a smaller precision or fewer --seqs",
+        r->gpu->doc, o->plan.weight_bytes / 1e9, o->tp, o->precision->doc, o->plan.activation_bytes / 1e9);
 }
 
 nt_status nt_cmd_plan(struct nt_cmd_context *ctx) {

@@ -42,12 +42,16 @@ struct rank {
     struct nt_model *model;
     struct nt_job_memory memory;
     struct nt_kv_pool kv;
-    size_t kv_bytes, logit_bytes;
+    size_t kv_bytes;
     float *logits;
     struct nt_step_limits max;
     int32_t *ids, *out_rows, *pages; // [max.tok], [max.out], [pages of the longest sequence]: all zero but out_rows
     struct nt_attn_seq *seqs;        // [max.seq]
 };
+
+static size_t logit_bytes(const struct rank *r) {
+    return (size_t)r->max.out * (size_t)nt_model_logit_ld(r->model) * sizeof(float);
+}
 
 static nt_status rank_open(struct rank *r, const struct nt_plan_job *job) {
     *r = (struct rank){.job = job};
@@ -64,7 +68,7 @@ static nt_status rank_open(struct rank *r, const struct nt_plan_job *job) {
 static void rank_close(struct rank *r) {
     struct nt_backend *be = &r->ledger.be;
     if (r->kv.base) be->memory->give(be, r->kv.base, r->kv_bytes);
-    if (r->logits) be->memory->give(be, r->logits, r->logit_bytes);
+    if (r->logits) be->memory->give(be, r->logits, logit_bytes(r));
     nt_job_memory_release(&r->memory);
     nt_model_close(r->model);
     nt_ledger_close(&r->ledger);
@@ -82,22 +86,19 @@ static nt_status layout(struct rank *r) {
     return NT_OK;
 }
 
-/* Room for the largest step. The cache and the logits have addresses only. */
-static nt_status bind(struct rank *r, int32_t max_tok, int32_t max_out, int32_t max_seq) {
+/* Room for the largest step, r->max. The cache and the logits have addresses only. */
+static nt_status bind(struct rank *r) {
     struct nt_backend *be = &r->ledger.be;
-    r->max = (struct nt_step_limits){.tok = max_tok, .out = max_out, .seq = max_seq};
-    r->max.pages = (int64_t)max_seq * nt_pages_for(r->job->in + r->job->out);
     NT_TRY(layout(r));
     NT_TRY(nt_job_memory_bind(&r->memory));
     NT_TRY(layout(r));
-    for (int32_t i = 0; i < max_out; i++) r->out_rows[i] = i;
+    for (int32_t i = 0; i < r->max.out; i++) r->out_rows[i] = i;
     void *memory = NULL;
     r->kv.n_page = 1; /* all sequences share the one page: only their lengths matter */
     r->kv_bytes = nt_model_kv_page_bytes(r->model);
     NT_TRY(be->memory->take(be, r->kv_bytes, "the KV cache", &memory));
     r->kv.base = memory;
-    r->logit_bytes = (size_t)max_out * (size_t)nt_model_logit_ld(r->model) * sizeof(float);
-    NT_TRY(be->memory->take(be, r->logit_bytes, "logits", &memory));
+    NT_TRY(be->memory->take(be, logit_bytes(r), "logits", &memory));
     r->logits = memory;
     return NT_OK;
 }
@@ -194,12 +195,18 @@ static nt_status run_step(struct rank *r, int32_t n_decode, int32_t n_prefill, s
     const struct nt_logit_sample_args sample = {.inv_temp = r->logits, .n_vocab = r->job->spec->n_vocab};
     b.sample = &sample;
     b.by_head = true;
+    if (n_prefill == 0) b.prev = b.prev_row = r->ids; /* decode steps follow each other on the device */
     NT_TRY(nt_model_forward(r->model, &b, &r->kv, r->logits));
     settle(r, step);
     return NT_OK;
 }
 
 /* ---- the plan ---- */
+
+/* What is left to activations beside weights and cache. */
+static double room(const struct rank *r, const struct nt_plan *p) {
+    return r->job->gpu->memory - p->weight_bytes - p->kv_bytes;
+}
 
 static void plan_memory(const struct rank *r, struct nt_plan *p) {
     const struct nt_plan_job *job = r->job;
@@ -208,35 +215,67 @@ static void plan_memory(const struct rank *r, struct nt_plan *p) {
     p->weight_bytes = (double)nt_model_weight_bytes(r->model);
     p->position_bytes = page / NT_KV_PAGE;
     p->kv_bytes = fmax(0, job->gpu->memory * memory_used - memory_reserve - p->weight_bytes);
-    p->seqs = fmin(p->kv_bytes / (mean * p->position_bytes), MAX_SEQS);
+    p->cached_seqs = p->kv_bytes / (mean * p->position_bytes);
     p->admitted = (int32_t)fmin(p->kv_bytes / page / whole, MAX_SEQS);
     p->kv_occupied = mean / ((double)whole * NT_KV_PAGE);
-    p->fits = p->seqs >= 1;
-    if (job->seqs > 0) {
-        p->fits = p->seqs >= job->seqs;
-        p->seqs = job->seqs;
+    p->seqs = job->seqs > 0 ? job->seqs : fmin(p->cached_seqs, MAX_SEQS);
+    p->fits = p->seqs >= 1 && p->seqs <= p->cached_seqs;
+}
+
+/* The tokens of the three steps. */
+struct sizes {
+    int32_t decode, beside; /* steady: rows, and prompt tokens, of `wanted` */
+    double wanted;
+    int32_t all, prefill; /* rows of a decode step, tokens of a prefill step */
+};
+
+/* A step of a limited number of tokens stands for a part of the sequences. */
+static struct sizes sizes_of(const struct nt_plan_job *job, double seqs) {
+    const double in = job->in, out = job->out, most = fmax(1, floor(MAX_STEP_TOKENS * out / (in + out)));
+    struct sizes s = {.decode = (int32_t)fmin(seqs, most), .all = (int32_t)fmin(seqs, MAX_STEP_TOKENS)};
+    s.wanted = floor(s.decode * in / out + 0.5);
+    s.beside = (int32_t)fmin(s.wanted, MAX_STEP_TOKENS);
+    s.prefill = job->in < PREFILL_TOKENS ? PREFILL_TOKENS / job->in * job->in : PREFILL_TOKENS;
+    return s;
+}
+
+static void set_limits(struct rank *r, const struct sizes *s) {
+    int32_t tok = s->decode + s->beside > s->prefill ? s->decode + s->beside : s->prefill;
+    if (s->all > tok) tok = s->all;
+    const int32_t prompts = tok / r->job->in + 1, seqs = s->all + prompts;
+    r->max = (struct nt_step_limits){.tok = tok, .out = s->all > prompts ? s->all : prompts, .seq = seqs};
+    r->max.pages = (int64_t)seqs * nt_pages_for(r->job->in + r->job->out);
+}
+
+static nt_status count_activations(struct rank *r, struct nt_plan *p) {
+    const struct sizes s = sizes_of(r->job, p->seqs);
+    set_limits(r, &s);
+    NT_TRY(layout(r));
+    p->activation_bytes = (double)(r->memory.device.used + logit_bytes(r));
+    nt_job_memory_release(&r->memory);
+    return NT_OK;
+}
+
+/* As many rows as there is room for, where their number is not given. */
+static nt_status limit_seqs(struct rank *r, struct nt_plan *p) {
+    NT_TRY(count_activations(r, p));
+    while (r->job->seqs == 0 && p->activation_bytes > room(r, p) && p->seqs >= 2) {
+        p->seqs = floor(p->seqs * 0.9);
+        NT_TRY(count_activations(r, p));
     }
+    p->fits = p->fits && p->activation_bytes <= room(r, p);
+    p->kv_occupied *= fmin(1, p->seqs / p->admitted);
+    return NT_OK;
 }
 
 static nt_status run_steps(struct rank *r, struct nt_plan *p) {
-    const double in = r->job->in, out = r->job->out;
-    int32_t n_decode = (int32_t)p->seqs;
-    /* A step of a limited number of tokens stands for a part of the sequences. */
-    const double most = fmax(1, floor(MAX_STEP_TOKENS * out / (in + out)));
-    if (n_decode > most) n_decode = (int32_t)most;
-    const double beside = floor(n_decode * in / out + 0.5);
-    const int32_t n_prefill = (int32_t)fmin(beside, MAX_STEP_TOKENS);
-    const int32_t prefill = r->job->in < PREFILL_TOKENS ? PREFILL_TOKENS / r->job->in * r->job->in : PREFILL_TOKENS;
-    const int32_t all = p->seqs < MAX_STEP_TOKENS ? (int32_t)p->seqs : MAX_STEP_TOKENS;
-    const int32_t n_mixed = n_decode + n_prefill;
-    int32_t max_tok = n_mixed > prefill ? n_mixed : prefill;
-    if (all > max_tok) max_tok = all;
-    const int32_t prompts = max_tok / r->job->in + 1, max_out = all > prompts ? all : prompts;
-    NT_TRY(bind(r, max_tok, max_out, all + prompts));
-    NT_TRY(run_step(r, n_decode, n_prefill, &p->mixed));
-    if (beside > n_prefill) p->mixed.outputs = n_prefill * out / in;
-    NT_TRY(run_step(r, all, 0, &p->decode));
-    NT_TRY(run_step(r, 0, prefill, &p->prefill));
+    const struct sizes s = sizes_of(r->job, p->seqs);
+    set_limits(r, &s);
+    NT_TRY(bind(r));
+    NT_TRY(run_step(r, s.decode, s.beside, &p->mixed));
+    if (s.wanted > s.beside) p->mixed.outputs = s.beside * (double)r->job->out / r->job->in;
+    NT_TRY(run_step(r, s.all, 0, &p->decode));
+    NT_TRY(run_step(r, 0, s.prefill, &p->prefill));
     const double per_gpu = p->mixed.outputs / r->job->tp;
     p->ideal = per_gpu / p->mixed.ideal_s;
     p->practical = per_gpu / p->mixed.practical_s;
@@ -248,9 +287,8 @@ static nt_status plan_rank(struct rank *r, struct nt_plan *p) {
     NT_TRY(rank_open(r, r->job));
     plan_memory(r, p);
     if (p->seqs < 1) return NT_OK;
-    NT_TRY(run_steps(r, p));
-    p->activation_bytes = (double)(r->memory.device.used + r->logit_bytes);
-    return NT_OK;
+    NT_TRY(limit_seqs(r, p));
+    return run_steps(r, p);
 }
 
 nt_status nt_plan_make(const struct nt_plan_job *job, struct nt_plan *plan) {

@@ -3,7 +3,8 @@
  * The real forward of one rank runs on the ledger (ledger_backend.h) with an unbacked model; nothing else in here knows
  * what a layer is. Workload: endless rows of `in` prompt and `out` answer tokens, all queued.
  * Memory per GPU: 92 % of it, less 2 GB for activations, context and libraries, less the weights, is the KV cache. It
- * holds B = cache / ((in + out/2) * bytes per position) sequences of mean length.
+ * holds B = cache / ((in + out/2) * bytes per position) sequences of mean length; fewer are decoded together where the
+ * activations of their step would not fit what is left.
  * A step decodes B rows at position in + out/2 and prefills B * in / out prompt tokens beside them, so B answer tokens
  * per step. Ideal seconds: products max(FLOP / peak, weight bytes / bandwidth); attention of prefill and of decode
  * likewise, with cache bytes; all-reduces max(delay, 2 (n-1)/n bytes / link); the rest (activations stay in caches) the
@@ -58,9 +59,10 @@ struct nt_plan_step {
 struct nt_plan {
     bool fits;
     double weight_bytes, kv_bytes, activation_bytes, position_bytes; /* per GPU; cache bytes of one position */
-    double seqs;                                                     /* B, not rounded */
+    double seqs;                                                     /* decoded together, not rounded */
+    double cached_seqs;                                              /* B */
     int32_t admitted;   /* sequences whose whole prompt and answer are reserved, as the engine admits them */
-    double kv_occupied; /* mean fraction of such a reservation that is in use */
+    double kv_occupied; /* mean fraction of the cache that is in use when seqs, but at most those, run */
     struct nt_plan_step mixed, decode, prefill;
     double ideal, practical, overlapped; /* answer tokens per second and GPU */
 };

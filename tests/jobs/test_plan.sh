@@ -55,6 +55,16 @@ assert best["precision"] == "bf16-kv8" # int4 gains nothing here: the more exact
 assert best["practical"] * 1.02 >= max(x["practical"] for x in p["options"])
 PY
 
+# how generate gets there; fewer rows than fit, as asked for or because of their activations
+check "settings" grep -qx 'settings  generate --device cuda --tp 1 --weight-dtype int4 --kv-cache-dtype int8 --max-num-seqs [0-9]* --max-num-batched-tokens [0-9]*' plan.md
+expect_rc 0 "$NOCTURNE" plan --model llama3-8b --gpu h100 --tp 1 --precision bf16 --seqs 600 --in 100 --out 500
+check "rows of --seqs" grep -q '600 are decoded together, as many as --seqs says' out
+check "rows and tokens of a step" grep -qx 'settings .* --tp 1 --max-num-seqs 600 --max-num-batched-tokens 720' out
+expect_rc 0 "$NOCTURNE" plan --model llama3-8b --gpu h100 --tp 1 --precision bf16 --in 10 --out 10
+check "activations" grep -q '[0-9] are decoded together, as many as have room for their activations' out
+expect_rc 72 "$NOCTURNE" plan --model llama3-8b --gpu h100 --tp 1 --precision bf16 --in 10 --out 10 --seqs 16384
+check "no room for the activations" grep -q 'nothing that was tried fits.*the activations of a step 9.9 GB' out
+
 # a directory with weights, its config.json, a GGUF file: the same plan
 tiny model --family smollm2 --layers 2 --gguf model.gguf
 for m in model model/config.json model.gguf; do

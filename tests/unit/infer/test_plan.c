@@ -138,7 +138,8 @@ static void test_launches(void **state) {
     (void)state;
     for (int32_t tp = 1; tp <= 2; tp++) {
         const struct nt_plan p = plan(L8B, "h100", BF16, tp, 1000, 1000, 32);
-        const int64_t layers = 32 * (2 + 4 + 1 + 2), ends = 1 + 2 + 1, head = 2;
+        /* ends: the tokens of the step before, embedding, rows that are drawn, norm */
+        const int64_t layers = 32 * (2 + 4 + 1 + 2), ends = 1 + 1 + 2 + 1, head = 2;
         assert_int_equal(p.decode.total.launches, layers + ends + head + (tp > 1 ? 2 * 32 + 2 : 0));
         assert_int_equal(p.decode.row[NT_PLAN_ALLREDUCE].cost.launches, tp > 1 ? 66 : 0);
         /* every sum of 32 rows of d_model, two bytes each as the plan was asked for, and the rows' pairs */
@@ -283,6 +284,19 @@ static void test_precision_pays(void **state) {
     assert_memory_equal(&one, &again, sizeof one);
 }
 
+/* Short rows by the thousand: not the cache but the activations of a step are what does not fit. */
+static void test_activations(void **state) {
+    (void)state;
+    const struct nt_plan p = plan(L8B, "h100", BF16, 1, 10, 10, 0);
+    const double left = nt_gpu_find("h100")->memory - p.weight_bytes - p.kv_bytes;
+    assert_true(p.fits && p.seqs >= 8192 && p.seqs < 0.5 * p.cached_seqs);
+    assert_true(p.activation_bytes <= left && p.activation_bytes > 0.8 * left);
+    assert_true(plan(L8B, "h100", BF16, 1, 10, 10, 12000).fits);
+    assert_false(plan(L8B, "h100", BF16, 1, 10, 10, 16384).fits);
+    const struct nt_plan few = plan(L8B, "h100", BF16, 1, 1000, 1000, 4);
+    close_to(few.kv_occupied, 4 * 1500.0 / (few.admitted * 2048.0), 1e-9, "what four rows occupy");
+}
+
 /* A model too wide for its heads, too long a sequence, and specs by name, directory and file. */
 static void test_errors_and_names(void **state) {
     (void)state;
@@ -320,9 +334,10 @@ static void test_errors_and_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_work_per_token),   cmocka_unit_test(test_launches), cmocka_unit_test(test_decode_table),
-        cmocka_unit_test(test_offline_table),    cmocka_unit_test(test_split),    cmocka_unit_test(test_precision_pays),
-        cmocka_unit_test(test_errors_and_names),
+        cmocka_unit_test(test_work_per_token), cmocka_unit_test(test_launches),
+        cmocka_unit_test(test_decode_table),   cmocka_unit_test(test_offline_table),
+        cmocka_unit_test(test_split),          cmocka_unit_test(test_precision_pays),
+        cmocka_unit_test(test_activations),    cmocka_unit_test(test_errors_and_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
