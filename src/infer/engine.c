@@ -92,6 +92,19 @@ static struct nt_memory_plan memory_plan(struct nt_engine *e, int32_t n_page) {
                                    .remedy = "generate.max_num_seqs, model.max_len or generate.kv_memory_gib"};
 }
 
+/* Counts the job with `pages` of cache; on a device with fewer, but whole sequences, where the rest of the job does not
+ * fit beside them and their number was ours. */
+static nt_status count(struct nt_engine *e, size_t available, int64_t per_seq, int64_t *pages) {
+    NT_TRY(layout(e, (int32_t)*pages));
+    const size_t used = e->memory.device.used, page = nt_model_kv_page_bytes(e->c.model);
+    if (nt_backend_is_host(e->c.backend) || e->c.kv_bytes > 0 || used <= available) return NT_OK;
+    const int64_t left = *pages - (int64_t)((used - available + page - 1) / page);
+    if (left < per_seq) return NT_OK; /* the plan says what is missing */
+    *pages = left;
+    nt_job_memory_release(&e->memory);
+    return layout(e, (int32_t)left);
+}
+
 /* Chooses the number of pages and checks the plan against the memory that is free. */
 static nt_status plan(struct nt_engine *e, int32_t *n_page) {
     const size_t page = nt_model_kv_page_bytes(e->c.model);
@@ -108,7 +121,7 @@ static nt_status plan(struct nt_engine *e, int32_t *n_page) {
                        "the KV cache needs %.0f MiB for one sequence of %d tokens, %.0f MiB are allowed; lower "
                        "model.max_len or raise generate.kv_memory_gib",
                        mib((size_t)per_seq * page), e->c.max_len, mib((size_t)affordable * page));
-    NT_TRY(layout(e, (int32_t)pages)); /* counts */
+    NT_TRY(count(e, available, per_seq, &pages));
     e->stats.weight_bytes = nt_model_weight_bytes(e->c.model);
     e->stats.kv_bytes = (size_t)pages * page;
     e->stats.activation_bytes = nt_job_memory_bytes(&e->memory) - e->stats.kv_bytes;
@@ -340,11 +353,17 @@ static struct nt_seq *open_choice(struct nt_row *row, const int32_t *pages, int3
     return s;
 }
 
+/* A place and the pages for the next waiting choice. */
+static bool can_admit(const struct nt_engine *e) {
+    const struct nt_row *row = e->waiting.head;
+    return row && e->n_running < e->c.max_seqs && nt_pages_for(row->limit) <= e->pages.n_free;
+}
+
 static void admit(struct nt_engine *e) {
-    while (e->waiting.head && e->n_running < e->c.max_seqs) {
+    while (can_admit(e)) {
         struct nt_row *row = e->waiting.head;
         const int32_t n_pages = nt_pages_for(row->limit);
-        if (!nt_pages_take(&e->pages, n_pages, e->page_numbers)) break;
+        NT_CHECK(nt_pages_take(&e->pages, n_pages, e->page_numbers));
         e->running[e->n_running++] = open_choice(row, e->page_numbers, n_pages);
         e->n_waiting--;
         if (row->next_choice < row->req.sampling.n) continue;
@@ -443,8 +462,7 @@ static nt_status land(struct nt_engine *e, struct launched *l, struct launched *
 static bool compose_next(struct nt_engine *e, const struct launched *l, struct launched *next, struct nt_batch *b) {
     int32_t alive = 0;
     for (int32_t i = 0; i < l->n; i++) alive += l->seq[i] != NULL;
-    const bool room = e->n_running < e->c.max_seqs;
-    if ((e->waiting.head && room) || alive != e->n_running) return false; /* a row to admit, a prompt under way */
+    if (can_admit(e) || alive != e->n_running) return false; /* a row to admit, a prompt under way */
     *b = (struct nt_batch){.ids = e->ids, .seqs = e->batch, .out_rows = e->out_rows, .prev_row = e->prev_row};
     next->n = 0;
     for (int32_t i = 0; i < l->n; i++) {
@@ -489,6 +507,7 @@ static nt_status go_on(struct nt_engine *e) {
     for (int32_t i = 0; i < next->n; i++) next->seq[i]->n_cached++;
     NT_TRY(launch(e, &b, next));
     e->pending = next;
+    e->stats.steps_ahead++;
     return land(e, l, next);
 }
 

@@ -40,6 +40,7 @@ bool nt_engine_pop(struct nt_engine *e, struct nt_result *out);
 
 struct nt_engine_stats {
     int64_t steps, peak_seqs;
+    int64_t steps_ahead; /* of steps: launched before the host had seen the tokens of the step before */
     int64_t prompt_tokens, answer_tokens; /* forwarded and sampled, for rates: a prompt counts once per choice */
     int64_t usage_prompt, usage_answer;   /* of finished rows, as their usage says */
     double forward_s, sample_s;

@@ -147,10 +147,10 @@ static nt_status count_work(struct loop *l) {
 
 static void write_metrics(struct loop *l) {
     const struct nt_engine_stats *s = nt_engine_stats(l->engine);
-    nt_metrics_event(l->job->metrics, "progress", NT_INT("rows_done", l->my_done),
-                     NT_INT("prompt_tokens", s->prompt_tokens), NT_INT("answer_tokens", s->answer_tokens),
-                     NT_INT("steps", s->steps), NT_NUM("forward_s", s->forward_s), NT_NUM("sample_s", s->sample_s),
-                     NT_NUM("elapsed_s", nt_now() - l->start));
+    nt_metrics_event(
+        l->job->metrics, "progress", NT_INT("rows_done", l->my_done), NT_INT("prompt_tokens", s->prompt_tokens),
+        NT_INT("answer_tokens", s->answer_tokens), NT_INT("steps", s->steps), NT_INT("steps_ahead", s->steps_ahead),
+        NT_NUM("forward_s", s->forward_s), NT_NUM("sample_s", s->sample_s), NT_NUM("elapsed_s", nt_now() - l->start));
 }
 
 /* Every step is cheap; syncs and counting happen at their intervals. *look: shared counters are due. */
