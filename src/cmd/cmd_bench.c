@@ -133,6 +133,8 @@ static nt_status gemm_pass(struct nt_cmd_context *ctx, int n_threads, struct tab
 }
 
 static nt_status bench_gemm(struct nt_cmd_context *ctx) {
+    if (strcmp(ctx->config->run_device, "cuda") == 0)
+        return NT_FAIL(NT_E_UNSUPPORTED, "bench gemm measures the CPU; products of a GPU: nocturne doctor --gpu");
     if (ctx->world->rank != 0) return NT_OK;
     struct table t = {gemm_columns, (int)(sizeof gemm_columns / sizeof *gemm_columns), 0, ctx->config->bench_format,
                       false};

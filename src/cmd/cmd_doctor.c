@@ -58,6 +58,8 @@ static nt_status check_mpi(struct nt_world *w, struct nt_strbuf *s) {
 
 nt_status nt_cmd_doctor(struct nt_cmd_context *ctx) {
     if (ctx->config->doctor_gpu) return nt_comm_agree(ctx->world->world, nt_doctor_gpu(ctx));
+    if (ctx->config->doctor_report[0] || ctx->config->doctor_skip[0])
+        return NT_FAIL(NT_E_USAGE, "doctor: --report and --skip are of the GPU's check; add --gpu");
     struct nt_world *w = ctx->world;
     struct nt_strbuf s = NT_STRBUF_INIT;
     bool ok = true;

@@ -21,6 +21,11 @@ if ! python3 -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2> /dev/null; then
     check "no driver" grep -q "no CUDA driver" out
 fi
 
+for flag in '--report refused' '--skip gemm'; do
+    expect_rc 2 "$NOCTURNE" doctor $flag
+    check "$flag alone" grep -q "add --gpu" out
+done
+
 export NOCTURNE_CUDA_DRIVER=$EMU
 expect_rc 2 mpi 2 "$NOCTURNE" doctor --gpu
 check "one rank" grep -q "start it with one rank" out
