@@ -31,6 +31,8 @@ if ! "$NOCTURNE" generate $(run_flags) --output nodriver --device cuda > out 2>&
 fi
 expect_rc 69 generate int8cpu --device cpu --kv-cache-dtype int8
 check "an int8 cache on the CPU is refused" grep -q 'needs a GPU' out
+expect_rc 69 "$NOCTURNE" bench gemm --device cuda
+check "who measures products of a GPU" grep -q 'bench gemm measures the CPU.*doctor --gpu' out
 [ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
 
 export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
@@ -46,6 +48,8 @@ for row in 'driver=11080|is too old' 'devices=0|sees no device' 'cc=75|compute c
     NT_EMU=${row%%|*} expect_rc 0 generate "cpu-${row%%=*}"
     check "auto says why it takes the CPU: $row" grep -qE "${row#*|}.*: using the CPU" out
 done
+NT_EMU=memory=1048576 expect_rc 72 generate no-memory --device cuda
+check "the memory that is missing is named" grep -q 'no device memory for 67108864 bytes of workspace: 1048576 of 1048576 bytes of Emulated GPU.* are free' out
 sed 's/^\.target sm_80/.target sm_90/' "$EMU/../../cuda/embed.ptx" > newer.ptx # neither machine code nor PTX for the device
 refused "ptx=$PWD/newer.ptx" 'no image of kernels/embed.cu for compute capability 8.0 and cannot compile its PTX'
 
@@ -58,6 +62,8 @@ check "steps are captured" grep -q 'captured a decode step' out
 check "the device is in the manifest" grep -q '"device":"cuda","isa":"sm_80"' base/run.json
 expect_rc 0 generate auto-gpu
 same base auto-gpu
+NT_EMU=$NT_EMU,memory=80000000 expect_rc 0 generate small --device cuda # nine tenths of what is free leave too little for the rest
+same base small
 
 # ---- the CPU's answers
 expect_rc 0 generate cpu --device cpu
@@ -115,12 +121,21 @@ ending() {
     local name=$1 INPUT=$2; shift 2
     NT_EMU=$NT_EMU,count=$PWD/launches-$name.%p expect_rc 0 "$@"
 }
+# as_planned TP: a captured decode step has the launches that nocturne plan counts
+as_planned() {
+    local planned captured
+    captured=$(grep -oE 'drawn by the head: [0-9]+ nodes' out | grep -oE '[0-9]+' | sort -u)
+    planned=$("$NOCTURNE" plan --model model --tp "$1" --precision bf16 --seqs 6 --in 20 --out 6 -o json |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["options"][0]["decode"]["launches"])')
+    check "a plan has $planned launches a step over $1 ranks, the captured one $captured" test "$captured" = "$planned"
+}
 for cc in 80 90; do
     head=nt_head_16x128
     [ $cc = 90 ] && head=nt_head_sm90_64x128
     export NT_EMU=devices=2,leaks=1,stream0=0,cc=$cc
     ending plain$cc plain.jsonl generate plain$cc --device cuda
     check "the head draws in captured steps" grep -q 'captured a decode step .* tokens drawn by the head' out
+    as_planned 1
     ending mixed$cc mixed.jsonl generate mixed$cc --device cuda
     check "the head was not used (compute capability $cc)" test "$(launches plain$cc $head)" -gt 0
     check "a plain job sampled from logits" test "$(launches plain$cc nt_sample_pick)" -eq 0
@@ -140,6 +155,7 @@ for how in peers nccl host; do
         check "without a device communicator the host chooses" test $((heads + best)) -eq 0
     else
         check "$heads heads over $how, the best of their pairs $best times" test "$heads" -gt 0 -a "$heads" -eq "$best"
+        [ $how = peers ] && as_planned 2
         check "over $how logits were looked at" test "$(launches plain-$how nt_logit_stats)" -eq 0
     fi
     cmp plain-peers/results.jsonl plain-$how/results.jsonl || fail "tokens chosen over $how differ from those over peers"
@@ -152,6 +168,16 @@ ending tail tail.jsonl ranks 2 tail --device cuda --tp 2 --max-num-seqs 1
 check "$(planned) bytes of device memory were planned for a long list of candidates, $(held launches-tail.*) taken" \
     grep -qx "$(planned)" <(held launches-tail.*)
 check "tp 2 changes the head's greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" plain80/results.jsonl plain-peers/results.jsonl plain.jsonl
+
+# ---- rows that wait for room in the cache do not keep the device waiting for the host
+for i in 1 2 3 4 5 6 7 8; do echo '{"prompt": "dusk", "max_tokens": 20, "ignore_eos": true}'; done > wait.jsonl
+INPUT=wait.jsonl expect_rc 0 generate wait --device cuda --max-len 256 --set generate.kv_memory_gib=0.0001 --set generate.checkpoint_s=0
+check "four of them fit the cache" grep -q '(4 pages of' out
+check "steps wait for the host" python3 - << 'PY'
+import json
+last = [e for e in map(json.loads, open("wait/metrics.jsonl")) if e["event"] == "progress"][-1]
+assert 40 <= last["steps"] <= 42 and last["steps_ahead"] >= 34, last
+PY
 
 # ---- int8 cache
 expect_rc 0 generate int8 --device cuda --kv-cache-dtype int8
@@ -221,6 +247,8 @@ expect_rc 0 blas 100000 blas-never
 check "$(products) products of 100000 rows" test "$(products)" -eq 0
 same base blas-never
 expect_rc 0 blas 16 blas16
+check "the library, its version and from which size on it is used are said" \
+    grep -qE 'products of at least 16 rows go to cuBLASLt [0-9]+ of .*libcublasLt_emu.so' out
 few=$(products)
 check "no product of 16 rows" test "$few" -gt 0
 check "the library changes greedy answers" python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl blas16/results.jsonl in.jsonl
