@@ -1,7 +1,9 @@
-/* nocturne doctor: what a job would find here, on every rank: CPU, threads, MPI, HDF5, memory, and the kernels'
+/* nocturne doctor: what a job would find here, on every rank: CPU, threads, MPI, GPU, HDF5, memory, and the kernels'
  * self-test. */
 #include "cmd.h"
 #include "cpu_bodies.h"
+#include "cuda_backend.h"
+#include "cuda_health.h"
 #include "doctor_gpu.h"
 #include "env.h"
 #include "hdf5file.h"
@@ -44,6 +46,28 @@ static nt_status add_machine(struct nt_cmd_context *ctx, struct nt_strbuf *s, bo
     return st;
 }
 
+/* The GPU that this rank of a job would take, or why there is none. */
+static void add_gpu(const struct nt_cmd_context *ctx, struct nt_strbuf *s) {
+    struct nt_cuda_facts f;
+    char no_nccl[NT_CUDA_HEALTH_TEXT];
+    int32_t device, count;
+    if (strcmp(ctx->config->run_device, "cpu") == 0) return;
+    if (nt_cuda_device_count(&count) != NT_OK || nt_cuda_pick_device(ctx->world->node_rank, &device) != NT_OK ||
+        nt_cuda_device_facts(device, &f) != NT_OK) {
+        nt_strbuf_addf(s, "gpu            none: %.300s\n", nt_error_last()->text);
+        nt_error_clear();
+        return;
+    }
+    nt_strbuf_addf(s, "gpu            %d of %d at %s: %s, compute capability %d.%d, %.1f GiB, driver for CUDA %d.%d\n",
+                   device, count, f.bus, f.name, f.cc / 10, f.cc % 10, (double)f.memory / 1073741824.0, f.driver / 1000,
+                   f.driver % 1000 / 10);
+    const int32_t nccl = nt_cuda_nccl_version(no_nccl);
+    if (nccl)
+        nt_strbuf_addf(s, "nccl           %d\n", nccl);
+    else
+        nt_strbuf_addf(s, "nccl           none: %.300s\n", no_nccl);
+}
+
 static nt_status check_mpi(struct nt_world *w, struct nt_strbuf *s) {
     int64_t sum = w->rank + 1;
     NT_TRY(nt_comm_allreduce_sum_i64(w->world, &sum, 1));
@@ -68,6 +92,7 @@ nt_status nt_cmd_doctor(struct nt_cmd_context *ctx) {
     nt_status st = check_mpi(w, &s);
     if (st == NT_OK) st = add_machine(ctx, &s, &ok);
     if (st == NT_OK) {
+        add_gpu(ctx, &s);
         nt_strbuf_addf(&s, "hdf5           %s\n", nt_hdf5_version());
         nt_strbuf_addf(&s, "memory         %.1f GiB free\n", (double)nt_memory_available() / 1073741824.0);
         if (nt_env_slurm_job_id())

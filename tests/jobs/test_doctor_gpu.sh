@@ -26,7 +26,12 @@ for flag in '--report refused' '--skip gemm'; do
     check "$flag alone" grep -q "add --gpu" out
 done
 
+check "doctor says why there is no GPU" grep -q "^gpu *none: NOCTURNE_CUDA_DRIVER names a library that does not open" \
+    <(NOCTURNE_CUDA_DRIVER=$WORK/none.so "$NOCTURNE" doctor)
+
 export NOCTURNE_CUDA_DRIVER=$EMU
+NT_EMU=devices=2 expect_rc 0 mpi 2 "$NOCTURNE" doctor --threads 1
+for i in 0 1; do check "the GPU of rank $i" grep -q "^gpu *$i of 2 at .*: Emulated GPU.*, compute capability 8.0, .* GiB, driver for CUDA" out; done
 expect_rc 2 mpi 2 "$NOCTURNE" doctor --gpu
 check "one rank" grep -q "start it with one rank" out
 touch file
