@@ -51,13 +51,13 @@ static nt_status multiply(struct nt_backend *be, const struct nt_gemm_args *prod
     return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
 }
 
-nt_status nt_head_argmax_cuda(struct nt_backend *be, const struct nt_head_argmax_args *args) {
-    const struct nt_gemm_args product = {.x = args->x, .ldx = args->ldx, .w = args->w, .n_tok = args->n_row};
-    NT_CHECK(args->n_vocab >= 0 && args->n_vocab <= args->w->n); /* columns that w has, on any backend */
-    if (args->n_row == 0) return NT_OK;
-    if (args->w->format != NT_WEIGHT_BF16_ROWS)
-        return NT_FAIL(NT_E_UNSUPPORTED, "head_argmax on CUDA reads bf16 rows, not format %d", (int)args->w->format);
-    NT_TRY(nt_gemm_cuda_check(&product));
+static struct nt_gemm_args product_of(const struct nt_head_argmax_args *args) {
+    return (struct nt_gemm_args){.x = args->x, .ldx = args->ldx, .w = args->w, .n_tok = args->n_row};
+}
+
+/* As many rows as the workspace has places for. */
+static nt_status launch(struct nt_backend *be, const struct nt_head_argmax_args *args) {
+    const struct nt_gemm_args product = product_of(args);
     const struct tile *tile = nt_gemm_sm90_takes(be, &product) ? &sm90_tile : choose(args->n_row);
     struct nt_head_cuda h = {.g = nt_gemm_cuda_of(&product, args->n_vocab, tile->rows, NT_HEAD_COLS),
                              .inv_temp = args->inv_temp,
@@ -72,4 +72,34 @@ nt_status nt_head_argmax_cuda(struct nt_backend *be, const struct nt_head_argmax
     h.part = memory;
     if (parts > 0) NT_TRY(multiply(be, &product, tile, &h));
     return NT_CUDA_LAUNCH(be, NT_CUDA_head_join, args->n_row, 1, 1, NT_HEAD_JOIN_THREADS, 0, &h);
+}
+
+static struct nt_head_argmax_args rows_of(const struct nt_head_argmax_args *args, int64_t first, int64_t n) {
+    struct nt_head_argmax_args a = *args;
+    a.x += first * args->ldx;
+    if (args->inv_temp) { /* without it nothing is drawn */
+        a.inv_temp += first;
+        a.seed += first;
+        a.stream += first;
+    }
+    a.value += first;
+    a.index += first;
+    a.n_row = (int32_t)n;
+    return a;
+}
+
+nt_status nt_head_argmax_cuda(struct nt_backend *be, const struct nt_head_argmax_args *args) {
+    const struct nt_gemm_args product = product_of(args);
+    NT_CHECK(args->n_vocab >= 0 && args->n_vocab <= args->w->n); /* columns that w has, on any backend */
+    if (args->w->format != NT_WEIGHT_BF16_ROWS)
+        return NT_FAIL(NT_E_UNSUPPORTED, "head_argmax on CUDA reads bf16 rows, not format %d", (int)args->w->format);
+    NT_TRY(nt_gemm_cuda_check(&product));
+    const size_t parts = (size_t)nt_ceil_div(args->n_vocab, NT_HEAD_COLS), place = parts * sizeof(struct nt_head_pair);
+    const int64_t most = nt_cuda_places(be, place > 0 ? place : 1, args->n_row);
+    for (int64_t first = 0; first < args->n_row; first += most) {
+        const struct nt_head_argmax_args a =
+            rows_of(args, first, args->n_row - first < most ? args->n_row - first : most);
+        NT_TRY(launch(be, &a));
+    }
+    return NT_OK;
 }
