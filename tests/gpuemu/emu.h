@@ -119,8 +119,10 @@ struct emu_where {
 /* ---- what the driver half offers the interpreter ---- */
 
 /* A loop over ld.acquire or ld.relaxed may wait for another warp or, in memory of a peer, for another process: let
- * others run between, and sleep a little when nobody else can; it is no deadlock.
- * ATOMIC reads and writes (atom, red). STRONG ones are ld.relaxed/.acquire and st.relaxed/.release: they neither race
+ * others run between, and sleep a little when nobody else can; it is no deadlock. emu_pause_kernel returns when the
+ * driver tries the launch again; host code and copies of other streams go on meanwhile. */
+void emu_pause_kernel(void);
+/* ATOMIC reads and writes (atom, red). STRONG ones are ld.relaxed/.acquire and st.relaxed/.release: they neither race
  * with each other nor with atomics, and order blocks as atomics do. volatile counts as plain. */
 enum emu_access {
     EMU_READ,

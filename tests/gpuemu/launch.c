@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "driver.h"
@@ -273,11 +274,9 @@ static CUresult befall(bool *done) {
     return emu_state.sticky;
 }
 
-CUresult emu_run_job(const struct emu_launch_job *job, bool *done) {
-    static uint64_t n_launch;
-    if (emu_options()->fault != EMU_SOUND && n_launch + 1 == (uint64_t)emu_options()->fault_at) return befall(done);
+static CUresult run_job(const struct emu_launch_job *job, uint64_t number) {
     struct emu_launch launch = job->launch;
-    launch.number = ++n_launch;
+    launch.number = number;
     launch.params = job->params;
     if (emu_options()->trace)
         fprintf(stderr, "emu: launch %" PRIu64 ": %s grid %ux%ux%u block %ux%ux%u shared %u\n", launch.number,
@@ -289,6 +288,58 @@ CUresult emu_run_job(const struct emu_launch_job *job, bool *done) {
     const bool ok = emu_run(&launch);
     running_kernel = NULL;
     return ok ? CUDA_SUCCESS : CUDA_ERROR_LAUNCH_FAILED;
+}
+
+/* A kernel runs on a stack of its own. One that polls what another process has to write lets the calling thread go on:
+ * its op is not done yet and is tried again, like those of libraries. No other kernel runs meanwhile, because the
+ * checks know one launch at a time; copies do. */
+enum { KERNEL_STACK = 1 << 20 };
+static struct {
+    const struct emu_launch_job *job; // NULL: none has begun
+    uint64_t number;
+    CUresult result;
+    bool over;
+    ucontext_t kernel, caller;
+    char *stack;
+} begun;
+
+static void run_begun(void) {
+    begun.result = run_job(begun.job, begun.number);
+    begun.over = true;
+}
+
+void emu_pause_kernel(void) {
+    const char *name = running_kernel;
+    running_kernel = NULL;
+    (void)swapcontext(&begun.kernel, &begun.caller);
+    running_kernel = name;
+}
+
+static void begin_job(const struct emu_launch_job *job) {
+    if (begun.stack == NULL) begun.stack = malloc(KERNEL_STACK);
+    if (begun.stack == NULL || getcontext(&begun.kernel) != 0) abort();
+    begun.job = job;
+    begun.number++;
+    begun.over = false;
+    begun.kernel.uc_stack.ss_sp = begun.stack;
+    begun.kernel.uc_stack.ss_size = KERNEL_STACK;
+    begun.kernel.uc_link = &begun.caller;
+    makecontext(&begun.kernel, run_begun, 0);
+}
+
+CUresult emu_run_job(const struct emu_launch_job *job, bool *done) {
+    const struct emu_options *o = emu_options();
+    *done = begun.job == NULL || begun.job == job;
+    if (!*done) return CUDA_SUCCESS;
+    if (begun.job == NULL) {
+        if (o->fault != EMU_SOUND && begun.number + 1 == (uint64_t)o->fault_at) return befall(done);
+        begin_job(job);
+    }
+    (void)swapcontext(&begun.caller, &begun.kernel);
+    *done = begun.over;
+    if (!begun.over) return CUDA_SUCCESS;
+    begun.job = NULL;
+    return begun.result;
 }
 
 void emu_free_job(struct emu_launch_job *job) {

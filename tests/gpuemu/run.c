@@ -246,7 +246,8 @@ static void report_deadlock(struct run *r) {
     emu_report(&where, "deadlock: no thread of the block can go on (barrier divergence?)%s%s", barriers, text);
 }
 
-/* Whether somebody polls memory: another process may still write it, within ten minutes; then a little time passes. */
+/* Whether somebody polls memory: the host or another process may still write it, within ten minutes; then a little
+ * time passes. */
 static bool nap(struct run *r) {
     enum { MANY_NAPS = 600000 };
     bool any = false;
@@ -256,6 +257,7 @@ static bool nap(struct run *r) {
     if (!any || r->naps++ >= MANY_NAPS) return false;
     const struct timespec t = {.tv_nsec = r->naps < 100 ? 20000 : 1000000};
     (void)nanosleep(&t, NULL);
+    emu_pause_kernel();
     return true;
 }
 

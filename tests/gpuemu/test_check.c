@@ -510,6 +510,29 @@ static void bank_passes_are_counted(void) {
     CHECK(counted("transpose_conflicts", "shared_store", "passes") == 32);
 }
 
+/* ---- a kernel that waits for the host: other streams' copies go on, other kernels of the process do not ---- */
+
+static CUresult launch_add(CUstream stream);
+
+static void a_poll_lets_copies_go_on(void) {
+    start();
+    CUstream stream = new_stream(), other = new_stream(), copies = new_stream();
+    CUdeviceptr flag = device_bytes(4);
+    out = device_bytes(4);
+    OK(cuMemsetD32(flag, 0, 1));
+    void *params[] = {&out, &flag};
+    OK(cuLaunchKernel(kernel("wait_flag"), 1, 1, 1, 32, 1, 1, 0, stream, params, NULL));
+    for (int i = 0; i < 10; i++) CHECK(cuStreamQuery(stream) == CUDA_ERROR_NOT_READY);
+    OK(launch_add(other));
+    for (int i = 0; i < 10; i++) CHECK(cuStreamQuery(other) == CUDA_ERROR_NOT_READY);
+    CHECK(float_at(in, 1) == 1);
+    OK(cuMemsetD32Async(flag, 7, 1, copies));
+    OK(cuStreamSynchronize(copies));
+    OK(cuStreamSynchronize(stream));
+    OK(cuStreamSynchronize(other));
+    CHECK(float_at(in, 1) == 2);
+}
+
 /* ---- faults on request: of the second launch ---- */
 
 static CUresult launch_add(CUstream stream) {
@@ -610,6 +633,8 @@ static const struct row rows[] = {
     ROW("cc=80", images_for_hardware_are_refused),
     ROW("streams=late", a_kernel_in_a_graph),
     ROW("streams=late,hostguard=1", a_kernel_in_a_graph),
+    ROW("streams=late", a_poll_lets_copies_go_on),
+    ROW("streams=early", a_poll_lets_copies_go_on),
     ROW_EXIT("fault=die,fault_at=2", a_launch_kills, -SIGKILL),
     ROW("fault=fail,fault_at=2", a_launch_loses_the_device),
     ROW("fault=hang,fault_at=2", a_launch_hangs),

@@ -65,6 +65,12 @@ says 'watchdog: rank 1 \(.*in peer (sum|choice) #[0-9]+ on tp\) is stopped or de
 echo "left: named by the watchdog"
 resumes left
 
+# ---- the same in a sum so large that NCCL makes it between theirs: whoever polls sees its error
+python3 -c 'import json; print(json.dumps({"prompt": "night shift reads logs and waits " * 90, "max_tokens": 2}))' > long.jsonl
+INPUT=long.jsonl NT_EMU_NCCL=rank=1,seq=3,fault=die LAUNCHER=--enable-recovery job large 0 true > out 2>&1
+check "large: COMPLETE must not exist" test ! -e large/COMPLETE
+says '^nocturne: rank 0 on .*NCCL, rank 0 of tp: .*remote process exited'
+
 # ---- an error of the device, while the other's kernel waits for this one's
 rc=0; job fails 1 "$(fault fail)" > out 2>&1 || rc=$?
 disturbed fails 71

@@ -159,6 +159,10 @@ RAISE(raise_atomic, "red.relaxed.sys.global.add.u32 [%0], %1;")
 extern "C" __global__ void take_flag(unsigned *out, const unsigned *flag) {
     asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(*out) : "l"(flag) : "memory");
 }
+extern "C" __global__ void wait_flag(unsigned *out, const unsigned *flag) {
+    do asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(*out) : "l"(flag) : "memory");
+    while (*out == 0);
+}
 
 // ---- counters ----
 
