@@ -37,6 +37,10 @@ NT_MUST nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, 
 NT_MUST nt_status nt_device_allgather_f32(struct nt_device_comm *d, const float *from, float *to, int64_t n);
 /* A collective that a kernel of the caller's was queued for; name is a literal. */
 void nt_device_comm_note(struct nt_device_comm *d, const char *name);
+/* look is called about once a second while a wait lasts. It may say what it found: the device of this rank of world has
+ * not come to the n-th sum that it makes with this one's, where that one waits; n 0: none is behind. */
+void nt_device_comm_look(struct nt_device_comm *d, void (*look)(void *arg), void *arg);
+void nt_device_comm_late(struct nt_device_comm *d, int32_t rank, int64_t n);
 /* Collectives queued so far, and the newest one's name. Those of a captured step are queued when it is launched:
  * whoever captures sets this back, and whoever launches sets it forward. */
 struct nt_device_queued {

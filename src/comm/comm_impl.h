@@ -18,6 +18,8 @@ struct nt_comm_trace {
     _Atomic(const char *) on;    /* the communicator of `last`: "world", "tp", "dp" */
     atomic_int_least64_t seq;    /* its number on that communicator: equal on all its ranks when they agree */
     atomic_int_least64_t n_done; /* calls finished on all communicators: progress */
+    atomic_int_least64_t late;  /* > 0: this sum in peers' memory, counted from the start, lacks the device of a rank */
+    atomic_int_least32_t whose; /* of that one, in world */
 };
 
 struct nt_comm_backend;

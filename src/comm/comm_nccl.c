@@ -1,4 +1,5 @@
 #include "comm_device.h"
+#include "clock.h"
 #include "comm_impl.h"
 #include "gpu_api.h"
 #include "log.h"
@@ -14,7 +15,11 @@ struct nt_device_comm {
     struct nt_device_queued queued;
     int64_t waited; /* those of them that a wait has seen done */
     bool noted;     /* some were others' */
+    void (*look)(void *arg);
+    void *look_arg;
 };
+
+enum { LOOK_EVERY_S = 1 };
 
 static nt_status fail(const struct nt_device_comm *d, int error, const char *call) {
     const char *more = d->comm ? d->nccl.ncclGetLastError(d->comm) : "";
@@ -122,6 +127,22 @@ nt_status nt_device_allgather_f32(struct nt_device_comm *d, const float *from, f
     return queue(d, result, "ncclAllGather");
 }
 
+void nt_device_comm_look(struct nt_device_comm *d, void (*look)(void *arg), void *arg) {
+    d->look = look;
+    d->look_arg = arg;
+}
+
+void nt_device_comm_late(struct nt_device_comm *d, int32_t rank, int64_t n) {
+    atomic_store_explicit(&d->host->trace->whose, rank, memory_order_relaxed);
+    atomic_store_explicit(&d->host->trace->late, n, memory_order_relaxed);
+}
+
+static void look_again(const struct nt_device_comm *d, double *looked) {
+    if (!d->look || nt_now() - *looked < LOOK_EVERY_S) return;
+    d->look(d->look_arg);
+    *looked = nt_now();
+}
+
 struct nt_device_queued nt_device_comm_queued(const struct nt_device_comm *d) {
     return d->queued;
 }
@@ -143,13 +164,16 @@ nt_status nt_device_comm_wait_for(struct nt_device_comm *d, nt_status (*passed)(
     if (!d->comm) return NT_FAIL(NT_E_COMM, "the device communicator of %s was aborted", d->host->name);
     const bool traced = d->queued.n > d->waited;
     if (traced) nt_comm_trace_begin(d->host->trace, d->queued.newest, d->host->name, d->queued.n);
+    double looked = nt_now();
     for (bool done = false; !done; done ? (void)0 : pause_briefly()) {
+        look_again(d, &looked);
         int error = NT_NCCL_OK;
         const int result = d->nccl.ncclCommGetAsyncError(d->comm, &error);
         if (result != NT_NCCL_OK) return give_up(d, result);
         if (error != NT_NCCL_OK && error != NT_NCCL_IN_PROGRESS) return give_up(d, error);
         NT_TRY(passed(arg, &done));
     }
+    nt_device_comm_late(d, 0, 0);
     if (traced) nt_comm_trace_end(d->host->trace);
     return NT_OK;
 }

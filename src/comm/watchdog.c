@@ -141,6 +141,13 @@ static double stale_after_s(const struct nt_watchdog *d, double limits) {
     return d->limit_s * limits > STALE_S ? d->limit_s * limits : STALE_S;
 }
 
+static void add_late(const struct nt_watchdog *d, struct nt_strbuf *s) {
+    const int64_t n = atomic_load_explicit(&d->trace->late, memory_order_relaxed);
+    if (n == 0) return;
+    nt_strbuf_addf(s, "the device of rank %d has not come to sum %lld in the peers' memory, where the other waits; ",
+                   (int)atomic_load_explicit(&d->trace->whose, memory_order_relaxed), (long long)n);
+}
+
 static bool same_call(const struct nt_heartbeat *h, int32_t size) {
     int32_t n = 0;
     while (n < size && h[n].seq == h[0].seq && strcmp(h[n].call, h[0].call) == 0 && strcmp(h[n].on, h[0].on) == 0) n++;
@@ -177,6 +184,7 @@ static enum verdict judge(const struct nt_watchdog *d, const struct nt_heartbeat
         describe(s, r, &b[r]);
         nt_strbuf_adds(s, "; ");
     }
+    add_late(d, s);
     return VERDICT_HANG;
 }
 

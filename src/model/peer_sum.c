@@ -16,6 +16,7 @@ struct nt_peer_sum {
     struct nt_backend *be;
     struct nt_device_comm *comm; /* numbers them; NULL: nobody waits for them */
     int32_t rank, size;
+    int32_t first;             /* rank of world that is rank 0 here */
     char *block[NT_P2P_RANKS]; /* of every rank, as this one sees it */
     bool mapped[NT_P2P_RANKS]; /* and to be unmapped */
     int32_t call;              /* in the step, those of NCCL counted */
@@ -27,6 +28,7 @@ static nt_status make(struct nt_backend *be, const struct nt_world *w, struct nt
     p->be = be;
     p->rank = w->tp_rank;
     p->size = w->tp_size;
+    p->first = w->rank - w->tp_rank;
     return NT_OK;
 }
 
@@ -73,6 +75,23 @@ static bool map_peers(struct nt_peer_sum *p, const struct offer *all) {
     return true;
 }
 
+/* Whose device is behind: each says in this rank's memory which call it has come to. The copy runs beside the stream,
+ * which a kernel that waits may hold; where the device does not even copy, the watchdog goes on without the answer. */
+static void look(void *arg) {
+    const struct nt_peer_sum *p = arg;
+    const struct nt_cuda *cuda = p->be->cuda;
+    uint32_t came[NT_P2P_RANKS];
+    const CUdeviceptr flags = (CUdeviceptr)(uintptr_t)(p->block[p->rank] + FLAGS_AT);
+    if (cuda->driver->cuMemcpyDtoHAsync(came, flags, sizeof came, cuda->copy) != CUDA_SUCCESS) return;
+    if (cuda->driver->cuStreamSynchronize(cuda->copy) != CUDA_SUCCESS) return;
+    int32_t last = 0, best = 0;
+    for (int32_t r = 1; r < p->size; r++) {
+        if ((int32_t)(came[r] - came[last]) < 0) last = r;
+        if ((int32_t)(came[r] - came[best]) > 0) best = r;
+    }
+    nt_device_comm_late(p->comm, p->first + last, last == best ? 0 : (int64_t)came[best]);
+}
+
 static nt_status exchange(struct nt_peer_sum *p, const struct nt_world *w, bool *everywhere) {
     struct offer mine = {0}, all[NT_P2P_RANKS];
     make_offer(p, w, &mine);
@@ -97,6 +116,7 @@ nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, stru
         nt_peer_sum_close(p);
         return st;
     }
+    nt_device_comm_look(comm, look, p);
     nt_info("comm", "sums up to %d KiB are taken from the peers' memory", NT_P2P_MAX_BYTES >> 10);
     *out = p;
     return NT_OK;
@@ -149,6 +169,7 @@ nt_status nt_peer_sum_leave(struct nt_peer_sum *p, struct nt_comm *tp) {
 
 void nt_peer_sum_close(struct nt_peer_sum *p) {
     if (!p) return;
+    if (p->comm) nt_device_comm_look(p->comm, NULL, NULL);
     unmap(p);
     p->be->memory->give(p->be, p->block[p->rank], BLOCK_BYTES);
     free(p);

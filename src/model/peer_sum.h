@@ -8,11 +8,12 @@
  * each other: a sum that goes to NCCL is counted, and the same place before and behind one is safe, because no rank
  * passes a sum of NCCL's before all have come to it.
  * A peer that never comes leaves the kernel waiting, and nothing on the host waits with it: all waits for the stream
- * poll (comm_device.h), the watchdog knows these sums by the name and number they have there, and a rank that fails
- * leaves without waiting for the stream, so the job's end reaches all (nocturne's main). Flags are never set to let a
- * kernel go: what it computed would be nonsense. Ownership: nt_peer_sum_close unmaps and frees; after the stream has
- * come to rest, and where all ranks are there after nt_peer_sum_leave. Threading: the main thread. Errors: open leaves
- * *out NULL where the ranks cannot see each other's memory (nobody uses it then).
+ * poll (comm_device.h), the watchdog knows these sums by the name and number they have there and whose device is
+ * missing in one, and a rank that fails leaves without waiting for the stream, so the job's end reaches all (nocturne's
+ * main). Flags are never set to let a kernel go: what it computed would be nonsense. Ownership: nt_peer_sum_close
+ * unmaps and frees; after the stream has come to rest, and where all ranks are there after nt_peer_sum_leave.
+ * Threading: the main thread. Errors: open leaves *out NULL where the ranks cannot see each other's memory (nobody uses
+ * it then).
  */
 #ifndef NT_PEER_SUM_H
 #define NT_PEER_SUM_H

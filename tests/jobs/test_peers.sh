@@ -78,10 +78,10 @@ says '^nocturne: rank 1 on .*CUDA_ERROR_ECC_UNCORRECTABLE'
 check "one sentence" test "$(grep -c '^nocturne: ' out)" -eq 1
 resumes fails
 
-# ---- the device hangs: all wait in that sum, and are told with its number
+# ---- the device hangs: all wait in that sum, are told with its number, and whose device is missing in which
 rc=0; job hangs 1 "$(fault hang)" --set run.watchdog_s=20 > out 2>&1 || rc=$?
 disturbed hangs 76
-says 'watchdog: all ranks wait in one collective that does not end: rank 0 .*in peer (sum|choice) #[0-9]+ on tp\); rank 1 .*in peer (sum|choice) #[0-9]+ on tp\);'
+says 'watchdog: all ranks wait in one collective that does not end: rank 0 .*in peer (sum|choice) #[0-9]+ on tp\); rank 1 .*in peer (sum|choice) #[0-9]+ on tp\); the device of rank 1 has not come to sum [0-9]+ in the peers. memory'
 resumes hangs
 
 # ---- the host hangs between two launches: that rank alone is named, and who waits for it in which sum
