@@ -29,7 +29,7 @@ for how in kill segv exit abort; do
     took=$(since "$(cat "$WORK/died")")
     echo "rank 1 dies by $how: mpirun ends with $rc after $took s"
     [ $rc -ne 0 ] && [ $rc -ne 124 ] || fail "mpirun ended with $rc after the death of a rank"
-    below "$took" 10 || fail "the job lived on for $took s after a rank died by $how"
+    below "$took" "$(patience 10)" || fail "the job lived on for $took s after a rank died by $how"
 done
 
 # A rank hangs: the others name it, its host and process, what it did and where, and end the job within 10 s of the limit.
@@ -41,7 +41,7 @@ hang() { # HOW PATTERN
     grep -m1 'watchdog:' "$WORK/out"
     [ $rc -eq 76 ] || { cat "$WORK/out"; fail "a hang by $1 ended with $rc, expected 76"; }
     grep -Eq "$2" "$WORK/out" || { cat "$WORK/out"; fail "no sentence like: $2"; }
-    below "$took" $((limit + 10)) || fail "a hang by $1 lasted $took s"
+    below "$took" "$(patience $((limit + 10)))" || fail "a hang by $1 lasted $took s"
 }
 who="rank 1 \(host $(hostname), pid [0-9]+, doing 'read input',"
 hang stop "$who after barrier #2 on world\) is stopped or dead: this was its last heartbeat, [0-9]+ s ago"

@@ -39,11 +39,11 @@ for n_tp in 2,1 3,3; do
     n=${n_tp%,*} tp=${n_tp#*,}
     disturb STOP stop-$n "$n" "$tp"
     [ $rc -eq 76 ] || { cat stop-$n.log; fail "a stopped rank ended the job with $rc, expected 76"; }
-    below "$took" 12 || fail "a stopped rank held the job for $took s"
+    below "$took" "$(patience 12)" || fail "a stopped rank held the job for $took s"
     grep -Eom1 "rank $((n - 1)) \(host $(hostname), pid [0-9]+, doing '.*', .*\) is stopped or dead: .* ago" stop-$n.log ||
         { cat stop-$n.log; fail "the stopped rank is not named"; }
     disturb KILL kill-$n "$n" "$tp"
-    [ $rc -ne 0 ] && [ $rc -ne 124 ] && below "$took" 10 || fail "a killed rank: $rc after $took s"
+    [ $rc -ne 0 ] && [ $rc -ne 124 ] && below "$took" "$(patience 10)" || fail "a killed rank: $rc after $took s"
     grep -q 'signal 9' kill-$n.log || { cat kill-$n.log; fail "the cause is not told"; }
 done
 resumes stop-2 # the tp 1 jobs: sums over other ranks have other bits
