@@ -18,6 +18,7 @@ static const struct nt_ops bodies[] = {
                            .logit_topk = nt_logit_topk_portable,
                            .logit_gumbel = nt_logit_gumbel_portable,
                            .logit_edit = nt_logit_edit_portable,
+                           .logit_penalty = nt_logit_penalty_portable,
                            .logit_pick = nt_logit_pick_portable,
                            .gather = nt_gather_portable,
                            .logit_sample = nt_logit_sample_portable,

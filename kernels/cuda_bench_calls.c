@@ -211,7 +211,7 @@ static nt_status call_gather(struct nt_cuda_call *c) {
 
 /* ---- the ops on logits ---- */
 
-enum { TOP = 20, EDITS = 16 };
+enum { TOP = 20, EDITS = 16, SEEN = 256 };
 
 static int64_t ld_of(const struct nt_cuda_call *c) {
     return ((int64_t)c->dims->n_vocab + 15) / 16 * 16;
@@ -264,6 +264,22 @@ static nt_status call_edit(struct nt_cuda_call *c) {
                                          .n_vocab = c->dims->n_vocab,
                                          .n_edit = c->n_tok * EDITS};
     FINISH(c, logit_edit, &a);
+}
+
+static nt_status call_penalty(struct nt_cuda_call *c) {
+    const struct nt_logit_penalty_args a = {.logits = out(c, c->n_tok * ld_of(c), sizeof(float)),
+                                            .ld = ld_of(c),
+                                            .seen = inputs(c)->seen,
+                                            .begin = inputs(c)->seen_begin,
+                                            .last = inputs(c)->ids,
+                                            .last_row = inputs(c)->rows,
+                                            .repetition = inputs(c)->ones,
+                                            .presence = inputs(c)->ones,
+                                            .frequency = inputs(c)->ones,
+                                            .n_row = c->n_tok,
+                                            .n_vocab = c->dims->n_vocab,
+                                            .n_seen = (int64_t)c->n_tok * SEEN};
+    FINISH(c, logit_penalty, &a);
 }
 
 static nt_status call_pick(struct nt_cuda_call *c) {
@@ -592,6 +608,7 @@ static const struct nt_cuda_call_row call_rows[] = {
     {NT_OP_logit_topk,    "logit_topk 20",       call_topk,               NT_CALL_DECODE, false},
     {NT_OP_logit_gumbel,  "logit_gumbel",        call_gumbel,             NT_CALL_DECODE, false},
     {NT_OP_logit_edit,    "logit_edit 16",       call_edit,               NT_CALL_DECODE, false},
+    {NT_OP_logit_penalty, "logit_penalty 256",   call_penalty,            NT_CALL_DECODE, false},
     {NT_OP_logit_pick,    "logit_pick",          call_pick,               NT_CALL_DECODE, false},
     {NT_OP_logit_sample,  "logit_sample",        call_sample,             NT_CALL_DECODE, false},
 };
@@ -651,6 +668,15 @@ static void put_edits(struct nt_cuda_call *c, struct nt_cuda_call_memory *m) {
         edits[i] = (struct nt_logit_edit){i / EDITS, i % EDITS * apart + 1, 0.25f, 1.1f, 0.5f};
 }
 
+static void put_seen(struct nt_cuda_call *c, struct nt_cuda_call_memory *m) {
+    const void *device;
+    PUT(seen, struct nt_seen, (int64_t)c->n_tok * SEEN);
+    PUT(seen_begin, int32_t, c->n_tok + 1);
+    for (int32_t i = 0; i <= c->n_tok; i++) seen_begin[i] = i * SEEN;
+    for (int32_t i = 0; i < c->n_tok * SEEN; i++)
+        seen[i] = (struct nt_seen){(int32_t)((int64_t)i % SEEN * c->dims->n_vocab / SEEN), i % 3};
+}
+
 static void put_sequences(struct nt_cuda_call *c, struct nt_cuda_call_memory *m, int32_t pos0) {
     const void *device;
     const int32_t each = (c->max_pos + NT_KV_PAGE - 1) / NT_KV_PAGE;
@@ -672,6 +698,7 @@ nt_status nt_cuda_calls_begin(struct nt_cuda_call *c, struct nt_cuda_call_memory
     m->used = 0;
     put_parameters(c, m);
     if (!prefill) put_edits(c, m);
+    if (!prefill) put_seen(c, m);
     put_sequences(c, m, prefill ? 0 : context - 1);
     return c->be->memory->upload(c->be, m->device, m->host, m->used);
 }

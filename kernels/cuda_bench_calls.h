@@ -21,6 +21,8 @@ struct nt_cuda_call_inputs {
     const uint64_t *seeds;
     const struct nt_attn_seq *seqs;
     const struct nt_logit_edit *edits;
+    const struct nt_seen *seen;
+    const int32_t *seen_begin;
 };
 
 struct nt_cuda_call {

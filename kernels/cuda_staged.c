@@ -423,6 +423,21 @@ static nt_status staged_logit_edit(struct nt_backend *be, const struct nt_logit_
     return RUN(&s, logit_edit, &a);
 }
 
+static nt_status staged_logit_penalty(struct nt_backend *be, const struct nt_logit_penalty_args *args) {
+    struct stage s = begin(be);
+    struct nt_logit_penalty_args a = *args;
+    const int64_t n_last = args->last ? rows_used(args->last_row, args->n_row) : 0;
+    a.logits = inout(&s, args->logits, matrix(args->n_row, args->ld, args->n_vocab, sizeof *args->logits));
+    a.seen = in(&s, args->seen, vector(args->n_seen, sizeof *args->seen));
+    a.begin = in(&s, args->begin, vector(args->n_row + 1, sizeof *args->begin));
+    a.last = in(&s, args->last, vector(n_last, sizeof *args->last));
+    a.last_row = in(&s, args->last_row, vector(args->n_row, sizeof *args->last_row));
+    a.repetition = in(&s, args->repetition, vector(args->n_row, sizeof *args->repetition));
+    a.presence = in(&s, args->presence, vector(args->n_row, sizeof *args->presence));
+    a.frequency = in(&s, args->frequency, vector(args->n_row, sizeof *args->frequency));
+    return RUN(&s, logit_penalty, &a);
+}
+
 static nt_status staged_logit_pick(struct nt_backend *be, const struct nt_logit_pick_args *args) {
     struct stage s = begin(be);
     struct nt_logit_pick_args a = *args;

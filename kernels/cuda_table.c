@@ -12,6 +12,7 @@ static const struct nt_ops bodies = {
     .logit_topk = nt_logit_topk_cuda,
     .logit_gumbel = nt_logit_gumbel_cuda,
     .logit_edit = nt_logit_edit_cuda,
+    .logit_penalty = nt_logit_penalty_cuda,
     .logit_pick = nt_logit_pick_cuda,
     .gather = nt_gather_cuda,
     .logit_sample = nt_logit_sample_cuda,

@@ -1,4 +1,4 @@
-/* Ops on logit rows [n_row, n_vocab]: statistics, Gumbel argmax, edits, scaling, picks. (Top-k: topk.cu.)
+/* Ops on logit rows [n_row, n_vocab]: statistics, Gumbel argmax, edits, penalties, scaling, picks. (Top-k: topk.cu.)
  *
  * stats: per chunk of 4096 logits, 16 in registers of each of 256 threads: maximum, then the sum of exp(x - chunk's
  * maximum); nt_logit_stats_join, a warp per row, rescales the chunks' sums to the row's maximum. Order of the sum: 16
@@ -7,8 +7,9 @@
  * Layout: logits [n_row, ld >= n_vocab] f32, one value per row elsewhere, parts [n_row, chunks] in the workspace.
  * Roofline: 4 bytes per logit read once. stats ~14 FLOP per logit: bandwidth, expected 85 % of copy from about 16
  * rows of 49152. gumbel ~80 instructions per logit (10 Philox rounds a quarter, two logarithms): bound by issue,
- * about half of copy bandwidth on H100. scale 8 bytes per logit, bandwidth. edit, pick: a handful of scattered
- * sectors, the launch. */
+ * about half of copy bandwidth on H100. scale 8 bytes per logit, bandwidth. edit, penalty, pick: scattered sectors, 32
+ * bytes each way per token named; the launch up to some 10^4 of them. penalty: a block per row, so that all that a row
+ * has said passes one place, which tells whether the newest token is among it. */
 #include "logits_cuda.h"
 #include "cuda_logits.cuh"
 
@@ -139,6 +140,26 @@ extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_edit(con
     float *x = a.logits + e.row * a.ld + e.id;
     const float v = __fadd_rn(*x, e.bias);
     *x = __fsub_rn(v > 0 ? __fdiv_rn(v, e.divide) : __fmul_rn(v, e.divide), e.minus);
+}
+
+NT_DEVICE void penalize(const struct nt_logit_penalty_args *a, int32_t r, int32_t id, int32_t count) {
+    if (id < a->first || id - a->first >= a->n_vocab) return;
+    float *x = a->logits + r * a->ld + (id - a->first);
+    const float minus = count > 0 ? __fadd_rn(a->presence[r], __fmul_rn(a->frequency[r], (float)count)) : 0;
+    *x = __fsub_rn(*x > 0 ? __fdiv_rn(*x, a->repetition[r]) : __fmul_rn(*x, a->repetition[r]), minus);
+}
+
+extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_penalty(const struct nt_logit_penalty_args a) {
+    const int32_t r = (int32_t)blockIdx.x, end = a.begin[r + 1];
+    const int32_t last = a.last && a.last_row[r] >= 0 ? a.last[a.last_row[r]] : -1;
+    int known = last < 0;
+    for (int32_t i = a.begin[r] + (int32_t)threadIdx.x; i < end; i += NT_LOGIT_THREADS) {
+        const struct nt_seen s = a.seen[i];
+        known |= s.id == last;
+        penalize(&a, r, s.id, s.count + (s.id == last));
+    }
+    known = __syncthreads_or(known);
+    if (threadIdx.x == 0 && !known) penalize(&a, r, last, 1);
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_scale(const struct nt_logit_edit_args a) {

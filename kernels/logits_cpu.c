@@ -150,6 +150,34 @@ nt_status nt_logit_edit_portable(struct nt_backend *be, const struct nt_logit_ed
     return NT_OK;
 }
 
+static void penalize(const struct nt_logit_penalty_args *a, int64_t r, int32_t id, int32_t count) {
+    if (id < a->first || id - a->first >= a->n_vocab) return;
+    float *x = a->logits + r * a->ld + (id - a->first);
+    const float minus = count > 0 ? a->presence[r] + a->frequency[r] * (float)count : 0;
+    *x = (*x > 0 ? *x / a->repetition[r] : *x * a->repetition[r]) - minus;
+}
+
+static void penalty_thread(void *arg, int thread, int n_threads) {
+    const struct nt_logit_penalty_args *a = arg;
+    int64_t begin, end;
+    nt_split(a->n_row, 1, thread, n_threads, &begin, &end);
+    for (int64_t r = begin; r < end; r++) {
+        const int32_t last = a->last && a->last_row[r] >= 0 ? a->last[a->last_row[r]] : -1;
+        bool known = last < 0;
+        for (int32_t i = a->begin[r]; i < a->begin[r + 1]; i++) {
+            known |= a->seen[i].id == last;
+            penalize(a, r, a->seen[i].id, a->seen[i].count + (a->seen[i].id == last));
+        }
+        if (!known) penalize(a, r, last, 1);
+    }
+}
+
+nt_status nt_logit_penalty_portable(struct nt_backend *be, const struct nt_logit_penalty_args *args) {
+    struct nt_logit_penalty_args a = *args;
+    nt_pool_run(be->pool, penalty_thread, &a);
+    return NT_OK;
+}
+
 nt_status nt_logit_pick_portable(struct nt_backend *be, const struct nt_logit_pick_args *args) {
     (void)be;
     for (int64_t r = 0; r < args->n_row; r++) {

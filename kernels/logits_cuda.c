@@ -42,6 +42,10 @@ nt_status nt_logit_edit_cuda(struct nt_backend *be, const struct nt_logit_edit_a
                           args);
 }
 
+nt_status nt_logit_penalty_cuda(struct nt_backend *be, const struct nt_logit_penalty_args *args) {
+    return NT_CUDA_LAUNCH(be, NT_CUDA_logit_penalty, args->n_row, 1, 1, NT_LOGIT_THREADS, 0, args);
+}
+
 nt_status nt_logit_pick_cuda(struct nt_backend *be, const struct nt_logit_pick_args *args) {
     const int32_t blocks = (args->n_row + NT_LOGIT_THREADS - 1) / NT_LOGIT_THREADS;
     return NT_CUDA_LAUNCH(be, NT_CUDA_logit_pick, blocks, 1, 1, NT_LOGIT_THREADS, 0, args);

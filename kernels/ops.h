@@ -294,8 +294,8 @@ struct nt_gather_args {
 
 /* In place, for each edit: v = x[row, id] + bias; v = v > 0 ? v / divide : v * divide; x[row, id] = v - minus. No two
  * edits of one call name the same element; id is an index in the shard and is skipped outside [0, n_vocab). Then, with
- * scale, x[r, :] *= scale[r] for rows whose scale is not 1. (Logit bias and the penalties of the sampler; minus =
- * infinity masks.) Exact in f32. */
+ * scale, x[r, :] *= scale[r] for rows whose scale is not 1. (Logit bias of the sampler; minus = infinity masks.) Exact
+ * in f32. */
 struct nt_logit_edit {
     int32_t row, id;
     float bias, divide, minus;
@@ -306,6 +306,27 @@ struct nt_logit_edit_args {
     const struct nt_logit_edit *edits; // [n_edit]
     const float *scale;                // [n_row] or NULL
     int32_t n_row, n_vocab, n_edit;
+};
+
+/* In place, for each token a row's sequence has said: x = x > 0 ? x / repetition[r] : x * repetition[r] (Keskar et al.
+ * 2019, CTRL), then, where its count in the answer is above 0, x -= presence[r] + frequency[r] * count (OpenAI API; the
+ * sum first). What was said: seen[begin[r] .. begin[r + 1]), distinct ids of the whole vocabulary, prompts' with count
+ * 0; and, where last_row[r] >= 0, one time more last[last_row[r]], which need not be among them and is nothing below 0:
+ * the token of a step that the host has not seen yet. Ids outside the shard [first, first + n_vocab) are skipped. Each
+ * operation rounds once, so the bits are the same everywhere. */
+struct nt_seen {
+    int32_t id, count;
+};
+struct nt_logit_penalty_args {
+    float *logits; // [n_row, n_vocab]
+    int64_t ld;
+    const struct nt_seen *seen;                     // [begin[n_row]]
+    const int32_t *begin;                           // [n_row + 1]
+    const int32_t *last;                            // [*]; NULL: no row has one
+    const int32_t *last_row;                        // [n_row]
+    const float *repetition, *presence, *frequency; // [n_row]
+    int32_t n_row, n_vocab, first;
+    int64_t n_seen; /* begin[n_row] */
 };
 
 /* value[r] = logits[r, id[r]], or -infinity when id[r] is outside [0, n_vocab). Exact. */

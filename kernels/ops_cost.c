@@ -13,6 +13,7 @@
     X(logit_topk, PASS)                                                                                                \
     X(logit_gumbel, PASS)                                                                                              \
     X(logit_edit, PASS)                                                                                                \
+    X(logit_penalty, PASS)                                                                                             \
     X(logit_pick, PASS)                                                                                                \
     X(gather, PASS)                                                                                                    \
     X(logit_sample, PASS)                                                                                              \
@@ -185,6 +186,16 @@ struct nt_cost nt_op_cost_logit_edit(const struct nt_logit_edit_args *a) {
                                           (a->scale ? (double)a->n_row * F32 : 0),
                             .write_bytes = edits * F32 + n * F32,
                             .launches = (a->n_edit > 0) + (a->scale != NULL)};
+}
+
+/* Each token named: itself and its logit, read and written; a row's newest one counts as one more. */
+struct nt_cost nt_op_cost_logit_penalty(const struct nt_logit_penalty_args *a) {
+    const double rows = a->n_row, named = (double)a->n_seen + (a->last ? rows : 0);
+    return (struct nt_cost){.flops = 4 * named,
+                            .read_bytes = (double)a->n_seen * (double)sizeof(struct nt_seen) + named * F32 +
+                                          rows * (3 * F32 + 2 * I32) + (a->last ? rows * I32 : 0),
+                            .write_bytes = named * F32,
+                            .launches = a->n_row > 0};
 }
 
 struct nt_cost nt_op_cost_logit_pick(const struct nt_logit_pick_args *a) {

@@ -222,6 +222,34 @@ static nt_status test_logit_edit(struct nt_selftest *t) {
     return NT_OK;
 }
 
+static nt_status test_logit_penalty(struct nt_selftest *t) {
+    static const struct nt_seen seen[] = {
+        {8,    0},
+        {5,    2},
+        {1003, 1}
+    };
+    static const int32_t begin[ROWS + 1] = {0, 2, 3, 3}, last[2] = {VOCAB + 2, 5}, last_row[ROWS] = {1, -1, 0};
+    static const float repetition[ROWS] = {1.25f, 1, 2}, presence[ROWS] = {0.5f, 1, 0.25f};
+    static const float frequency[ROWS] = {0.75f, 0, 0.5f};
+    float *logits = nt_selftest_floats(t, ROWS * VOCAB, 3);
+    const struct nt_logit_penalty_args a = {.logits = logits,
+                                            .ld = VOCAB,
+                                            .seen = seen,
+                                            .begin = begin,
+                                            .last = last,
+                                            .last_row = last_row,
+                                            .repetition = repetition,
+                                            .presence = presence,
+                                            .frequency = frequency,
+                                            .n_row = ROWS,
+                                            .n_vocab = VOCAB,
+                                            .first = 3,
+                                            .n_seen = sizeof seen / sizeof seen[0]};
+    NT_TRY(t->ops.logit_penalty(t->be, &a));
+    nt_selftest_keep_f32(t, logits, ROWS * VOCAB);
+    return NT_OK;
+}
+
 static nt_status test_logit_pick(struct nt_selftest *t) {
     static const int32_t id[ROWS] = {0, 17, VOCAB - 1};
     float value[ROWS];
@@ -411,6 +439,7 @@ static const struct {
     [NT_OP_logit_topk] = {test_logit_topk,           0    },
     [NT_OP_logit_gumbel] = {test_logit_gumbel,         0    },
     [NT_OP_logit_edit] = {test_logit_edit,           0    },
+    [NT_OP_logit_penalty] = {test_logit_penalty,        0    },
     [NT_OP_logit_pick] = {test_logit_pick,           0    },
     [NT_OP_gather] = {test_gather,               0    },
     [NT_OP_logit_sample] = {test_logit_sample,         0    },

@@ -474,22 +474,30 @@ static bool compose_next(struct nt_engine *e, const struct launched *l, struct l
         e->prev_row[at] = i;
         e->out_rows[at] = at;
         e->batch[at] = (struct nt_attn_seq){.q_row = at, .n_q = 1, .pos0 = s->n_cached, .pages = s->pages};
-        nt_seq_sample_in(s, e->stops, e->n_stops, &e->in[at]);
-        e->in[at].stream++; /* the token after the one that is under way */
+        nt_seq_sample_in(s, i, e->stops, e->n_stops, &e->in[at]);
     }
     b->n_tok = b->n_seq = b->n_out = next->n;
-    return next->n > 0 && nt_sampler_is_plain(&e->sampler, e->in, next->n);
+    return next->n > 0 && nt_sampler_goes_on(&e->sampler, e->in, next->n);
 }
 
-/* Queues a step that draws its own tokens, and their way back. */
+/* The forward and the choice of tokens: within it where all rows are plain, else behind it. */
+static nt_status forward_and_draw(struct nt_engine *e, struct nt_batch *b) {
+    struct nt_logit_sample_args sample;
+    const bool within = nt_sampler_is_plain(&e->sampler, e->in, b->n_out);
+    if (within) {
+        NT_TRY(nt_sampler_prepare(&e->sampler, e->in, b->n_out, &sample));
+        b->sample = &sample;
+        b->by_head = nt_sampler_by_head(&e->sampler, e->in, b->n_out);
+    }
+    NT_TRY(nt_model_forward(e->c.model, b, &e->pages.pool, e->logits));
+    return within ? NT_OK : nt_sampler_queue(&e->sampler, e->logits, e->in, b->n_out);
+}
+
+/* Queues a step, and the way back of its tokens. */
 static nt_status launch(struct nt_engine *e, struct nt_batch *b, struct launched *l) {
     const double start = nt_now();
-    struct nt_logit_sample_args sample;
-    NT_TRY(nt_sampler_prepare(&e->sampler, e->in, b->n_out, &sample));
-    b->sample = &sample;
-    b->by_head = nt_sampler_by_head(&e->sampler, e->in, b->n_out);
-    NT_TRY(nt_model_forward(e->c.model, b, &e->pages.pool, e->logits));
-    NT_TRY(nt_sampler_start(&e->sampler, l->slot, b->n_out));
+    NT_TRY(forward_and_draw(e, b));
+    NT_TRY(nt_sampler_start(&e->sampler, l->slot, e->in, b->n_out));
     NT_TRY(nt_model_mark(e->c.model, l->slot));
     l->n = b->n_out;
     e->stats.steps++;
@@ -503,7 +511,7 @@ static nt_status go_on(struct nt_engine *e) {
     struct nt_batch b;
     e->pending = NULL;
     if (!compose_next(e, l, next, &b)) return land(e, l, NULL);
-    b.prev = e->sampler.tokens.device;
+    b.prev = nt_sampler_tokens(&e->sampler);
     for (int32_t i = 0; i < next->n; i++) next->seq[i]->n_cached++;
     NT_TRY(launch(e, &b, next));
     e->pending = next;
@@ -524,8 +532,8 @@ nt_status nt_engine_step(struct nt_engine *e) {
     admit(e);
     struct nt_batch b = compose(e);
     if (b.n_tok == 0) return NT_OK;
-    for (int32_t i = 0; i < b.n_out; i++) nt_seq_sample_in(e->sampled[i], e->stops, e->n_stops, &e->in[i]);
-    if (b.n_out > 0 && nt_sampler_is_plain(&e->sampler, e->in, b.n_out)) return launch_first(e, &b);
+    for (int32_t i = 0; i < b.n_out; i++) nt_seq_sample_in(e->sampled[i], -1, e->stops, e->n_stops, &e->in[i]);
+    if (b.n_out > 0 && nt_sampler_goes_on(&e->sampler, e->in, b.n_out)) return launch_first(e, &b);
     const double start = nt_now();
     NT_TRY(nt_model_forward(e->c.model, &b, &e->pages.pool, e->logits));
     const double forwarded = nt_now();

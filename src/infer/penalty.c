@@ -38,10 +38,6 @@ void nt_penalty_see(struct nt_penalty *p, int32_t id, int32_t times) {
     p->count[s] += times;
 }
 
-float nt_penalty_minus(const struct nt_penalty *p, const struct nt_sampling *s, int32_t i) {
-    return p->count[i] > 0 ? s->presence_penalty + s->frequency_penalty * (float)p->count[i] : 0;
-}
-
 void nt_penalty_release(struct nt_penalty *p) {
     free(p->id);
     free(p->count);

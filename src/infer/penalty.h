@@ -1,8 +1,8 @@
 /* What a sequence has said so far, for penalties: each distinct token with its count in the answer.
  *
  * An open-addressing table; tokens of the prompt count 0 (repetition penalty sees them, presence and frequency do not).
- * Formulae: repetition as in CTRL (Keskar et al. 2019) and transformers: positive logits are divided, negative ones
- * multiplied; presence and frequency as in the OpenAI API: logit -= presence * (count > 0) + frequency * count. */
+ * The formulae are those of the op that applies it, logit_penalty (ops.h). Ownership: the table's arrays are its own.
+ * Threading: one thread. Errors: none; out of memory ends the program. */
 #ifndef NT_PENALTY_H
 #define NT_PENALTY_H
 
@@ -16,8 +16,6 @@ struct nt_penalty {
 
 bool nt_penalty_needed(const struct nt_sampling *s);
 void nt_penalty_see(struct nt_penalty *p, int32_t id, int32_t times); /* times 0: prompt, 1: one more in the answer */
-/* What presence and frequency take off the logit of slot i. */
-float nt_penalty_minus(const struct nt_penalty *p, const struct nt_sampling *s, int32_t i);
 void nt_penalty_release(struct nt_penalty *p);
 
 #endif

@@ -42,6 +42,9 @@ nt_status nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
     s->rows = nt_job_take_both(mem, rows * sizeof(int32_t));
     s->edits = nt_job_take_both(mem, NT_SAMPLER_EDITS * sizeof(struct nt_logit_edit));
     s->scale = nt_job_take_both(mem, rows * sizeof(float));
+    s->n_seen = s->n_model_vocab > NT_SAMPLER_SEEN ? s->n_model_vocab : NT_SAMPLER_SEEN; /* a row's fit at least */
+    s->seen = nt_job_take_both(mem, (size_t)s->n_seen * sizeof(struct nt_seen));
+    s->rules = nt_job_take_both(mem, nt_sampler_rules_bytes(s));
     nt_sampler_take_params(s, mem);
     int32_t *row = s->rows.host;
     if (!row) return NT_OK; /* counting */
@@ -200,7 +203,7 @@ nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sa
         NT_TRY(nt_sampler_top_logprobs(s, logits, in, out, n));
     }
     if (logprobs && shaped) NT_TRY(nt_sampler_keep_raw(s, logits, n));
-    if (shaped) NT_TRY(nt_sampler_shape(s, logits, in, n, true));
+    if (shaped) NT_TRY(nt_sampler_shape(s, logits, in, n, true, NULL));
     if (!logprobs || shaped || s->n_vocab < s->n_model_vocab) NT_TRY(nt_sampler_stats(s, logits, n, s->n_local));
     for (int32_t r = 0; r < n; r++) {
         out[r].token = s->argmax[r];

@@ -1,25 +1,34 @@
 /* Sampling on a device: by the head, which stores no logits, where no row is truncated (also over tensor-parallel
  * ranks, of which only (value, index) pairs are exchanged), else by one op on the logits where these are whole (one
- * rank).
+ * rank); rows with edits and log-probabilities (one rank) by the chain of ops behind the forward. Nowhere does the host
+ * wait for the step: it launches the next one, whose penalties count the token under way on the device, and then looks
+ * at what came back.
  *
- * A row's token is the same whoever its neighbours are and whichever of the two ways is taken: rows without edits and
- * log-probabilities are plain, and their step draws its own tokens (prepare, the forward, start, finish); others take
- * nt_sampler_run_device after the forward. Ownership and threading: as sampler_parts.h. Errors: those of the ops. */
+ * A row's token is the same whoever its neighbours are and whichever of the ways is taken. A step is made by prepare,
+ * the forward, start, finish where all rows are plain (neither edits nor log-probabilities), else by the forward,
+ * queue, start, finish. Ownership and threading: as sampler_parts.h. Errors: those of the ops. */
 #ifndef NT_SAMPLER_DEVICE_H
 #define NT_SAMPLER_DEVICE_H
 
 #include "sampler_parts.h"
 
-/* Rows without edits and log-probabilities, on a device: their step can draw its own tokens (struct nt_batch), by_head
- * where that says so. prepare fills args but for logits, ld and n_row; start queues the way back of the tokens after
- * the step, finish waits for it. */
+/* Does a step of these rows need nothing of the host before the next one is launched? */
+bool nt_sampler_goes_on(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n);
+/* Plain rows, whose step can draw its own tokens (struct nt_batch), by_head where that says so. prepare fills args but
+ * for logits, ld and n_row. */
 bool nt_sampler_by_head(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n);
 bool nt_sampler_is_plain(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n);
 NT_MUST nt_status nt_sampler_prepare(struct nt_sampler *s, const struct nt_sample_in *in, int32_t n,
                                      struct nt_logit_sample_args *args);
-NT_MUST nt_status nt_sampler_start(struct nt_sampler *s, int slot, int32_t n);
+/* Tokens and log-probabilities of rows of any kind from the logits of a forward, behind it in the stream. logits are
+ * overwritten. */
+NT_MUST nt_status nt_sampler_queue(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n);
+/* start queues the way back of what the step says, finish waits for it. tokens: where the step after finds them. */
+NT_MUST nt_status nt_sampler_start(struct nt_sampler *s, int slot, const struct nt_sample_in *in, int32_t n);
 NT_MUST nt_status nt_sampler_finish(struct nt_sampler *s, int slot, struct nt_sample_out *out, int32_t n);
+const int32_t *nt_sampler_tokens(const struct nt_sampler *s);
 void nt_sampler_take_params(struct nt_sampler *s, struct nt_job_memory *mem);
+/* queue, start and finish at once, of any number of rows. */
 NT_MUST nt_status nt_sampler_run_device(struct nt_sampler *s, float *logits, const struct nt_sample_in *in,
                                         struct nt_sample_out *out, int32_t n);
 

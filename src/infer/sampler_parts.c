@@ -112,6 +112,82 @@ bool nt_sample_is_truncated(const struct nt_sampling *p, int32_t n_vocab) {
 bool nt_sample_is_edited(const struct nt_sample_in *in) {
     return in->params->n_bias > 0 || in->penalty || in->n_masked > 0;
 }
+
+/* ---- penalties of what was said ---- */
+
+/* One block, written and pushed per call of the op. */
+struct penalty_rules {
+    int32_t *begin, *last_row;                /* [max_rows + 1], [max_rows] */
+    float *repetition, *presence, *frequency; /* [max_rows] */
+};
+
+size_t nt_sampler_rules_bytes(const struct nt_sampler *s) {
+    return (5 * (size_t)s->max_rows + 1) * sizeof(float);
+}
+
+static struct penalty_rules rules_at(const struct nt_sampler *s, void *block) {
+    struct penalty_rules p = {.begin = block};
+    p.last_row = p.begin + s->max_rows + 1;
+    p.repetition = (float *)(p.last_row + s->max_rows);
+    p.presence = p.repetition + s->max_rows;
+    p.frequency = p.presence + s->max_rows;
+    return p;
+}
+
+/* Row i of the call. */
+static void add_rules(struct nt_sampler *s, const struct penalty_rules *rules, const struct nt_sample_in *in,
+                      int32_t i) {
+    struct nt_seen *seen = s->seen.host;
+    int32_t end = i == 0 ? 0 : rules->begin[i];
+    rules->begin[i] = end;
+    for (int32_t k = 0; in->penalty && k < in->penalty->cap; k++)
+        if (in->penalty->id[k] >= 0)
+            seen[end++] = (struct nt_seen){.id = in->penalty->id[k], .count = in->penalty->count[k]};
+    rules->begin[i + 1] = end;
+    rules->last_row[i] = in->penalty && in->pending ? in->pending_row : -1;
+    rules->repetition[i] = in->params->repetition_penalty;
+    rules->presence[i] = in->params->presence_penalty;
+    rules->frequency[i] = in->params->frequency_penalty;
+}
+
+static nt_status penalize_rows(struct nt_sampler *s, float *logits, int32_t n, const int32_t *pending) {
+    const struct penalty_rules mine = rules_at(s, s->rules.host), at = rules_at(s, s->rules.device);
+    const struct nt_logit_penalty_args args = {.logits = logits,
+                                               .ld = s->ld,
+                                               .seen = s->seen.device,
+                                               .begin = at.begin,
+                                               .last = pending,
+                                               .last_row = at.last_row,
+                                               .repetition = at.repetition,
+                                               .presence = at.presence,
+                                               .frequency = at.frequency,
+                                               .n_row = n,
+                                               .n_vocab = s->n_local,
+                                               .first = s->first,
+                                               .n_seen = mine.begin[n]};
+    NT_TRY(nt_both_push(s->be, &s->rules, 0, nt_sampler_rules_bytes(s)));
+    NT_TRY(nt_both_push(s->be, &s->seen, 0, (size_t)args.n_seen * sizeof *args.seen));
+    return s->be->ops.logit_penalty(s->be, &args);
+}
+
+/* As many rows at a time as there is room for what they have said. */
+static nt_status penalize(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n,
+                          const int32_t *pending) {
+    const struct penalty_rules rules = rules_at(s, s->rules.host);
+    bool any = false;
+    for (int32_t r = 0; r < n; r++) any |= in[r].penalty != NULL;
+    if (!any || s->n_local == 0) return NT_OK;
+    for (int32_t r0 = 0, r = 0; r0 < n; r0 = r) {
+        int64_t room = s->n_seen;
+        for (r = r0; r < n && room >= (in[r].penalty ? in[r].penalty->len : 0); r++) {
+            add_rules(s, &rules, &in[r], r - r0);
+            room -= in[r].penalty ? in[r].penalty->len : 0;
+        }
+        NT_TRY(penalize_rows(s, logits + r0 * s->ld, r - r0, pending));
+    }
+    return NT_OK;
+}
+
 /* ---- shaping: edits of single logits, collected over the rows ---- */
 
 static nt_status apply_edits(struct nt_sampler *s, float *logits, int32_t n, const float *scale) {
@@ -145,19 +221,6 @@ static nt_status add_bias(struct nt_sampler *s, float *logits, const struct nt_s
     return NT_OK;
 }
 
-static nt_status add_penalty(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t r, int32_t n) {
-    const struct nt_penalty *seen = in[r].penalty;
-    for (int32_t i = 0; seen && i < seen->cap; i++) {
-        if (seen->id[i] < 0) continue;
-        NT_TRY(add_edit(s, logits, n,
-                        (struct nt_logit_edit){.row = r,
-                                               .id = seen->id[i],
-                                               .divide = in[r].params->repetition_penalty,
-                                               .minus = nt_penalty_minus(seen, in[r].params, i)}));
-    }
-    return NT_OK;
-}
-
 static nt_status add_mask(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t r, int32_t n) {
     const int32_t *masked = in[r].masked;
     for (int32_t i = 0; i < in[r].n_masked; i++) {
@@ -170,11 +233,16 @@ static nt_status add_mask(struct nt_sampler *s, float *logits, const struct nt_s
     return NT_OK;
 }
 
+static nt_status edit_rows(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n,
+                           nt_status (*add)(struct nt_sampler *, float *, const struct nt_sample_in *, int32_t,
+                                            int32_t)) {
+    for (int32_t r = 0; r < n; r++) NT_TRY(add(s, logits, in, r, n));
+    return NT_OK;
+}
+
 /* Bias, then penalties, then masks, then temperature, in place on this shard. */
-nt_status nt_sampler_shape(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n, bool scale) {
-    static nt_status (*const passes[])(struct nt_sampler *, float *, const struct nt_sample_in *, int32_t,
-                                       int32_t) = {add_bias, add_penalty, add_mask};
-    enum { N_PASS = sizeof passes / sizeof passes[0] };
+nt_status nt_sampler_shape(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n, bool scale,
+                           const int32_t *pending) {
     float *factor = s->scale.host;
     bool scaled = false;
     for (int32_t r = 0; r < n; r++) {
@@ -182,11 +250,11 @@ nt_status nt_sampler_shape(struct nt_sampler *s, float *logits, const struct nt_
         factor[r] = nt_sample_is_scaled(in[r].params) ? 1.0f / in[r].params->temperature : 1.0f;
     }
     NT_TRY(nt_both_push(s->be, &s->scale, 0, scaled ? (size_t)n * sizeof *factor : 0));
-    for (int pass = 0; pass < N_PASS; pass++) {
-        for (int32_t r = 0; r < n; r++) NT_TRY(passes[pass](s, logits, in, r, n));
-        NT_TRY(apply_edits(s, logits, n, pass == N_PASS - 1 && scaled ? s->scale.device : NULL));
-    }
-    return NT_OK;
+    NT_TRY(edit_rows(s, logits, in, n, add_bias));
+    NT_TRY(apply_edits(s, logits, n, NULL));
+    NT_TRY(penalize(s, logits, in, n, pending));
+    NT_TRY(edit_rows(s, logits, in, n, add_mask));
+    return apply_edits(s, logits, n, scaled ? s->scale.device : NULL);
 }
 
 /* ---- log-probabilities ---- */

@@ -13,7 +13,9 @@
 struct nt_sample_in {
     const struct nt_sampling *params;
     const struct nt_penalty *penalty; /* NULL: none */
-    const int32_t *masked;            // [n_masked] ids that may not be chosen now
+    bool pending;                     /* one more token is under way, of row pending_row of the step before */
+    int32_t pending_row;
+    const int32_t *masked; // [n_masked] ids that may not be chosen now
     int32_t n_masked;
     uint64_t seed, stream;
 };
@@ -48,23 +50,31 @@ struct nt_sampler {
     struct nt_both picks; // [2, max_rows] id (int32_t), value
     struct nt_both rows;  // [max_rows] int32_t 0, 1, 2 ..., written once
     struct nt_both edits; // [NT_SAMPLER_EDITS] struct nt_logit_edit
+    struct nt_both seen;  // [n_seen] struct nt_seen
+    struct nt_both rules; // penalties of a call of the op: see struct penalty_rules
     struct nt_both scale; // [max_rows]
-    int32_t n_edit;
+    int32_t n_edit, n_seen;
     /* On a device steps draw their own tokens (sampler_device.c): all kinds where the logits are whole there (one
      * tensor-parallel rank), greedy and plain ones where the head draws. */
     bool on_device, head_draws;
-    struct nt_both params, tokens; // the parameters of all rows; [max_rows] int32_t
+    struct nt_both params, answer; // the parameters of all rows; what a step says: see struct answer
+    struct nt_step_wish {
+        int32_t *logprobs;     // [max_rows] how many, -1: none
+        int32_t k;             /* the most of them, at most n_vocab; -1: no row wants any */
+    } wish[NT_DOWNLOAD_SLOTS]; /* of the steps under way */
 };
 
-/* Candidates per row in the batched pass; rows that need more are extended one by one. Edits per call of the op. */
-enum { NT_SAMPLER_K = 256, NT_SAMPLER_EDITS = 8192 };
+/* Candidates per row in the batched pass; rows that need more are extended one by one. Edits, and tokens that were said
+ * (or a vocabulary of them), per call of the ops. */
+enum { NT_SAMPLER_K = 256, NT_SAMPLER_EDITS = 8192, NT_SAMPLER_SEEN = 65536 };
 
 bool nt_sample_is_random(const struct nt_sampling *p);
 bool nt_sample_wants_logprobs(const struct nt_sampling *p);
 bool nt_sample_is_edited(const struct nt_sample_in *in);                   /* bias, penalties or masks */
 bool nt_sample_is_scaled(const struct nt_sampling *p);                     /* a temperature that is not 1 */
 bool nt_sample_is_truncated(const struct nt_sampling *p, int32_t n_vocab); /* top-k, top-p or min-p */
-bool nt_pair_better(struct nt_pair a, struct nt_pair b);                   /* larger, then lower id */
+size_t nt_sampler_rules_bytes(const struct nt_sampler *s);
+bool nt_pair_better(struct nt_pair a, struct nt_pair b); /* larger, then lower id */
 
 /* Maximum, its id and sum of exponentials over the first n_local columns of all shards, into s->max, argmax, sum. */
 NT_MUST nt_status nt_sampler_stats(struct nt_sampler *s, const float *logits, int32_t n, int32_t n_local);
@@ -75,9 +85,10 @@ NT_MUST nt_status nt_sampler_top_logprobs(struct nt_sampler *s, const float *log
 NT_MUST nt_status nt_sampler_chosen(struct nt_sampler *s, const float *logits, const float *lse,
                                     struct nt_sample_out *out, int32_t n);
 NT_MUST nt_status nt_sampler_keep_raw(struct nt_sampler *s, const float *logits, int32_t n);
-/* Bias, penalties and masks in place; with scale also the temperatures. */
+/* Bias, penalties and masks in place; with scale also the temperatures. pending: the tokens of the step before, in the
+ * backend's memory; NULL where no row's is under way. */
 NT_MUST nt_status nt_sampler_shape(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, int32_t n,
-                                   bool scale);
+                                   bool scale, const int32_t *pending);
 
 /* The k best of rows over all shards into s->merged [n, k]; shards shorter than k are padded with -inf. n * k <=
  * max_rows * NT_SAMPLER_K, or n = 1 and k <= n_vocab where the host draws. */

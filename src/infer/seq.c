@@ -42,15 +42,20 @@ static void fill_masked(struct nt_seq *s, const int32_t *stops, int32_t n_stops)
         memcpy(s->masked + n_stops, s->params->stop_ids, (size_t)s->params->n_stop_ids * sizeof *stops);
 }
 
-void nt_seq_sample_in(struct nt_seq *s, const int32_t *stops, int32_t n_stops, struct nt_sample_in *in) {
-    const bool too_short = nt_seq_n_answer(s) < s->params->min_tokens;
+void nt_seq_sample_in(struct nt_seq *s, int32_t pending_row, const int32_t *stops, int32_t n_stops,
+                      struct nt_sample_in *in) {
+    const bool pending = pending_row >= 0;
+    const int32_t answer = nt_seq_n_answer(s) + pending;
+    const bool too_short = answer < s->params->min_tokens;
     if (too_short && !s->masked) fill_masked(s, stops, n_stops);
     *in = (struct nt_sample_in){.params = s->params,
                                 .penalty = s->use_penalty ? &s->penalty : NULL,
+                                .pending = pending,
+                                .pending_row = pending_row,
                                 .masked = s->masked,
                                 .n_masked = too_short ? s->n_masked : 0,
                                 .seed = s->seed,
-                                .stream = ((uint64_t)(uint32_t)s->choice << 32) | (uint32_t)nt_seq_n_answer(s)};
+                                .stream = ((uint64_t)(uint32_t)s->choice << 32) | (uint32_t)answer};
 }
 
 static void keep_logprobs(struct nt_seq *s, const struct nt_sample_out *out, int32_t at) {

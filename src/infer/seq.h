@@ -42,8 +42,10 @@ static inline int32_t nt_seq_n_answer(const struct nt_seq *s) {
 void nt_seq_init(struct nt_seq *s, const struct nt_sampling *params, int32_t choice, uint64_t seed,
                  const struct nt_ids *prompt, int32_t limit);
 void nt_seq_release(struct nt_seq *s);
-/* stops [n_stops]: ids that end the answer unless params->ignore_eos. */
-void nt_seq_sample_in(struct nt_seq *s, const int32_t *stops, int32_t n_stops, struct nt_sample_in *in);
+/* For the next token, or where pending_row >= 0 for the one after a token that is not known yet, of that row of the
+ * step under way. stops [n_stops]: ids that end the answer unless params->ignore_eos. */
+void nt_seq_sample_in(struct nt_seq *s, int32_t pending_row, const int32_t *stops, int32_t n_stops,
+                      struct nt_sample_in *in);
 void nt_seq_accept(struct nt_seq *s, const struct nt_tokenizer *tok, const int32_t *stops, int32_t n_stops,
                    const struct nt_sample_out *out);
 /* Moves the finished answer into c. */

@@ -178,6 +178,38 @@ import json
 last = [e for e in map(json.loads, open("wait/metrics.jsonl")) if e["event"] == "progress"][-1]
 assert 40 <= last["steps"] <= 42 and last["steps_ahead"] >= 34, last
 PY
+# ---- penalties, bias, masks and log-probabilities: the CPU's greedy answers, and no step waits for the host, which has not
+# seen the newest token when it launches the next: as many steps take their ids from the device as without such wishes
+python3 - > edited.jsonl << 'END'
+import json
+wishes = [{"repetition_penalty": 1.8}, {"presence_penalty": 2, "frequency_penalty": 1.5}, {"logprobs": 5, "repetition_penalty": 0.6},
+          {"logit_bias": {"7": 9, "11": 9}, "frequency_penalty": 2}, {"min_tokens": 6, "stop_token_ids": list(range(0, 120, 2)), "presence_penalty": -1},
+          {"logprobs": 0}, {"repetition_penalty": 1.3, "presence_penalty": 0.5, "logprobs": 2}]
+for i in range(14):
+    print(json.dumps({"prompt": f"dawn {i} " * (1 + i % 3), "max_tokens": 8 + i % 5, "ignore_eos": True, "temperature": i // 7, **wishes[i % 7]}))
+END
+grep -vE 'logprobs|stop_token' edited.jsonl > penal.jsonl
+python3 -c '
+import json
+for line in open("penal.jsonl"):
+    row = {k: v for k, v in json.loads(line).items() if k in ("prompt", "max_tokens", "ignore_eos")}
+    print(json.dumps(row | {"temperature": 1, "top_k": 3}))' > bare.jsonl
+INPUT=edited.jsonl expect_rc 0 generate edited-cpu --device cpu
+ending edited edited.jsonl generate edited --device cuda
+check "penalties change greedy answers on the GPU" python3 "$SOURCE/tests/jobs/same_greedy.py" edited-cpu/results.jsonl edited/results.jsonl edited.jsonl
+check "$(planned) bytes of device memory were planned for penalties, $(held launches-edited.*) taken" test "$(planned)" = "$(held launches-edited.*)"
+ending penal penal.jsonl generate penal --device cuda
+ending bare bare.jsonl generate bare --device cuda
+ids=$(launches penal nt_gather) of=$(launches bare nt_gather)
+check "$ids gathers of ids with penalties, $of without" test "$ids" -eq "$of"
+check "penalties were not the kernel's" test "$(launches edited nt_logit_penalty)" -gt 0
+INPUT=edited.jsonl expect_rc 0 generate edited-1 --device cuda --max-num-seqs 1
+cmp edited/results.jsonl edited-1/results.jsonl || fail "penalties depend on the batch"
+NT_EMU=devices=2,order=random,seed=7,streams=random,copies=random \
+    INPUT=edited.jsonl expect_rc 0 generate edited-4 --device cuda --max-num-seqs 4 --max-num-batched-tokens 19
+cmp edited/results.jsonl edited-4/results.jsonl || fail "penalties depend on the batch or the order of work"
+INPUT=edited.jsonl expect_rc 0 ranks 2 edited-tp2 --device cuda --tp 2
+check "tp 2 changes greedy answers with penalties" python3 "$SOURCE/tests/jobs/same_greedy.py" edited/results.jsonl edited-tp2/results.jsonl edited.jsonl
 
 # ---- int8 cache
 expect_rc 0 generate int8 --device cuda --kv-cache-dtype int8

@@ -1,5 +1,5 @@
-/* Cases of logit_edit, logit_pick and gather: all exact, so results are compared by their bytes; what an op must not
- * touch is compared as well. */
+/* Cases of logit_edit, logit_penalty, logit_pick and gather: all exact, so results are compared by their bytes; what an
+ * op must not touch is compared as well. */
 #include "test_ops.h"
 #include <math.h>
 #include <stdio.h>
@@ -95,6 +95,113 @@ static void check_edit_nothing(struct op_env *env) {
     }
 }
 
+/* ---- logit_penalty ---- */
+
+struct penalties {
+    struct nt_seen seen[N_ROW * 40];
+    int32_t begin[N_ROW + 1], last[3], last_row[N_ROW];
+    float repetition[N_ROW], presence[N_ROW], frequency[N_ROW];
+};
+
+/* Rows that say nothing, only their newest token, or up to 40 tokens, the newest among them or not; some in other
+ * shards. */
+static void make_penalties(uint64_t *seed, int32_t n, int32_t first, struct penalties *p) {
+    const int32_t total = first + n + 2, step = 1 + total / 39;
+    int32_t at = 0;
+    for (int32_t r = 0; r < N_ROW; r++) {
+        p->begin[r] = at;
+        for (int32_t id = op_random_int(seed, 0, step - 1); r % 3 != 1 && id < total; id += step)
+            p->seen[at++] = (struct nt_seen){id, op_random_int(seed, 0, 3)};
+        p->repetition[r] = r == 3 ? 1 : 0.8f + 0.3f * (float)r;
+        p->presence[r] = 0.3f * (float)(r - 1);
+        p->frequency[r] = 0.7f * (float)r;
+        p->last_row[r] = r - 1 > 2 ? 0 : r - 1;
+    }
+    p->begin[N_ROW] = at;
+    p->last[0] = first + n / 2;                        /* row 1, which said nothing, and row 4 */
+    p->last[1] = p->seen[p->begin[2]].id;              /* known */
+    p->last[2] = op_random(seed) % 2 ? -1 : total - 1; /* failed, or of another shard */
+}
+
+static void expect_one(const struct penalties *p, int32_t r, int32_t at, int32_t count, int32_t n, float *row) {
+    if (at < 0 || at >= n) return;
+    const float minus = count > 0 ? p->presence[r] + p->frequency[r] * (float)count : 0.0f;
+    row[at] = (row[at] > 0 ? row[at] / p->repetition[r] : row[at] * p->repetition[r]) - minus;
+}
+
+static void expect_penalties(const struct penalties *p, bool newest, int32_t n, int32_t first, int64_t ld, float *x) {
+    for (int32_t r = 0; r < N_ROW; r++) {
+        const int32_t last = newest && p->last_row[r] >= 0 ? p->last[p->last_row[r]] : -1;
+        int32_t known = 0;
+        for (int32_t i = p->begin[r]; i < p->begin[r + 1]; i++) {
+            const int32_t again = last >= 0 && p->seen[i].id == last;
+            known += again;
+            expect_one(p, r, p->seen[i].id - first, p->seen[i].count + again, n, x + r * ld);
+        }
+        if (last >= 0 && !known) expect_one(p, r, last - first, 1, n, x + r * ld);
+    }
+}
+
+static void check_penalty_shape(struct op_env *env, uint64_t seed, int32_t n, int32_t first, bool newest) {
+    const int64_t ld = n + n % 3;
+    const size_t bytes = (size_t)(N_ROW * ld) * sizeof(float);
+    float *x0 = op_alloc(bytes), *x = op_alloc(bytes), *want = op_alloc(bytes);
+    struct penalties p;
+    op_random_f32(&seed, x0, N_ROW * ld, 4.0f);
+    x0[0] = -0.0f;
+    x0[4 * ld] = NAN;
+    make_penalties(&seed, n, first, &p);
+    memcpy(want, x0, bytes);
+    expect_penalties(&p, newest, n, first, ld, want);
+    for (int b = 0; b < OP_BACKENDS; b++) {
+        const struct nt_logit_penalty_args a = {
+            x,           ld,    p.seen, p.begin, newest ? p.last : NULL, p.last_row, p.repetition, p.presence,
+            p.frequency, N_ROW, n,      first,   p.begin[N_ROW]};
+        memcpy(x, x0, bytes);
+        if (env->be[b].ops.logit_penalty(&env->be[b], &a) != NT_OK) op_fail(env, "status");
+        char what[64];
+        (void)snprintf(what, sizeof what, "n %d from %d%s", n, first, newest ? ", a token under way" : "");
+        (void)op_compare_bytes(env, what, want, x, bytes);
+    }
+    free(x0);
+    free(x);
+    free(want);
+}
+
+static void check_penalty(struct op_env *env) {
+    for (int i = 0; i < N_WIDTHS; i++)
+        for (int newest = 0; newest < 2; newest++)
+            check_penalty_shape(env, 60 + (uint64_t)i, widths[i], i % 2 ? 7 : 0, newest);
+}
+
+/* More tokens than a block has threads, the newest among the last. */
+static void check_penalty_long(struct op_env *env) {
+    enum { N = 3000, SAID = 1500 };
+    static struct nt_seen seen[SAID];
+    const int32_t begin[] = {0, SAID, SAID}, last[] = {2 * (SAID - 1)}, last_row[] = {0, -1};
+    const float repetition[] = {1.5f, 2}, presence[] = {0.25f, 1}, frequency[] = {0.5f, 1};
+    float *x0 = op_alloc(2 * N * sizeof *x0), *x = op_alloc(2 * N * sizeof *x), *want = op_alloc(2 * N * sizeof *want);
+    uint64_t seed = 80;
+    op_random_f32(&seed, x0, (int64_t)2 * N, 4.0f);
+    memcpy(want, x0, 2 * N * sizeof *want);
+    for (int32_t i = 0; i < SAID; i++) {
+        seen[i] = (struct nt_seen){2 * i, i % 3};
+        const int32_t count = i % 3 + (i == SAID - 1);
+        float *w = &want[2 * i];
+        *w = (*w > 0 ? *w / 1.5f : *w * 1.5f) - (count > 0 ? 0.25f + 0.5f * (float)count : 0.0f);
+    }
+    for (int b = 0; b < OP_BACKENDS; b++) {
+        const struct nt_logit_penalty_args a = {x,        N,         seen, begin, last, last_row, repetition,
+                                                presence, frequency, 2,    N,     0,    SAID};
+        memcpy(x, x0, 2 * N * sizeof *x);
+        if (env->be[b].ops.logit_penalty(&env->be[b], &a) != NT_OK) op_fail(env, "status");
+        (void)op_compare_bytes(env, "1500 tokens", want, x, 2 * N * sizeof *x);
+    }
+    free(x0);
+    free(x);
+    free(want);
+}
+
 /* ---- logit_pick ---- */
 
 static void check_pick(struct op_env *env) {
@@ -170,9 +277,11 @@ static void perf_gather(struct op_env *env) {
 }
 
 static const struct op_case cases[] = {
-    {NT_OP_logit_edit, "shapes",  check_edit,         NULL       },
-    {NT_OP_logit_edit, "nothing", check_edit_nothing, NULL       },
-    {NT_OP_logit_pick, "shapes",  check_pick,         NULL       },
-    {NT_OP_gather,     "shapes",  check_gather,       perf_gather},
+    {NT_OP_logit_edit,    "shapes",  check_edit,         NULL       },
+    {NT_OP_logit_edit,    "nothing", check_edit_nothing, NULL       },
+    {NT_OP_logit_penalty, "shapes",  check_penalty,      NULL       },
+    {NT_OP_logit_penalty, "long",    check_penalty_long, NULL       },
+    {NT_OP_logit_pick,    "shapes",  check_pick,         NULL       },
+    {NT_OP_gather,        "shapes",  check_gather,       perf_gather},
 };
 const struct op_cases edit_cases = {sizeof cases / sizeof cases[0], cases};

@@ -414,12 +414,20 @@ static int count_logits(struct nt_backend *be) {
     const struct nt_logit_sample_args sample = {logits, VOCAB, inv_temp, top_p, min_p, top_k,
                                                 seeds,  seeds, index,    ROWS,  VOCAB};
     const struct nt_logit_edit_args edit = {logits, VOCAB, edits, twos, ROWS, VOCAB, EDITS};
+    struct nt_seen *seen = take(&o, EDITS * sizeof *seen);
+    int32_t *begin = take_ids(&o, ROWS + 1, 0, 1);
+    for (int i = 0; i < EDITS; i++) seen[i] = (struct nt_seen){17 * i, i % 2};
+    for (int r = 0; r <= ROWS; r++) begin[r] = r * EDITS / ROWS;
+    const int32_t *rows = take_ids(&o, ROWS, 0, 1);
+    const struct nt_logit_penalty_args penalty = {logits, VOCAB, seen, begin, rows, rows, twos,
+                                                  twos,   twos,  ROWS, VOCAB, 0,    EDITS};
     const struct nt_logit_pick_args pick = {logits, VOCAB, index, value, ROWS, VOCAB};
     nt_status st = be->ops.logit_stats(be, &stats);
     if (st == NT_OK) st = be->ops.logit_topk(be, &topk);
     if (st == NT_OK) st = be->ops.logit_gumbel(be, &gumbel);
     if (st == NT_OK) st = be->ops.logit_sample(be, &sample);
     if (st == NT_OK) st = be->ops.logit_edit(be, &edit);
+    if (st == NT_OK) st = be->ops.logit_penalty(be, &penalty);
     if (st == NT_OK) st = be->ops.logit_pick(be, &pick);
     return end(&o, "logit ops", st);
 }

@@ -60,7 +60,7 @@ static void feed(struct nt_seq *s, const struct nt_sampling *p, const struct nt_
     nt_seq_init(s, p, 0, 1, &prompt, 1 + p->max_tokens);
     for (int i = 0; i < n && !s->done; i++) {
         struct nt_sample_in in;
-        nt_seq_sample_in(s, stops, 1, &in);
+        nt_seq_sample_in(s, -1, stops, 1, &in);
         struct nt_sample_out out = {
             .token = tokens[i], .logprob = -0.5f * (float)(i + 1), .n_top = p->top_logprobs > 0 ? 1 : 0};
         out.top_id[0] = tokens[i];
@@ -159,13 +159,13 @@ static void min_tokens_masks_all_stops(void **state) {
     p.n_stop_ids = 1;
     p.stop_ids[0] = OWN_STOP;
     FEED(&s, &p, t, 0);
-    nt_seq_sample_in(&s, stops, 1, &in);
+    nt_seq_sample_in(&s, -1, stops, 1, &in);
     assert_int_equal(in.n_masked, 2);
     assert_int_equal(in.masked[0], EOS);
     assert_int_equal(in.masked[1], OWN_STOP);
     nt_seq_release(&s);
     FEED(&s, &p, t, 0, 1);
-    nt_seq_sample_in(&s, stops, 1, &in);
+    nt_seq_sample_in(&s, -1, stops, 1, &in);
     assert_int_equal(in.n_masked, 0);
     nt_seq_release(&s);
     nt_tokenizer_free(t);

@@ -108,6 +108,9 @@ static void test_passes(void **state) {
     assert_true(c.read_bytes == 312 && c.write_bytes == 300 && c.flops == 0);
     const struct nt_logit_edit_args none = {.n_row = 2, .n_vocab = 10};
     assert_int_equal(nt_op_cost_logit_edit(&none).launches, 0);
+    const struct nt_logit_penalty_args penalty = {.n_row = 2, .n_vocab = 10, .n_seen = 7};
+    c = nt_op_cost_logit_penalty(&penalty);
+    assert_true(c.read_bytes == 7 * 12 + 2 * 20 && c.write_bytes == 28 && c.launches == 1);
 }
 
 /* Whatever the op, an empty or a small call costs a finite amount, and its parts add up. */
