@@ -18,6 +18,7 @@ struct nt_cuda; /* the CUDA backend's own state (cuda_backend.h) */
 struct nt_allreduce_p2p_args;
 struct nt_allreduce_norm_p2p_args;
 struct nt_best_pairs_args;
+struct nt_draw_pairs_args;
 
 /* Places of split downloads, and the most bytes of one. */
 enum { NT_DOWNLOAD_SLOTS = 2, NT_DOWNLOAD_SLOT_BYTES = 1 << 20 };
@@ -38,12 +39,13 @@ struct nt_memory {
     nt_status (*query)(struct nt_backend *be, bool *done); /* has all that was called run; does not wait */
 };
 
-/* Sums over ranks that read each other's memory, plain and as the delta of rmsnorm, and their best pairs
- * (allreduce_p2p_cuda.h). */
+/* Sums over ranks that read each other's memory, plain and as the delta of rmsnorm, their best pairs
+ * (allreduce_p2p_cuda.h), and the draw from lists of pairs (draw_pairs_cuda.h). */
 struct nt_peer_ops {
     nt_status (*sum)(struct nt_backend *be, const struct nt_allreduce_p2p_args *args);
     nt_status (*norm)(struct nt_backend *be, const struct nt_allreduce_norm_p2p_args *args);
     nt_status (*best)(struct nt_backend *be, const struct nt_best_pairs_args *args);
+    nt_status (*draw)(struct nt_backend *be, const struct nt_draw_pairs_args *args);
 };
 
 struct nt_backend {

@@ -3,13 +3,16 @@
 #include "allreduce_p2p_cuda.h"
 #include "cuda_bodies.h"
 #include "cuda_parts.h"
+#include "draw_pairs_cuda.h"
 #include "gemm_cublaslt.h"
 #include "log.h"
 #include <stdio.h>
 #include <stdlib.h>
 
-static const struct nt_peer_ops peer_ops = {
-    .sum = nt_allreduce_p2p_cuda, .norm = nt_allreduce_norm_p2p_cuda, .best = nt_best_pairs_cuda};
+static const struct nt_peer_ops peer_ops = {.sum = nt_allreduce_p2p_cuda,
+                                            .norm = nt_allreduce_norm_p2p_cuda,
+                                            .best = nt_best_pairs_cuda,
+                                            .draw = nt_draw_pairs_cuda};
 
 static nt_status check_bodies(const struct nt_ops *bodies) {
 #define NT_OP(name, doc)                                                                                               \

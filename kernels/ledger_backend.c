@@ -1,5 +1,5 @@
 #include "ledger_backend.h"
-#include "allreduce_p2p_cuda.h"
+#include "draw_pairs_cuda.h"
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -51,8 +51,17 @@ static nt_status count_best_pairs(struct nt_backend *be, const struct nt_best_pa
     return NT_OK;
 }
 
+static nt_status count_draw_pairs(struct nt_backend *be, const struct nt_draw_pairs_args *args) {
+    struct nt_peer_tally *t = &ledger_of(be)->sums.peer;
+    t->sums++;
+    t->local++;
+    for (int32_t r = 0; r < args->size; r++)
+        t->elements += (double)nt_draw_floats(args->n_row, args->have[r]) / 2 / args->size;
+    return NT_OK;
+}
+
 static const struct nt_peer_ops count_peers = {
-    .sum = count_peer_sum, .norm = count_peer_norm, .best = count_best_pairs};
+    .sum = count_peer_sum, .norm = count_peer_norm, .best = count_best_pairs, .draw = count_draw_pairs};
 
 /* ---- memory without backing ---- */
 

@@ -182,6 +182,6 @@ extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_scale(co
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_pick(const struct nt_logit_pick_args a) {
     const int32_t r = (int32_t)(blockIdx.x * NT_LOGIT_THREADS + threadIdx.x);
     if (r >= a.n_row) return;
-    const int32_t id = a.id[r];
+    const int32_t id = a.id[r] - a.first;
     a.value[r] = id >= 0 && id < a.n_vocab ? a.logits[r * a.ld + id] : -NT_INF;
 }

@@ -181,7 +181,7 @@ nt_status nt_logit_penalty_portable(struct nt_backend *be, const struct nt_logit
 nt_status nt_logit_pick_portable(struct nt_backend *be, const struct nt_logit_pick_args *args) {
     (void)be;
     for (int64_t r = 0; r < args->n_row; r++) {
-        const int32_t v = args->id[r];
+        const int32_t v = args->id[r] - args->first;
         args->value[r] = v >= 0 && v < args->n_vocab ? args->logits[r * args->ld + v] : -INFINITY;
     }
     return NT_OK;

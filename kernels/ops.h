@@ -329,13 +329,13 @@ struct nt_logit_penalty_args {
     int64_t n_seen; /* begin[n_row] */
 };
 
-/* value[r] = logits[r, id[r]], or -infinity when id[r] is outside [0, n_vocab). Exact. */
+/* value[r] = logits[r, id[r] - first], or -infinity when that is outside [0, n_vocab). Exact. */
 struct nt_logit_pick_args {
     const float *logits; // [n_row, n_vocab]
     int64_t ld;
-    const int32_t *id; // [n_row]
+    const int32_t *id; // [n_row], in the whole vocabulary
     float *value;      // [n_row]
-    int32_t n_row, n_vocab;
+    int32_t n_row, n_vocab, first;
 };
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */

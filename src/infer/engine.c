@@ -388,7 +388,7 @@ static struct nt_batch compose(struct nt_engine *e) {
         if (n == 0) continue;
         e->batch[b.n_seq++] = (struct nt_attn_seq){.q_row = b.n_tok, .n_q = n, .pos0 = s->n_cached, .pages = s->pages};
         memcpy(e->ids + b.n_tok, s->ids.data + s->n_cached, (size_t)n * sizeof *e->ids);
-        e->stats.prompt_tokens += s->n_cached < s->n_prompt ? n : 0;
+        e->stats.prompt_tokens += s->n_cached < s->n_prompt && !s->by_host ? n : 0;
         b.n_tok += n;
         s->n_cached += n;
         if (s->n_cached < s->ids.len) continue;
@@ -448,10 +448,24 @@ static void collect(struct nt_engine *e, struct nt_seq *const *seqs, int32_t n, 
 
 /* ---- steps that follow each other on the device ---- */
 
+/* Sequences whose token the device could not decide go back by it: their last one is computed once more, with the same
+ * bits, in a step that the host ends, as it will all of theirs. */
+static void take_back_undecided(struct nt_engine *e, struct launched *l, struct launched *next) {
+    for (int32_t i = 0; i < l->n; i++) {
+        struct nt_seq *s = l->seq[i];
+        if (!s || !e->out[i].undecided) continue;
+        s->by_host = true;
+        s->n_cached = (int32_t)s->ids.len - 1;
+        forget(next, s);
+        l->seq[i] = NULL;
+    }
+}
+
 static nt_status land(struct nt_engine *e, struct launched *l, struct launched *next) {
     const double start = nt_now();
     NT_TRY(nt_model_watch(e->c.model, l->slot));
     NT_TRY(nt_sampler_finish(&e->sampler, l->slot, e->out, l->n));
+    take_back_undecided(e, l, next);
     collect(e, l->seq, l->n, next);
     e->stats.sample_s += nt_now() - start;
     return NT_OK;

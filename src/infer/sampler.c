@@ -1,10 +1,13 @@
 #include "sampler.h"
 
-#include "cpu_math.h"
-#include "rng.h"
-
 #include <math.h>
 #include <string.h>
+
+/* Of count columns from first on, those of tokens that the tokenizer knows. */
+static int32_t usable(const struct nt_sampler *s, int32_t first, int32_t count) {
+    const int32_t left = s->n_vocab - first;
+    return left < 0 ? 0 : left < count ? left : count;
+}
 
 nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m,
                             struct nt_comm *tp, int32_t n_vocab, int32_t max_rows) {
@@ -13,10 +16,14 @@ nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, con
         .tp = tp, .ld = nt_model_logit_ld(m), .max_rows = max_rows, .first = nt_model_vocab_first(m)};
     s->n_vocab = n_vocab < model_vocab ? n_vocab : model_vocab;
     s->n_model_vocab = model_vocab;
-    const int32_t left = s->n_vocab - s->first;
-    s->n_local = left < 0 ? 0 : left < count ? left : count;
+    s->n_local = usable(s, s->first, count);
     s->n_head_rows = count;
     s->head_draws = nt_model_head_draws(m);
+    s->model = nt_model_gathers(m) ? m : NULL;
+    for (int32_t r = 0; s->model && r < nt_comm_size(tp); r++) {
+        nt_model_vocab_of(m, r, &s->shard[r].first, &s->shard[r].n);
+        s->shard[r].n = usable(s, s->shard[r].first, s->shard[r].n);
+    }
     return nt_sampler_take(s, mem);
 }
 
@@ -24,9 +31,10 @@ nt_status nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
     const size_t rows = (size_t)s->max_rows, batched = rows * NT_SAMPLER_K;
     struct nt_arena *a = &mem->host;
     s->be = mem->be;
-    s->on_device = !nt_backend_is_host(s->be) && nt_comm_size(s->tp) == 1;
+    s->whole = !nt_backend_is_host(s->be) && nt_comm_size(s->tp) == 1;
+    s->on_device = s->whole || s->model;
     /* one row's candidates may be the whole vocabulary (draw_long), where the host draws */
-    const size_t pairs = s->on_device || batched > (size_t)s->n_vocab ? batched : (size_t)s->n_vocab;
+    const size_t pairs = s->whole || batched > (size_t)s->n_vocab ? batched : (size_t)s->n_vocab;
     s->raw = NT_TAKE(&mem->device, float, rows *(size_t)s->ld);
     s->max = NT_TAKE(a, float, rows);
     s->sum = NT_TAKE(a, float, rows);
@@ -57,70 +65,6 @@ nt_status nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
 static bool is_shaped(const struct nt_sample_in *in) {
     return nt_sample_is_scaled(in->params) || nt_sample_is_edited(in);
 }
-static float gumbel(uint64_t seed, uint64_t stream, int32_t id) {
-    uint32_t w[4];
-    nt_philox(seed, stream, (uint64_t)id >> 2, w);
-    return -nt_log_pos(-nt_log_pos(nt_unit_float(w[id & 3]))); /* the bits of the logit_gumbel op */
-}
-
-/* How many of the k best (descending) the truncation keeps; 0: more candidates are needed to tell. total: sum of exp(v
- * - v[0]) over the whole vocabulary. */
-static int32_t keep_count(const struct nt_sampling *p, const struct nt_pair *best, int32_t k, bool all_seen,
-                          float total) {
-    int32_t keep = k;
-    bool decided = all_seen;
-    if (p->top_k > k && !all_seen) return 0;
-    if (p->top_k > 0) {
-        keep = p->top_k < k ? p->top_k : k;
-        decided = true;
-        total = 0;
-        for (int32_t i = 0; i < keep; i++) total += expf(best[i].value - best[0].value);
-    }
-    if (p->top_p < 1) {
-        float mass = 0;
-        for (int32_t i = 0; i < keep; i++) {
-            mass += expf(best[i].value - best[0].value);
-            if (mass >= p->top_p * total) {
-                keep = i + 1;
-                decided = true;
-            }
-        }
-    }
-    if (p->min_p > 0) {
-        const float floor_value = best[0].value + logf(p->min_p);
-        for (int32_t i = 1; i < keep; i++) {
-            if (best[i].value < floor_value) {
-                keep = i;
-                decided = true;
-            }
-        }
-    }
-    while (keep > 1 && best[keep - 1].value == -INFINITY) keep--;
-    return decided ? keep : 0;
-}
-
-static int32_t draw(const struct nt_sample_in *in, const struct nt_pair *best, int32_t keep) {
-    struct nt_pair win = {-INFINITY, best[0].id};
-    for (int32_t i = 0; i < keep; i++) {
-        const struct nt_pair c = {best[i].value + gumbel(in->seed, in->stream, best[i].id), best[i].id};
-        if (nt_pair_better(c, win)) win = c;
-    }
-    return win.id;
-}
-
-/* A row whose kept set is larger than the batched candidates: ever longer lists, at last the whole vocabulary. */
-static nt_status draw_long(struct nt_sampler *s, const float *row, const struct nt_sample_in *in, float total,
-                           int32_t *token) {
-    int32_t keep = 0;
-    for (int32_t k = 8 * NT_SAMPLER_K; keep == 0; k *= 8) {
-        if (k > s->n_vocab) k = s->n_vocab;
-        NT_TRY(nt_sampler_topk(s, row, 1, k));
-        keep = keep_count(in->params, s->merged, k, k == s->n_vocab, total);
-    }
-    *token = draw(in, s->merged, keep);
-    return NT_OK;
-}
-
 /* ---- the passes ---- */
 
 static nt_status gumbel_pass(struct nt_sampler *s, const float *logits, const struct nt_sample_in *in,
@@ -174,12 +118,12 @@ static nt_status truncated_pass(struct nt_sampler *s, const float *logits, const
     NT_TRY(nt_sampler_topk(s, logits, n, k));
     for (int32_t r = 0; r < n; r++) {
         if (out[r].failed || !nt_sample_is_truncated(in[r].params, s->n_vocab)) continue;
-        const int32_t keep = keep_count(in[r].params, s->merged + (int64_t)r * k, k, k == s->n_vocab, s->sum[r]);
-        out[r].token = keep > 0 ? draw(&in[r], s->merged + (int64_t)r * k, keep) : -1;
+        const int32_t keep = nt_sample_keep(in[r].params, s->merged + (int64_t)r * k, k, k == s->n_vocab, s->sum[r]);
+        out[r].token = keep > 0 ? nt_sample_draw(&in[r], s->merged + (int64_t)r * k, keep) : -1;
     }
     for (int32_t r = 0; r < n; r++)
         if (!out[r].failed && nt_sample_is_truncated(in[r].params, s->n_vocab) && out[r].token < 0)
-            NT_TRY(draw_long(s, logits + r * s->ld, &in[r], s->sum[r], &out[r].token));
+            NT_TRY(nt_sampler_draw_long(s, logits + r * s->ld, &in[r], s->sum[r], &out[r].token));
     return NT_OK;
 }
 nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in, struct nt_sample_out *out,

@@ -1,12 +1,18 @@
-/* Sampling on a device: by the head, which stores no logits, where no row is truncated (also over tensor-parallel
- * ranks, of which only (value, index) pairs are exchanged), else by one op on the logits where these are whole (one
- * rank); rows with edits and log-probabilities (one rank) by the chain of ops behind the forward. Nowhere does the host
- * wait for the step: it launches the next one, whose penalties count the token under way on the device, and then looks
- * at what came back.
+/* Sampling on a device. Nowhere does the host wait for the step: it launches the next one, whose penalties count the
+ * token under way on the device, and then looks at what came back.
  *
- * A row's token is the same whoever its neighbours are and whichever of the ways is taken. A step is made by prepare,
- * the forward, start, finish where all rows are plain (neither edits nor log-probabilities), else by the forward,
- * queue, start, finish. Ownership and threading: as sampler_parts.h. Errors: those of the ops. */
+ *   no row truncated, edited or with log-probabilities   the head draws and stores no logits
+ *   the same with truncated rows, one rank               logit_sample, in the captured step
+ *   rows of any kind, one rank                           edits, logit_sample and what log-probabilities need, behind it
+ *   rows of any kind, several ranks                      the same on shards, which hand their best pairs to all ranks,
+ *                                                        and the draw from these (draw_pairs_cuda.h)
+ *
+ * Over several ranks only (value, index) pairs and sums per row are exchanged. A row of which more would have to be
+ * seen than the lists have comes back undecided; its sequence goes through steps that the host ends from then on. A
+ * row's token is the same whoever its neighbours are and whichever of the ways is taken. A step is made by prepare, the
+ * forward, start, finish where all rows are plain (neither edits nor log-probabilities), else by the forward, queue,
+ * start, finish. Ownership and threading: as sampler_parts.h; with several ranks all call alike. Errors: those of the
+ * ops and of the communicator. */
 #ifndef NT_SAMPLER_DEVICE_H
 #define NT_SAMPLER_DEVICE_H
 

@@ -7,12 +7,14 @@
 #ifndef NT_SAMPLER_PARTS_H
 #define NT_SAMPLER_PARTS_H
 
+#include "draw_pairs_cuda.h"
 #include "model.h"
 #include "penalty.h"
 
 struct nt_sample_in {
     const struct nt_sampling *params;
     const struct nt_penalty *penalty; /* NULL: none */
+    bool by_host;                     /* more candidates have to be seen than a device has lists for */
     bool pending;                     /* one more token is under way, of row pending_row of the step before */
     int32_t pending_row;
     const int32_t *masked; // [n_masked] ids that may not be chosen now
@@ -22,8 +24,9 @@ struct nt_sample_in {
 
 struct nt_sample_out {
     int32_t token;
-    bool failed;   /* logits with NaN or infinity, or nothing left to choose from */
-    float logprob; /* valid when params->top_logprobs >= 0 */
+    bool failed;    /* logits with NaN or infinity, or nothing left to choose from */
+    bool undecided; /* no token yet: the host has to draw it (nt_sampler_goes_on says no from then on) */
+    float logprob;  /* valid when params->top_logprobs >= 0 */
     int32_t n_top;
     int32_t top_id[NT_MAX_TOP_LOGPROBS]; /* best first */
     float top_lp[NT_MAX_TOP_LOGPROBS];
@@ -54,9 +57,15 @@ struct nt_sampler {
     struct nt_both rules; // penalties of a call of the op: see struct penalty_rules
     struct nt_both scale; // [max_rows]
     int32_t n_edit, n_seen;
-    /* On a device steps draw their own tokens (sampler_device.c): all kinds where the logits are whole there (one
-     * tensor-parallel rank), greedy and plain ones where the head draws. */
-    bool on_device, head_draws;
+    /* On a device steps draw their own tokens (sampler_device.c): from logits that are whole there (one tensor-parallel
+     * rank), or from the pairs that its model's ranks gather; greedy and plain ones from the head where that draws. */
+    bool on_device, whole, head_draws;
+    const struct nt_model *model; /* NULL: its ranks gather nothing on a device */
+    struct nt_sampler_shard {
+        int32_t first, n;          /* usable columns */
+    } shard[NT_P2P_RANKS];         /* with model */
+    float *part, *parts;           /* lists of pairs, of this rank and gathered (draw_pairs_cuda.h) */
+    float *said;                   /* with model: this rank's part of answer */
     struct nt_both params, answer; // the parameters of all rows; what a step says: see struct answer
     struct nt_step_wish {
         int32_t *logprobs;     // [max_rows] how many, -1: none
@@ -66,7 +75,7 @@ struct nt_sampler {
 
 /* Candidates per row in the batched pass; rows that need more are extended one by one. Edits, and tokens that were said
  * (or a vocabulary of them), per call of the ops. */
-enum { NT_SAMPLER_K = 256, NT_SAMPLER_EDITS = 8192, NT_SAMPLER_SEEN = 65536 };
+enum { NT_SAMPLER_K = NT_DRAW_K, NT_SAMPLER_EDITS = 8192, NT_SAMPLER_SEEN = 65536 };
 
 bool nt_sample_is_random(const struct nt_sampling *p);
 bool nt_sample_wants_logprobs(const struct nt_sampling *p);
@@ -93,5 +102,13 @@ NT_MUST nt_status nt_sampler_shape(struct nt_sampler *s, float *logits, const st
 /* The k best of rows over all shards into s->merged [n, k]; shards shorter than k are padded with -inf. n * k <=
  * max_rows * NT_SAMPLER_K, or n = 1 and k <= n_vocab where the host draws. */
 NT_MUST nt_status nt_sampler_topk(struct nt_sampler *s, const float *logits, int32_t n, int32_t k);
+
+/* How many of the k best (descending) the truncation keeps; 0: more candidates are needed to tell. total: sum of exp(v
+ * - v[0]) over the whole vocabulary. */
+int32_t nt_sample_keep(const struct nt_sampling *p, const struct nt_pair *best, int32_t k, bool all_seen, float total);
+int32_t nt_sample_draw(const struct nt_sample_in *in, const struct nt_pair *best, int32_t keep);
+/* A row whose kept set is larger than the batched candidates: ever longer lists, at last the whole vocabulary. */
+NT_MUST nt_status nt_sampler_draw_long(struct nt_sampler *s, const float *row, const struct nt_sample_in *in,
+                                       float total, int32_t *token);
 
 #endif

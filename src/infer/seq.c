@@ -50,6 +50,7 @@ void nt_seq_sample_in(struct nt_seq *s, int32_t pending_row, const int32_t *stop
     if (too_short && !s->masked) fill_masked(s, stops, n_stops);
     *in = (struct nt_sample_in){.params = s->params,
                                 .penalty = s->use_penalty ? &s->penalty : NULL,
+                                .by_host = s->by_host,
                                 .pending = pending,
                                 .pending_row = pending_row,
                                 .masked = s->masked,

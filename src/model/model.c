@@ -202,6 +202,13 @@ size_t nt_model_peer_bytes(const struct nt_model *m) {
 void nt_model_digest(const struct nt_model *m, uint8_t digest[32]) {
     memcpy(digest, m->digest, sizeof m->digest);
 }
+void nt_model_vocab_of(const struct nt_model *m, int32_t rank, int32_t *first, int32_t *count) {
+    struct nt_shard of;
+    NT_CHECK(nt_shard_plan(&m->spec, rank, m->shard.size, &of) == NT_OK); /* as this rank's own */
+    *first = of.vocab0;
+    *count = of.n_vocab;
+}
+
 int32_t nt_model_vocab_first(const struct nt_model *m) {
     return m->shard.vocab0;
 }

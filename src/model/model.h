@@ -64,6 +64,12 @@ NT_MUST nt_status nt_model_forward(struct nt_model *m, const struct nt_batch *b,
 /* May a batch be drawn by_head? False on CPUs, where gemm is a library's, and where tensor-parallel ranks have no
  * device communicator. */
 bool nt_model_head_draws(const struct nt_model *m);
+/* Can tensor-parallel ranks gather on the device what the sampler needs of every shard? */
+bool nt_model_gathers(const struct nt_model *m);
+/* to [tp size, n] = from [n] of every rank, device memory, in stream order. */
+NT_MUST nt_status nt_model_allgather(const struct nt_model *m, const float *from, float *to, int64_t n);
+/* The shard of the vocabulary that a rank of the group holds. */
+void nt_model_vocab_of(const struct nt_model *m, int32_t rank, int32_t *first, int32_t *count);
 /* Tensor-parallel ranks of a device: mark puts a point behind all that was called, watch returns when that has run or a
  * peer is lost (NT_E_COMM). Whoever waits for less than all calls watch first. Nothing where there is one rank. */
 NT_MUST nt_status nt_model_mark(struct nt_model *m, int slot);

@@ -12,6 +12,14 @@ bool nt_model_head_draws(const struct nt_model *m) {
     return m->shard.size == 1 || (m->device_comm && m->shard.size <= NT_P2P_RANKS);
 }
 
+bool nt_model_gathers(const struct nt_model *m) {
+    return m->device_comm && m->shard.size <= NT_P2P_RANKS;
+}
+
+nt_status nt_model_allgather(const struct nt_model *m, const float *from, float *to, int64_t n) {
+    return nt_device_allgather_f32(m->device_comm, from, to, n);
+}
+
 /* Floats of the pairs of n rows: a multiple of 4, as the places of the peers are. */
 static int64_t pair_floats(int32_t n_row) {
     return ((int64_t)2 * n_row + 3) / 4 * 4;

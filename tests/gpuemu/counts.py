@@ -30,6 +30,8 @@ SCATTERED = {  # (kernel, kind): why its lanes touch places apart
     ("nt_head_sm90_64x128", "global_store"): PAIR, ("nt_head_sm90_64x128", "global_load"): PAIR,
     ("nt_head_join", "global_load"): PAIR,
     ("nt_logit_edit", "global_load"): "single logits of a list", ("nt_logit_edit", "global_store"): "as its loads",
+    ("nt_draw_pairs", "global_load"): "binary searches in the other ranks' lists",
+    ("nt_draw_pairs", "shared_store"): "places by the values, conflicts by chance",
     ("nt_logit_penalty", "global_store"): "single logits of a list",
     ("nt_logit_pick", "global_load"): "one logit of each row",
     ("nt_logit_stats_join", "global_load"): PARTS,

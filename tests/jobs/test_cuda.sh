@@ -208,7 +208,27 @@ cmp edited/results.jsonl edited-1/results.jsonl || fail "penalties depend on the
 NT_EMU=devices=2,order=random,seed=7,streams=random,copies=random \
     INPUT=edited.jsonl expect_rc 0 generate edited-4 --device cuda --max-num-seqs 4 --max-num-batched-tokens 19
 cmp edited/results.jsonl edited-4/results.jsonl || fail "penalties depend on the batch or the order of work"
-INPUT=edited.jsonl expect_rc 0 ranks 2 edited-tp2 --device cuda --tp 2
+
+# ---- truncated rows over two ranks: drawn on the device from gathered pairs, by the host where the lists are too short (the flat
+# rows), with the same bytes for any batch and order of work
+python3 - > cut.jsonl << 'END'
+import json
+rules = [{"top_p": 0.8}, {"top_k": 5, "logprobs": 3}, {"min_p": 0.1, "presence_penalty": 1}, {"temperature": 0, "logprobs": 2}, {"temperature": 0.7},
+         {"top_p": 0.99, "temperature": 5}, {"top_p": 0.9, "top_k": 50, "repetition_penalty": 1.3, "logprobs": 20}, {"top_p": 0.999, "temperature": 4, "logprobs": 4}]
+for i in range(16):
+    print(json.dumps({"prompt": f"noon {i} " * (1 + i % 3), "max_tokens": 5 + i % 6, "ignore_eos": True, **rules[i % 8]}))
+END
+for input in cut edited; do
+    ending $input-tp2 $input.jsonl ranks 2 $input-tp2 --device cuda --tp 2
+    check "$(planned) bytes of device memory were planned for lists of pairs, $(held launches-$input-tp2.*) taken" \
+        grep -qx "$(planned)" <(held launches-$input-tp2.*)
+    check "rows of $input.jsonl were not drawn from pairs" test "$(launches $input-tp2 nt_draw_pairs)" -gt 0
+    NT_EMU=$NT_EMU,order=backward,streams=random,copies=random,seed=5 \
+        INPUT=$input.jsonl expect_rc 0 ranks 2 $input-tp2-1 --device cuda --tp 2 --max-num-seqs 1
+    cmp $input-tp2/results.jsonl $input-tp2-1/results.jsonl || fail "rows of $input.jsonl depend on the batch over two ranks"
+    INPUT=$input.jsonl expect_rc 0 ranks 2 $input-tp2-5 --device cuda --tp 2 --max-num-seqs 5 --max-num-batched-tokens 17
+    cmp $input-tp2/results.jsonl $input-tp2-5/results.jsonl || fail "rows of $input.jsonl depend on the steps over two ranks"
+done
 check "tp 2 changes greedy answers with penalties" python3 "$SOURCE/tests/jobs/same_greedy.py" edited/results.jsonl edited-tp2/results.jsonl edited.jsonl
 
 # ---- int8 cache

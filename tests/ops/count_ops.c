@@ -1,6 +1,6 @@
 /* test_ops count: every op once on the emulated device at fixed, aligned shapes, as models have them; the emulator's
  * counters of the run (NT_EMU=count=FILE) are what tests/gpuemu/counts.py compares. Results are not looked at here. */
-#include "allreduce_p2p_cuda.h"
+#include "draw_pairs_cuda.h"
 #include "ops_bwd.h"
 #include "test_ops.h"
 #include <stdio.h>
@@ -421,7 +421,7 @@ static int count_logits(struct nt_backend *be) {
     const int32_t *rows = take_ids(&o, ROWS, 0, 1);
     const struct nt_logit_penalty_args penalty = {logits, VOCAB, seen, begin, rows, rows, twos,
                                                   twos,   twos,  ROWS, VOCAB, 0,    EDITS};
-    const struct nt_logit_pick_args pick = {logits, VOCAB, index, value, ROWS, VOCAB};
+    const struct nt_logit_pick_args pick = {logits, VOCAB, index, value, ROWS, VOCAB, 0};
     nt_status st = be->ops.logit_stats(be, &stats);
     if (st == NT_OK) st = be->ops.logit_topk(be, &topk);
     if (st == NT_OK) st = be->ops.logit_gumbel(be, &gumbel);
@@ -448,6 +448,54 @@ static int count_pairs(struct nt_backend *be) {
     cuda->memory->give(cuda, pairs, bytes);
     cuda->memory->give(cuda, token, ROWS * sizeof(int32_t));
     return end(&o, "best pairs", st);
+}
+
+/* Truncated rows from the lists of eight ranks. */
+static int count_draws(struct nt_backend *be) {
+    enum { ROWS = 16, SIZE = 8, K = 64, STRIDE = ROWS * (2 * K + 4) };
+    struct device {
+        float parts[SIZE * STRIDE], top_p[ROWS], min_p[ROWS];
+        uint64_t seed[ROWS];
+        int32_t kind[ROWS], top_k[ROWS], token[ROWS];
+    } *d = NULL, *host = calloc(1, sizeof *host);
+    struct operands o = {.seed = 9};
+    struct nt_backend *cuda = be->watch_arg;
+    void *memory = NULL;
+    if (!host) return end(&o, "draws from pairs", NT_FAIL(NT_E_NOMEM, "no memory for lists of pairs"));
+    for (int p = 0; p < SIZE; p++)
+        for (int i = 0; i < ROWS * K; i++) {
+            host->parts[p * STRIDE + i] = (float)(-i % K) - 0.1f * (float)p;
+            ((int32_t *)(void *)host->parts)[p * STRIDE + ROWS * K + i] = i % K;
+        }
+    for (int p = 0; p < SIZE; p++)
+        for (int r = 0; r < ROWS; r++) host->parts[p * STRIDE + ROWS * (2 * K + 3) + r] = 2;
+    for (int r = 0; r < ROWS; r++) {
+        host->kind[r] = NT_DRAW_TRUNCATED;
+        host->top_p[r] = 0.9f;
+        host->top_k[r] = 40;
+    }
+    nt_status st = cuda->memory->take(cuda, sizeof *d, "lists of pairs", &memory);
+    if (st == NT_OK) st = cuda->memory->upload(cuda, memory, host, sizeof *host);
+    d = memory;
+    struct nt_draw_pairs_args a = {.stride = STRIDE, .size = SIZE, .n_row = ROWS, .k = K};
+    for (int p = 0; p < SIZE; p++) {
+        a.have[p] = K;
+        a.first[p] = 1000 * p;
+    }
+    if (d) {
+        a.gathered = d->parts;
+        a.kind = d->kind;
+        a.top_p = d->top_p;
+        a.min_p = d->min_p;
+        a.top_k = d->top_k;
+        a.seed = a.stream = d->seed;
+        a.token = d->token;
+    }
+    if (st == NT_OK) st = cuda->peer_ops->draw(cuda, &a);
+    if (st == NT_OK) st = cuda->memory->wait(cuda);
+    cuda->memory->give(cuda, memory, sizeof *d);
+    free(host);
+    return end(&o, "draws from pairs", st);
 }
 
 /* The sums over peer memory, of one rank: what it reads of each, its flags and its result. */
@@ -483,5 +531,5 @@ static int count_sums(struct nt_backend *be) {
 
 int op_count_all(struct nt_backend *be) {
     return count_rows(be) + count_products(be) + count_gradients(be) + count_cache(be) + count_training(be) +
-           count_logits(be) + count_pairs(be) + count_sums(be);
+           count_logits(be) + count_pairs(be) + count_draws(be) + count_sums(be);
 }
