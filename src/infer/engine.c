@@ -42,7 +42,8 @@ struct nt_engine {
     int32_t *page_numbers;     // [pages of the longest sequence]
     int32_t *ids, *out_rows;   // [max_tokens_per_step], [max_seqs]
     struct nt_attn_seq *batch; // [max_seqs]
-    struct nt_seq **sampled;   // [max_seqs]
+    struct nt_seq **in_step;   // [max_seqs] of the step being made
+    struct nt_seq **sampled;   // [max_seqs] those of them that get a token
     struct nt_sample_in *in;   // [max_seqs]
     struct nt_sample_out *out; // [max_seqs]
     float *logits;             // [max_seqs, ld] in the backend's memory
@@ -67,6 +68,7 @@ static nt_status layout(struct nt_engine *e, int32_t n_page) {
                              e->c.max_seqs));
     e->running = NT_TAKE(a, struct nt_seq *, seqs);
     e->page_numbers = NT_TAKE(a, int32_t, nt_pages_for(e->c.max_len));
+    e->in_step = NT_TAKE(a, struct nt_seq *, seqs);
     e->sampled = NT_TAKE(a, struct nt_seq *, seqs);
     e->batch = NT_TAKE(a, struct nt_attn_seq, seqs);
     e->in = NT_TAKE(a, struct nt_sample_in, seqs);
@@ -373,29 +375,66 @@ static void admit(struct nt_engine *e) {
     if (e->n_running > e->stats.peak_seqs) e->stats.peak_seqs = e->n_running;
 }
 
-/* Decoding sequences first, one token each; what is left of the step's tokens goes to prompts in order of admission. */
-static struct nt_batch compose(struct nt_engine *e) {
-    struct nt_batch b = {.ids = e->ids, .seqs = e->batch, .out_rows = e->out_rows};
+/* Will it have ended by its length when the token under way is known? */
+static bool ends_by_length(const struct nt_seq *s) {
+    return nt_seq_n_answer(s) + 1 >= s->params->max_tokens || s->ids.len + 1 >= s->limit;
+}
+
+/* Which sequences wait for a token of a launched step, and its row. */
+static void find_pending(struct nt_engine *e, const struct launched *l) {
+    for (int32_t i = 0; i < e->n_running; i++) e->running[i]->pending_row = -1;
+    for (int32_t i = 0; l && i < l->n; i++)
+        if (l->seq[i]) l->seq[i]->pending_row = i;
+}
+
+/* The next n tokens of a sequence; with the last one that is known, or under way, comes the choice of the one after. */
+static void add_to_step(struct nt_engine *e, struct nt_batch *b, struct nt_seq *s, int32_t n) {
+    e->in_step[b->n_seq] = s;
+    e->batch[b->n_seq++] = (struct nt_attn_seq){.q_row = b->n_tok, .n_q = n, .pos0 = s->n_cached, .pages = s->pages};
+    b->n_tok += n;
+    if (s->n_cached + n < s->ids.len) return;
+    nt_seq_sample_in(s, s->pending_row, e->stops, e->n_stops, &e->in[b->n_out]);
+    e->sampled[b->n_out] = s;
+    e->out_rows[b->n_out++] = b->n_tok - 1;
+}
+
+/* Decoding sequences first, one token each, of those that follow a launched step the tokens that it draws; what is left
+ * of the step's tokens goes to prompts in order of admission. */
+static struct nt_batch compose(struct nt_engine *e, const struct launched *l) {
+    struct nt_batch b = {.ids = e->ids, .seqs = e->batch, .out_rows = e->out_rows, .prev_row = e->prev_row};
     int32_t spare = e->c.max_tokens_per_step;
-    for (int32_t i = 0; i < e->n_running; i++) spare -= e->running[i]->ids.len - e->running[i]->n_cached == 1;
+    find_pending(e, l);
     for (int32_t i = 0; i < e->n_running; i++) {
         struct nt_seq *s = e->running[i];
-        int32_t n = (int32_t)s->ids.len - s->n_cached;
+        spare -= s->pending_row < 0 && s->ids.len - s->n_cached == 1;
+        if (s->pending_row < 0 || ends_by_length(s)) continue;
+        spare--;
+        e->ids[b.n_tok] = 0; /* the device has it */
+        e->prev_row[b.n_prev++] = s->pending_row;
+        add_to_step(e, &b, s, 1);
+    }
+    for (int32_t i = 0; i < e->n_running; i++) {
+        struct nt_seq *s = e->running[i];
+        int32_t n = s->pending_row < 0 ? (int32_t)s->ids.len - s->n_cached : 0;
         if (n > 1) {
             n = n < spare ? n : spare;
             spare -= n;
         }
         if (n == 0) continue;
-        e->batch[b.n_seq++] = (struct nt_attn_seq){.q_row = b.n_tok, .n_q = n, .pos0 = s->n_cached, .pages = s->pages};
         memcpy(e->ids + b.n_tok, s->ids.data + s->n_cached, (size_t)n * sizeof *e->ids);
-        e->stats.prompt_tokens += s->n_cached < s->n_prompt && !s->by_host ? n : 0;
-        b.n_tok += n;
-        s->n_cached += n;
-        if (s->n_cached < s->ids.len) continue;
-        e->sampled[b.n_out] = s;
-        e->out_rows[b.n_out++] = b.n_tok - 1;
+        add_to_step(e, &b, s, n);
     }
     return b;
+}
+
+/* The step is made: its tokens have their keys and values. */
+static void commit(struct nt_engine *e, const struct nt_batch *b) {
+    for (int32_t i = 0; i < b->n_seq; i++) {
+        struct nt_seq *s = e->in_step[i];
+        e->stats.prompt_tokens += s->n_cached < s->n_prompt && !s->by_host ? e->batch[i].n_q : 0;
+        s->n_cached += e->batch[i].n_q;
+    }
+    e->stats.steps++;
 }
 
 /* A row whose logits broke down is an error of the row: the model or its weights are at fault, the job goes on. */
@@ -471,29 +510,6 @@ static nt_status land(struct nt_engine *e, struct launched *l, struct launched *
     return NT_OK;
 }
 
-/* The next token of every sequence of a launched step that will not end by its length, before its last one is known.
- * False: something else has to happen first. */
-static bool compose_next(struct nt_engine *e, const struct launched *l, struct launched *next, struct nt_batch *b) {
-    int32_t alive = 0;
-    for (int32_t i = 0; i < l->n; i++) alive += l->seq[i] != NULL;
-    if (can_admit(e) || alive != e->n_running) return false; /* a row to admit, a prompt under way */
-    *b = (struct nt_batch){.ids = e->ids, .seqs = e->batch, .out_rows = e->out_rows, .prev_row = e->prev_row};
-    next->n = 0;
-    for (int32_t i = 0; i < l->n; i++) {
-        struct nt_seq *s = l->seq[i];
-        if (!s || nt_seq_n_answer(s) + 1 >= s->params->max_tokens || s->ids.len + 1 >= s->limit) continue;
-        const int32_t at = next->n++;
-        next->seq[at] = s;
-        e->ids[at] = 0; /* the device has it */
-        e->prev_row[at] = i;
-        e->out_rows[at] = at;
-        e->batch[at] = (struct nt_attn_seq){.q_row = at, .n_q = 1, .pos0 = s->n_cached, .pages = s->pages};
-        nt_seq_sample_in(s, i, e->stops, e->n_stops, &e->in[at]);
-    }
-    b->n_tok = b->n_seq = b->n_out = next->n;
-    return next->n > 0 && nt_sampler_goes_on(&e->sampler, e->in, next->n);
-}
-
 /* The forward and the choice of tokens: within it where all rows are plain, else behind it. */
 static nt_status forward_and_draw(struct nt_engine *e, struct nt_batch *b) {
     struct nt_logit_sample_args sample;
@@ -507,56 +523,46 @@ static nt_status forward_and_draw(struct nt_engine *e, struct nt_batch *b) {
     return within ? NT_OK : nt_sampler_queue(&e->sampler, e->logits, e->in, b->n_out);
 }
 
-/* Queues a step, and the way back of its tokens. */
-static nt_status launch(struct nt_engine *e, struct nt_batch *b, struct launched *l) {
+/* Queues a step, and the way back of its tokens; then, while the device works on it, the host looks at those of the one
+ * before. */
+static nt_status launch(struct nt_engine *e, struct nt_batch *b, struct launched *before) {
     const double start = nt_now();
+    struct launched *l = &e->flight[before && before->slot == 0];
+    memcpy(l->seq, e->sampled, (size_t)b->n_out * sizeof(struct nt_seq *));
+    l->n = b->n_out;
+    if (b->n_prev > 0) b->prev = nt_sampler_tokens(&e->sampler);
     NT_TRY(forward_and_draw(e, b));
     NT_TRY(nt_sampler_start(&e->sampler, l->slot, e->in, b->n_out));
     NT_TRY(nt_model_mark(e->c.model, l->slot));
-    l->n = b->n_out;
-    e->stats.steps++;
-    e->stats.forward_s += nt_now() - start;
-    return NT_OK;
-}
-
-/* While the device works on the newest step, the host looks at the tokens of the one before. */
-static nt_status go_on(struct nt_engine *e) {
-    struct launched *l = e->pending, *next = &e->flight[!l->slot];
-    struct nt_batch b;
-    e->pending = NULL;
-    if (!compose_next(e, l, next, &b)) return land(e, l, NULL);
-    b.prev = nt_sampler_tokens(&e->sampler);
-    for (int32_t i = 0; i < next->n; i++) next->seq[i]->n_cached++;
-    NT_TRY(launch(e, &b, next));
-    e->pending = next;
-    e->stats.steps_ahead++;
-    return land(e, l, next);
-}
-
-static nt_status launch_first(struct nt_engine *e, struct nt_batch *b) {
-    struct launched *l = &e->flight[0];
-    memcpy(l->seq, e->sampled, (size_t)b->n_out * sizeof(struct nt_seq *));
-    NT_TRY(launch(e, b, l));
+    commit(e, b);
     e->pending = l;
+    e->stats.forward_s += nt_now() - start;
+    if (!before) return NT_OK;
+    e->stats.steps_ahead++;
+    return land(e, before, l);
+}
+
+/* A step that ends at the host, or that draws no tokens. */
+static nt_status run_step(struct nt_engine *e, struct nt_batch *b) {
+    const double start = nt_now();
+    NT_TRY(nt_model_forward(e->c.model, b, &e->pages.pool, e->logits));
+    const double forwarded = nt_now();
+    commit(e, b);
+    if (b->n_out > 0) NT_TRY(nt_sampler_run(&e->sampler, e->logits, e->in, e->out, b->n_out));
+    collect(e, e->sampled, b->n_out, NULL);
+    e->stats.forward_s += forwarded - start;
+    e->stats.sample_s += nt_now() - forwarded;
     return NT_OK;
 }
 
 nt_status nt_engine_step(struct nt_engine *e) {
-    if (e->pending) return go_on(e);
+    struct launched *before = e->pending;
     admit(e);
-    struct nt_batch b = compose(e);
-    if (b.n_tok == 0) return NT_OK;
-    for (int32_t i = 0; i < b.n_out; i++) nt_seq_sample_in(e->sampled[i], -1, e->stops, e->n_stops, &e->in[i]);
-    if (b.n_out > 0 && nt_sampler_goes_on(&e->sampler, e->in, b.n_out)) return launch_first(e, &b);
-    const double start = nt_now();
-    NT_TRY(nt_model_forward(e->c.model, &b, &e->pages.pool, e->logits));
-    const double forwarded = nt_now();
-    if (b.n_out > 0) NT_TRY(nt_sampler_run(&e->sampler, e->logits, e->in, e->out, b.n_out));
-    collect(e, e->sampled, b.n_out, NULL);
-    e->stats.steps++;
-    e->stats.forward_s += forwarded - start;
-    e->stats.sample_s += nt_now() - forwarded;
-    return NT_OK;
+    struct nt_batch b = compose(e, before);
+    if (b.n_out > 0 && nt_sampler_goes_on(&e->sampler, e->in, b.n_out)) return launch(e, &b, before);
+    e->pending = NULL;
+    if (before) return land(e, before, NULL); /* whose tokens have to be known first */
+    return b.n_tok > 0 ? run_step(e, &b) : NT_OK;
 }
 
 bool nt_engine_pop(struct nt_engine *e, struct nt_result *out) {

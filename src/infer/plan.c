@@ -195,7 +195,10 @@ static nt_status run_step(struct rank *r, int32_t n_decode, int32_t n_prefill, s
     const struct nt_logit_sample_args sample = {.inv_temp = r->logits, .n_vocab = r->job->spec->n_vocab};
     b.sample = &sample;
     b.by_head = true;
-    if (n_prefill == 0) b.prev = b.prev_row = r->ids; /* decode steps follow each other on the device */
+    if (n_prefill == 0) { /* decode steps follow each other on the device */
+        b.prev = b.prev_row = r->ids;
+        b.n_prev = b.n_tok;
+    }
     NT_TRY(nt_model_forward(r->model, &b, &r->kv, r->logits));
     settle(r, step);
     return NT_OK;

@@ -17,6 +17,7 @@ struct nt_seq {
     struct nt_row *row;
     const struct nt_sampling *params;
     int32_t choice, n_prompt, n_cached, limit; /* limit: most tokens of prompt + answer */
+    int32_t pending_row;                       /* row of the step under way that draws a token for it, -1: none */
     struct nt_ids ids;                         /* prompt and answer */
     int32_t *pages;                            // [n_pages], owned
     int32_t n_pages;

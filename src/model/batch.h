@@ -32,8 +32,9 @@ struct nt_batch {
     const struct nt_logit_sample_args
         *sample;  /* tokens are drawn, of n_vocab ids over all ranks; logits, ld and n_row are filled in */
     bool by_head; /* with sample, whose rows are greedy or plain draws: the head draws, and no logits are stored */
-    const int32_t *prev;     /* NULL, or device memory: ids[t] = prev[prev_row[t]] */
-    const int32_t *prev_row; // [n_tok]
+    const int32_t *prev;     /* NULL, or device memory: ids[t] = prev[prev_row[t]] for the first n_prev tokens */
+    const int32_t *prev_row; // [n_prev]
+    int32_t n_prev;
 };
 
 #endif

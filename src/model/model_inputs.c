@@ -80,14 +80,15 @@ static nt_status upload(struct nt_model *m, const struct nt_batch *b, struct nt_
     memcpy(host, b->ids, (size_t)b->n_tok * sizeof *b->ids);
     memcpy(host + in->out_rows_at, b->out_rows, (size_t)b->n_out * sizeof *b->out_rows);
     if (b->prev) {
-        NT_CHECK(b->n_tok <= m->acts.max.seq);
-        memcpy(host + in->prev_at, b->prev_row, (size_t)b->n_tok * sizeof *b->prev_row);
+        NT_CHECK(b->n_prev <= m->acts.max.seq && b->n_prev <= b->n_tok);
+        memcpy(host + in->prev_at, b->prev_row, (size_t)b->n_prev * sizeof *b->prev_row);
         s->batch.prev_row = (const int32_t *)(device + in->prev_at);
     }
     const size_t bytes = in->pages_at + copy_sequences(in, b);
     if (n_pad > b->n_seq) {
         pad(in, b->n_seq, n_pad);
         s->batch.n_tok = s->batch.n_seq = s->batch.n_out = n_pad;
+        if (b->prev) s->batch.n_prev = n_pad;
     }
     s->batch.ids = (const int32_t *)device;
     s->batch.seqs = (const struct nt_attn_seq *)(device + in->seqs_at);

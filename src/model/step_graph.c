@@ -5,6 +5,7 @@
 
 bool nt_step_graph_fits(const struct nt_model *m, const struct nt_batch *b) {
     if (nt_backend_is_host(m->backend) || b->n_out != b->n_seq || b->n_tok != b->n_seq) return false;
+    if (b->prev && b->n_prev != b->n_tok) return false; /* a captured step takes all its ids from one place */
     return m->world->tp_size == 1 || m->device_comm;
 }
 

@@ -34,7 +34,7 @@ static nt_status take_previous(struct nt_model *m, const struct nt_batch *b) {
                                         .to = (void *)(uintptr_t)b->ids, /* the step's own buffer */
                                         .rows = b->prev_row,
                                         .bytes = sizeof *b->prev,
-                                        .n_rows = b->n_tok};
+                                        .n_rows = b->n_prev};
     return m->backend->ops.gather(m->backend, &args);
 }
 

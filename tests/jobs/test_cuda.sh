@@ -69,12 +69,18 @@ same base small
 expect_rc 0 generate cpu --device cpu
 check "greedy answers differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" cpu/results.jsonl base/results.jsonl in.jsonl
 
+# ahead RUN N: all but N steps were launched before the host had seen the tokens of the step before
+ahead() { check "steps of $1 wait for the host" python3 -c '
+import json, sys
+last = [e for e in map(json.loads, open(sys.argv[1] + "/metrics.jsonl")) if e["event"] == "progress"][-1]
+assert last["steps"] - last["steps_ahead"] <= int(sys.argv[2]), last' "$@"; }
 # ---- any batch, step, order of work, rank count
 NT_EMU=devices=2,order=backward,streams=early,copies=early expect_rc 0 generate batch1 --device cuda --max-num-seqs 1
 same base batch1
 NT_EMU=devices=2,order=random,seed=3,streams=random,copies=random \
-    expect_rc 0 generate batch5 --device cuda --max-num-seqs 5 --max-num-batched-tokens 23
+    expect_rc 0 generate batch5 --device cuda --max-num-seqs 5 --max-num-batched-tokens 23 --set generate.checkpoint_s=0
 same base batch5
+ahead batch5 3 # prompts under way and rows to admit or not
 expect_rc 0 ranks 2 dp2 --device cuda
 same base dp2
 NT_EMU=devices=1 expect_rc 0 mpi 2 "$NOCTURNE" doctor > /dev/null # two ranks, one device
@@ -192,10 +198,6 @@ INPUT=edited.jsonl expect_rc 0 generate edited-cpu --device cpu
 ending edited edited.jsonl generate edited --device cuda --set generate.checkpoint_s=0
 check "penalties change greedy answers on the GPU" python3 "$SOURCE/tests/jobs/same_greedy.py" edited-cpu/results.jsonl edited/results.jsonl edited.jsonl
 check "$(planned) bytes of device memory were planned for penalties, $(held launches-edited.*) taken" test "$(planned)" = "$(held launches-edited.*)"
-ahead() { check "steps of $1 wait for the host" python3 -c '
-import json, sys
-last = [e for e in map(json.loads, open(sys.argv[1] + "/metrics.jsonl")) if e["event"] == "progress"][-1]
-assert last["steps"] - last["steps_ahead"] <= int(sys.argv[2]), last' "$@"; }
 ahead edited 2
 check "penalties were not the kernel's" test "$(launches edited nt_logit_penalty)" -gt 0
 INPUT=edited.jsonl expect_rc 0 generate edited-1 --device cuda --max-num-seqs 1
