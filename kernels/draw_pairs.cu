@@ -4,10 +4,10 @@
  * the number of better ones in each other list; places below k are written to shared memory. One thread then walks the
  * masses (at most 256 additions, in order, so the sums have one order), and all draw among what it kept.
  * Layout: draw_pairs_cuda.h; in shared memory k words (cuda_logits.cuh) and their masses.
- * Roofline: latency. 8 ranks x 256 pairs are 16 KiB per row, read about twice through L1, and some 10 comparisons each;
- * expected 10-15 us for 64 rows on one wave of blocks, below 2 % of any bandwidth: the walk of one thread and the
- * searches are chains of dependent steps, and a step of a model that needs several GPUs takes a thousand times as long.
- */
+ * Roofline: latency. 8 bytes per pair: 8 ranks x 256 pairs are 16 KiB per row, read about twice through L1; some 50
+ * comparisons and 12 FLOP per pair. Expected 10-15 us for 64 rows on one wave of blocks, below 2 % of any bandwidth:
+ * the walk of one thread and the searches are chains of dependent steps, and a step of a model that needs several GPUs
+ * takes a thousand times as long. */
 #include "cuda_logits.cuh"
 #include "draw_pairs_cuda.h"
 
