@@ -1,13 +1,14 @@
 #include "cuda_check.h"
 
-#include "allreduce_p2p_cuda.h"
 #include "cpu_bodies.h"
 #include "cuda_check_gemm.h"
 #include "cuda_staged.h"
+#include "draw_pairs_cuda.h"
 #include "log.h"
 #include "rng.h"
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- ops through the staged backend ---- */
@@ -169,14 +170,105 @@ static nt_status run_best(struct nt_backend *be, struct p2p *p, struct p2p_devic
     return NT_OK;
 }
 
+/* Of three shards whose lists are all they have: the tokens of logit_sample over the whole rows. */
+enum {
+    DRAW_ROWS = 6,
+    DRAW_LIST = 40,
+    DRAW_STRIDE = DRAW_ROWS * (2 * DRAW_LIST + 4),
+    DRAW_ALL = PAIR_RANKS * DRAW_LIST
+};
+_Static_assert(PAIR_RANKS *DRAW_STRIDE <= P2P_COUNT, "lists take the place of sums");
+
+struct draw_rules {
+    uint64_t seed[DRAW_ROWS];
+    float inv_temp[DRAW_ROWS], top_p[DRAW_ROWS], min_p[DRAW_ROWS];
+    int32_t kind[DRAW_ROWS], top_k[DRAW_ROWS];
+};
+static const struct draw_rules draw_rules = {
+    .seed = {1,              2,                 3,                 4,                 5,                 6   },
+    .inv_temp = {0,              1,                 1,                 1,                 1,                 1   },
+    .top_p = {1,              0.9f,              1,                 1,                 0.7f,              0.5f},
+    .min_p = {0,              0,                 0.3f,              0,                 0.2f,              0   },
+    .kind = {NT_DRAW_GREEDY, NT_DRAW_TRUNCATED, NT_DRAW_TRUNCATED, NT_DRAW_TRUNCATED, NT_DRAW_TRUNCATED,
+             NT_DRAW_TRUNCATED                                                                               },
+    .top_k = {0,              0,                 0,                 20,                40,                1   }
+};
+
+static int descending(const void *a, const void *b) {
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+/* Lists of a rank out of its random numbers, and the rows of the whole vocabulary. */
+static void fill_lists(float *part, int32_t first, float *rows) {
+    float *sum = part + DRAW_ROWS * (2 * DRAW_LIST + 3), *max = sum - DRAW_ROWS;
+    for (int32_t r = 0; r < DRAW_ROWS; r++) {
+        float *list = part + r * DRAW_LIST;
+        for (int32_t i = 0; i < DRAW_LIST; i++) {
+            list[i] *= 4;
+            memcpy(&list[DRAW_ROWS * DRAW_LIST + i], &i, sizeof i);
+        }
+        qsort(list, DRAW_LIST, sizeof *list, descending);
+        max[r] = list[0];
+        sum[r] = 0;
+        for (int32_t i = 0; i < DRAW_LIST; i++) {
+            sum[r] += expf(list[i] - max[r]);
+            rows[r * DRAW_ALL + first + i] = list[i];
+        }
+    }
+}
+
+static nt_status run_draw(struct nt_backend *be, struct p2p *p, struct p2p_device *d, bool *same) {
+    float rows[DRAW_ROWS * DRAW_ALL];
+    int32_t want[DRAW_ROWS], got[DRAW_ROWS];
+    struct draw_rules *at = (struct draw_rules *)(void *)d->data.x;
+    const struct nt_logit_sample_args whole = {.logits = rows,
+                                               .ld = DRAW_ALL,
+                                               .inv_temp = draw_rules.inv_temp,
+                                               .top_p = draw_rules.top_p,
+                                               .min_p = draw_rules.min_p,
+                                               .top_k = draw_rules.top_k,
+                                               .seed = draw_rules.seed,
+                                               .stream = draw_rules.seed,
+                                               .index = want,
+                                               .n_row = DRAW_ROWS,
+                                               .n_vocab = DRAW_ALL};
+    struct nt_draw_pairs_args a = {.gathered = d->data.from,
+                                   .stride = DRAW_STRIDE,
+                                   .kind = at->kind,
+                                   .top_p = at->top_p,
+                                   .min_p = at->min_p,
+                                   .top_k = at->top_k,
+                                   .seed = at->seed,
+                                   .stream = at->seed,
+                                   .token = (int32_t *)(void *)d->out,
+                                   .size = PAIR_RANKS,
+                                   .n_row = DRAW_ROWS,
+                                   .k = DRAW_ALL,
+                                   .all = true};
+    for (int32_t r = 0; r < PAIR_RANKS; r++) {
+        a.have[r] = DRAW_LIST;
+        a.first[r] = r * DRAW_LIST;
+        fill_lists(p->from + r * DRAW_STRIDE, a.first[r], rows);
+    }
+    memcpy(p->x, &draw_rules, sizeof draw_rules);
+    NT_TRY(nt_logit_sample_portable(be, &whole));
+    NT_TRY(be->memory->upload(be, &d->data, p, sizeof *p));
+    NT_TRY(nt_draw_pairs_cuda(be, &a));
+    NT_TRY(be->memory->download(be, got, a.token, sizeof got));
+    *same = memcmp(want, got, sizeof got) == 0;
+    return NT_OK;
+}
+
 static const struct p2p_check {
     const char *name;
     nt_status (*run)(struct nt_backend *be, struct p2p *p, struct p2p_device *d, bool *same);
     enum nt_op op;
 } p2p_checks[] = {
-    {"allreduce over peer memory, one rank",           run_sum,  NT_OP_rmsnorm    },
-    {"allreduce + rmsnorm over peer memory, one rank", run_norm, NT_OP_rmsnorm    },
-    {"best pairs: one rank's, and three gathered",     run_best, NT_OP_head_argmax},
+    {"allreduce over peer memory, one rank",           run_sum,  NT_OP_rmsnorm     },
+    {"allreduce + rmsnorm over peer memory, one rank", run_norm, NT_OP_rmsnorm     },
+    {"best pairs: one rank's, and three gathered",     run_best, NT_OP_head_argmax },
+    {"draws from pairs of three ranks",                run_draw, NT_OP_logit_sample},
 };
 
 static void p2p_rows(struct nt_cuda_check *out, struct nt_backend *be, const bool skip[NT_OP_COUNT]) {

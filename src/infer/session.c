@@ -216,6 +216,11 @@ void nt_session_close(struct nt_session *s) {
     *s = (struct nt_session){0};
 }
 
+/* A CPU is at its matrix rate with few rows; a GPU wants more, of which the cache takes what fits. */
+static int32_t chosen(const struct nt_session *s, int64_t setting, int32_t cpu, int32_t gpu) {
+    return setting > 0 ? (int32_t)setting : nt_backend_is_host(&s->backend) ? cpu : gpu;
+}
+
 struct nt_engine_config nt_session_engine_config(const struct nt_session *s) {
     const struct nt_config *c = s->config;
     return (struct nt_engine_config){.world = s->world,
@@ -224,8 +229,8 @@ struct nt_engine_config nt_session_engine_config(const struct nt_session *s) {
                                      .tok = s->text.tok,
                                      .chat = s->has_chat ? &s->chat : NULL,
                                      .chat_error = s->chat_error,
-                                     .max_seqs = (int32_t)c->generate_max_num_seqs,
-                                     .max_tokens_per_step = (int32_t)c->generate_max_num_batched_tokens,
+                                     .max_seqs = chosen(s, c->generate_max_num_seqs, 64, 256),
+                                     .max_tokens_per_step = chosen(s, c->generate_max_num_batched_tokens, 512, 2048),
                                      .max_len = s->max_len,
                                      .kv_bytes = (size_t)(c->generate_kv_memory_gib * 1073741824.0)};
 }
