@@ -1,14 +1,18 @@
 /* The choice of tokens over a sharded vocabulary where rows are truncated: from the best pairs of every rank.
  *
  * Each rank's best logits (after edits and temperature), best first, lie in this rank's memory, and with them the
- * shard's maximum, its sum of exp(logit - maximum), and its draw by logit_gumbel. Per row: greedy        the best pair
- * of all drawn         the best of the ranks' draws top-k and the like   the lists are merged to the k best of all,
- * which logit_sample's rules (ops.h) cut: top_k, then top_p of their mass (without top-k of the mass of all shards),
- * then min_p; then the draw among what is left, with logit_gumbel's noise. Masses are f32, added best first, those of
- * shards in rank order. Larger values win, NaN above all, then lower ids. token: the id in the whole vocabulary; -1
- * where a shard's numbers are not finite or nothing is left; NT_DRAW_UNDECIDED where more than the k best would have to
- * be seen, which is the case for a row whatever is around it. All ranks compute the same. Threading: as the backend.
- * Errors: NT_E_UNSUPPORTED for more ranks or longer lists than the kernel takes. */
+ * shard's maximum, its sum of exp(logit - maximum), and its draw by logit_gumbel. By the row's kind:
+ *
+ *   GREEDY      the best pair of all
+ *   PLAIN       the best of the ranks' draws
+ *   TRUNCATED   the lists, merged to the k best of all and cut as logit_sample does (ops.h), then a draw among the rest
+ *
+ * The cut: top_k, then top_p of their mass (without top-k: of the mass of all shards), then min_p. The draw: the
+ * largest logit with logit_gumbel's noise. Masses are f32, added best first, those of shards in rank order. Larger
+ * values win, NaN above all, then lower ids. token: the id in the whole vocabulary; -1 where a shard's numbers are not
+ * finite or nothing is left; NT_DRAW_UNDECIDED where more than the k best would have to be seen, which is the case for
+ * a row whatever is around it. All ranks compute the same. Threading: as the backend. Errors: NT_E_UNSUPPORTED for more
+ * ranks or longer lists than the kernel takes. */
 #ifndef NT_DRAW_PAIRS_CUDA_H
 #define NT_DRAW_PAIRS_CUDA_H
 

@@ -156,16 +156,17 @@ static void print_memory(const struct report *r, const struct option *o) {
                r->config->plan_seqs > 0 ? "--seqs says" : "have room for their activations");
 }
 
-/* The defaults of generate are those of a CPU: a GPU would be nearly idle. */
+/* What generate has to be told to decode as many rows, and no longer steps than were counted. */
 static void print_settings(const struct report *r, const struct option *o) {
     const struct nt_plan_precision *precision = o->precision;
     const double rows = fmax(1, floor(fmin(o->plan.seqs, o->plan.admitted)));
-    const double tokens = rows * (1 + (double)r->config->plan_in / (double)r->config->plan_out);
+    const double all = rows * (1 + (double)r->config->plan_in / (double)r->config->plan_out);
+    const double tokens = fmin(ceil(all), o->plan.mixed.n_decode + o->plan.mixed.n_prefill);
     printf("settings  generate --device cuda --tp %d", o->tp);
     if (nt_weight_is_quantized(precision->blocks))
         printf(" --weight-dtype %s", nt_weight_format_name(precision->blocks));
     if (precision->kv == NT_KV_ROWS_INT8) printf(" --kv-cache-dtype int8");
-    printf(" --max-num-seqs %.0f --max-num-batched-tokens %.0f\n", rows, fmin(fmax(512, ceil(tokens)), 1 << 20));
+    printf(" --max-num-seqs %.0f --max-num-batched-tokens %.0f\n", rows, fmax(fmax(512, rows), tokens));
 }
 
 static void print_kernel(const struct nt_plan_step *s, int32_t i) {

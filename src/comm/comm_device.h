@@ -3,15 +3,15 @@
  * Opened over a host communicator (which carries NCCL's unique id and stays in use for everything small), for one
  * stream of the backend. A collective returns once it is queued; nt_device_comm_wait returns when the stream has done
  * all of it, nt_device_comm_wait_for when it has come to a point of it. These are the places where a dead or hanging
- * peer shows: they poll the stream and NCCL's asynchronous error, abort the communicator on an error, and leave the
- * name and number of the newest collective in the trace, so that the watchdog can name them. Sums of two ranks have one
- * order; for more ranks NCCL's order is fixed by the topology, not by timing. Others who make kernels of this stream
- * wait for the same ranks (peer_sum.h) have them numbered here, so that all collectives of the stream have one count.
- * Nobody waits on the way out of an error: it goes up to main, which ends the job, and the end of a process takes the
- * kernels that spin along. So nothing that waits for the stream (freeing device memory does too) is called behind an
- * error, and NCCL's communicator is torn down only where all that can spin is its own. Ownership: close frees it, after
- * the stream has come to rest. Threading: the main thread. Errors: NT_E_COMM with NCCL's text. Source: NCCL user
- * guide, "Fault tolerance" and "Communicator creation". */
+ * peer shows: they poll the stream and NCCL's asynchronous error, abort the communicator on an error (but where kernels
+ * wait in peers' memory), and leave the name and number of the newest collective in the trace, so that the watchdog can
+ * name them. Sums of two ranks have one order; for more ranks NCCL's order is fixed by the topology, not by timing.
+ * Others who make kernels of this stream wait for the same ranks (peer_sum.h) have them numbered here, so that all
+ * collectives of the stream have one count. Nobody waits on the way out of an error: it goes up to main, which ends the
+ * job, and the end of a process takes the kernels that spin along. So nothing that waits for the stream (freeing device
+ * memory does too) is called behind an error, and NCCL's communicator is torn down only where all that can spin is its
+ * own. Ownership: close frees it, after the stream has come to rest. Threading: the main thread. Errors: NT_E_COMM with
+ * NCCL's text. Source: NCCL user guide, "Fault tolerance" and "Communicator creation". */
 #ifndef NT_COMM_DEVICE_H
 #define NT_COMM_DEVICE_H
 

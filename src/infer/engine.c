@@ -91,11 +91,12 @@ static struct nt_memory_plan memory_plan(struct nt_engine *e, int32_t n_page) {
                                    .model = e->c.model,
                                    .memory = &e->memory,
                                    .n_page = n_page,
-                                   .remedy = "generate.max_num_seqs, model.max_len or generate.kv_memory_gib"};
+                                   .remedy = "generate.max_num_seqs, generate.max_num_batched_tokens, model.max_len or "
+                                             "generate.kv_memory_gib"};
 }
 
-/* Counts the job with `pages` of cache; on a device with fewer, but whole sequences, where the rest of the job does not
- * fit beside them and their number was ours. */
+/* Counts the job with `pages` of cache; on a device with fewer, at least one sequence's, where the rest of the job does
+ * not fit beside them and their number was ours. */
 static nt_status count(struct nt_engine *e, size_t available, int64_t per_seq, int64_t *pages) {
     NT_TRY(layout(e, (int32_t)*pages));
     const size_t used = e->memory.device.used, page = nt_model_kv_page_bytes(e->c.model);
@@ -182,6 +183,13 @@ static void seq_free(struct nt_seq *s) {
     if (--s->row->n_open == 0) row_free(s->row);
     nt_seq_release(s);
     free(s);
+}
+
+nt_status nt_engine_settle(struct nt_engine *e) {
+    if (!e->pending) return NT_OK;
+    NT_TRY(e->c.backend->memory->wait(e->c.backend));
+    e->pending = NULL;
+    return NT_OK;
 }
 
 void nt_engine_free(struct nt_engine *e) {
@@ -488,7 +496,7 @@ static void collect(struct nt_engine *e, struct nt_seq *const *seqs, int32_t n, 
 /* ---- steps that follow each other on the device ---- */
 
 /* Sequences whose token the device could not decide go back by it: their last one is computed once more, with the same
- * bits, in a step that the host ends, as it will all of theirs. */
+ * bits, in a step that the host ends. */
 static void take_back_undecided(struct nt_engine *e, struct launched *l, struct launched *next) {
     for (int32_t i = 0; i < l->n; i++) {
         struct nt_seq *s = l->seq[i];
@@ -549,6 +557,7 @@ static nt_status run_step(struct nt_engine *e, struct nt_batch *b) {
     const double forwarded = nt_now();
     commit(e, b);
     if (b->n_out > 0) NT_TRY(nt_sampler_run(&e->sampler, e->logits, e->in, e->out, b->n_out));
+    for (int32_t i = 0; i < b->n_out; i++) e->sampled[i]->by_host = false; /* one token's fault, not its sequence's */
     collect(e, e->sampled, b->n_out, NULL);
     e->stats.forward_s += forwarded - start;
     e->stats.sample_s += nt_now() - forwarded;

@@ -27,6 +27,8 @@ struct nt_engine_config {
 struct nt_engine;
 /* Lays out and binds the job arena; logs the memory plan first. */
 NT_MUST nt_status nt_engine_new(struct nt_engine **out, const struct nt_engine_config *c);
+/* Waits until no step is under way: an error of one that nobody needs any more shows here, before ranks meet. */
+NT_MUST nt_status nt_engine_settle(struct nt_engine *e);
 void nt_engine_free(struct nt_engine *e); /* accepts NULL */
 
 /* Takes req over (released by the engine). */

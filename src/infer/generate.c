@@ -285,6 +285,7 @@ nt_status nt_generate_run(struct nt_generate_job *job) {
         st = nt_journal_close(l.journal);
         l.journal = NULL;
     }
+    if (st == NT_OK) st = nt_engine_settle(l.engine);
     if (st == NT_OK) st = total(&l);
     /* Closing is collective: after an error of this rank alone, the process ends and takes the job along. */
     if (st == NT_OK || st == NT_E_STOPPED || l.world->size == 1) close_loop(&l);

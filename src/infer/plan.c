@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const double memory_used = 0.92, memory_reserve = 2e9;
-enum { MAX_SEQS = 65536, MAX_STEP_TOKENS = 16384, PREFILL_TOKENS = 8192, F32 = 4 };
+enum { MAX_SEQS = 65535, MAX_STEP_TOKENS = 16384, PREFILL_TOKENS = 8192, F32 = 4 };
 
 /* ---- rows ---- */
 
@@ -195,9 +195,9 @@ static nt_status run_step(struct rank *r, int32_t n_decode, int32_t n_prefill, s
     const struct nt_logit_sample_args sample = {.inv_temp = r->logits, .n_vocab = r->job->spec->n_vocab};
     b.sample = &sample;
     b.by_head = true;
-    if (n_prefill == 0) { /* decode steps follow each other on the device */
+    if (n_decode > 0) { /* steps follow each other on the device */
         b.prev = b.prev_row = r->ids;
-        b.n_prev = b.n_tok;
+        b.n_prev = n_decode;
     }
     NT_TRY(nt_model_forward(r->model, &b, &r->kv, r->logits));
     settle(r, step);

@@ -97,10 +97,15 @@ static int32_t most_logprobs(const struct nt_sampler *s, const struct nt_sample_
     return k < s->n_vocab ? k : s->n_vocab;
 }
 
+/* A top-k that lists of pairs never decide. */
+static bool exceeds_lists(const struct nt_sampler *s, const struct nt_sampling *p) {
+    return s->model && nt_sample_is_random(p) && p->top_k > NT_SAMPLER_K && p->top_k < s->n_vocab;
+}
+
 bool nt_sampler_goes_on(const struct nt_sampler *s, const struct nt_sample_in *in, int32_t n) {
     if (nt_sampler_is_plain(s, in, n)) return true;
     for (int32_t r = 0; r < n; r++)
-        if (in[r].by_host) return false;
+        if (in[r].by_host || exceeds_lists(s, in[r].params)) return false;
     return s->on_device && answer_bytes(s, n, most_logprobs(s, in, n)) <= NT_DOWNLOAD_SLOT_BYTES;
 }
 
@@ -115,7 +120,7 @@ nt_status nt_sampler_prepare(struct nt_sampler *s, const struct nt_sample_in *in
         p.inv_temp[r] = random ? 1.0f / row->temperature : 0;
         p.top_p[r] = random ? row->top_p : 1;
         p.min_p[r] = random ? row->min_p : 0;
-        p.top_k[r] = random ? row->top_k : 0;
+        p.top_k[r] = random && row->top_k < s->n_vocab ? row->top_k : 0; /* of all: no limit */
         p.kind[r] = !random                                   ? NT_DRAW_GREEDY
                     : nt_sample_is_truncated(row, s->n_vocab) ? NT_DRAW_TRUNCATED
                                                               : NT_DRAW_PLAIN;

@@ -1,5 +1,5 @@
-/* Sampling on a device. Nowhere does the host wait for the step: it launches the next one, whose penalties count the
- * token under way on the device, and then looks at what came back.
+/* Sampling on a device. The host does not wait for a step: it launches the next one, whose penalties count the token
+ * under way on the device, and then looks at what came back.
  *
  *   no row truncated, edited or with log-probabilities   the head draws and stores no logits
  *   the same with truncated rows, one rank               logit_sample, in the captured step
@@ -7,9 +7,10 @@
  *   rows of any kind, several ranks                      the same on shards, which hand their best pairs to all ranks,
  *                                                        and the draw from these (draw_pairs_cuda.h)
  *
- * Over several ranks only (value, index) pairs and sums per row are exchanged. A row of which more would have to be
- * seen than the lists have comes back undecided; its sequence goes through steps that the host ends from then on. A
- * row's token is the same whoever its neighbours are and whichever of the ways is taken. A step is made by prepare, the
+ * Over several ranks only (value, index) pairs and sums per row are exchanged. Where more of a row would have to be
+ * seen than the lists have it comes back undecided, and its token is drawn once more in a step that the host ends; so
+ * are those of rows whose top-k is longer than the lists, and of steps that say more than fits a way back. A row's
+ * token is the same whoever its neighbours are and whichever of the ways is taken. A step is made by prepare, the
  * forward, start, finish where all rows are plain (neither edits nor log-probabilities), else by the forward, queue,
  * start, finish. Ownership and threading: as sampler_parts.h; with several ranks all call alike. Errors: those of the
  * ops and of the communicator. */

@@ -66,7 +66,7 @@ struct nt_sampler {
     } shard[NT_P2P_RANKS];         /* with model */
     float *part, *parts;           /* lists of pairs, of this rank and gathered (draw_pairs_cuda.h) */
     float *said;                   /* with model: this rank's part of answer */
-    struct nt_both params, answer; // the parameters of all rows; what a step says: see struct answer
+    struct nt_both params, answer; // the parameters of all rows; what a step says: see struct said
     struct nt_step_wish {
         int32_t *logprobs;     // [max_rows] how many, -1: none
         int32_t k;             /* the most of them, at most n_vocab; -1: no row wants any */

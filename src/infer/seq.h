@@ -32,7 +32,7 @@ struct nt_seq {
     int32_t *masked; // [n_masked] stops that may not come before min_tokens
     int32_t n_masked;
     bool use_penalty, done;
-    bool by_host; /* a token of it could not be drawn on the device */
+    bool by_host; /* its next token could not be drawn on the device */
     enum nt_finish finish;
 };
 

@@ -28,7 +28,7 @@ struct nt_batch {
     const struct nt_attn_seq *seqs; // [n_seq], token rows in order, covering 0..n_tok-1
     const int32_t *out_rows;        // [n_out] rows whose logits are wanted, ascending
     int32_t n_tok, n_seq, n_out;
-    /* On a device, whose decode steps can follow each other without the host: */
+    /* On a device, whose steps can follow each other without the host: */
     const struct nt_logit_sample_args
         *sample;  /* tokens are drawn, of n_vocab ids over all ranks; logits, ld and n_row are filled in */
     bool by_head; /* with sample, whose rows are greedy or plain draws: the head draws, and no logits are stored */

@@ -162,9 +162,9 @@ nt_status nt_peer_sum_open_shape(struct nt_backend *be, const struct nt_world *w
 }
 
 nt_status nt_peer_sum_leave(struct nt_peer_sum *p, struct nt_comm *tp) {
-    NT_TRY(p->be->memory->wait(p->be));
+    const nt_status st = p->be->memory->wait(p->be);
     unmap(p);
-    return nt_comm_barrier(tp);
+    return nt_comm_agree(tp, st); /* also a rank whose device is lost comes here: the others do not wait for it */
 }
 
 void nt_peer_sum_close(struct nt_peer_sum *p) {

@@ -343,6 +343,7 @@ CUresult emu_run_job(const struct emu_launch_job *job, bool *done) {
 }
 
 void emu_free_job(struct emu_launch_job *job) {
+    if (begun.job == job) begun.job = NULL; /* its stream is destroyed while it waits */
     free(job);
 }
 

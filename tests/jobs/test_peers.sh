@@ -70,6 +70,7 @@ resumes left
 python3 -c 'import json; print(json.dumps({"prompt": "night shift reads logs and waits " * 90, "max_tokens": 2}))' > long.jsonl
 INPUT=long.jsonl NT_EMU_NCCL=rank=1,seq=3,fault=die LAUNCHER=--enable-recovery job large 0 true > out 2>&1
 check "large: COMPLETE must not exist" test ! -e large/COMPLETE
+check "large: the ranks did not sum in each other's memory" grep -q "are taken from the peers' memory" out
 says '^nocturne: rank 0 on .*NCCL, rank 0 of tp: .*remote process exited'
 
 # ---- an error of the device, while the other's kernel waits for this one's
