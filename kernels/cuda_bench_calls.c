@@ -564,6 +564,26 @@ static nt_status call_sum_squares(struct nt_cuda_call *c) {
     FINISH(c, sum_squares, &a);
 }
 
+/* The down projection, as training has it; and rows that a table and a head share, of its size. */
+static nt_status call_pack_turned(struct nt_cuda_call *c) {
+    struct nt_packed w = {.format = NT_WEIGHT_BF16_ROWS, .n = c->dims->d_model, .k = c->dims->d_ff};
+    w.data = out(c, (int64_t)nt_packed_bytes(w.format, w.n, w.k), 1);
+    const struct nt_pack_args a = {
+        .x = in(c, (int64_t)w.n * w.k, sizeof(float)), .w = &w, .scale = 1, .n = w.n, .k = w.k, .turned = true};
+    FINISH(c, pack, &a);
+}
+static nt_status call_pack_rows(struct nt_cuda_call *c) {
+    struct nt_packed w = {.format = NT_WEIGHT_BF16_ROWS, .n = c->dims->d_ff, .k = c->dims->d_model};
+    w.data = out(c, (int64_t)nt_packed_bytes(w.format, w.n, w.k), 1);
+    const struct nt_pack_args a = {.x = in(c, (int64_t)w.n * w.k, sizeof(float)),
+                                   .w = &w,
+                                   .table = out(c, (int64_t)w.n * w.k, sizeof(nt_bf16)),
+                                   .scale = 1,
+                                   .n = w.n,
+                                   .k = w.k};
+    FINISH(c, pack, &a);
+}
+
 static const struct nt_cuda_call_row call_rows[] = {
     {NT_OP_embed,         "embed",               call_embed,              NT_CALL_ALWAYS, false},
     {NT_OP_rmsnorm,       "rmsnorm",             call_rmsnorm,            NT_CALL_ALWAYS, false},
@@ -590,6 +610,8 @@ static const struct nt_cuda_call_row call_rows[] = {
     {NT_OP_dropout,       "dropout, added",      call_dropout_add,        NT_CALL_PROMPT, false},
     {NT_OP_adamw,         "adamw",               call_adamw,              NT_CALL_PROMPT, false},
     {NT_OP_sum_squares,   "sum_squares",         call_sum_squares,        NT_CALL_PROMPT, false},
+    {NT_OP_pack,          "pack, turned",        call_pack_turned,        NT_CALL_PROMPT, false},
+    {NT_OP_pack,          "pack, and a table",   call_pack_rows,          NT_CALL_PROMPT, false},
     {NT_OP_gather,        "gather",              call_gather,             NT_CALL_DECODE, false},
     {NT_OP_gemm,          "gemm o",              call_o,                  NT_CALL_ALWAYS, true },
     {NT_OP_gemm,          "gemm gate_up",        call_gate_up,            NT_CALL_ALWAYS, true },

@@ -563,6 +563,41 @@ static nt_status staged_sum_squares(struct nt_backend *be, const struct nt_sum_s
     return RUN(&s, sum_squares, &a);
 }
 
+/* Rows to panels again. */
+static nt_status bring_panels_back(const struct nt_packed *rows, const struct nt_packed *panels) {
+    nt_bf16 *values = calloc((size_t)rows->k, sizeof *values);
+    if (!values) return NT_FAIL(NT_E_NOMEM, "no memory for a row of %d weights", rows->k);
+    for (int32_t r = 0; r < rows->n; r++) {
+        nt_unpack_row(rows, r, values);
+        nt_pack_row(panels, (void *)(uintptr_t)panels->data, r, values);
+    }
+    free(values);
+    return NT_OK;
+}
+
+static nt_status staged_pack(struct nt_backend *be, const struct nt_pack_args *args) {
+    struct stage s = begin_in_place(be);
+    struct nt_pack_args a = *args;
+    struct nt_packed w = {0}, host;
+    void *rows = NULL;
+    if (args->w) {
+        s.st = repack(args->w, &host, &rows);
+        w = host;
+        w.data = s.st == NT_OK ? inout(&s, rows, nt_packed_bytes(w.format, w.n, w.k)) : NULL;
+        host.data = rows;
+        a.w = &w;
+    }
+    const int64_t count = (int64_t)args->n * args->k;
+    a.x = in(&s, args->x, vector(count, sizeof *args->x));
+    a.table = inout(&s, args->table, vector(count, sizeof *args->table));
+    a.vector =
+        inout(&s, args->vector, args->n > 0 ? vector(nt_pack_place(args, args->n - 1) + 1, sizeof *args->vector) : 0);
+    nt_status st = RUN(&s, pack, &a);
+    if (st == NT_OK && args->w) st = bring_panels_back(&host, args->w);
+    free(rows);
+    return st;
+}
+
 nt_status nt_cuda_staged_ops(struct nt_backend *cuda, struct nt_backend *out) {
     NT_CHECK(cuda->cuda && cuda->kv_format != NT_KV_PAIRED && cuda->weight_format == NT_WEIGHT_BF16_ROWS);
     NT_TRY(nt_backend_open_cpu(out, NT_ISA_PORTABLE, cuda->pool));

@@ -190,4 +190,25 @@ struct nt_sum_squares_args {
     int64_t n;
 };
 
+/* Trained numbers into the weights that other ops read. x has n outputs of k inputs, [n, k], or turned, [k, n]. Input i
+ * of output j, times scale and then rounded to bf16, goes to column col0 + i of row nt_pack_place(j) of w (BF16 or
+ * BF16_ROWS, as the backend's products read it; its data is written), and to table[j, i]. vector takes number
+ * nt_pack_place(j) in f32 as it is; k is 1. Those that are NULL are not wanted; table not with turned, vector alone.
+ * Nothing else is touched: padding, and what other calls write, stays. Exact; a NaN stays one. */
+struct nt_pack_args {
+    const float *x;            // [n, k], turned: [k, n]
+    const struct nt_packed *w; // [> nt_pack_place(n - 1), >= col0 + k] or NULL
+    nt_bf16 *table;            // [n, k] or NULL
+    float *vector;             // [> nt_pack_place(n - 1)] or NULL
+    float scale;
+    int32_t n, k, col0;
+    int32_t row0, run; /* run 0, or that many rows alternate with another matrix's: gate or up of a fused pair */
+    bool turned;
+};
+/* What every body asks of its args. */
+void nt_pack_check(const struct nt_pack_args *args);
+static inline int64_t nt_pack_place(const struct nt_pack_args *a, int32_t j) {
+    return a->row0 + (a->run == 0 ? j : (int64_t)(j / a->run) * 2 * a->run + j % a->run);
+}
+
 #endif

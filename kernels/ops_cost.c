@@ -29,7 +29,8 @@
     X(scatter, PASS)                                                                                                   \
     X(dropout, PASS)                                                                                                   \
     X(adamw, PASS)                                                                                                     \
-    X(sum_squares, PASS)
+    X(sum_squares, PASS)                                                                                               \
+    X(pack, PASS)
 
 #define COUNT(name, kind) +1
 enum { N_ROWS = 0 COST_ROWS(COUNT) };

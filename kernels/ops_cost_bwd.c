@@ -100,3 +100,13 @@ struct nt_cost nt_op_cost_sum_squares(const struct nt_sum_squares_args *a) {
     return (struct nt_cost){
         .flops = 2 * n, .read_bytes = n * F32, .write_bytes = F64, .stored_bytes = n * F32, .launches = 2};
 }
+
+/* A product and a rounding per number; all of it lives from step to step. */
+struct nt_cost nt_op_cost_pack(const struct nt_pack_args *a) {
+    const double n = (double)a->n * a->k, out = (a->w ? BF16 : 0) + (a->table ? BF16 : 0) + (a->vector ? F32 : 0);
+    return (struct nt_cost){.flops = n * (a->vector ? 0 : 1),
+                            .read_bytes = n * F32,
+                            .write_bytes = n * out,
+                            .stored_bytes = n * (F32 + out),
+                            .launches = n > 0};
+}

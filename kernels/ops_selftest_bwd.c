@@ -235,3 +235,35 @@ nt_status nt_selftest_sum_squares(struct nt_selftest *t) {
     nt_selftest_keep(t, (float)sum);
     return NT_OK;
 }
+
+/* Turned into a fused half at odd columns, rows with a table, and a fused pair's bias. */
+nt_status nt_selftest_pack(struct nt_selftest *t) {
+    enum { N = 100, K = 70, ROWS = 8 * NT_PANEL, COL0 = 3, COLS = K + COL0 + 1 };
+    nt_bf16 *data = nt_selftest_halves(t, (int64_t)nt_packed_bytes(NT_WEIGHT_BF16, ROWS, COLS) / 2, 1);
+    nt_bf16 *table = nt_selftest_halves(t, N * K, 1), values[COLS];
+    const struct nt_packed w = {.format = NT_WEIGHT_BF16, .n = ROWS, .k = COLS, .data = data};
+    struct nt_pack_args a = {.x = nt_selftest_floats(t, N * K, 1),
+                             .w = &w,
+                             .scale = 0.7f,
+                             .n = N,
+                             .k = K,
+                             .col0 = COL0,
+                             .row0 = NT_PANEL / 2,
+                             .run = NT_PANEL / 2,
+                             .turned = true};
+    NT_TRY(t->ops.pack(t->be, &a));
+    a.turned = false;
+    a.row0 = 0;
+    a.table = table;
+    NT_TRY(t->ops.pack(t->be, &a));
+    float *bias = nt_selftest_floats(t, ROWS, 1);
+    const struct nt_pack_args vector = {.x = a.x, .vector = bias, .scale = 1, .n = N, .k = 1, .run = a.run};
+    NT_TRY(t->ops.pack(t->be, &vector));
+    for (int32_t r = 0; r < ROWS; r++) nt_selftest_keep(t, bias[r]);
+    nt_selftest_keep_bf16(t, table, N * K);
+    for (int32_t r = 0; r < ROWS; r++) {
+        nt_unpack_row(&w, r, values);
+        nt_selftest_keep_bf16(t, values, COLS);
+    }
+    return NT_OK;
+}

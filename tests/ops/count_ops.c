@@ -371,9 +371,23 @@ static int count_optim(struct nt_backend *be) {
     return end(&o, "adamw, sum_squares", st);
 }
 
+static int count_pack(struct nt_backend *be) {
+    enum { N = 192, K = 256 };
+    struct operands o = {.seed = 14};
+    const struct nt_packed w = take_weights(&o, NT_WEIGHT_BF16, N, K);
+    struct nt_pack_args pack = {.x = take_f32(&o, N * K, 1), .w = &w, .scale = 1, .n = N, .k = K, .turned = true};
+    nt_status st = be->ops.pack(be, &pack);
+    pack.turned = false;
+    pack.table = take_bf16(&o, N * K, 1);
+    if (st == NT_OK) st = be->ops.pack(be, &pack);
+    const struct nt_pack_args bias = {.x = pack.x, .vector = take_f32(&o, N, 1), .scale = 1, .n = N, .k = 1};
+    if (st == NT_OK) st = be->ops.pack(be, &bias);
+    return end(&o, "pack", st);
+}
+
 static int count_training(struct nt_backend *be) {
     return count_rmsnorm_bwd(be, 576) + count_rmsnorm_bwd(be, 4096) + count_pointwise_bwd(be) + count_rows_bwd(be) +
-           count_optim(be);
+           count_optim(be) + count_pack(be);
 }
 
 static int count_cache(struct nt_backend *be) {

@@ -17,13 +17,13 @@ extern const struct op_cases embed_cases, norm_cases, gemm_cases, rope_cases, at
     sample_cases, head_cases, attention_format_cases, rope_format_cases, gemm_quant_cases, gemm_bwd_cases,
     gemm_adapter_cases;
 extern const struct op_cases norm_bwd_cases, glu_bwd_cases, attention_bwd_cases, rope_bwd_cases, logits_bwd_cases,
-    rows_bwd_cases, optim_cases;
+    rows_bwd_cases, optim_cases, pack_cases;
 static const struct op_cases *const all_cases[] = {
     &embed_cases,         &norm_cases,       &gemm_cases,       &rope_cases,     &attention_cases,
     &logits_cases,        &edit_cases,       &sample_cases,     &head_cases,     &attention_format_cases,
     &rope_format_cases,   &gemm_quant_cases, &gemm_bwd_cases,   &norm_bwd_cases, &glu_bwd_cases,
     &attention_bwd_cases, &rope_bwd_cases,   &logits_bwd_cases, &rows_bwd_cases, &optim_cases,
-    &gemm_adapter_cases,
+    &gemm_adapter_cases,  &pack_cases,
 };
 enum { N_FILES = sizeof all_cases / sizeof all_cases[0] };
 
