@@ -4,9 +4,10 @@
  * pairs per layer: A [rank, k] holds the A of each of the product's linears one below the other; B [n, rank], rows in
  * packed order and times s, is zero where a row belongs to another linear. rank = linears * r, rounded up to even.
  * With tp > 1 each rank holds what its shard needs: A whole and rows of B for qkv and gate/up, columns of A and B whole
- * for o and down. Packed from f32 (nt_lora_pack): by `--adapter` once, by training after each step.
+ * for o and down. Packed from f32 (nt_params_pack): by `--adapter` once, by training after each step. Padding, and the
+ * columns of B that are another linear's, are the zeros of fresh memory.
  * Memory: the backend's, from the arena given to layout; the model borrows the struct. (Hu et al. 2021, LoRA; rsLoRA's
- * scale: Kalajdzievski 2023.) Errors: those of the backend's copies. One thread. */
+ * scale: Kalajdzievski 2023.) Errors: none. One thread. */
 #ifndef NT_LORA_H
 #define NT_LORA_H
 
@@ -38,11 +39,6 @@ struct nt_linear_place {
 void nt_linear_places(const struct nt_spec *spec, const struct nt_shard *s, uint32_t targets,
                       struct nt_linear_place out[NT_LINEAR_COUNT]);
 
-/* Row of the product in which output j of the linear stands. */
-static inline int32_t nt_linear_row(const struct nt_linear_place *lin, int32_t j) {
-    return lin->run ? lin->row0 + j / lin->run * 2 * lin->run + j % lin->run : lin->row0 + j;
-}
-
 struct nt_lora_pair {
     struct nt_packed a; // [rank, k]; n 0: no adapter on this product
     struct nt_packed b; // [n, rank]
@@ -59,13 +55,5 @@ void nt_lora_layout(struct nt_lora_weights *l, struct nt_arena *a, const struct 
                     const struct nt_lora_shape *shape, enum nt_weight_format format);
 /* Rows of A of a group, 0 without an adapted linear. */
 int32_t nt_lora_rank(const struct nt_linear_place linears[NT_LINEAR_COUNT], enum nt_lora_group group, int32_t r);
-
-/* The f32 numbers of one linear of one layer, as this rank holds them. */
-struct nt_lora_numbers {
-    const float *a; // [r, k]
-    const float *b; // [r, n]: column j is row j of B
-};
-/* Rounds to bf16 and packs all of it: numbers [n_layer][NT_LINEAR_COUNT] in host memory, a NULL where not adapted. */
-NT_MUST nt_status nt_lora_pack(struct nt_lora_weights *l, struct nt_backend *be, const struct nt_lora_numbers *numbers);
 
 #endif

@@ -1,5 +1,5 @@
 #include "lora_adapter.h"
-#include <stdlib.h>
+#include "ops_bwd.h"
 
 nt_status nt_lora_open(struct nt_lora_weights *l, struct nt_arena *a, const struct nt_model *m,
                        const struct nt_lora_shape *shape) {
@@ -29,24 +29,42 @@ nt_status nt_params_from_adapter(const struct nt_params *p, const struct nt_adap
     return NT_OK;
 }
 
-nt_status nt_params_pack(const struct nt_params *p, struct nt_lora_weights *l, struct nt_backend *be) {
-    struct nt_lora_numbers *numbers = calloc((size_t)p->n_layer * NT_LINEAR_COUNT, sizeof *numbers);
-    if (!numbers) return NT_FAIL(NT_E_NOMEM, "no memory for the adapter's table");
-    struct nt_params_view v;
-    nt_status st = nt_params_view_open(p, p->w, 0, p->n_floats, &v);
-    for (int32_t i = 0; i < p->n_layer * NT_LINEAR_COUNT && st == NT_OK; i++) {
-        const struct nt_linear_place *lin = &l->linears[i % NT_LINEAR_COUNT];
-        if (lin->index < 0) continue;
-        numbers[i].a = v.host + nt_params_find(p, i / NT_LINEAR_COUNT, lin->slot, NT_PARAM_A)->at;
-        numbers[i].b = v.host + nt_params_find(p, i / NT_LINEAR_COUNT, lin->slot, NT_PARAM_B)->at;
+/* A of all the group's linears: they lie one behind the other, as their rows do. */
+static nt_status pack_a(const struct nt_params *p, const struct nt_lora_weights *l, int32_t layer, int group) {
+    struct nt_pack_args a = {.w = &l->layers[layer][group].a, .scale = 1, .k = l->layers[layer][group].a.k};
+    for (int i = 0; i < NT_LINEAR_COUNT; i++) {
+        const struct nt_linear_place *lin = &l->linears[i];
+        if ((int)lin->group != group || lin->index < 0) continue;
+        const float *x = p->w + nt_params_find(p, layer, lin->slot, NT_PARAM_A)->at;
+        if (lin->index == 0) a.x = x;
+        NT_CHECK(x == a.x + (int64_t)a.n * a.k);
+        a.n += l->shape.r;
     }
-    if (st == NT_OK) {
-        st = nt_lora_pack(l, be, numbers);
-        const nt_status closed = nt_params_view_close(p, &v, false);
-        if (st == NT_OK) st = closed;
+    return p->be->ops.pack(p->be, &a);
+}
+
+static nt_status pack_b(const struct nt_params *p, const struct nt_lora_weights *l, int32_t layer,
+                        const struct nt_linear_place *lin) {
+    const struct nt_pack_args b = {.x = p->w + nt_params_find(p, layer, lin->slot, NT_PARAM_B)->at,
+                                   .w = &l->layers[layer][lin->group].b,
+                                   .scale = l->shape.scale,
+                                   .n = lin->n,
+                                   .k = l->shape.r,
+                                   .col0 = lin->index * l->shape.r,
+                                   .row0 = lin->row0,
+                                   .run = lin->run,
+                                   .turned = true};
+    return p->be->ops.pack(p->be, &b);
+}
+
+nt_status nt_params_pack(const struct nt_params *p, const struct nt_lora_weights *l) {
+    for (int32_t layer = 0; layer < p->n_layer; layer++) {
+        for (int g = 0; g < NT_LORA_GROUPS; g++)
+            if (l->layers[layer][g].a.n > 0) NT_TRY(pack_a(p, l, layer, g));
+        for (int i = 0; i < NT_LINEAR_COUNT; i++)
+            if (l->linears[i].index >= 0) NT_TRY(pack_b(p, l, layer, &l->linears[i]));
     }
-    free(numbers);
-    return st;
+    return NT_OK;
 }
 
 nt_status nt_lora_load(struct nt_lora_weights *l, struct nt_arena *a, struct nt_model *m,
@@ -54,9 +72,10 @@ nt_status nt_lora_load(struct nt_lora_weights *l, struct nt_arena *a, struct nt_
     const struct nt_lora_shape shape = nt_lora_shape_of(from);
     struct nt_params params;
     NT_TRY(nt_lora_open(l, a, m, &shape));
-    nt_status st = nt_params_init(&params, m->world, NULL, &m->spec, &m->shard, l->linears, &shape);
+    nt_status st = nt_params_init(&params, m->world, m->backend, &m->spec, &m->shard, l->linears, &shape);
     if (st == NT_OK) st = nt_params_from_adapter(&params, from);
-    if (st == NT_OK) st = nt_params_pack(&params, l, m->backend);
+    if (st == NT_OK) st = nt_params_pack(&params, l);
+    if (st == NT_OK) st = m->backend->memory->wait(m->backend);
     nt_params_release(&params);
     return st;
 }

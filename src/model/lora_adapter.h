@@ -2,7 +2,7 @@
  *
  * An adapter lies whole and in f32 on every rank; a rank packs the rows and columns of its shard.
  * Memory of the packed pairs is an arena of the backend's; nt_arena_give frees it. Errors: NT_E_NOMEM, those of
- * nt_lora_pack. One thread. */
+ * the backend. One thread. */
 #ifndef NT_LORA_ADAPTER_H
 #define NT_LORA_ADAPTER_H
 
@@ -19,7 +19,7 @@ NT_MUST nt_status nt_lora_load(struct nt_lora_weights *l, struct nt_arena *a, st
                                const struct nt_adapter *from);
 /* This rank's part of the adapter into the parameters' w; linears the adapter lacks in a layer are 0. */
 NT_MUST nt_status nt_params_from_adapter(const struct nt_params *p, const struct nt_adapter *from);
-/* Rounds and packs the parameters' w. */
-NT_MUST nt_status nt_params_pack(const struct nt_params *p, struct nt_lora_weights *l, struct nt_backend *be);
+/* Rounds and packs the parameters' w; queued like any op. */
+NT_MUST nt_status nt_params_pack(const struct nt_params *p, const struct nt_lora_weights *l);
 
 #endif

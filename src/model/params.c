@@ -180,20 +180,16 @@ static size_t squares_bytes(const struct nt_params *p) {
 }
 
 size_t nt_params_bytes(const struct nt_params *p) {
-    return p->be ? 4 * array_bytes(p) + squares_bytes(p) : 0;
+    return 4 * array_bytes(p) + squares_bytes(p);
 }
 
-static nt_status take_arrays(struct nt_params *p) {
-    const size_t bytes = array_bytes(p);
-    if (!p->be) {
-        p->w = aligned_alloc(64, bytes);
-        if (!p->w) return NT_FAIL(NT_E_NOMEM, "no memory for %zu bytes of an adapter", bytes);
-        memset(p->w, 0, bytes);
-        return NT_OK;
-    }
-    float **const arrays[] = {&p->w, &p->grad, &p->m, &p->v};
-    for (int i = 0; i < 4; i++)
-        NT_TRY(p->be->memory->take(p->be, bytes, "trained numbers (one of four such arrays)", (void **)arrays[i]));
+static nt_status take_array(const struct nt_params *p, const char *what, float **array) {
+    return p->be->memory->take(p->be, array_bytes(p), what, (void **)array);
+}
+
+nt_status nt_params_train(struct nt_params *p) {
+    float **const arrays[] = {&p->grad, &p->m, &p->v};
+    for (int i = 0; i < 3; i++) NT_TRY(take_array(p, "trained numbers (one of four such arrays)", arrays[i]));
     return p->be->memory->take(p->be, squares_bytes(p), "sums of squares", (void **)&p->squares);
 }
 
@@ -202,17 +198,13 @@ static void give(struct nt_params *p, void *memory, size_t bytes) {
 }
 
 static void give_arrays(struct nt_params *p) {
-    if (!p->be) {
-        free(p->w);
-        return;
-    }
     float *const arrays[] = {p->w, p->grad, p->m, p->v};
     for (int i = 0; i < 4; i++) give(p, arrays[i], array_bytes(p));
     give(p, p->squares, squares_bytes(p));
 }
 
 static bool is_host(const struct nt_params *p) {
-    return !p->be || nt_backend_is_host(p->be);
+    return nt_backend_is_host(p->be);
 }
 
 nt_status nt_params_view_open(const struct nt_params *p, float *array, int64_t at, int64_t n,
@@ -237,9 +229,7 @@ nt_status nt_params_view_close(const struct nt_params *p, struct nt_params_view 
 }
 
 nt_status nt_params_zero(const struct nt_params *p, float *array) {
-    if (p->be) return p->be->memory->zero(p->be, array, (size_t)p->n_floats * sizeof *array);
-    memset(array, 0, (size_t)p->n_floats * sizeof *array);
-    return NT_OK;
+    return p->be->memory->zero(p->be, array, (size_t)p->n_floats * sizeof *array);
 }
 
 nt_status nt_params_init(struct nt_params *p, struct nt_world *world, struct nt_backend *be, const struct nt_spec *spec,
@@ -255,7 +245,7 @@ nt_status nt_params_init(struct nt_params *p, struct nt_world *world, struct nt_
     if (shape->targets == 0) add_model(&t, linears);
     for (int32_t layer = 0; layer < spec->n_layer && shape->targets; layer++)
         for (int g = 0; g < NT_LORA_GROUPS; g++) add_pair(&t, linears, (enum nt_lora_group)g, layer, shape->r);
-    return take_arrays(p);
+    return take_array(p, "trained numbers", &p->w);
 }
 
 void nt_params_release(struct nt_params *p) {

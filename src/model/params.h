@@ -5,11 +5,10 @@
  * and B as [r, n] (transposed) of each adapted linear, without one every weight of the model, matrices as [k, n]
  * (transposed). Checkpoints and adapters are made of logical tensors, which do not depend on tp or padding
  * (nt_params_gather, nt_params_scatter).
- * The arrays lie in the backend's memory, where its ops work on them; with be NULL in host memory, a part to be packed.
- * Host code sees them through views. Shards: most parameters are this rank's alone; those every rank holds (replicated)
- * have one owner; keys and values are shared by neighbours when tp exceeds the KV heads. `summed`: this rank's gradient
- * is a part of the whole. Ownership: the struct's own arrays. Errors: NT_E_NOMEM, those of the communicator and of the
- * device. One thread. */
+ * The arrays lie in the backend's memory, where its ops work on them. Host code sees them through views. Shards: most
+ * parameters are this rank's alone; those every rank holds (replicated) have one owner; keys and values are shared by
+ * neighbours when tp exceeds the KV heads. `summed`: this rank's gradient is a part of the whole. Ownership: the
+ * struct's own arrays. Errors: NT_E_NOMEM, those of the communicator and of the device. One thread. */
 #ifndef NT_PARAMS_H
 #define NT_PARAMS_H
 
@@ -34,22 +33,23 @@ struct nt_param {
 
 struct nt_params {
     struct nt_world *world; /* borrowed */
-    struct nt_backend *be;  /* borrowed; NULL: host memory */
+    struct nt_backend *be;  /* borrowed */
     struct nt_param *rows;  // [n]
     int32_t n, n_layer;
     int32_t *index; // [n_layer][NT_SLOT_COUNT][NT_PARAM_PARTS] row, -1: none
     int64_t n_floats;
-    float *w, *grad, *m, *v; // [n_floats]; gaps are 0
+    float *w, *grad, *m, *v; // [n_floats]; gaps are 0; w alone until nt_params_train
     double *squares;         // [n] of the backend
 };
 
-/* targets 0: every weight. linears: of the same targets. be NULL: w alone, in host memory. */
+/* w alone: numbers to be packed. targets 0: every weight. linears: of the same targets. */
 NT_MUST nt_status nt_params_init(struct nt_params *p, struct nt_world *world, struct nt_backend *be,
                                  const struct nt_spec *spec, const struct nt_shard *s,
                                  const struct nt_linear_place linears[NT_LINEAR_COUNT],
                                  const struct nt_lora_shape *shape);
-void nt_params_release(struct nt_params *p);       /* accepts a zeroed struct */
-size_t nt_params_bytes(const struct nt_params *p); /* of the backend's memory */
+NT_MUST nt_status nt_params_train(struct nt_params *p); /* takes the other arrays */
+void nt_params_release(struct nt_params *p);            /* accepts a zeroed struct */
+size_t nt_params_bytes(const struct nt_params *p);      /* of the backend's memory, with all arrays */
 const struct nt_param *nt_params_find(const struct nt_params *p, int32_t layer, enum nt_slot slot,
                                       enum nt_param_part part); /* NULL: not trained */
 int64_t nt_param_logical_count(const struct nt_param *p);       /* numbers of the logical tensor */

@@ -19,6 +19,7 @@ static nt_status open_all(struct nt_training *t) {
                        nt_weight_format_name(m->backend->block_format));
     nt_linear_places(&m->spec, &m->shard, shape->targets, t->linears);
     NT_TRY(nt_params_init(&t->params, m->world, m->backend, &m->spec, &m->shard, t->linears, shape));
+    NT_TRY(nt_params_train(&t->params));
     if (nt_trains_all(t)) return nt_training_unpack(t);
     return nt_lora_open(&t->lora, &t->lora_arena, m, shape);
 }
@@ -49,7 +50,6 @@ void nt_training_free(struct nt_training *t) {
     nt_arena_give(&t->lora_arena, t->m->backend);
     nt_arena_give(&t->reference_arena, t->m->backend);
     nt_params_release(&t->params);
-    free(t->host_weights);
     free(t);
 }
 

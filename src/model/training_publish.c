@@ -1,190 +1,155 @@
-/* Between the trained f32 numbers and the weights the ops read: rounding to bf16 and packing, and the way back. */
+/* Between the trained f32 numbers and the weights the ops read: rounding to bf16 and packing by the backend, and the
+ * way back, once, by the host. */
 #include "lora_adapter.h"
+#include "ops_bwd.h"
 #include "pool.h"
 #include "training_state.h"
 #include <stdlib.h>
-#include <string.h>
 
 /* ---- all weights ----------------------------------------------------------------------------------------------- */
 
-/* A stored tensor and the weights it is rounded into: rows of a packed matrix, a table, or a vector. */
-struct place {
-    const struct nt_param *param;
-    const struct nt_linear_place *lin; /* NULL: a table or a vector */
-    const struct nt_packed *packed;
-    nt_bf16 *table;
-    float *vector;
-};
+/* A stored tensor as pack takes it. */
+typedef nt_status place_fn(struct nt_training *t, const struct nt_pack_args *place);
 
-/* Numbers and weights as host code reads and writes them: in place, or copies of a device's. */
-struct places {
-    struct nt_training *t;
-    struct place *rows;
-    int32_t n;
-    struct nt_params_view numbers;
-};
-
-static void add(struct places *p, int32_t layer, enum nt_slot slot, struct place place) {
-    place.param = nt_params_find(&p->t->params, layer, slot, NT_PARAM_W);
-    if (place.param && (place.packed || place.table || place.vector)) p->rows[p->n++] = place;
+/* place says where to: nowhere, if the model has no such weights. */
+static nt_status visit(struct nt_training *t, place_fn *fn, int32_t layer, enum nt_slot slot,
+                       struct nt_pack_args place) {
+    const struct nt_param *param = nt_params_find(&t->params, layer, slot, NT_PARAM_W);
+    if (!param || !(place.w || place.table || place.vector)) return NT_OK;
+    place.x = t->params.w + param->at;
+    place.scale = 1;
+    place.turned = param->transposed && !place.vector;
+    place.n = place.turned || place.vector ? param->cols : param->rows;
+    place.k = place.vector ? 1 : place.turned ? param->rows : param->cols;
+    return fn(t, &place);
 }
 
-static void *on_host(const struct places *p, const void *weight) {
-    const struct nt_training *t = p->t;
-    if (!t->host_weights) return (void *)(uintptr_t)weight;
-    return t->host_weights + ((uintptr_t)weight - (uintptr_t)t->m->weight_arena.base);
-}
-
-static void add_linears(struct places *p, int32_t layer) {
-    const struct nt_layer *l = &p->t->m->weights.layers[layer];
+static nt_status visit_linears(struct nt_training *t, place_fn *fn, int32_t layer) {
+    const struct nt_layer *l = &t->m->weights.layers[layer];
     const struct nt_packed *w[NT_LORA_GROUPS] = {&l->qkv, &l->o, &l->gate_up, &l->down};
     float *const bias[NT_LORA_GROUPS] = {l->qkv_bias, l->o_bias, l->gate_up_bias, l->down_bias};
     static const enum nt_slot bias_slot[NT_LINEAR_COUNT] = {NT_SLOT_Q_BIAS,   NT_SLOT_K_BIAS,    NT_SLOT_V_BIAS,
                                                             NT_SLOT_O_BIAS,   NT_SLOT_GATE_BIAS, NT_SLOT_UP_BIAS,
                                                             NT_SLOT_DOWN_BIAS};
     for (int i = 0; i < NT_LINEAR_COUNT; i++) {
-        const struct nt_linear_place *lin = &p->t->linears[i];
-        add(p, layer, lin->slot, (struct place){.lin = lin, .packed = w[lin->group]});
-        add(p, layer, bias_slot[i], (struct place){.lin = lin, .vector = bias[lin->group]});
+        const struct nt_linear_place *lin = &t->linears[i];
+        struct nt_pack_args place = {.w = w[lin->group], .row0 = lin->row0, .run = lin->run};
+        NT_TRY(visit(t, fn, layer, lin->slot, place));
+        place.w = NULL;
+        place.vector = bias[lin->group];
+        NT_TRY(visit(t, fn, layer, bias_slot[i], place));
     }
-}
-
-static void list_places(struct places *p) {
-    const struct nt_training *t = p->t;
-    const struct nt_weights *w = &t->m->weights;
-    add(p, 0, NT_SLOT_EMBED, (struct place){.table = w->embed, .packed = t->m->spec.tied ? &w->head : NULL});
-    add(p, 0, NT_SLOT_HEAD, (struct place){.packed = &w->head});
-    add(p, 0, NT_SLOT_FINAL_NORM, (struct place){.vector = w->final_norm});
-    for (int32_t i = 0; i < t->m->spec.n_layer; i++) {
-        const struct nt_layer *l = &w->layers[i];
-        add(p, i, NT_SLOT_ATTN_NORM, (struct place){.vector = l->attn_norm});
-        add(p, i, NT_SLOT_MLP_NORM, (struct place){.vector = l->mlp_norm});
-        add(p, i, NT_SLOT_Q_NORM, (struct place){.vector = l->q_norm});
-        add(p, i, NT_SLOT_K_NORM, (struct place){.vector = l->k_norm});
-        add_linears(p, i);
-    }
-}
-
-/* Where output j of the tensor stands: a row of the packed matrix, or a number of the vector. */
-static int32_t output_at(const struct place *p, int32_t j) {
-    return p->lin ? nt_linear_row(p->lin, j) : j;
-}
-
-static void pack_place(const struct places *p, const struct place *to, nt_bf16 *row) {
-    const struct nt_param *param = to->param;
-    const float *w = p->numbers.host + param->at;
-    const int32_t n_out = param->transposed ? param->cols : param->rows;
-    const int32_t k = param->transposed ? param->rows : param->cols;
-    if (to->vector) {
-        float *vector = on_host(p, to->vector);
-        for (int32_t j = 0; j < param->cols; j++) vector[output_at(to, j)] = w[j];
-        return;
-    }
-    nt_bf16 *table = to->table ? on_host(p, to->table) : NULL;
-    for (int32_t j = 0; j < n_out; j++) {
-        for (int32_t i = 0; i < k; i++)
-            row[i] = nt_f32_to_bf16(param->transposed ? w[(int64_t)i * param->cols + j] : w[(int64_t)j * k + i]);
-        if (table) memcpy(table + (int64_t)j * k, row, (size_t)k * sizeof *row);
-        if (to->packed) nt_pack_row(to->packed, on_host(p, to->packed->data), output_at(to, j), row);
-    }
-}
-
-static void unpack_place(const struct places *p, const struct place *from, nt_bf16 *row) {
-    const struct nt_param *param = from->param;
-    float *w = p->numbers.host + param->at;
-    const int32_t n_out = param->transposed ? param->cols : param->rows;
-    const int32_t k = param->transposed ? param->rows : param->cols;
-    if (from->vector) {
-        const float *vector = on_host(p, from->vector);
-        for (int32_t j = 0; j < param->cols; j++) w[j] = vector[output_at(from, j)];
-        return;
-    }
-    struct nt_packed packed = {0};
-    if (from->packed) packed = *from->packed;
-    if (from->packed) packed.data = on_host(p, from->packed->data);
-    for (int32_t j = 0; j < n_out; j++) {
-        if (from->table)
-            memcpy(row, (nt_bf16 *)on_host(p, from->table) + (int64_t)j * k, (size_t)k * sizeof *row);
-        else
-            nt_unpack_row(&packed, output_at(from, j), row);
-        for (int32_t i = 0; i < k; i++)
-            w[param->transposed ? (int64_t)i * param->cols + j : (int64_t)j * k + i] = nt_bf16_to_f32(row[i]);
-    }
-}
-
-/* Half panels of gate and up are whole cache lines of k pairs, so threads may have tensors of one product. */
-struct run {
-    const struct places *places;
-    nt_bf16 *rows; // [n_threads][widest]
-    int32_t widest;
-    void (*each)(const struct places *p, const struct place *place, nt_bf16 *row);
-};
-
-static void run_thread(void *arg, int thread, int n_threads) {
-    (void)n_threads;
-    const struct run *r = arg;
-    const struct places *p = r->places;
-    struct nt_pool *pool = p->t->m->backend->pool;
-    for (int64_t i = nt_pool_next(pool, p->n); i >= 0; i = nt_pool_next(pool, p->n))
-        r->each(p, &p->rows[i], r->rows + (int64_t)thread * r->widest);
-}
-
-static nt_status run_places(const struct places *p,
-                            void (*each)(const struct places *p, const struct place *place, nt_bf16 *row)) {
-    const struct nt_training *t = p->t;
-    struct run r = {.places = p, .widest = t->m->spec.d_model, .each = each};
-    struct nt_pool *pool = t->m->backend->pool;
-    for (int i = 0; i < NT_LINEAR_COUNT; i++)
-        if (t->linears[i].k > r.widest) r.widest = t->linears[i].k;
-    r.rows = malloc((size_t)nt_pool_size(pool) * (size_t)r.widest * sizeof *r.rows);
-    if (!r.rows) return NT_FAIL(NT_E_NOMEM, "no memory for rows of %d weights", r.widest);
-    nt_pool_run(pool, run_thread, &r);
-    free(r.rows);
     return NT_OK;
 }
 
-/* One way or the other over all tensors; what was written goes back to a device. */
-static nt_status move(struct nt_training *t, bool to_weights) {
-    struct nt_params *params = &t->params;
-    struct nt_backend *be = t->m->backend;
-    const struct nt_arena *weights = &t->m->weight_arena;
-    struct places p = {.t = t, .rows = calloc((size_t)params->n, sizeof *p.rows)};
-    if (!p.rows) return NT_FAIL(NT_E_NOMEM, "no memory for a table of %d tensors", params->n);
-    list_places(&p);
-    nt_status st = nt_params_view_open(params, params->w, 0, params->n_floats, &p.numbers);
-    if (st == NT_OK) {
-        st = run_places(&p, to_weights ? pack_place : unpack_place);
-        const nt_status closed = nt_params_view_close(params, &p.numbers, !to_weights && st == NT_OK);
-        if (st == NT_OK) st = closed;
+static nt_status visit_all(struct nt_training *t, place_fn *fn) {
+    const struct nt_weights *w = &t->m->weights;
+    const struct nt_packed *tied = t->m->spec.tied ? &w->head : NULL;
+    NT_TRY(visit(t, fn, 0, NT_SLOT_EMBED, (struct nt_pack_args){.table = w->embed, .w = tied}));
+    NT_TRY(visit(t, fn, 0, NT_SLOT_HEAD, (struct nt_pack_args){.w = &w->head}));
+    NT_TRY(visit(t, fn, 0, NT_SLOT_FINAL_NORM, (struct nt_pack_args){.vector = w->final_norm}));
+    for (int32_t i = 0; i < t->m->spec.n_layer; i++) {
+        const struct nt_layer *l = &w->layers[i];
+        NT_TRY(visit(t, fn, i, NT_SLOT_ATTN_NORM, (struct nt_pack_args){.vector = l->attn_norm}));
+        NT_TRY(visit(t, fn, i, NT_SLOT_MLP_NORM, (struct nt_pack_args){.vector = l->mlp_norm}));
+        NT_TRY(visit(t, fn, i, NT_SLOT_Q_NORM, (struct nt_pack_args){.vector = l->q_norm}));
+        NT_TRY(visit(t, fn, i, NT_SLOT_K_NORM, (struct nt_pack_args){.vector = l->k_norm}));
+        NT_TRY(visit_linears(t, fn, i));
     }
-    if (st == NT_OK && to_weights && t->host_weights)
-        st = be->memory->upload(be, weights->base, t->host_weights, weights->size);
-    free(p.rows);
-    return st;
+    return NT_OK;
 }
 
-nt_status nt_training_unpack(struct nt_training *t) {
-    struct nt_backend *be = t->m->backend;
-    const struct nt_arena *weights = &t->m->weight_arena;
-    if (!nt_backend_is_host(be)) {
-        t->host_weights = malloc(weights->size);
-        if (!t->host_weights)
-            return NT_FAIL(NT_E_NOMEM, "no memory for a host copy of %zu bytes of weights", weights->size);
-        NT_TRY(be->memory->download(be, t->host_weights, weights->base, weights->size));
-    }
-    return move(t, false);
+static nt_status pack(struct nt_training *t, const struct nt_pack_args *place) {
+    return t->m->backend->ops.pack(t->m->backend, place);
 }
 
 /* Model copies of one node share their weights: all have done with them before the leader writes, and none goes on
  * before it has. */
 static nt_status pack_weights(struct nt_training *t) {
     struct nt_model *m = t->m;
-    if (!m->shared.base) return move(t, true);
+    if (!m->shared.base) return visit_all(t, pack);
     NT_TRY(nt_comm_barrier(m->world->world));
-    nt_status st = m->shared.leader ? move(t, true) : NT_OK;
+    nt_status st = m->shared.leader ? visit_all(t, pack) : NT_OK;
     return nt_comm_agree(m->world->world, st);
 }
 
 nt_status nt_training_publish(struct nt_training *t) {
-    return nt_trains_all(t) ? pack_weights(t) : nt_params_pack(&t->params, &t->lora, t->m->backend);
+    return nt_trains_all(t) ? pack_weights(t) : nt_params_pack(&t->params, &t->lora);
+}
+
+/* ---- and back -------------------------------------------------------------------------------------------------- */
+
+/* A place with its weights and numbers where the host reads and writes them. */
+struct back {
+    const struct nt_pack_args *place;
+    const void *weights;
+    float *x;
+    nt_bf16 *rows; // [n_threads][k]
+};
+
+static const void *weights_of(const struct nt_pack_args *a, size_t *bytes) {
+    if (a->vector) {
+        *bytes = (size_t)(nt_pack_place(a, a->n - 1) + 1) * sizeof *a->vector;
+        return a->vector;
+    }
+    if (a->table) {
+        *bytes = (size_t)a->n * (size_t)a->k * sizeof *a->table;
+        return a->table;
+    }
+    *bytes = nt_packed_bytes(a->w->format, a->w->n, a->w->k);
+    return a->w->data;
+}
+
+/* Output j's weights, where they lie or in buffer. */
+static const nt_bf16 *row_of(const struct back *b, int32_t j, nt_bf16 *buffer) {
+    const struct nt_pack_args *a = b->place;
+    if (a->table) return (const nt_bf16 *)b->weights + (int64_t)j * a->k;
+    struct nt_packed w = *a->w;
+    w.data = b->weights;
+    nt_unpack_row(&w, (int32_t)nt_pack_place(a, j), buffer);
+    return buffer;
+}
+
+static void unpack_thread(void *arg, int thread, int n_threads) {
+    const struct back *b = arg;
+    const struct nt_pack_args *a = b->place;
+    int64_t begin, end;
+    nt_split(a->n, NT_PANEL, thread, n_threads, &begin, &end);
+    for (int32_t j = (int32_t)begin; j < end; j++) {
+        if (a->vector) {
+            b->x[j] = ((const float *)b->weights)[nt_pack_place(a, j)];
+            continue;
+        }
+        const nt_bf16 *row = row_of(b, j, b->rows + (int64_t)thread * a->k);
+        for (int32_t i = 0; i < a->k; i++)
+            b->x[a->turned ? (int64_t)i * a->n + j : (int64_t)j * a->k + i] = nt_bf16_to_f32(row[i]);
+    }
+}
+
+static nt_status unpack_into(struct nt_training *t, struct back *b) {
+    const struct nt_pack_args *a = b->place;
+    struct nt_params_view v;
+    NT_TRY(nt_params_view_open(&t->params, t->params.w, a->x - t->params.w, (int64_t)a->n * a->k, &v));
+    b->x = v.host;
+    nt_pool_run(t->m->backend->pool, unpack_thread, b);
+    return nt_params_view_close(&t->params, &v, true);
+}
+
+static nt_status unpack(struct nt_training *t, const struct nt_pack_args *place) {
+    struct nt_backend *be = t->m->backend;
+    size_t bytes;
+    struct back b = {.place = place, .weights = weights_of(place, &bytes)};
+    const size_t copied = nt_backend_is_host(be) ? 0 : bytes;
+    char *scratch = malloc(copied + (size_t)nt_pool_size(be->pool) * (size_t)place->k * sizeof *b.rows);
+    if (!scratch) return NT_FAIL(NT_E_NOMEM, "no memory for a host copy of %zu bytes of weights", copied);
+    nt_status st = copied > 0 ? be->memory->download(be, scratch, b.weights, copied) : NT_OK;
+    if (copied > 0) b.weights = scratch;
+    b.rows = (void *)(scratch + copied);
+    if (st == NT_OK) st = unpack_into(t, &b);
+    free(scratch);
+    return st;
+}
+
+nt_status nt_training_unpack(struct nt_training *t) {
+    return visit_all(t, unpack);
 }

@@ -39,7 +39,6 @@ struct nt_training {
     struct nt_arena lora_arena, reference_arena;
     struct nt_linear_place linears[NT_LINEAR_COUNT];
     struct nt_params params;
-    char *host_weights; // [weight_arena.size] of a device's weights, to pack into; NULL: on a CPU, or for an adapter
     struct nt_tape tape;
     struct nt_back back;
     struct nt_step step; /* the forward that a backward may follow */
