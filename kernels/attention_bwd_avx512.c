@@ -39,15 +39,11 @@ static struct work *work_init(void *scratch, int32_t d_pad) {
     return w;
 }
 
-/* A matrix of 2 x 2 blocks, each as ((0,0), (0,1), (1,0), (1,1)), transposed as blocks and as elements. */
+/* rows x cols blocks of 2 x 2, multiples of 8. */
 static void turn(const nt_bf16 *from, int32_t rows, int32_t cols, nt_bf16 *to) {
-    for (int32_t c = 0; c < cols; c++)
-        for (int32_t r = 0; r < rows; r++) {
-            uint64_t x;
-            memcpy(&x, from + 4 * ((int64_t)r * cols + c), sizeof x);
-            x = (x & 0xffff00000000ffffu) | (x >> 16 & 0xffff0000u) | (x & 0xffff0000u) << 16;
-            memcpy(to + 4 * ((int64_t)c * rows + r), &x, sizeof x);
-        }
+    for (int32_t r = 0; r < rows; r += 8)
+        for (int32_t c = 0; c < cols; c += 8)
+            nt_v16_turn(from + 4 * ((int64_t)r * cols + c), cols, 8, to + 4 * ((int64_t)c * rows + r), rows);
 }
 
 /* to[i] = (even[i], odd[i]); odd NULL: 0. n: a multiple of 16. */

@@ -78,6 +78,37 @@ static inline void nt_v16_store_bf16(nt_bf16 *to, __mmask16 mask, __m512 x) {
     _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(x));
 }
 
+/* r[i] qword j becomes r[j] qword i. */
+static inline void nt_v16_transpose_64(__m512i r[8]) {
+    __m512i a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm512_unpacklo_epi64(r[i], r[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi64(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) { /* 128-bit lanes: 2 x 2 of them change places, then halves */
+        for (int h = 0; h < 2; h++) {
+            b[i + h] = _mm512_shuffle_i64x2(a[i + h], a[i + h + 2], 0x88);
+            b[i + h + 2] = _mm512_shuffle_i64x2(a[i + h], a[i + h + 2], 0xdd);
+        }
+    }
+    for (int h = 0; h < 4; h++) {
+        r[h] = _mm512_shuffle_i64x2(b[h], b[h + 4], 0x88);
+        r[h + 4] = _mm512_shuffle_i64x2(b[h], b[h + 4], 0xdd);
+    }
+}
+
+/* 8 x 8 blocks of 2 x 2 bf16, each as ((0,0), (0,1), (1,0), (1,1)), transposed as blocks and as elements. ld: blocks
+ * from one row of them to the next; rows of `from` on are zero. */
+static inline void nt_v16_turn(const nt_bf16 *from, int32_t ld_from, int32_t rows, nt_bf16 *to, int32_t ld_to) {
+    const __m512i swap = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    __m512i r[8];
+    for (int32_t i = 0; i < 8; i++)
+        r[i] =
+            i < rows ? _mm512_shuffle_epi8(_mm512_loadu_si512(from + i * ld_from * 4), swap) : _mm512_setzero_si512();
+    nt_v16_transpose_64(r);
+    for (int32_t i = 0; i < 8; i++) _mm512_storeu_si512(to + i * ld_to * 4, r[i]);
+}
+
 #endif
 
 #ifdef __AVX2__

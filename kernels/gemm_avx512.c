@@ -1,8 +1,9 @@
 /* The packed-weight product on AVX-512 BF16: outer products of rows and panels in registers.
  *
- * A tile is up to 14 rows by one panel: 28 accumulators, two registers of weights, one broadcast pair of x. Weights
- * stream once from DRAM per block of rows; the tiles of a panel find it in L2 because the tiles of the panel before
- * have prefetched it. x is read in place, one broadcast per row and pair. Each output is one chain of vdpbf16ps over
+ * A tile is up to 14 rows by one panel: 28 accumulators, two registers of weights, one broadcast pair of x; a panel
+ * with columns in its first half alone is done by half. Weights stream once from DRAM per block of rows; the tiles of a
+ * panel find it in L2 because the tiles of the panel before have prefetched it. x is read in place, one broadcast per
+ * row and pair; a tile prefetches the rows of the next. Each output is one chain of vdpbf16ps over
  * the k pairs, whatever tile it falls into, hence batch invariance. */
 #include "cpu_bodies.h"
 #include "cpu_vec.h"
@@ -14,11 +15,12 @@ enum {
     STREAM_ROWS = 6 /* up to here DRAM sets the pace and the hardware prefetcher alone does best (measured) */
 };
 
-/* The rows of one tile; ahead_step bytes per k pair are prefetched into L2 from ahead on. */
+/* The rows of one tile; with every k pair the line at `ahead` is prefetched into L2, which then moves by ahead_step,
+ * and before every OWN_PAIRS of them by ahead_jump. */
 struct tile {
     struct nt_gemm_panel p;
     const char *ahead;
-    int64_t ahead_step;
+    int64_t ahead_step, ahead_jump;
 };
 
 /* x / (1 + exp(-v)): v = x is silu, v = 2u with u = sqrt(2/pi) (x + 0.044715 x^3) is gelu_tanh (Hendrycks & Gimpel
@@ -132,13 +134,13 @@ INLINE void start(const int rows, const float *begin, __m512 acc[TILE_ROWS][2]) 
 
 /* lines: cache lines prefetched per k pair. Every fourth row has its own pointer, hidden from the compiler, which
  * otherwise runs out of address registers and reloads them in the loop. */
-INLINE void tile_run(const int rows, const int lines, const struct tile *t) {
+INLINE void tile_run(const int rows, const int vecs, const int lines, const struct tile *t) {
     __m512 acc[TILE_ROWS][2];
     const char *x[4], *x0 = t->p.x, *w = t->p.w, *ahead = t->ahead;
     const int64_t step = t->ahead_step;
     int64_t ldx = t->p.ldx;
     int32_t p = t->p.n_pair, next = t->p.n_pair2;
-    const char *y = t->p.y, *y_last = y + (rows - 1) * t->p.ldy;
+    const char *y = t->p.y, *y2 = t->p.pre ? t->p.pre : t->p.y + 64, *y_last = y + (rows - 1) * t->p.ldy;
     if (t->p.begin)
         start(rows, t->p.begin, acc);
     else
@@ -150,22 +152,27 @@ again:
         __asm__("" : "+r"(x[i]));
     }
     for (; p > 0; p--) {
-        const __m512bh w0 = (__m512bh)_mm512_load_si512(w), w1 = (__m512bh)_mm512_load_si512(w + 64);
+        const __m512bh w0 = (__m512bh)_mm512_load_si512(w);
+        const __m512bh w1 = vecs > 1 ? (__m512bh)_mm512_load_si512(w + 64) : w0;
+        if (p % OWN_PAIRS == 0) { /* so that the lines of y are ours, wherever they were, when they are stored */
+            __asm__ volatile("prefetchw (%0)\n\tprefetchw (%1)" : : "r"(y), "r"(y2));
+            if (y < y_last) {
+                y += t->p.ldy;
+                y2 += t->p.pre ? t->p.ldpre : t->p.ldy;
+            }
+            ahead += t->ahead_jump;
+        }
         if (lines > 0) _mm_prefetch(ahead, _MM_HINT_T1);
         if (lines > 1) _mm_prefetch(ahead + 64, _MM_HINT_T1);
         ahead += step;
         w += 128;
-        if (p % OWN_PAIRS == 0) { /* so that the lines of y are ours, wherever they were, when they are stored */
-            __asm__ volatile("prefetchw (%0)\n\tprefetchw 64(%0)" : : "r"(y));
-            y = y < y_last ? y + t->p.ldy : y_last;
-        }
 #pragma GCC unroll 14
         for (int r = 0; r < rows; r++) {
             int32_t pair;
             memcpy(&pair, x[r / 4] + r % 4 * ldx, sizeof pair);
             const __m512bh xr = (__m512bh)_mm512_set1_epi32(pair);
             acc[r][0] = _mm512_dpbf16_ps(acc[r][0], w0, xr);
-            acc[r][1] = _mm512_dpbf16_ps(acc[r][1], w1, xr);
+            if (vecs > 1) acc[r][1] = _mm512_dpbf16_ps(acc[r][1], w1, xr);
         }
 #pragma GCC unroll 4
         for (int i = 0; i < (rows + 3) / 4; i++) x[i] += 4;
@@ -182,99 +189,78 @@ again:
 }
 
 typedef void tile_fn(const struct tile *t);
-static void tile_1(const struct tile *t) {
-    tile_run(1, 0, t);
-}
-static void tile_2(const struct tile *t) {
-    tile_run(2, 0, t);
-}
-static void tile_3(const struct tile *t) {
-    tile_run(3, 0, t);
-}
-static void tile_4(const struct tile *t) {
-    tile_run(4, 0, t);
-}
-static void tile_5(const struct tile *t) {
-    tile_run(5, 0, t);
-}
-static void tile_6(const struct tile *t) {
-    tile_run(6, 0, t);
-}
-static void tile_7(const struct tile *t) {
-    tile_run(7, 1, t);
-}
-static void tile_8(const struct tile *t) {
-    tile_run(8, 1, t);
-}
-static void tile_9(const struct tile *t) {
-    tile_run(9, 1, t);
-}
-static void tile_10(const struct tile *t) {
-    tile_run(10, 1, t);
-}
-static void tile_11(const struct tile *t) {
-    tile_run(11, 1, t);
-}
-static void tile_12(const struct tile *t) {
-    tile_run(12, 1, t);
-}
-static void tile_13(const struct tile *t) {
-    tile_run(13, 1, t);
-}
-static void tile_14(const struct tile *t) {
-    tile_run(14, 1, t);
-}
-static void only_7(const struct tile *t) {
-    tile_run(7, 2, t);
-}
-static void only_8(const struct tile *t) {
-    tile_run(8, 2, t);
-}
-static void only_9(const struct tile *t) {
-    tile_run(9, 2, t);
-}
-static void only_10(const struct tile *t) {
-    tile_run(10, 2, t);
-}
-static void only_11(const struct tile *t) {
-    tile_run(11, 2, t);
-}
-static void only_12(const struct tile *t) {
-    tile_run(12, 2, t);
-}
-static void only_13(const struct tile *t) {
-    tile_run(13, 2, t);
-}
-static void only_14(const struct tile *t) {
-    tile_run(14, 2, t);
+#define TILE(rows, lines, lines_only)                                                                                  \
+    static void tile_##rows(const struct tile *t) {                                                                    \
+        tile_run(rows, 2, lines, t);                                                                                   \
+    }                                                                                                                  \
+    static void only_##rows(const struct tile *t) {                                                                    \
+        tile_run(rows, 2, lines_only, t);                                                                              \
+    }                                                                                                                  \
+    static void half_##rows(const struct tile *t) {                                                                    \
+        tile_run(rows, 1, lines, t);                                                                                   \
+    }
+TILE(1, 0, 0)
+TILE(2, 0, 0)
+TILE(3, 0, 0)
+TILE(4, 0, 0)
+TILE(5, 0, 0)
+TILE(6, 0, 0)
+TILE(7, 1, 2)
+TILE(8, 1, 2)
+TILE(9, 1, 2)
+TILE(10, 1, 2)
+TILE(11, 1, 2)
+TILE(12, 1, 2)
+TILE(13, 1, 2)
+TILE(14, 1, 2)
+
+/* ONLY: the panel has no other tile. HALF: its second half has no columns. */
+enum kind { MANY, ONLY, HALF, KINDS };
+#define ROW(kind)                                                                                                      \
+    {                                                                                                                  \
+        NULL, kind##_1, kind##_2, kind##_3, kind##_4, kind##_5, kind##_6, kind##_7, kind##_8, kind##_9, kind##_10,     \
+            kind##_11, kind##_12, kind##_13, kind##_14                                                                 \
+    }
+static tile_fn *const tiles[KINDS][TILE_ROWS + 1] = {ROW(tile), ROW(only), ROW(half)};
+
+static enum kind kind_of(const struct nt_gemm_panel *p, int32_t n_tile) {
+    const bool gated = p->out == NT_GEMM_SWIGLU_BF16 || p->out == NT_GEMM_GEGLU_BF16;
+    if (p->n_valid <= NT_PANEL / 2 && !gated) return HALF;
+    return n_tile == 1 ? ONLY : MANY;
 }
 
-/* [tiles of the panel > 1: one line ahead per pair][rows] */
-static tile_fn *const tiles[2][TILE_ROWS + 1] = {
-    {NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, only_7, only_8, only_9, only_10, only_11, only_12, only_13,
-     only_14},
-    {NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6, tile_7, tile_8, tile_9, tile_10, tile_11, tile_12, tile_13,
-     tile_14},
-};
+/* The panel after this one is prefetched by the last tiles: by two of them one line per pair, by a single one two (of a
+ * half panel, every other one). The others fetch the rows of the tile after them. */
+static void set_ahead(struct tile *t, const struct nt_gemm_panel *p, int32_t n_tile, int32_t n_left, int64_t end) {
+    const bool next = p->w_next && n_left <= 2;
+    t->ahead_step = t->ahead_jump = 0;
+    if (next) {
+        t->ahead = n_tile == 1 || n_left == 2 ? p->w_next : p->w_next + p->n_pair * (int64_t)64;
+        t->ahead_step = n_tile == 1 ? 128 : 64;
+    } else if (n_left > 1) {
+        t->ahead_step = p->ldx;
+        t->ahead_jump = 64 - OWN_PAIRS * p->ldx;
+        t->ahead = p->x + end * p->ldx - t->ahead_jump;
+    } else {
+        t->ahead = p->w;
+    }
+}
 
-/* The panel after this one is prefetched by the last tiles: by two of them one line per pair, by a single one two. */
 static void panel_avx512(const struct nt_gemm_panel *p) {
     struct tile t = {.p = *p};
     const int32_t n_tile = (p->rows + TILE_ROWS - 1) / TILE_ROWS;
+    tile_fn *const *tile = tiles[kind_of(p, n_tile)];
     for (int32_t i = 0; i < n_tile; i++) {
         int64_t begin, end;
         nt_split(p->rows, 1, i, n_tile, &begin, &end);
-        const int32_t n_left = n_tile - i;
-        const bool prefetch = p->w_next && n_left <= 2;
         t.p.x = p->x + begin * p->ldx;
         t.p.x2 = p->n_pair2 > 0 ? p->x2 + begin * p->ldx2 : NULL;
         t.p.y = p->y + begin * p->ldy;
         t.p.pre = p->pre ? p->pre + begin * p->ldpre : NULL;
         t.p.begin = p->begin ? p->begin + begin * NT_PANEL : NULL;
-        t.ahead = !prefetch ? p->w : n_tile == 1 || n_left == 2 ? p->w_next : p->w_next + p->n_pair * (int64_t)64;
-        t.ahead_step = !prefetch ? 0 : n_tile == 1 ? 128 : 64;
+        set_ahead(&t, p, n_tile, n_tile - i, end);
         nt_gemm_fetch_ahead(&p->ahead, i, n_tile);
-        tiles[n_tile > 1][end - begin](&t);
+        tile[end - begin](&t);
     }
 }
 

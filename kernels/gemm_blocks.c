@@ -5,6 +5,7 @@ enum {
     MIN_PANELS = 16,           /* of a piece, when its rows are written anew for each block of the sum */
     MAX_PANELS = 8,            /* so many panels of sums lie in scratch between two blocks */
     FETCH_AHEAD = 8192,        /* bytes of quantized weights on their way from memory */
+    OUTER_ROWS = 56,           /* of dw: up to here pairs of b are made on the way, not in scratch */
     PAIR = NT_PANEL * 2        /* elements of a pair in a panel */
 };
 
@@ -123,14 +124,20 @@ static void unpack_panel(const struct job *j, const struct block *b, int32_t pan
     }
 }
 
+/* Where the halves of a panel of b begin. */
+static void find_halves(const struct nt_gemm_wgrad_args *a, const struct block *b, int64_t panel,
+                        const nt_bf16 *half[2]) {
+    const nt_bf16 *from = a->b + b->j0 * a->ldb;
+    for (int h = 0; h < 2; h++) half[h] = from + nt_gemm_wgrad_column(a, (int32_t)panel * NT_PANEL + h * NT_PANEL / 2);
+}
+
 static void write_panel(struct worker *w, const struct block *b, int64_t panel) {
     const struct job *j = w->j;
     const int32_t c0 = (int32_t)panel * NT_PANEL;
     if (j->wgrad) {
         const struct nt_gemm_wgrad_args *a = j->wgrad;
-        const nt_bf16 *from = a->b + b->j0 * a->ldb;
-        const nt_bf16 *const half[2] = {from + nt_gemm_wgrad_column(a, c0),
-                                        from + nt_gemm_wgrad_column(a, c0 + NT_PANEL / 2)};
+        const nt_bf16 *half[2];
+        find_halves(a, b, panel, half);
         j->traits->pair(half, a->ldb, b->n, a->n - c0 < NT_PANEL ? a->n - c0 : NT_PANEL, w->panel);
         return;
     }
@@ -205,7 +212,7 @@ static struct nt_gemm_ahead source_of(const struct job *j, const struct block *b
         return (struct nt_gemm_ahead){.at =
                                           (const char *)(j->wgrad->b + b->j0 * ld + nt_gemm_wgrad_column(j->wgrad, c0)),
                                       .stride = ld * (int64_t)sizeof(nt_bf16),
-                                      .bytes = PAIR,
+                                      .bytes = j->wgrad->b_run == 0 ? PAIR : 2 * PAIR,
                                       .n = b->n};
     }
     if (j->gemm) return (struct nt_gemm_ahead){0}; /* unpack_panel fetches */
@@ -222,6 +229,17 @@ static struct nt_gemm_ahead source_after(const struct worker *w, int32_t index, 
     return source_of(j, &b, w->piece.panel);
 }
 
+/* A panel of a gradient with few rows. */
+static bool run_outer(struct worker *w, const struct block *b, int64_t panel) {
+    const struct job *j = w->j;
+    if (!j->wgrad || !j->traits->outer || w->p.rows > OUTER_ROWS || b->n % 2 != 0 || w->p.n_valid < NT_PANEL)
+        return false;
+    const nt_bf16 *half[2];
+    find_halves(j->wgrad, b, panel, half);
+    j->traits->outer(&w->p, half, j->wgrad->ldb);
+    return true;
+}
+
 static void run_block(struct worker *w, int32_t index) {
     const struct job *j = w->j;
     const struct block b = block_at(j, index);
@@ -229,7 +247,6 @@ static void run_block(struct worker *w, int32_t index) {
     find_rows(w, &b);
     for (int64_t panel = w->piece.panel; panel < w->piece.panel_end; panel++) {
         float *sums = w->sums + (panel - w->piece.panel) * p->rows * NT_PANEL;
-        write_panel(w, &b, panel);
         p->begin = j->keep_sums && index > 0 ? sums : NULL;
         if (!j->keep_sums || index == j->n_block - 1) {
             set_output(w, index, panel);
@@ -242,6 +259,8 @@ static void run_block(struct worker *w, int32_t index) {
             p->ldy = NT_PANEL * sizeof(float);
         }
         p->ahead = source_after(w, index, panel);
+        if (run_outer(w, &b, panel)) continue;
+        write_panel(w, &b, panel);
         j->traits->product->panel(p);
     }
 }

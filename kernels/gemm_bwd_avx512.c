@@ -1,43 +1,14 @@
-/* Blocks of gemm's backward with AVX-512: transpositions in registers. */
+/* Blocks of gemm's backward with AVX-512: transpositions in registers, and the gradient of an adapter's few rows. */
 #include "cpu_vec.h"
 #include "gemm_blocks.h"
 
 enum { PAIRS = NT_PANEL / 2 }; /* of rows or columns in a panel */
 
-/* r[i] qword j becomes r[j] qword i. */
-static inline void transpose_8x8_64(__m512i r[8]) {
-    __m512i a[8], b[8];
-    for (int i = 0; i < 8; i += 2) {
-        a[i] = _mm512_unpacklo_epi64(r[i], r[i + 1]);
-        a[i + 1] = _mm512_unpackhi_epi64(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) { /* 128-bit lanes: 2 x 2 of them change places, then halves */
-        for (int h = 0; h < 2; h++) {
-            b[i + h] = _mm512_shuffle_i64x2(a[i + h], a[i + h + 2], 0x88);
-            b[i + h + 2] = _mm512_shuffle_i64x2(a[i + h], a[i + h + 2], 0xdd);
-        }
-    }
-    for (int h = 0; h < 4; h++) {
-        r[h] = _mm512_shuffle_i64x2(b[h], b[h + 4], 0x88);
-        r[h + 4] = _mm512_shuffle_i64x2(b[h], b[h + 4], 0xdd);
-    }
-}
-
-/* Of four bf16 of a qword, w[n, k], w[n, k + 1], w[n + 1, k], w[n + 1, k + 1], the middle two change places: pairs of k
- * become pairs of n. A panel is then 16 x 16 qwords that are transposed. pairs: of columns that exist. */
-static void turn_pairs(const char *from, int32_t pairs, nt_bf16 *to) {
-    const __m512i swap = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-    for (int p0 = 0; p0 < PAIRS; p0 += 8) {
-        for (int q0 = 0; q0 < PAIRS; q0 += 8) {
-            __m512i r[8];
-            for (int i = 0; i < 8; i++) {
-                const char *line = from + (p0 + i) * 128 + q0 * 8;
-                r[i] = p0 + i < pairs ? _mm512_shuffle_epi8(_mm512_load_si512(line), swap) : _mm512_setzero_si512();
-            }
-            transpose_8x8_64(r);
-            for (int i = 0; i < 8; i++) _mm512_store_si512((char *)to + (q0 + i) * 128 + p0 * 8, r[i]);
-        }
-    }
+/* Pairs of k become pairs of n: a panel is 16 x 16 blocks. pairs: of columns that exist. */
+static void turn_pairs(const nt_bf16 *from, int32_t pairs, nt_bf16 *to) {
+    for (int p0 = 0; p0 < PAIRS; p0 += 8)
+        for (int q0 = 0; q0 < PAIRS; q0 += 8)
+            nt_v16_turn(from + (p0 * PAIRS + q0) * 4, PAIRS, pairs - p0, to + (q0 * PAIRS + p0) * 4, PAIRS);
 }
 
 static void turn(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *to) {
@@ -47,7 +18,7 @@ static void turn(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *
         nt_gemm_unpack_avx512(w, panel, k0, unpacked);
     else
         from = (const nt_bf16 *)w->data + ((int64_t)panel * w->k + k0) * NT_PANEL;
-    turn_pairs((const char *)from, (w->k - k0) / 2, to);
+    turn_pairs(from, (w->k - k0) / 2, to);
 }
 
 /* 16 columns of two rows as pairs; rows that do not exist are zero. */
@@ -105,6 +76,99 @@ static void pair(const nt_bf16 *const half[2], int64_t ldb, int32_t n_tok, int32
     }
 }
 
+/* ---- few rows ---- */
+
+enum { OUTER_TILE = 14 };
+
+/* Rows of a (transposed) by 32 columns of b, whose tokens are paired in registers; from `ahead` on, two tokens with
+ * every pair are prefetched into L2. rows is a constant after inlining. */
+static inline __attribute__((always_inline)) void outer_tile(const int rows, const struct nt_gemm_panel *p,
+                                                             const nt_bf16 *const half[2], int64_t ldb,
+                                                             const char *ahead) {
+    const __m512i even = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                          37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i odd = _mm512_add_epi16(even, _mm512_set1_epi16(16));
+    __m512 acc[OUTER_TILE][2];
+    const char *x[4];
+#pragma GCC unroll 14
+    for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+#pragma GCC unroll 4
+    for (int i = 0; i < (rows + 3) / 4; i++) {
+        x[i] = p->x + 4 * i * p->ldx;
+        __asm__("" : "+r"(x[i]));
+    }
+    const nt_bf16 *b0 = half[0], *b1 = half[1];
+    for (int32_t pair = 0; pair < p->n_pair; pair++, b0 += 2 * ldb, b1 += 2 * ldb) {
+        const __m512i t0 = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)b0)),
+                                              _mm256_loadu_si256((const void *)b1), 1);
+        const __m512i t1 = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)(b0 + ldb))),
+                                              _mm256_loadu_si256((const void *)(b1 + ldb)), 1);
+        const __m512bh w0 = (__m512bh)_mm512_permutex2var_epi16(t0, even, t1);
+        const __m512bh w1 = (__m512bh)_mm512_permutex2var_epi16(t0, odd, t1);
+        if (ahead) {
+            for (int32_t byte = 0; byte < p->ahead.bytes; byte += 64) {
+                _mm_prefetch(ahead + byte, _MM_HINT_T1);
+                _mm_prefetch(ahead + p->ahead.stride + byte, _MM_HINT_T1);
+            }
+            ahead += 2 * p->ahead.stride;
+        }
+#pragma GCC unroll 14
+        for (int r = 0; r < rows; r++) {
+            int32_t word;
+            memcpy(&word, x[r / 4] + r % 4 * p->ldx, sizeof word);
+            const __m512bh xr = (__m512bh)_mm512_set1_epi32(word);
+            acc[r][0] = _mm512_dpbf16_ps(acc[r][0], w0, xr);
+            acc[r][1] = _mm512_dpbf16_ps(acc[r][1], w1, xr);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < (rows + 3) / 4; i++) x[i] += 4;
+    }
+    const __m512 scale = _mm512_set1_ps(p->scale);
+    char *y = p->y;
+#pragma GCC unroll 14
+    for (int r = 0; r < rows; r++, y += p->ldy) {
+        _mm512_storeu_ps(y, _mm512_add_ps(_mm512_loadu_ps(y), _mm512_mul_ps(acc[r][0], scale)));
+        _mm512_storeu_ps(y + 64, _mm512_add_ps(_mm512_loadu_ps(y + 64), _mm512_mul_ps(acc[r][1], scale)));
+    }
+}
+
+typedef void outer_fn(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb, const char *ahead);
+#define OUTER(rows)                                                                                                    \
+    static void outer_##rows(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb,                 \
+                             const char *ahead) {                                                                      \
+        outer_tile(rows, p, half, ldb, ahead);                                                                         \
+    }
+OUTER(1)
+OUTER(2)
+OUTER(3)
+OUTER(4)
+OUTER(5)
+OUTER(6)
+OUTER(7)
+OUTER(8)
+OUTER(9)
+OUTER(10)
+OUTER(11)
+OUTER(12)
+OUTER(13)
+OUTER(14)
+static outer_fn *const outer_tiles[OUTER_TILE + 1] = {NULL,     outer_1,  outer_2,  outer_3,  outer_4,
+                                                      outer_5,  outer_6,  outer_7,  outer_8,  outer_9,
+                                                      outer_10, outer_11, outer_12, outer_13, outer_14};
+
+/* The first tile fetches b's columns of the panel after this one. */
+static void outer(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb) {
+    struct nt_gemm_panel t = *p;
+    const int32_t n_tile = (p->rows + OUTER_TILE - 1) / OUTER_TILE;
+    for (int32_t i = 0; i < n_tile; i++) {
+        int64_t begin, end;
+        nt_split(p->rows, 1, i, n_tile, &begin, &end);
+        t.x = p->x + begin * p->ldx;
+        t.y = p->y + begin * p->ldy;
+        outer_tiles[end - begin](&t, half, ldb, i == 0 && p->ahead.n >= 2 * p->n_pair ? p->ahead.at : NULL);
+    }
+}
+
 nt_status nt_gemm_dgrad_avx512(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
     const struct nt_gemm_block_traits traits = {.product = nt_gemm_traits_avx512(), .turn = turn};
     return nt_gemm_dgrad_run(be, args, &traits);
@@ -112,6 +176,6 @@ nt_status nt_gemm_dgrad_avx512(struct nt_backend *be, const struct nt_gemm_dgrad
 
 nt_status nt_gemm_wgrad_avx512(struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
     const struct nt_gemm_block_traits traits = {
-        .product = nt_gemm_traits_avx512(), .transpose = transpose, .pair = pair};
+        .product = nt_gemm_traits_avx512(), .transpose = transpose, .pair = pair, .outer = outer};
     return nt_gemm_wgrad_run(be, args, &traits);
 }
