@@ -1,7 +1,7 @@
 /* Gradient of attention over whole sequences: FlashAttention-2's backward (Dao 2023) without atomics, in three kernels.
  *
- * nt_attention_bwd_stats_*: tiles as the forward's; delta = out . dout and log2 of the row's sum of exponentials, from
- * q and K again. nt_attention_bwd_keys_*: block (x, y, z) is 64 keys (128 at d 64) x of KV head y of sequence z; a warp
+ * nt_attention_bwd_delta: a warp for 32 rows of one KV head's group: delta = out . dout, beside the row's lse.
+ * nt_attention_bwd_keys_*: block (x, y, z) is 64 keys (128 at d 64) x of KV head y of sequence z; a warp
  * owns 16 (32) of them and walks the query rows that see the block in steps of 32: S^T = K q^T and dP^T = V dout^T,
  * whose accumulators are the A operand of dv += P^T dout and dk += dS^T q. nt_attention_bwd_queries_*: a tile of 64
  * (128) rows walks the pages it sees: S, dP, then dq += dS K. Shared memory, masks and rows: attention_tile.cuh.
@@ -9,11 +9,11 @@
  * Order of sums: dq keys, dk and dv query rows (token, then head of the group), ascending in mma steps of 16, which
  * begin at multiples counted from the sequence's first key or row. Nothing depends on the batch.
  * dS = scale P (dP - delta) with P = 2^(s - lse). Invisible keys give 0 there; what no sequence owns is loaded as 0.
- * Roofline, one sequence of n tokens, causal: 8 products of n^2 / 2 d n_head multiply-adds (8 n^2 d n_head FLOP; 5 are
- * the least, 3 are repeated so that no sum needs atomics). Bytes: 14 n d n_head of HBM for q, out, dout and dq; pages
+ * Roofline, one sequence of n tokens, causal: 7 products of n^2 / 2 d n_head multiply-adds (7 n^2 d n_head FLOP; 5 are
+ * the least, 2 are repeated so that no sum needs atomics). Bytes: 14 n d n_head of HBM for q, out, dout and dq; pages
  * and rows come from L2: 64 rows or keys share each, 64 FLOP a byte. The tensor cores and shared memory bound it: 1.6
- * (at d 64 2.7) mma a ldmatrix for dk and dv, 1.7 (3) for dq. Expected 40 % of the A100 bf16 rate over the 8 products
- * (25 % of it counted as 5), 25-30 % of H100's, whose full rate needs wgmma.
+ * (at d 64 2.7) mma a ldmatrix for dk and dv, 1.7 (3) for dq. Expected 40 % of the A100 bf16 rate over the 7 products
+ * (29 % of it counted as 5), 25-30 % of H100's, whose full rate needs wgmma.
  * Budget: 128 threads, 255 registers, 2 blocks an SM; d 256: 256 threads for dk and dv, 1 block. No spills. */
 #include "attention_bwd_cuda.h"
 #include "attention_tile.cuh"
@@ -117,24 +117,24 @@ template <int COLS, int MT> NT_DEVICE void clear(float o[MT][COLS / 8][4]) {
             for (int e = 0; e < 4; e++) o[m][j][e] = 0;
 }
 
-/* ---- statistics ---- */
+/* ---- delta ---- */
 
-/* delta of the warp's n rows from warp_row on, and with `staged` their dout in bf16. Four rows are under way. */
-NT_DEVICE void leave_deltas(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t, int32_t warp_row,
-                            int32_t n) {
-    const int32_t d = a.f.d_head, lane = nt_lane();
+/* lse and delta of the tile's rows, and with `staged` their dout in bf16, by one warp. Four rows are under way. */
+NT_DEVICE void leave_deltas(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t) {
+    const int32_t d = a.f.d_head, lane = nt_lane(), n = t.n_row;
     for (int32_t i = 0; i < n; i += 4) {
         float sum[4] = {0, 0, 0, 0};
         const nt_bf16 *out[4];
         const float *dout[4];
-        float *to[4], *stats[4];
+        float *to[4], *stats[4], lse[4];
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            const struct place p = place_of(t, warp_row + min(i + k, n - 1));
+            const struct place p = place_of(t, min(i + k, n - 1));
             out[k] = a.out + p.tok * a.ldo + p.head * d;
             dout[k] = a.dout + p.tok * a.lddo + p.head * d;
             to[k] = dq_at(a, p);
             stats[k] = a.stats + 2 * row_at(a, p);
+            lse[k] = a.f.lse[row_at(a, p)];
         }
         for (int32_t c = 4 * lane; a.staged && c < a.f.d_pad; c += 4 * NT_WARP) {
             float4 g[4];
@@ -157,76 +157,15 @@ NT_DEVICE void leave_deltas(const struct nt_attn_bwd_launch &a, const struct nt_
             for (int32_t c = lane; !a.staged && c < d; c += NT_WARP)
                 sum[k] += nt_dev_to_f32(out[k][c]) * nt_dev_to_f32(nt_dev_to_bf16(dout[k][c]));
             sum[k] = nt_warp_sum(sum[k]);
-            if (lane == 0 && i + k < n) stats[k][1] = sum[k];
+            if (lane == 0 && i + k < n) *(float2 *)stats[k] = make_float2(lse[k], sum[k]);
         }
     }
 }
 
-/* What the block knows of its tile of `rows` query rows; false: there is none. */
-NT_DEVICE bool begin_tile(const struct nt_attn_bwd_launch &a, int32_t rows, int32_t rows_warp,
-                          struct nt_attn_block_info &info) {
-    struct nt_attn_tile found;
-    if (!nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, (int32_t)(gridDim.x - 1 - blockIdx.x), rows, &found))
-        return false;
-    nt_attn_publish(a.f, found, nt_warp() * rows_warp, rows_warp, info);
-    __syncthreads();
-    return true;
-}
-
-template <int D> NT_DEVICE void stats_block(const struct nt_attn_bwd_launch &a) {
-    constexpr int mt = D <= 128 ? 2 : 1, rows_warp = 16 * mt, rows = NT_ATTN_PREFILL_WARPS * rows_warp;
-    constexpr int page_bytes = NT_KV_PAGE * 2 * D, ring_at = rows * 2 * D, info_at = ring_at + 2 * page_bytes;
-    unsigned char *shared = nt_attention_bwd_shared;
-    struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
-    const struct nt_attn_tile &t = info.tile;
-    const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
-    const int32_t warp_row = nt_warp() * rows_warp;
-    if (!begin_tile(a, rows, rows_warp, info)) return;
-    const int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
-    const int32_t warp_rows = min(max(t.n_row - warp_row, 0), rows_warp);
-    const uint32_t q = nt_shared_address(shared) + (uint32_t)(warp_row * 2 * D);
-    const uint32_t ring = nt_shared_address(shared + ring_at);
-    struct nt_attn_page_list list = {page0 - NT_WARP, page1, 0};
-    const auto issue = [&](int32_t page) {
-        if (page <= page1) {
-            const int64_t number = nt_attn_page_number(list, t.pages, page);
-            nt_attn_copy_half<D, false, THREADS>(a.f, a.f.cache + number * a.f.page_bytes + t.kv * a.f.head_bytes,
-                                                 false, all.first_lo - page * NT_KV_PAGE,
-                                                 all.last_hi - page * NT_KV_PAGE,
-                                                 ring + (uint32_t)((page & 1) * page_bytes));
-        }
-        nt_cp_async_commit();
-    };
-    issue(page0);
-    nt_attn_load_q<D, false, rows, THREADS>(a.f, t, shared);
-    leave_deltas(a, t, warp_row, warp_rows);
-    float row_max[2 * mt], row_sum[2 * mt];
-#pragma unroll
-    for (int i = 0; i < 2 * mt; i++) {
-        row_max[i] = -NT_INF;
-        row_sum[i] = 0;
-    }
-#pragma unroll 1
-    for (int32_t page = page0; page <= page1; page++) {
-        const int32_t base = page * NT_KV_PAGE;
-        nt_cp_async_wait<0>();
-        __syncthreads();
-        issue(page + 1);
-        if (warp_rows == 0 || base > mine.last_hi || base + NT_KV_PAGE <= mine.first_lo) continue;
-        float s[mt][8][4], alpha[2 * mt];
-        nt_attn_dots<D, mt, false>(q, ring + (uint32_t)((page & 1) * page_bytes), s);
-        nt_attn_scale<mt, false>(s, a.f.scale_log2, NULL);
-        if (base + NT_KV_PAGE - 1 > mine.last_lo || base < mine.first_hi) nt_attn_mask<mt>(a.f, t, warp_row, s, base);
-        (void)nt_attn_softmax_state<mt>(row_max, row_sum, s, alpha);
-    }
-    nt_cp_async_wait<0>();
-#pragma unroll
-    for (int i = 0; i < 2 * mt; i++) {
-        const int32_t r = warp_row + 8 * i + nt_lane() / 4;
-        const float sum = nt_attn_quad_sum(row_sum[i]);
-        if ((nt_lane() & 3) == 0 && r < t.n_row)
-            a.stats[2 * row_at(a, place_of(t, r))] = nt_attn_base(row_max[i]) + log2f(sum);
-    }
+extern "C" __global__ void __launch_bounds__(THREADS) nt_attention_bwd_delta(const struct nt_attn_bwd_launch a) {
+    struct nt_attn_tile t;
+    const int32_t index = (int32_t)blockIdx.x * NT_ATTN_PREFILL_WARPS + nt_warp();
+    if (nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, index, NT_ATTN_BWD_DELTA_ROWS, &t)) leave_deltas(a, t);
 }
 
 /* ---- dk and dv ---- */
@@ -391,6 +330,17 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
 
 /* ---- dq ---- */
 
+/* What the block knows of its tile of `rows` query rows; false: there is none. */
+NT_DEVICE bool begin_tile(const struct nt_attn_bwd_launch &a, int32_t rows, int32_t rows_warp,
+                          struct nt_attn_block_info &info) {
+    struct nt_attn_tile found;
+    if (!nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, (int32_t)(gridDim.x - 1 - blockIdx.x), rows, &found))
+        return false;
+    nt_attn_publish(a.f, found, nt_warp() * rows_warp, rows_warp, info);
+    __syncthreads();
+    return true;
+}
+
 /* dS of the warp's rows and 8 NT keys from `base` on as A operands, k steps step0 and on. stat: (lse, delta) of the
  * thread's rows. */
 template <int D, int MT, int NT>
@@ -487,10 +437,6 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
 /* ---- entries ---- */
 
 #define NT_ATTN_BWD_KERNELS(d)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                           \
-        nt_attention_bwd_stats_d##d(const struct nt_attn_bwd_launch a) {                                               \
-        stats_block<d>(a);                                                                                             \
-    }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(NT_ATTN_BWD_KEY_WARPS(d) * NT_WARP, 8 / NT_ATTN_BWD_KEY_WARPS(d))     \
         nt_attention_bwd_keys_d##d(const struct nt_attn_bwd_launch a) {                                                \
         keys_block<d>(a);                                                                                              \

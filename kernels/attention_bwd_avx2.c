@@ -1,11 +1,10 @@
 /* The gradient of attention with float multiply-add; the structure is that of attention_bwd_avx512.c.
  *
  * Every operand becomes floats once (values of bf16): K and V of the page turned to [d, slots], K also [slots, d]; q
- * and dout of the rows. All six products are then C[i][col] += sum over k of A[i][k] B[k][col], k ascending: scores and
- * dP over d, dq over slots, dk and dv over rows. P and dS are rounded to bf16 as the contract says. */
+ * and dout of the rows. All five products are then C[i][col] += sum over k of A[i][k] B[k][col], k ascending: scores
+ * and dP over d, dq over slots, dk and dv over rows. P and dS are rounded to bf16 as the contract says. */
 #include "cpu_attention_bwd.h"
 #include "cpu_vec.h"
-#include <math.h>
 
 enum { TILE = 6, COLS = 16, ROWS = 32, PAGE = NT_KV_PAGE };
 _Static_assert((int)ROWS <= (int)NT_ATTN_BWD_ROWS && PAGE % COLS == 0 && NT_ATTN_LANES == 16, "rows and pages as here");
@@ -150,41 +149,6 @@ static void page_product(const struct nt_attn_bwd_rows *rows, int32_t r0, int n,
     product_set(n, (rows->hi[r0 + n - 1] + COLS - 1) / COLS * COLS, p);
 }
 
-static void stats_row(struct nt_attn_bwd_rows *rows, int32_t r, float factor, float s[PAGE]) {
-    const int32_t end = (rows->hi[r] + 7) / 8 * 8;
-    const __m256 lowest = _mm256_set1_ps(-INFINITY);
-    __m256 max = lowest, sum[2];
-    for (int32_t j = 0; j < end; j += 8) {
-        const __m256 x = _mm256_mul_ps(_mm256_loadu_ps(s + j), _mm256_set1_ps(factor));
-        const __m256 seen = _mm256_blendv_ps(lowest, x, visible(rows, r, j));
-        _mm256_storeu_ps(s + j, seen);
-        max = _mm256_max_ps(max, seen);
-    }
-    const float page_max = nt_v8_max_lanes(max), old = rows->max[r];
-    const float m = page_max > old ? page_max : old, ref = m == -INFINITY ? 0.0f : m;
-    const __m256 alpha = nt_v8_exp2_neg(_mm256_set1_ps(old - ref));
-    for (int h = 0; h < 2; h++) sum[h] = _mm256_mul_ps(_mm256_loadu_ps(rows->sum[r] + 8 * h), alpha);
-    for (int32_t j = 0; j < end; j += 8) {
-        const __m256 e = nt_v8_exp2_neg(_mm256_sub_ps(_mm256_loadu_ps(s + j), _mm256_set1_ps(ref)));
-        sum[j / 8 % 2] = _mm256_add_ps(sum[j / 8 % 2], e);
-    }
-    for (int h = 0; h < 2; h++) _mm256_storeu_ps(rows->sum[r] + 8 * h, sum[h]);
-    rows->max[r] = m;
-}
-
-static void stats(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows *rows, const nt_bf16 *k,
-                  void *scratch) {
-    const int32_t d_pad = nt_d_pad(a->kv->d_head);
-    struct work *w = work_init(scratch, d_pad);
-    turn_k(k, d_pad, w->kt);
-    load_q(rows, d_pad, w->q);
-    for (int32_t r0 = 0; r0 < rows->n; r0 += TILE) {
-        const int32_t n = rows->n - r0 < TILE ? rows->n - r0 : TILE;
-        page_product(rows, r0, n, w->q, d_pad, w->kt, w->s);
-        for (int32_t i = 0; i < n; i++) stats_row(rows, r0 + i, a->scale * NT_LOG2E, w->s[i]);
-    }
-}
-
 /* P and dS of one row, from its scores and dP; invisible slots are 0. */
 static void gradient_row(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, int32_t r,
                          const float s[PAGE], const float dp[PAGE], struct work *w) {
@@ -261,6 +225,6 @@ static const float *sums(void *scratch) {
 
 nt_status nt_attention_bwd_avx2(struct nt_backend *be, const struct nt_attention_bwd_args *args) {
     static const struct nt_attn_bwd_body body = {
-        .max_rows = ROWS, .stats = stats, .delta = delta, .begin = begin, .rows = rows_part, .sums = sums};
+        .max_rows = ROWS, .delta = delta, .begin = begin, .rows = rows_part, .sums = sums};
     return nt_attn_bwd_run(be, args, &body) ? NT_OK : nt_attention_bwd_portable(be, args);
 }

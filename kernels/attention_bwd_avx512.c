@@ -1,11 +1,10 @@
 /* The gradient of attention with vdpbf16ps.
  *
- * Six products per pair of query rows and key page, all by cpu_dpbf16.h: scores once for the statistics; then scores
- * and dP with pairs along d (K as it lies in the cache, V turned), dq with pairs of keys (K turned), dk and dv with
- * pairs of query rows (q, dout, P and dS interleaved two rows at a time). P = 2^(score scale log2(e) - lse). */
+ * Five products per pair of query rows and key page, all by cpu_dpbf16.h: scores and dP with pairs along d (K as it
+ * lies in the cache, V turned), dq with pairs of keys (K turned), dk and dv with pairs of query rows (q, dout, P and dS
+ * interleaved two rows at a time). P = 2^(score scale log2(e) - lse). */
 #include "cpu_attention_bwd.h"
 #include "cpu_dpbf16.h"
-#include <math.h>
 
 enum { TILE = NT_DP_ROWS, ROWS = NT_ATTN_BWD_ROWS, PAGE = NT_KV_PAGE };
 _Static_assert(TILE % 2 == 0 && PAGE == 64 && NT_ATTN_LANES == 16, "a page is four registers");
@@ -76,33 +75,6 @@ static void scores(const struct nt_attention_bwd_args *a, const struct nt_attn_b
     struct nt_dp p = {.b = k, .b_step = 2 * PAGE, .pair1 = a->kv->d_head / 2, .c = s[0], .ldc = PAGE};
     for (int i = 0; i < n; i++) p.a[i] = pairs_of(rows->q[r0 + i]);
     page_product(n, nv, &p);
-}
-
-static void stats_row(struct nt_attn_bwd_rows *rows, int32_t r, int nv, float factor, const float s[PAGE]) {
-    __m512 x[4], max = _mm512_set1_ps(-INFINITY);
-    for (int j = 0; j < nv; j++) {
-        x[j] = _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), visible(rows, r, 16 * j), _mm512_loadu_ps(s + 16 * j),
-                                  _mm512_set1_ps(factor));
-        max = _mm512_max_ps(max, x[j]);
-    }
-    const float page_max = _mm512_cvtss_f32(nt_v16_max_lanes(max)), old = rows->max[r];
-    const float m = page_max > old ? page_max : old, ref = m == -INFINITY ? 0.0f : m;
-    __m512 sum = _mm512_mul_ps(_mm512_loadu_ps(rows->sum[r]), nt_v16_exp2_neg(_mm512_set1_ps(old - ref)));
-    for (int j = 0; j < nv; j++) sum = _mm512_add_ps(sum, nt_v16_exp2_neg(_mm512_sub_ps(x[j], _mm512_set1_ps(ref))));
-    _mm512_storeu_ps(rows->sum[r], sum);
-    rows->max[r] = m;
-}
-
-static void stats(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows *rows, const nt_bf16 *k,
-                  void *scratch) {
-    struct work *w = scratch;
-    const int32_t n_tile = (rows->n + TILE - 1) / TILE;
-    for (int32_t t = 0; t < n_tile; t++) {
-        const int32_t r0 = t * rows->n / n_tile, n = (t + 1) * rows->n / n_tile - r0,
-                      nv = (rows->hi[r0 + n - 1] + 15) / 16;
-        scores(a, rows, r0, n, nv, k, w->s);
-        for (int32_t i = 0; i < n; i++) stats_row(rows, r0 + i, nv, a->scale * NT_LOG2E, w->s[i]);
-    }
 }
 
 static float delta(const nt_bf16 *out, const float *dout, int32_t d_head) {
@@ -237,6 +209,6 @@ static const float *sums(void *scratch) {
 
 nt_status nt_attention_bwd_avx512(struct nt_backend *be, const struct nt_attention_bwd_args *args) {
     static const struct nt_attn_bwd_body body = {
-        .max_rows = ROWS, .stats = stats, .delta = delta, .begin = begin, .rows = rows_part, .sums = sums};
+        .max_rows = ROWS, .delta = delta, .begin = begin, .rows = rows_part, .sums = sums};
     return nt_attn_bwd_run(be, args, &body) ? NT_OK : nt_attention_bwd_portable(be, args);
 }

@@ -2,7 +2,6 @@
 #include "cpu_attention.h"
 #include "cpu_math.h"
 #include "ops_bwd.h"
-#include <math.h>
 
 /* One query row; K and V rows are read one at a time. */
 struct row {
@@ -11,7 +10,7 @@ struct row {
     const nt_bf16 *q;
     int32_t kv_head, first, last; /* visible positions, inclusive */
     float dout[NT_ATTN_MAX_D], dq[NT_ATTN_MAX_D];
-    float max, sum, delta;
+    float lse, delta;
 };
 
 /* A row of K or of V as floats. */
@@ -34,37 +33,27 @@ static float score(const struct row *r, const float *k) {
     return dot * r->args->scale;
 }
 
-static float power(const struct row *r, float s) {
-    const float base = r->max == -INFINITY ? 0.0f : r->max; /* exp(-Inf - 0), not exp(-Inf + Inf) */
-    return nt_exp2_neg((s - base) * NT_LOG2E);
+/* P; a score that another body rounded may stand a little over the lse. */
+static float probability(const struct row *r, float s) {
+    const float x = s * NT_LOG2E - r->lse;
+    return nt_exp2_neg(x > 0 ? 0 : x);
 }
 
-/* Maximum, sum of exponentials, delta. */
 static void row_init(struct row *r, int64_t tok, int32_t head) {
     const struct nt_attention_bwd_args *a = r->args;
     const int32_t d = a->kv->d_head, pos = (int32_t)tok;
     const int64_t t = r->seq->q_row + tok;
     const nt_bf16 *out = a->out + t * a->ldo + head * d;
     const float *dout = a->dout + t * a->lddo + head * d;
-    float k[NT_ATTN_MAX_D];
     r->q = a->q + (t * a->n_head + head) * nt_d_pad(d);
     r->first = a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
     r->last = pos;
-    r->max = -INFINITY;
-    r->sum = r->delta = 0;
+    r->lse = a->lse[t * a->n_head + head];
+    r->delta = 0;
     for (int32_t i = 0; i < d; i++) {
         r->dout[i] = nt_bf16_to_f32(nt_f32_to_bf16(dout[i]));
         r->delta += nt_bf16_to_f32(out[i]) * r->dout[i];
         r->dq[i] = 0;
-    }
-    for (int32_t p = r->first; p <= r->last; p++) {
-        load_row(r, p, false, k);
-        const float s = score(r, k);
-        if (s > r->max || isnan(s)) r->max = s;
-    }
-    for (int32_t p = r->first; p <= r->last; p++) {
-        load_row(r, p, false, k);
-        r->sum += power(r, score(r, k));
     }
 }
 
@@ -75,7 +64,7 @@ static void row_key(struct row *r, int32_t pos, float *dk, float *dv) {
     load_row(r, pos, false, k);
     load_row(r, pos, true, v);
     for (int32_t i = 0; i < d; i++) dp += r->dout[i] * v[i];
-    const float p = power(r, score(r, k)) / r->sum;
+    const float p = probability(r, score(r, k));
     const float ds = r->args->scale * p * (dp - r->delta);
     const float p16 = nt_bf16_to_f32(nt_f32_to_bf16(p)), ds16 = nt_bf16_to_f32(nt_f32_to_bf16(ds));
     for (int32_t i = 0; i < d; i++) {

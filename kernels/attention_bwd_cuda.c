@@ -7,12 +7,12 @@
 #define WIDTH(d)                                                                                                       \
     {                                                                                                                  \
         d, NT_ATTN_BWD_KEY_WARPS(d) * 32, NT_ATTN_BWD_PAGES(d) * NT_KV_PAGE, NT_ATTN_BWD_ROWS(d),                      \
-            {NT_CUDA_attention_bwd_stats_d##d, NT_CUDA_attention_bwd_keys_d##d, NT_CUDA_attention_bwd_queries_d##d},   \
-            NT_ATTN_BWD_KEYS_SHARED(d), NT_ATTN_BWD_QUERIES_SHARED(d)                                                  \
+            NT_CUDA_attention_bwd_keys_d##d, NT_CUDA_attention_bwd_queries_d##d, NT_ATTN_BWD_KEYS_SHARED(d),           \
+            NT_ATTN_BWD_QUERIES_SHARED(d)                                                                              \
     }
 static const struct {
     int32_t d, key_threads, keys, rows; /* of a block of dk and dv; of a tile of dq */
-    enum nt_cuda_kernel kernel[3];      /* statistics, dk and dv, dq */
+    enum nt_cuda_kernel dkdv, dq;
     int32_t keys_shared, queries_shared;
 } widths[] = {WIDTH(64), WIDTH(96), WIDTH(128), WIDTH(256)};
 #undef WIDTH
@@ -23,6 +23,7 @@ static nt_status fill(const struct nt_attention_bwd_args *args, struct nt_attn_b
                                               .kv = kv,
                                               .seqs = args->seqs,
                                               .kv_of_head = args->kv_of_head,
+                                              .lse = (float *)(uintptr_t)args->lse,
                                               .ldo = args->ldo,
                                               .scale = args->scale,
                                               .window = args->window,
@@ -64,14 +65,14 @@ nt_status nt_attention_bwd_cuda(struct nt_backend *be, const struct nt_attention
                              &memory));
     l.stats = memory;
     while (widths[w].d < l.f.d_pad) w++;
-    const int32_t d = widths[w].d, rows = nt_attn_prefill_rows(d),
-                  n_key = (args->max_q + widths[w].keys - 1) / widths[w].keys;
+    const int32_t n_key = (args->max_q + widths[w].keys - 1) / widths[w].keys;
     const int64_t all = (int64_t)args->max_q * args->n_head; /* each KV head's last tile may be part */
-    NT_TRY(NT_CUDA_LAUNCH(be, widths[w].kernel[0], all / rows + l.n_kv, args->n_seq, 1, NT_ATTN_PREFILL_WARPS * 32,
-                          (size_t)NT_ATTN_BWD_STATS_SHARED(d), &l));
-    NT_TRY(NT_CUDA_LAUNCH(be, widths[w].kernel[1], n_key, l.n_kv, args->n_seq, widths[w].key_threads,
+    NT_TRY(NT_CUDA_LAUNCH(be, NT_CUDA_attention_bwd_delta,
+                          nt_ceil_div(all / NT_ATTN_BWD_DELTA_ROWS + l.n_kv, NT_ATTN_PREFILL_WARPS), args->n_seq, 1,
+                          NT_ATTN_PREFILL_WARPS * 32, 0, &l));
+    NT_TRY(NT_CUDA_LAUNCH(be, widths[w].dkdv, n_key, l.n_kv, args->n_seq, widths[w].key_threads,
                           (size_t)widths[w].keys_shared, &l));
-    NT_TRY(NT_CUDA_LAUNCH(be, widths[w].kernel[2], all / widths[w].rows + l.n_kv, args->n_seq, 1,
-                          NT_ATTN_PREFILL_WARPS * 32, (size_t)widths[w].queries_shared, &l));
+    NT_TRY(NT_CUDA_LAUNCH(be, widths[w].dq, all / widths[w].rows + l.n_kv, args->n_seq, 1, NT_ATTN_PREFILL_WARPS * 32,
+                          (size_t)widths[w].queries_shared, &l));
     return NT_OK;
 }

@@ -119,6 +119,7 @@ static void attend_row(const struct nt_attention_args *a, const struct nt_attn_i
     }
     nt_bf16 *out = a->out + t * a->ldo + head * d;
     for (int32_t i = 0; i < d; i++) out[i] = nt_f32_to_bf16(row.out[i] / row.sum);
+    if (a->lse) a->lse[t * a->n_head + head] = nt_attn_lse(row.max * NT_LOG2E, row.sum);
 }
 
 static void attend_item(const struct nt_attention_args *a, const struct nt_attn_item *it,

@@ -133,6 +133,7 @@ nt_status nt_attention_cuda_prepare(const struct nt_attention_args *args, struct
         .seqs = args->seqs,
         .kv_of_head = args->kv_of_head,
         .out = args->out,
+        .lse = args->lse,
         .ldo = args->ldo,
         .page_bytes = kv->page_stride * (int64_t)sizeof(nt_bf16),
         .head_bytes = nt_kv_head_elems(kv->format, kv->d_head) * (int64_t)sizeof(nt_bf16),

@@ -34,6 +34,7 @@ struct nt_attn_launch {
     const struct nt_attn_seq *seqs; // [n_seq]
     const int32_t *kv_of_head;      // [n_head]
     nt_bf16 *out;                   // [n_tok, ldo]
+    float *lse;                     // [n_tok, n_head] or NULL
     float *state;                   /* the places' accumulators; NULL: no sequence has two splits */
     float *state_ml;                /* the places' maxima and sums */
     int64_t ldo, page_bytes, head_bytes;

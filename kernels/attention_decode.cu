@@ -94,6 +94,7 @@ extern "C" __global__ void __launch_bounds__(NT_ATTN_MERGE_THREADS) nt_attention
         }
     }
     const float inverse = nt_attn_inverse(sum);
+    if (a.lse && nt_lane() == 0) a.lse[(int64_t)(s->q_row + tok) * a.n_head + head] = nt_attn_lse(max, sum);
     nt_bf16 *out = a.out + (int64_t)(s->q_row + tok) * a.ldo + (int64_t)head * a.d_head;
     const bool wide = a.d_head % 4 == 0 && a.ldo % 4 == 0 && ((uintptr_t)a.out & 7) == 0;
 #pragma unroll

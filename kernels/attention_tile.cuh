@@ -46,6 +46,10 @@ NT_DEVICE float nt_attn_inverse(float sum) {
     return __frcp_rn(sum);
 }
 
+NT_DEVICE float nt_attn_lse(float max, float sum) {
+    return sum > 0 ? nt_attn_base(max) + log2f(sum) : __uint_as_float(0x7fc00000u);
+}
+
 /* ---- which rows ---- */
 
 struct nt_attn_tile {
@@ -482,6 +486,18 @@ NT_DEVICE void nt_attn_park(const struct nt_attn_rows<D, MT> &st, int i, float *
     }
 }
 
+/* lse of the warp's rows. */
+template <int D, int MT>
+NT_DEVICE void nt_attn_write_lse(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
+                                 const struct nt_attn_rows<D, MT> &st, int32_t warp_row) {
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        const int32_t in_tile = warp_row + 8 * i + nt_lane() / 4, r = t.row0 + in_tile;
+        if ((nt_lane() & 3) != 0 || in_tile >= t.n_row) continue;
+        a.lse[(int64_t)(t.q_row + r / t.group) * a.n_head + t.head0 + r % t.group] = nt_attn_lse(st.max[i], st.sum[i]);
+    }
+}
+
 /* out = o / sum of the warp's rows: through the warp's own rows of q's shared memory, so that rows leave in 16-byte
  * pieces. rows: how many of the warp's rows exist; r0: the first one's number in sequence and KV head. */
 template <int D, int MT, bool INT8>
@@ -703,6 +719,7 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
             return;
         }
     }
+    if (a.lse) nt_attn_write_lse<D, MT>(a, t, st, warp_row);
     nt_attn_write_out<D, MT, INT8>(a, t, st, shared + warp_row * 2 * D, t.row0 + warp_row, warp_rows);
 }
 

@@ -12,6 +12,8 @@
 #define NT_CPU_ATTENTION_H
 
 #include "cpu_bodies.h"
+#include "cpu_math.h"
+#include <math.h>
 
 enum { NT_ATTN_MAX_D = 512, NT_ATTN_MAX_TILE = 8, NT_ATTN_LANES = 16 };
 
@@ -38,6 +40,10 @@ void nt_attn_run(struct nt_backend *be, const struct nt_attention_args *args, in
 static inline int32_t nt_attn_first(const struct nt_attention_args *a, int32_t pos) {
     return a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
 }
+/* A row's lse of its maximum, in base 2, and the sum of its exponentials. */
+static inline float nt_attn_lse(float max, float sum) {
+    return sum > 0 && sum < INFINITY ? max + nt_log_pos(sum) * NT_LOG2E : NAN; /* nothing finite to divide by */
+}
 /* K of this page and KV head; V is NT_KV_PAGE * d_pad elements further. */
 static inline const nt_bf16 *nt_attn_page(const struct nt_attention_args *a, const struct nt_attn_item *it,
                                           int32_t page) {
@@ -50,7 +56,7 @@ struct nt_attn_state {
     const nt_bf16 **q; // [rows]
     float *qf;         // [rows, d_pad] q as floats, where the body asks for it
     int32_t *pos;      // [rows]
-    float *m;          // [rows] running reference of the softmax, in the body's unit
+    float *m;          // [rows] running reference of the softmax, in base 2
     float *l;          // [rows, NT_ATTN_LANES] running sums by lane
     float *o;          // [rows, d_pad] running outputs
     nt_bf16 *v_clean;  // [NT_KV_PAGE / 2, d_pad, 2]

@@ -1,7 +1,5 @@
 #include "cpu_attention_bwd.h"
-#include "cpu_math.h"
 #include <limits.h>
-#include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
 
@@ -89,35 +87,15 @@ static bool rows_see(const struct run *r, const struct item *it, int32_t block, 
     return any;
 }
 
-/* ---- statistics ------------------------------------------------------------------------------------------------- */
+/* ---- delta ------------------------------------------------------------------------------------------------------ */
 
-static float log2_sum(float max, const float *lanes) {
-    float sum = 0;
-    for (int32_t i = 0; i < NT_ATTN_LANES; i++) sum += lanes[i];
-    return sum > 0 && sum < INFINITY ? max + nt_log_pos(sum) * NT_LOG2E : NAN; /* nothing finite to divide by */
-}
-
-static float row_delta(const struct run *r, const struct item *it, int32_t tok, int32_t head, const float *dout) {
+static void delta_item(const struct run *r, const struct item *it) {
     const struct nt_attention_bwd_args *a = r->args;
-    const nt_bf16 *out = a->out + (it->seq->q_row + tok) * a->ldo + (int64_t)head * a->kv->d_head;
-    return r->body->delta(out, dout, a->kv->d_head);
-}
-
-static void stats_item(const struct run *r, const struct item *it, void *scratch) {
-    const int32_t block = it->page, n_rows = block_rows(it, block);
-    struct nt_attn_bwd_rows rows;
-    for (int32_t r0 = 0; r0 < n_rows; r0 += r->body->max_rows) {
-        rows_init(r, it, block, r0, n_rows - r0 < r->body->max_rows ? n_rows - r0 : r->body->max_rows, &rows);
-        memset(rows.sum, 0, sizeof rows.sum);
-        for (int32_t i = 0; i < rows.n; i++) rows.max[i] = -INFINITY;
-        for (int32_t page = first_visible(r->args, block * NT_KV_PAGE) / NT_KV_PAGE; page <= block; page++)
-            if (rows_see(r, it, block, r0, page, &rows)) r->body->stats(r->args, &rows, page_of(r, it, page), scratch);
-        for (int32_t i = 0; i < rows.n; i++) {
-            const int32_t tok = block * NT_KV_PAGE + (r0 + i) / it->n_group, g = (r0 + i) % it->n_group;
-            float *place = dk_of(r, it, tok) + g;
-            place[0] = log2_sum(rows.max[i], rows.sum[i]);
-            place[r->args->kv->n_kv * r->args->kv->d_head] = row_delta(r, it, tok, it->head0 + g, rows.dout[i]);
-        }
+    const int32_t d = a->kv->d_head, tok0 = it->page * NT_KV_PAGE;
+    for (int32_t i = 0; i < block_rows(it, it->page); i++) {
+        const int32_t tok = tok0 + i / it->n_group, g = i % it->n_group;
+        const int64_t t = it->seq->q_row + tok, col = (int64_t)(it->head0 + g) * d;
+        dk_of(r, it, tok)[g] = r->body->delta(a->out + t * a->ldo + col, a->dout + t * a->lddo + col, d);
     }
 }
 
@@ -136,15 +114,15 @@ static void wait_for(const struct run *r, const struct item *it, int32_t block) 
 }
 
 static void block_page(const struct run *r, const struct item *it, int32_t block, const nt_bf16 *k, void *scratch) {
-    const int32_t n_rows = block_rows(it, block), v_places = r->args->kv->n_kv * r->args->kv->d_head;
+    const int32_t n_rows = block_rows(it, block);
     struct nt_attn_bwd_rows rows = {.first = first_visible(r->args, block * NT_KV_PAGE) / NT_KV_PAGE == it->page};
     for (int32_t r0 = 0; r0 < n_rows; r0 += r->body->max_rows) {
         rows_init(r, it, block, r0, n_rows - r0 < r->body->max_rows ? n_rows - r0 : r->body->max_rows, &rows);
         if (!rows_see(r, it, block, r0, it->page, &rows) && !rows.first) continue;
         for (int32_t i = 0; i < rows.n; i++) {
-            const float *place = dk_of(r, it, block * NT_KV_PAGE + (r0 + i) / it->n_group) + (r0 + i) % it->n_group;
-            rows.lse[i] = place[0];
-            rows.delta[i] = place[v_places];
+            const int32_t tok = block * NT_KV_PAGE + (r0 + i) / it->n_group, g = (r0 + i) % it->n_group;
+            rows.lse[i] = r->args->lse[(int64_t)(it->seq->q_row + tok) * r->args->n_head + it->head0 + g];
+            rows.delta[i] = dk_of(r, it, tok)[g];
         }
         r->body->rows(r->args, &rows, k, scratch);
     }
@@ -172,12 +150,13 @@ static void page_item(const struct run *r, const struct item *it, void *scratch)
     }
 }
 
-static void stats_thread(void *arg, int thread, int n_threads) {
+static void delta_thread(void *arg, int thread, int n_threads) {
     const struct run *r = arg;
+    (void)thread;
     (void)n_threads;
     for (int64_t i; (i = nt_pool_next(r->be->pool, r->n_item)) >= 0;) {
-        const struct item it = item_at(r, r->n_item - 1 - i); /* the longest first */
-        stats_item(r, &it, nt_cpu_scratch(r->be, thread));
+        const struct item it = item_at(r, i);
+        delta_item(r, &it);
     }
 }
 
@@ -205,7 +184,7 @@ bool nt_attn_bwd_run(struct nt_backend *be, const struct nt_attention_bwd_args *
     if (args->kv->format != NT_KV_PAIRED || r.n_item > COUNTERS) return false;
     r.done = (atomic_int *)(void *)((char *)nt_cpu_scratch(be, 0) + NT_CPU_SCRATCH_BYTES - NT_ATTN_BWD_COUNTERS);
     for (int64_t i = 0; i < r.n_item; i++) atomic_init(&r.done[i], 0);
-    nt_pool_run(be->pool, stats_thread, &r);
+    nt_pool_run(be->pool, delta_thread, &r);
     nt_pool_run(be->pool, pages_thread, &r);
     return true;
 }

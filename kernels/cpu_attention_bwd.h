@@ -1,12 +1,11 @@
 /* What the tuned attention_bwd bodies share: the order of the work, and the walk over pages and query rows.
  *
- * Two runs on the pool. First the row statistics: for each query row the log2 of its softmax's sum and delta; they wait
- * in the row's own place of dk and dv, which is not needed before. Then items of one key page each (all query blocks
- * that see it, ascending): dk and dv of the page are complete in the item, dq gets one part per page. An item waits
- * before each query block until the page before it is through with that block, so that the parts of dq have one order,
- * whatever the threads; pages follow each other like a wave and seldom wait. A block's own page is the last one it
- * needs, and is done before its rows' dk and dv are written: until then they hold the statistics. A query block is
- * NT_KV_PAGE tokens, cut into tiles of rows for the body: row r is token r / n_group, head r % n_group of the group.
+ * Two runs on the pool. First delta of each query row, which waits in the row's own place of dk, not needed before.
+ * Then items of one key page each (all query blocks that see it, ascending): dk and dv of the page are complete in the
+ * item, dq gets one part per page. An item waits before each query block until the page before it is through with that
+ * block, so that the parts of dq have one order, whatever the threads; pages follow each other like a wave and seldom
+ * wait. A block's own page is the last one it needs, and is done before its rows' dk and dv are written. A query block
+ * is NT_KV_PAGE tokens, cut into tiles of rows for the body: row r is token r / n_group, head r % n_group of the group.
  * The counters of the items lie at the end of the scratch of thread 0. Errors: none, ops cannot fail. */
 #ifndef NT_CPU_ATTENTION_BWD_H
 #define NT_CPU_ATTENTION_BWD_H
@@ -24,15 +23,11 @@ struct nt_attn_bwd_rows {
     const float *dout[NT_ATTN_BWD_ROWS];                // [d_head]
     float *dq[NT_ATTN_BWD_ROWS];                        // [d_head]
     int32_t lo[NT_ATTN_BWD_ROWS], hi[NT_ATTN_BWD_ROWS]; /* visible slots [lo, hi) of the page; both ascend */
-    float max[NT_ATTN_BWD_ROWS], lse[NT_ATTN_BWD_ROWS], delta[NT_ATTN_BWD_ROWS]; /* in base 2, delta */
-    float sum[NT_ATTN_BWD_ROWS][NT_ATTN_LANES];
+    float lse[NT_ATTN_BWD_ROWS], delta[NT_ATTN_BWD_ROWS];
 };
 
 struct nt_attn_bwd_body {
     int32_t max_rows; /* per call, even */
-    /* Updates max and sum (by lane, relative to max, in base 2 of scale * score) of the rows with a page. */
-    void (*stats)(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows *rows, const nt_bf16 *k,
-                  void *scratch);
     /* Sum of out dout, dout rounded to bf16 as the products take it. */
     float (*delta)(const nt_bf16 *out, const float *dout, int32_t d_head);
     /* A page's K and V, in the cache's layout, kept or converted for what follows; dk = dv = 0. Keys from n_key on are
@@ -46,8 +41,7 @@ struct nt_attn_bwd_body {
     const float *(*sums)(void *scratch);
 };
 
-/* True when it could be done: the cache PAIRED, a row's place large enough for its statistics, counters for all items.
- */
+/* True when it could be done: the cache PAIRED, a row's place large enough for its deltas, counters for all items. */
 bool nt_attn_bwd_run(struct nt_backend *be, const struct nt_attention_bwd_args *args,
                      const struct nt_attn_bwd_body *body);
 

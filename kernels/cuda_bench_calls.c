@@ -338,6 +338,7 @@ static nt_status call_attention_bwd(struct nt_cuda_call *c) {
                                             .seqs = inputs(c)->seqs,
                                             .kv_of_head = inputs(c)->kv_of_head,
                                             .out = in(c, rows * d->d_head, sizeof(nt_bf16)),
+                                            .lse = in(c, rows, sizeof(float)),
                                             .dout = in(c, rows * d->d_head, sizeof(float)),
                                             .dqkv = out(c, c->n_tok * heads * d->d_head, sizeof(float)),
                                             .ldo = (int64_t)d->n_head * d->d_head,

@@ -333,6 +333,7 @@ static nt_status staged_attention(struct nt_backend *be, const struct nt_attenti
     a.q = in(&s, args->q, vector(cache.n_rows * args->n_head * nt_d_pad(d), sizeof *args->q));
     a.kv_of_head = in(&s, args->kv_of_head, vector(args->n_head, sizeof *args->kv_of_head));
     a.out = inout(&s, args->out, matrix(cache.n_rows, args->ldo, (int64_t)args->n_head * d, sizeof *args->out));
+    a.lse = inout(&s, args->lse, vector(cache.n_rows * args->n_head, sizeof *args->lse));
     return RUN(&s, attention, &a);
 }
 
@@ -350,6 +351,7 @@ static nt_status staged_attention_bwd(struct nt_backend *be, const struct nt_att
     a.q = in(&s, args->q, vector(cache.n_rows * n_head * nt_d_pad(d), sizeof *args->q));
     a.kv_of_head = in(&s, args->kv_of_head, vector(n_head, sizeof *args->kv_of_head));
     a.out = in(&s, args->out, matrix(cache.n_rows, args->ldo, (int64_t)n_head * d, sizeof *args->out));
+    a.lse = in(&s, args->lse, vector(cache.n_rows * n_head, sizeof *args->lse));
     a.dout = in(&s, args->dout, matrix(cache.n_rows, args->lddo, (int64_t)n_head * d, sizeof *args->dout));
     a.dqkv = inout(&s, args->dqkv, matrix(cache.n_rows, width, width, sizeof *args->dqkv));
     return RUN(&s, attention_bwd, &a);

@@ -196,13 +196,15 @@ struct nt_rope_kv_args {
  * A body may begin a new state at fixed positions and merge the states in ascending order (CUDA: every 512).
  * Therefore the result does not depend on how a prompt is cut into chunks. int8: score = q . k8 * (k_scale * scale);
  * probabilities become bf16(p * v_scale), 0 where p is 0, for the product with v8. Tolerance 1e-4 (bf16 probabilities
- * and output). out bf16, padding columns are not written. */
+ * and output). out bf16, padding columns are not written. lse[t, h] = log2 of the sum over visible positions of
+ * exp(score), which attention_bwd asks for; NaN where no score is finite, or one is NaN or Inf. Tolerance 1e-5. */
 struct nt_attention_args {
     const nt_bf16 *q; // [n_tok, n_head, d_pad]
     const struct nt_kv_layer *kv;
     const struct nt_attn_seq *seqs; // [n_seq]
     const int32_t *kv_of_head;      // [n_head] local KV head of each local query head, non-decreasing
     nt_bf16 *out;                   // [n_tok, ldo], head h at column h * d_head
+    float *lse;                     // [n_tok, n_head] or NULL: not wanted
     int64_t ldo;
     float scale;
     int32_t window; /* 0: all */

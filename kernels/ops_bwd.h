@@ -79,20 +79,21 @@ struct nt_glu_bwd_args {
 };
 
 /* Gradient of nt_attention for whole sequences: pos0 is 0 everywhere, so every key is of this step. dout is rounded to
- * bf16 first. P is computed again from q and the cache; delta[t, h] = out . dout, dP = dout V^T, dS = scale P (dP -
- * delta); dq = dS K, dk = dS^T q, dv = P^T dout, the last two summed over the heads of the group (Dao et al. 2022,
- * algorithm 4). dqkv rows as qkv of rope_kv, still rotated; dk and dv of a KV head without query heads are 0, rows of
- * no sequence are not touched. Products of bf16 operands, f32 sums; P and dS are rounded to bf16 for products. An
- * element of dq sums key pages in ascending order, one of dk or dv query tokens in ascending order, each in parts of
- * fixed size. A NaN or Inf stands where IEEE arithmetic puts one, perhaps as NaN; it may make more NaN among the
- * gradients of its KV head and sequence (invisible keys are multiplied by 0), and none elsewhere. A bf16 cache alone:
- * not ROWS_INT8. Tolerance 1e-4. */
+ * bf16 first. P = 2^(score log2(e) - lse), score from q and the cache again; delta[t, h] = out . dout, dP = dout V^T,
+ * dS = scale P (dP - delta); dq = dS K, dk = dS^T q, dv = P^T dout, the last two summed over the heads of the group
+ * (Dao et al. 2022, algorithm 4). dqkv rows as qkv of rope_kv, still rotated; dk and dv of a KV head without query
+ * heads are 0, rows of no sequence are not touched. Products of bf16 operands, f32 sums; P and dS are rounded to bf16
+ * for products. An element of dq sums key pages in ascending order, one of dk or dv query tokens in ascending order,
+ * each in parts of fixed size. A NaN or Inf stands where IEEE arithmetic puts one, perhaps as NaN; it may make more NaN
+ * among the gradients of its KV head and sequence (invisible keys are multiplied by 0), and none elsewhere. A bf16
+ * cache alone: not ROWS_INT8. Tolerance 1e-4. */
 struct nt_attention_bwd_args {
     const nt_bf16 *q; // [n_tok, n_head, d_pad]
     const struct nt_kv_layer *kv;
     const struct nt_attn_seq *seqs; // [n_seq]
     const int32_t *kv_of_head;      // [n_head] as in attention
     const nt_bf16 *out;             // [n_tok, ldo]
+    const float *lse;               // [n_tok, n_head] as attention gave it
     const float *dout;              // [n_tok, lddo], head h at column h * d_head
     float *dqkv;                    // [n_tok, (n_head + 2 n_kv) * d_head]
     int64_t ldo, lddo;

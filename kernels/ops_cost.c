@@ -122,14 +122,14 @@ static double visible_positions(const struct nt_attn_seq *s, int32_t window) {
 }
 
 /* q k^T and p v: 4 d_head per query head and visible position (performance tables: 4 h hd ctx per layer); the softmax
- * runs beside the matrix units and is not counted. The cache of all visible positions once per sequence, q in and out
- * once. */
+ * runs beside the matrix units and is not counted. The cache of all visible positions once per sequence, q in, out and
+ * lse once. */
 static struct nt_cost sequence_cost(const struct nt_attention_args *a, const struct nt_attn_seq *s) {
     const double n_head = a->n_head, d_head = a->kv->d_head, rows = (double)s->n_q * n_head;
     const double cache = visible_positions(s, a->window) * nt_kv_position_bytes(a->kv);
     return (struct nt_cost){.flops = nt_visible_pairs(s, a->window) * n_head * 4 * d_head,
                             .read_bytes = cache + rows * nt_d_pad(a->kv->d_head) * BF16,
-                            .write_bytes = rows * d_head * BF16,
+                            .write_bytes = rows * (d_head * BF16 + (a->lse ? F32 : 0)),
                             .stored_bytes = cache};
 }
 

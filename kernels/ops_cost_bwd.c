@@ -23,8 +23,8 @@ struct nt_cost nt_op_cost_glu_bwd(const struct nt_glu_bwd_args *a) {
                             .launches = n > 0};
 }
 
-/* Five products of the visible pairs: scores, dP, dq, dk, dv. The cache, q, out and dout in, dqkv out; nothing of it
- * has to leave a cache between two kernels: all is of this step. */
+/* Five products of the visible pairs: scores, dP, dq, dk, dv. The cache, q, out, lse and dout in, dqkv out; nothing of
+ * it has to leave a cache between two kernels: all is of this step. */
 struct nt_cost nt_op_cost_attention_bwd(const struct nt_attention_bwd_args *a) {
     const double n_head = a->n_head, n_kv = a->kv->n_kv, d = a->kv->d_head, d_pad = nt_d_pad(a->kv->d_head);
     double pairs = 0, tokens = 0;
@@ -34,7 +34,7 @@ struct nt_cost nt_op_cost_attention_bwd(const struct nt_attention_bwd_args *a) {
     }
     return (struct nt_cost){
         .flops = pairs * n_head * 10 * d,
-        .read_bytes = tokens * (nt_kv_position_bytes(a->kv) + n_head * (d_pad * BF16 + d * BF16) + n_head * d * F32),
+        .read_bytes = tokens * (nt_kv_position_bytes(a->kv) + n_head * (d_pad * BF16 + d * BF16 + F32 + d * F32)),
         .write_bytes = tokens * (n_head + 2 * n_kv) * d * F32,
         .launches = tokens > 0 ? 3 : 0};
 }

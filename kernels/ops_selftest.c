@@ -129,11 +129,13 @@ static nt_status test_attention(struct nt_selftest *t) {
     const int32_t d = d_head_of(t), width = HEADS * d;
     struct paged *p = make_paged(t);
     nt_bf16 *out = NT_TAKE(&t->arena, nt_bf16, TOKENS * width);
+    float *lse = NT_TAKE(&t->arena, float, TOKENS *HEADS);
     const struct nt_attention_args a = {.q = nt_selftest_halves(t, TOKENS * width, 1),
                                         .kv = &p->kv,
                                         .seqs = p->seqs,
                                         .kv_of_head = p->kv_of_head,
                                         .out = out,
+                                        .lse = lse,
                                         .ldo = width,
                                         .scale = 2.8f / sqrtf((float)d),
                                         .n_seq = SEQS,
@@ -141,6 +143,7 @@ static nt_status test_attention(struct nt_selftest *t) {
                                         .n_head = HEADS};
     NT_TRY(t->ops.attention(t->be, &a));
     nt_selftest_keep_bf16(t, out, TOKENS * width);
+    nt_selftest_keep_f32(t, lse, TOKENS * HEADS);
     return NT_OK;
 }
 

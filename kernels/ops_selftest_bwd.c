@@ -78,16 +78,34 @@ nt_status nt_selftest_attention_bwd(struct nt_selftest *t) {
     const int32_t d = d_head_of(t), width = (HEADS + 2 * KV_HEADS) * d;
     struct paged *p = make_paged(t);
     for (int i = 0; i < 2; i++) {
-        const struct nt_attention_bwd_args a = {.q = nt_selftest_halves(t, TOKENS * HEADS * nt_d_pad(d), 1),
+        nt_bf16 *out = NT_TAKE(&t->arena, nt_bf16, TOKENS * HEADS * d);
+        float *lse = NT_TAKE(&t->arena, float, TOKENS *HEADS);
+        const struct nt_attention_args forward = {.q = nt_selftest_halves(t, TOKENS * HEADS * nt_d_pad(d), 1),
+                                                  .kv = &p->kv,
+                                                  .seqs = p->seqs,
+                                                  .kv_of_head = p->kv_of_head,
+                                                  .out = out,
+                                                  .lse = lse,
+                                                  .ldo = HEADS * d,
+                                                  .scale = 2.8f / sqrtf((float)d),
+                                                  .window = windows[i],
+                                                  .n_seq = 2,
+                                                  .n_tok = TOKENS,
+                                                  .n_head = HEADS,
+                                                  .max_q = FIRST,
+                                                  .max_pos = FIRST};
+        NT_TRY(t->ops.attention(t->be, &forward));
+        const struct nt_attention_bwd_args a = {.q = forward.q,
                                                 .kv = &p->kv,
                                                 .seqs = p->seqs,
                                                 .kv_of_head = p->kv_of_head,
-                                                .out = nt_selftest_halves(t, TOKENS * HEADS * d, 1),
+                                                .out = out,
+                                                .lse = lse,
                                                 .dout = nt_selftest_floats(t, TOKENS * HEADS * d, 1),
                                                 .dqkv = nt_selftest_floats(t, TOKENS * width, 1),
-                                                .ldo = HEADS * d,
+                                                .ldo = forward.ldo,
                                                 .lddo = HEADS * d,
-                                                .scale = 2.8f / sqrtf((float)d),
+                                                .scale = forward.scale,
                                                 .window = windows[i],
                                                 .n_seq = 2,
                                                 .n_tok = TOKENS,

@@ -20,6 +20,7 @@ struct nt_block_acts {
     nt_bf16 *low[NT_LORA_GROUPS]; // [n, rank] A x; NULL: no adapter on these
     /* For a backward only: */
     float *x_in, *x_mid; // [n, d_model] x as the two norms saw it
+    float *lse;          // [n, s.n_head] of attention
     nt_bf16 *pre;        // [n, nt_row_ld(2 s.ff_pad)] gate and up in packed order, before the activation
 };
 

@@ -198,6 +198,7 @@ static nt_status attention(struct nt_training *t, int32_t layer, const float *dh
                                                .seqs = b->seqs,
                                                .kv_of_head = m->inputs.kv_of_head.device,
                                                .out = a->heads,
+                                               .lse = a->lse,
                                                .dout = dheads,
                                                .dqkv = t->back.dqkv,
                                                .ldo = l->o.k,

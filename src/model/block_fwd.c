@@ -94,6 +94,7 @@ static nt_status attention(struct nt_model *m, int32_t layer, const struct nt_st
                                            .seqs = b->seqs,
                                            .kv_of_head = m->inputs.kv_of_head.device,
                                            .out = a->heads,
+                                           .lse = a->lse,
                                            .ldo = l->o.k,
                                            .scale = spec->attn_scale,
                                            .window = spec->layer_window[layer] ? spec->window : 0,

@@ -20,6 +20,7 @@ static void take_block(struct nt_block_acts *b, enum nt_recompute policy, const 
     if (spec->qk_norm) b->qkv = NT_TAKE(a, float, n *(heads + 2 * (size_t)s->n_kv * (size_t)spec->d_head));
     b->q = NT_TAKE(a, nt_bf16, n * (size_t)s->n_head * (size_t)nt_d_pad(spec->d_head));
     b->heads = NT_TAKE(a, nt_bf16, n * heads);
+    b->lse = NT_TAKE(a, float, n *(size_t)s->n_head);
     b->pre = NT_TAKE(a, nt_bf16, n_mlp * (size_t)nt_row_ld(2 * (int64_t)s->ff_pad));
     b->mlp = NT_TAKE(a, nt_bf16, n_mlp * (size_t)s->ff_pad); /* from f32 sums, which pre has lost */
     for (int g = 0; g < NT_LORA_GROUPS && m->lora; g++)
@@ -44,6 +45,7 @@ nt_status nt_tape_layout(struct nt_tape *t, struct nt_model *m, struct nt_job_me
     if (t->recompute != NT_RECOMPUTE_NONE) shared.h_mlp = NT_TAKE(a, nt_bf16, n * d); /* h_attn is read beside it */
     if (t->recompute == NT_RECOMPUTE_FULL) {
         shared.x_mid = NT_TAKE(a, float, n *d);
+        shared.lse = NT_TAKE(a, float, n *(size_t)m->shard.n_head);
         shared.pre = NT_TAKE(a, nt_bf16, n * (size_t)nt_row_ld(2 * (int64_t)m->shard.ff_pad));
     }
     for (int32_t i = 0; i < m->spec.n_layer; i++) {

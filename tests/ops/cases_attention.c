@@ -18,7 +18,8 @@ struct problem {
     struct nt_attn_seq seqs[MAX_SEQ];
     int32_t kv_of_head[MAX_HEAD], *pages; // [n_seq, pages_per_seq]
     nt_bf16 *cache, *q, *out;
-    size_t out_bytes;
+    float *lse; // [n_tok, n_head]
+    size_t out_bytes, lse_bytes;
 };
 
 static int64_t cache_at(const struct problem *p, const struct nt_attn_seq *seq, int32_t pos, int32_t h, bool v,
@@ -81,7 +82,10 @@ static void make(struct problem *p, uint64_t seed, struct shape sh) {
     p->args.ldo = sh.n_head * sh.d + op_random_int(&seed, 0, 7);
     p->out_bytes = (size_t)(p->args.n_tok * p->args.ldo) * sizeof *p->out;
     p->out = op_alloc(p->out_bytes);
+    p->lse_bytes = (size_t)n_row * sizeof *p->lse;
+    p->lse = op_alloc(p->lse_bytes);
     p->args.q = p->q;
+    p->args.lse = p->lse;
     p->args.kv = &p->kv;
     p->args.seqs = p->seqs;
     p->args.kv_of_head = p->kv_of_head;
@@ -97,16 +101,18 @@ static void drop(struct problem *p) {
     free(p->cache);
     free(p->q);
     free(p->out);
+    free(p->lse);
 }
 
 static void run(struct op_env *env, struct problem *p, int b) {
     memset(p->out, 0x5a, p->out_bytes);
+    memset(p->lse, 0x5a, p->lse_bytes);
     if (env->be[b].ops.attention(&env->be[b], &p->args) != NT_OK) op_fail(env, "status");
 }
 
-/* One row in double; w [pos + 1] is scratch. */
-static void reference(const struct problem *p, const struct nt_attn_seq *seq, int32_t tok, int32_t head, double *w,
-                      double *out) {
+/* One row in double, and its lse; w [pos + 1] is scratch. */
+static double reference(const struct problem *p, const struct nt_attn_seq *seq, int32_t tok, int32_t head, double *w,
+                        double *out) {
     const int32_t d = p->kv.d_head, pos = seq->pos0 + tok, h = p->kv_of_head[head], window = p->args.window;
     const int32_t first = window > 0 && pos >= window ? pos - window + 1 : 0;
     const nt_bf16 *q = p->q + ((int64_t)(seq->q_row + tok) * p->args.n_head + head) * nt_d_pad(d);
@@ -125,27 +131,37 @@ static void reference(const struct problem *p, const struct nt_attn_seq *seq, in
         for (int32_t i = 0; i < d; i++) out[i] += e * nt_bf16_to_f32(p->cache[cache_at(p, seq, x, h, true, i)]);
     }
     for (int32_t i = 0; i < d; i++) out[i] /= sum;
+    return (max + log(sum)) / log(2);
 }
 
 static void check_problem(struct op_env *env, struct problem *p, const char *what) {
     const int32_t width = p->args.n_head * p->kv.d_head;
     double *want = op_alloc((size_t)(p->args.n_tok * width) * sizeof *want), *w = op_alloc(4096 * sizeof *w);
     nt_bf16 *got = op_alloc((size_t)(p->args.n_tok * width) * sizeof *got), *first = op_alloc(p->out_bytes);
+    float *first_lse = op_alloc(p->lse_bytes);
+    double *lse = op_alloc(2 * p->lse_bytes);
     run(env, p, 0);
     memcpy(first, p->out, p->out_bytes);
+    memcpy(first_lse, p->lse, p->lse_bytes);
     run(env, p, 1);
     (void)op_compare_bytes(env, "one and two threads", first, p->out, p->out_bytes);
+    (void)op_compare_bytes(env, "lse of one and two threads", first_lse, p->lse, p->lse_bytes);
     for (int32_t s = 0; s < p->args.n_seq; s++) {
         for (int32_t t = 0; t < p->seqs[s].n_q; t++) {
             const int64_t row = p->seqs[s].q_row + t;
             for (int32_t h = 0; h < p->args.n_head; h++)
-                reference(p, &p->seqs[s], t, h, w, want + row * width + h * p->kv.d_head);
+                lse[row * p->args.n_head + h] =
+                    reference(p, &p->seqs[s], t, h, w, want + row * width + h * p->kv.d_head);
             memcpy(got + row * width, p->out + row * p->args.ldo, (size_t)width * sizeof *got);
             for (int64_t i = width; i < p->args.ldo; i++)
                 if (p->out[row * p->args.ldo + i] != 0x5a5a) op_fail(env, "padding of out was written");
         }
     }
     (void)op_compare_bf16(env, what, want, got, (int64_t)p->args.n_tok * width);
+    if (!env->kv_int8) /* of the values before they were rounded */
+        (void)op_compare_f32(env, "lse", lse, p->lse, (int64_t)p->args.n_tok * p->args.n_head);
+    free(lse);
+    free(first_lse);
     free(want);
     free(w);
     free(got);
@@ -186,7 +202,10 @@ static void check_shapes(struct op_env *env) {
 /* The tokens of all sequences in calls of `chunk` tokens; everything must have the bits of the whole. */
 static void check_cut(struct op_env *env, struct problem *p, const nt_bf16 *whole, int32_t chunk, int b) {
     char what[64];
+    float *lse = op_alloc(p->lse_bytes);
+    memcpy(lse, p->lse, p->lse_bytes);
     memset(p->out, 0x5a, p->out_bytes);
+    memset(p->lse, 0x5a, p->lse_bytes);
     for (int32_t s = 0; s < p->args.n_seq; s++) {
         for (int32_t t = 0; t < p->seqs[s].n_q; t += chunk) {
             const int32_t left = p->seqs[s].n_q - t;
@@ -200,6 +219,8 @@ static void check_cut(struct op_env *env, struct problem *p, const nt_bf16 *whol
     }
     (void)snprintf(what, sizeof what, "chunks of %d", chunk);
     (void)op_compare_bytes(env, what, whole, p->out, p->out_bytes);
+    (void)op_compare_bytes(env, what, lse, p->lse, p->lse_bytes);
+    free(lse);
 }
 
 static void check_chunks(struct op_env *env) {
@@ -274,6 +295,7 @@ static void measure(struct op_env *env, struct shape sh, int32_t n_q, int32_t co
     }
     free(p.q);
     free(p.out);
+    p.args.lse = NULL;
     uint64_t seed = 401;
     const int64_t n = (int64_t)p.args.n_tok * sh.n_head * sh.d;
     p.args.q = p.q = op_alloc((size_t)n * sizeof *p.q);

@@ -17,7 +17,7 @@ struct problem {
     struct nt_attn_seq seqs[MAX_SEQ];
     int32_t kv_of_head[MAX_HEAD], *pages;
     nt_bf16 *cache, *q, *out;
-    float *dout, *dqkv;
+    float *lse, *dout, *dqkv;
     size_t dqkv_bytes;
     int32_t width; /* of a row of dqkv */
 };
@@ -89,11 +89,13 @@ static void make(struct problem *p, uint64_t seed, struct shape sh) {
     p->q = op_alloc((size_t)(n_tok * sh.n_head * d_pad) * sizeof *p->q);
     for (int64_t r = 0; r < (int64_t)n_tok * sh.n_head; r++) op_random_bf16(&seed, p->q + r * d_pad, sh.d, 1.5f);
     p->out = op_alloc((size_t)(n_tok * p->args.ldo) * sizeof *p->out);
+    p->lse = op_alloc((size_t)(n_tok * sh.n_head) * sizeof *p->lse);
     p->dout = op_alloc((size_t)(n_tok * p->args.lddo) * sizeof *p->dout);
     op_random_f32(&seed, p->dout, n_tok * p->args.lddo, 1);
     p->dqkv = op_alloc(p->dqkv_bytes);
     p->args.q = p->q;
     p->args.out = p->out;
+    p->args.lse = p->lse;
     p->args.dout = p->dout;
     p->args.dqkv = p->dqkv;
 }
@@ -103,6 +105,7 @@ static void drop(struct problem *p) {
     free(p->cache);
     free(p->q);
     free(p->out);
+    free(p->lse);
     free(p->dout);
     free(p->dqkv);
 }
@@ -138,9 +141,9 @@ static void exact_free(struct exact *e) {
     free(e->dqkv);
 }
 
-/* The probabilities of one query row, w [pos + 1]; returns its first visible position. */
-static int32_t probabilities(const struct exact *e, const struct nt_attn_seq *seq, int32_t pos, int32_t head,
-                             double *w) {
+/* The probabilities of one query row, w [pos + 1], and its lse; returns its first visible position. */
+static int32_t probabilities(const struct exact *e, const struct nt_attn_seq *seq, int32_t pos, int32_t head, double *w,
+                             double *lse) {
     const struct problem *p = e->p;
     const int32_t d = p->kv.d_head, n_kv = p->kv.n_kv, h = p->kv_of_head[head], window = p->args.window;
     const int32_t first = window > 0 && pos >= window ? pos - window + 1 : 0;
@@ -155,17 +158,20 @@ static int32_t probabilities(const struct exact *e, const struct nt_attn_seq *se
     }
     for (int32_t x = first; x <= pos; x++) sum += w[x] = exp(w[x] - max);
     for (int32_t x = first; x <= pos; x++) w[x] /= sum;
+    *lse = (max + log(sum)) / log(2);
     return first;
 }
 
-/* The output row in double. */
-static void output(const struct exact *e, const struct nt_attn_seq *seq, int32_t pos, int32_t head, double *w,
-                   double *out) {
+/* The output row in double; returns its lse. */
+static double output(const struct exact *e, const struct nt_attn_seq *seq, int32_t pos, int32_t head, double *w,
+                     double *out) {
     const int32_t d = e->p->kv.d_head, n_kv = e->p->kv.n_kv, h = e->p->kv_of_head[head];
-    const int32_t first = probabilities(e, seq, pos, head, w);
+    double lse;
+    const int32_t first = probabilities(e, seq, pos, head, w, &lse);
     for (int32_t i = 0; i < d; i++) out[i] = 0;
     for (int32_t x = first; x <= pos; x++)
         for (int32_t i = 0; i < d; i++) out[i] += w[x] * e->v[((int64_t)(seq->q_row + x) * n_kv + h) * d + i];
+    return lse;
 }
 
 /* e->dqkv: one query row's parts. w [pos + 1] is scratch. */
@@ -174,10 +180,10 @@ static void add_row(const struct exact *e, const struct nt_attn_seq *seq, int32_
     const int32_t d = p->kv.d_head, n_head = p->args.n_head, n_kv = p->kv.n_kv, h = p->kv_of_head[head];
     const int64_t t = seq->q_row + pos, at = (t * n_head + head) * d;
     const double *dout = e->dout + at, *q = e->q + at;
-    double *dq = e->dqkv + t * p->width + head * d, out[512], delta = 0;
+    double *dq = e->dqkv + t * p->width + head * d, out[512], delta = 0, lse;
     output(e, seq, pos, head, w, out);
     for (int32_t i = 0; i < d; i++) delta += out[i] * dout[i];
-    const int32_t first = probabilities(e, seq, pos, head, w);
+    const int32_t first = probabilities(e, seq, pos, head, w, &lse);
     for (int32_t x = first; x <= pos; x++) {
         const int64_t row = ((int64_t)(seq->q_row + x) * n_kv + h) * d;
         double *dk = e->dqkv + (seq->q_row + x) * (int64_t)p->width + (n_head + h) * d, *dv = dk + n_kv * d, dp = 0;
@@ -201,14 +207,14 @@ static void reference(struct exact *e) {
     free(w);
 }
 
-/* The forward's output, rounded as the forward rounds it. */
+/* The forward's output and lse, rounded as the forward rounds them. */
 static void make_out(struct problem *p, const struct exact *e) {
     const int32_t d = p->kv.d_head;
     double *w = op_alloc(4096 * sizeof *w), out[512];
     for (int32_t s = 0; s < p->args.n_seq; s++)
         for (int32_t pos = 0; pos < p->seqs[s].n_q; pos++)
             for (int32_t h = 0; h < p->args.n_head; h++) {
-                output(e, &p->seqs[s], pos, h, w, out);
+                p->lse[(p->seqs[s].q_row + pos) * p->args.n_head + h] = (float)output(e, &p->seqs[s], pos, h, w, out);
                 for (int32_t i = 0; i < d; i++)
                     p->out[(p->seqs[s].q_row + pos) * p->args.ldo + h * d + i] = nt_f32_to_bf16((float)out[i]);
             }
@@ -461,6 +467,7 @@ static void measure(struct op_env *env, struct shape sh, const char *what) {
     struct problem p;
     double pairs = 0;
     make(&p, 400, sh);
+    for (int32_t i = 0; i < p.args.n_tok * sh.n_head; i++) p.lse[i] = 10;
     for (int32_t s = 0; s < sh.n_seq; s++) pairs += 0.5 * p.seqs[s].n_q * (p.seqs[s].n_q + 1);
     op_measure(env, what, pairs * sh.n_head * 10 * sh.d, p.args.n_tok * (double)p.width * 6, run_attention, &p.args);
     drop(&p);

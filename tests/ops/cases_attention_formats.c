@@ -20,7 +20,8 @@ struct problem {
     int32_t kv_of_head[MAX_HEAD], *pages;
     unsigned char *cache;
     nt_bf16 *q, *out;
-    size_t cache_bytes, out_bytes;
+    float *lse; // [n_tok, n_head]
+    size_t cache_bytes, out_bytes, lse_bytes;
 };
 
 static unsigned char *head_of(const struct problem *p, const struct nt_attn_seq *seq, int32_t pos, int32_t h) {
@@ -95,6 +96,8 @@ static void make(struct problem *p, uint64_t seed, const struct shape *sh, enum 
     p->args.ldo = sh->n_head * sh->d + op_random_int(&seed, 0, 1) * 8;
     p->out_bytes = (size_t)(p->args.n_tok * p->args.ldo) * sizeof *p->out;
     p->out = op_alloc(p->out_bytes);
+    p->lse_bytes = (size_t)n_row * sizeof *p->lse;
+    p->args.lse = p->lse = op_alloc(p->lse_bytes);
     p->args.q = p->q;
     p->args.kv = &p->kv;
     p->args.seqs = p->seqs;
@@ -106,6 +109,7 @@ static void make(struct problem *p, uint64_t seed, const struct shape *sh, enum 
 }
 
 static void drop(struct problem *p) {
+    free(p->lse);
     free(p->pages);
     free(p->cache);
     free(p->q);
@@ -114,10 +118,13 @@ static void drop(struct problem *p) {
 
 static void run(struct op_env *env, struct problem *p) {
     memset(p->out, 0x5a, p->out_bytes);
+    memset(p->lse, 0x5a, p->lse_bytes);
     if (env->be[1].ops.attention(&env->be[1], &p->args) != NT_OK) op_fail(env, "status: %s", nt_error_last()->text);
 }
 
-static void reference(const struct problem *p, const struct nt_attn_seq *seq, int32_t tok, int32_t head, double *want) {
+/* Returns the row's lse. */
+static double reference(const struct problem *p, const struct nt_attn_seq *seq, int32_t tok, int32_t head,
+                        double *want) {
     const int32_t d = p->kv.d_head, pos = seq->pos0 + tok, h = p->kv_of_head[head], window = p->args.window;
     const nt_bf16 *q = p->q + ((int64_t)(seq->q_row + tok) * p->args.n_head + head) * nt_d_pad(d);
     double max = -INFINITY, sum = 0, *w = op_alloc((size_t)(pos + 1) * sizeof *w);
@@ -136,6 +143,7 @@ static void reference(const struct problem *p, const struct nt_attn_seq *seq, in
     }
     for (int32_t i = 0; i < d; i++) want[i] /= sum;
     free(w);
+    return (max + log(sum)) / log(2);
 }
 
 static double work(const struct shape *sh) {
@@ -171,13 +179,15 @@ static void check_values(struct op_env *env, enum nt_kv_format format) {
         make(&p, (uint64_t)i, &shapes[i], format);
         const int32_t width = p.args.n_head * p.kv.d_head;
         double *want = op_alloc((size_t)(p.args.n_tok * width) * sizeof *want);
+        double *lse = op_alloc(2 * p.lse_bytes);
         nt_bf16 *got = op_alloc((size_t)(p.args.n_tok * width) * sizeof *got);
         run(env, &p);
         for (int32_t s = 0; s < p.args.n_seq; s++) {
             for (int32_t t = 0; t < p.seqs[s].n_q; t++) {
                 const int64_t row = p.seqs[s].q_row + t;
                 for (int32_t h = 0; h < p.args.n_head; h++)
-                    reference(&p, &p.seqs[s], t, h, want + row * width + h * p.kv.d_head);
+                    lse[row * p.args.n_head + h] =
+                        reference(&p, &p.seqs[s], t, h, want + row * width + h * p.kv.d_head);
                 memcpy(got + row * width, p.out + row * p.args.ldo, (size_t)width * sizeof *got);
                 for (int64_t c = width; c < p.args.ldo; c++)
                     if (p.out[row * p.args.ldo + c] != 0x5a5a) op_fail(env, "padding of out was written");
@@ -185,6 +195,8 @@ static void check_values(struct op_env *env, enum nt_kv_format format) {
         }
         (void)snprintf(what, sizeof what, "shape %d", i);
         (void)op_compare_bf16(env, what, want, got, (int64_t)p.args.n_tok * width);
+        (void)op_compare_f32(env, what, lse, p.lse, (int64_t)p.args.n_tok * p.args.n_head);
+        free(lse);
         free(want);
         free(got);
         drop(&p);
@@ -221,8 +233,10 @@ static void check_bits_of(struct op_env *env, enum nt_kv_format format) {
         if (op_too_large(env, work(&shapes[i]))) continue;
         make(&p, 100 + (uint64_t)i, &shapes[i], format);
         nt_bf16 *whole = op_alloc(p.out_bytes);
+        float *lse = op_alloc(p.lse_bytes);
         run(env, &p);
         memcpy(whole, p.out, p.out_bytes);
+        memcpy(lse, p.lse, p.lse_bytes);
         p.args.max_q += 5; /* as a captured step has them */
         p.args.max_pos += 1100;
         run(env, &p);
@@ -230,10 +244,13 @@ static void check_bits_of(struct op_env *env, enum nt_kv_format format) {
         (void)op_compare_bytes(env, what, whole, p.out, p.out_bytes);
         for (int c = 0; c < (int)(sizeof chunks / sizeof chunks[0]); c++) {
             memset(p.out, 0x5a, p.out_bytes);
+            memset(p.lse, 0x5a, p.lse_bytes);
             for (int32_t s = 0; s < p.args.n_seq; s++) run_cut(env, &p, s, chunks[c]);
             (void)snprintf(what, sizeof what, "shape %d in chunks of %d", i, chunks[c]);
             (void)op_compare_bytes(env, what, whole, p.out, p.out_bytes);
+            (void)op_compare_bytes(env, what, lse, p.lse, p.lse_bytes);
         }
+        free(lse);
         free(whole);
         drop(&p);
     }

@@ -273,6 +273,7 @@ static int count_attention_bwd(struct nt_backend *be, int32_t d) {
     a.kv_of_head = kv_of_head;
     a.q = take_bf16(&o, (int64_t)N_Q * N_HEAD * d, 1);
     a.out = take_bf16(&o, (int64_t)N_Q * N_HEAD * d, 1);
+    a.lse = take_f32(&o, N_Q * N_HEAD, 1);
     a.dout = take_f32(&o, (int64_t)N_Q * N_HEAD * d, 1);
     a.dqkv = take_f32(&o, (int64_t)N_Q * (N_HEAD + 2 * N_KV) * d, 1);
     snprintf(what, sizeof what, "attention_bwd d %d", d);

@@ -41,6 +41,7 @@ static const struct {
     {NT_OP_rmsnorm,       OP_BF16, 1e-5,  5e-3},
     {NT_OP_rope_kv,       OP_BF16, 1e-5,  5e-3},
     {NT_OP_attention,     OP_BF16, 1e-4,  2e-2},
+    {NT_OP_attention,     OP_F32,  1e-11, 1e-5},
     {NT_OP_logit_stats,   OP_F32,  1e-12, 1e-6},
     {NT_OP_logit_gumbel,  OP_F32,  1e-12, 1e-5},
     {NT_OP_head_argmax,   OP_F32,  1e-10, 1e-4},
