@@ -3,6 +3,7 @@
 enum {
     MERGE = NT_GEMM_DEPTH / 2, /* a second product up to here joins the last block of the first */
     MIN_PANELS = 16,           /* of a piece, when its rows are written anew for each block of the sum */
+    IN_PLACE_PANELS = 2,       /* when they are read again from L3: small pieces, so that no thread waits for long */
     MAX_PANELS = 8,            /* so many panels of sums lie in scratch between two blocks */
     FETCH_AHEAD = 8192,        /* bytes of quantized weights on their way from memory */
     OUTER_ROWS = 56,           /* of dw: up to here pairs of b are made on the way, not in scratch */
@@ -315,6 +316,7 @@ static void run(struct job *j, struct nt_backend *be) {
                                     .room_per_row = room_per_row(j),
                                     .tile_rows = j->traits->product->tile_rows,
                                     .min_panels = j->keep_sums     ? MAX_PANELS
+                                                  : j->in_place    ? IN_PLACE_PANELS
                                                   : j->n_block > 1 ? MIN_PANELS
                                                                    : 0,
                                     .max_panels = j->keep_sums ? MAX_PANELS : 0};

@@ -97,13 +97,21 @@ static struct nt_gemm_piece piece_at(const struct nt_gemm_plan *p, int owner, in
     return piece;
 }
 
-struct nt_gemm_piece nt_gemm_plan_next(const struct nt_gemm_plan *p, int thread) {
-    for (int i = 0; i < p->n_thread; i++) {
-        const int owner = (thread + i) % p->n_thread;
-        for (int64_t index; (index = take(queue_of(p, owner), i == 0)) >= 0;) {
-            const struct nt_gemm_piece piece = piece_at(p, owner, index);
-            if (!nt_gemm_piece_empty(&piece)) return piece;
-        }
+static struct nt_gemm_piece take_piece(const struct nt_gemm_plan *p, int owner, bool front) {
+    for (int64_t index; (index = take(queue_of(p, owner), front)) >= 0;) {
+        const struct nt_gemm_piece piece = piece_at(p, owner, index);
+        if (!nt_gemm_piece_empty(&piece)) return piece;
     }
     return (struct nt_gemm_piece){0};
+}
+
+struct nt_gemm_piece nt_gemm_plan_own(const struct nt_gemm_plan *p, int thread) {
+    return take_piece(p, thread, true);
+}
+
+struct nt_gemm_piece nt_gemm_plan_next(const struct nt_gemm_plan *p, int thread) {
+    struct nt_gemm_piece piece = nt_gemm_plan_own(p, thread);
+    for (int i = 1; i < p->n_thread && nt_gemm_piece_empty(&piece); i++)
+        piece = take_piece(p, (thread + i) % p->n_thread, false);
+    return piece;
 }

@@ -102,7 +102,8 @@ static inline bool nt_gemm_piece_empty(const struct nt_gemm_piece *p) {
 }
 
 void nt_gemm_plan_start(struct nt_gemm_plan *plan, struct nt_backend *be, const struct nt_gemm_cut *cut);
-/* The next piece for a thread: its own, else another's last; blocks of rows ascend. */
+/* The next piece for a thread: its own, blocks of rows ascending, else another's last. */
+struct nt_gemm_piece nt_gemm_plan_own(const struct nt_gemm_plan *plan, int thread);
 struct nt_gemm_piece nt_gemm_plan_next(const struct nt_gemm_plan *plan, int thread);
 /* Scratch of a thread that the plan does not use. */
 int64_t nt_gemm_plan_room(const struct nt_backend *be);

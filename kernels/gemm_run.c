@@ -54,13 +54,13 @@ static void set_rows(struct worker *w) {
     w->p.ldx2 = a->ldx2 * (int64_t)sizeof(nt_bf16);
 }
 
-/* The weights this thread reads after the panel. The next piece is taken when the last panel of this one begins: early
- * enough to prefetch, late enough not to keep work from an idle thread. */
+/* The weights this thread reads after the panel. The next of its own pieces is taken when the last panel of this one
+ * begins, early enough to prefetch; another thread's only when there is nothing else to do. */
 static const char *panel_after(struct worker *w, int64_t panel) {
     const struct job *j = w->j;
     if (panel + 1 < w->piece.panel_end) return panel_at(j->a->w->data, panel + 1, j->k);
     if (!j->lookahead) return NULL;
-    w->next = nt_gemm_plan_next(&j->plan, w->thread);
+    w->next = nt_gemm_plan_own(&j->plan, w->thread);
     return nt_gemm_piece_empty(&w->next) ? NULL : panel_at(j->a->w->data, w->next.panel, j->k);
 }
 
@@ -96,8 +96,9 @@ static void run_thread(void *arg, int thread, int n_threads) {
     w.p.scale = 1;
     w.p.out = j->a->out;
     for (w.piece = nt_gemm_plan_next(&j->plan, thread); !nt_gemm_piece_empty(&w.piece);) {
+        w.next = (struct nt_gemm_piece){0};
         run_piece(&w);
-        w.piece = j->lookahead ? w.next : nt_gemm_plan_next(&j->plan, thread);
+        w.piece = nt_gemm_piece_empty(&w.next) ? nt_gemm_plan_next(&j->plan, thread) : w.next;
     }
 }
 
