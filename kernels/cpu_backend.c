@@ -118,9 +118,24 @@ static nt_status host_copy(struct nt_backend *be, void *to, const void *from, si
     return NT_OK;
 }
 
+enum { ALONE = 1 << 20 }; /* up to here one thread zeroes */
+
+struct zeroes {
+    char *to;
+    size_t bytes;
+};
+static void zero_thread(void *arg, int thread, int n_threads) {
+    const struct zeroes *z = arg;
+    int64_t begin, end;
+    nt_split((int64_t)z->bytes, 4096, thread, n_threads, &begin, &end);
+    memset(z->to + begin, 0, (size_t)(end - begin));
+}
 static nt_status host_zero(struct nt_backend *be, void *to, size_t bytes) {
-    (void)be;
-    memset(to, 0, bytes);
+    struct zeroes z = {to, bytes};
+    if (bytes <= ALONE)
+        memset(to, 0, bytes);
+    else
+        nt_pool_run(be->pool, zero_thread, &z);
     return NT_OK;
 }
 

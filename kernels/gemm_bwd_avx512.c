@@ -80,6 +80,11 @@ static void pair(const nt_bf16 *const half[2], int64_t ldb, int32_t n_tok, int32
 
 enum { OUTER_TILE = 14 };
 
+static inline __m512i both_halves(const nt_bf16 *first, const nt_bf16 *second) {
+    const __m256i low = _mm256_loadu_si256((const void *)first), high = _mm256_loadu_si256((const void *)second);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
 /* Rows of a (transposed) by 32 columns of b, whose tokens are paired in registers; from `ahead` on, two tokens with
  * every pair are prefetched into L2. rows is a constant after inlining. */
 static inline __attribute__((always_inline)) void outer_tile(const int rows, const struct nt_gemm_panel *p,
@@ -99,10 +104,7 @@ static inline __attribute__((always_inline)) void outer_tile(const int rows, con
     }
     const nt_bf16 *b0 = half[0], *b1 = half[1];
     for (int32_t pair = 0; pair < p->n_pair; pair++, b0 += 2 * ldb, b1 += 2 * ldb) {
-        const __m512i t0 = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)b0)),
-                                              _mm256_loadu_si256((const void *)b1), 1);
-        const __m512i t1 = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)(b0 + ldb))),
-                                              _mm256_loadu_si256((const void *)(b1 + ldb)), 1);
+        const __m512i t0 = both_halves(b0, b1), t1 = both_halves(b0 + ldb, b1 + ldb);
         const __m512bh w0 = (__m512bh)_mm512_permutex2var_epi16(t0, even, t1);
         const __m512bh w1 = (__m512bh)_mm512_permutex2var_epi16(t0, odd, t1);
         if (ahead) {
