@@ -118,11 +118,12 @@ nt_status nt_cmd_finetune(struct nt_cmd_context *ctx) {
     st = nt_train_run(&f.job, &f.result);
     if (st == NT_OK) st = write_model(&f);
     if (st == NT_OK) st = nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? finish(&f) : NT_OK);
-    nt_watchdog_stop(f.watchdog);
+    nt_watchdog_beat(f.watchdog, "closing");
     /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */
     if (st == NT_OK || st == NT_E_STOPPED || ctx->world->size == 1) {
         nt_train_result_release(&f.result);
         nt_session_close(&f.session);
     }
+    nt_watchdog_stop(f.watchdog);
     return st;
 }

@@ -135,9 +135,10 @@ nt_status nt_cmd_generate(struct nt_cmd_context *ctx) {
                                      .input = ctx->config->generate_input,
                                      .dir = ctx->config->generate_output};
     st = run_job(&g);
-    nt_watchdog_stop(g.watchdog);
     nt_metrics_close(&g.metrics);
+    nt_watchdog_beat(g.watchdog, "closing");
     /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */
     if (st == NT_OK || st == NT_E_STOPPED || ctx->world->size == 1) nt_session_close(&g.session);
+    nt_watchdog_stop(g.watchdog);
     return st;
 }

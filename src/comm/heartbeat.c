@@ -27,7 +27,8 @@ nt_status nt_heartbeat_write(const char *path, const struct nt_heartbeat *h) {
     add_str(&s, "doing", h->doing);
     add_str(&s, "call", h->call);
     add_str(&s, "on", h->on);
-    nt_strbuf_addf(&s, ",\"inside\":%s}", h->inside ? "true" : "false");
+    nt_strbuf_addf(&s, ",\"inside\":%s,\"late\":%lld,\"whose\":%d}", h->inside ? "true" : "false", (long long)h->late,
+                   (int)h->whose);
     while (s.len < NT_HEARTBEAT_BYTES - 1) /* fixed size: an in-place write leaves no tail of the last one */
         nt_strbuf_addc(&s, ' ');
     nt_strbuf_addc(&s, '\n');
@@ -64,6 +65,8 @@ void nt_heartbeat_read(const char *path, struct nt_heartbeat *h) {
     copy_str(h->call, sizeof h->call, nt_json_get(o, "call"));
     copy_str(h->on, sizeof h->on, nt_json_get(o, "on"));
     h->inside = nt_json_bool(nt_json_get(o, "inside"), false);
+    h->late = nt_json_int(nt_json_get(o, "late"), 0);
+    h->whose = (int32_t)nt_json_int(nt_json_get(o, "whose"), 0);
     h->present = h->pid != 0;
     nt_json_free(doc);
 }

@@ -20,6 +20,8 @@ struct nt_heartbeat {
     char host[256], doing[64]; /* doing: the last beat */
     char call[32], on[16];     /* the last call of comm.h and its communicator */
     bool inside;               /* still in that call */
+    int64_t late;              /* > 0: the sum in peers' memory for which this rank waits on the device of a rank */
+    int32_t whose;             /* of that one, in world */
 };
 
 /* dir/.heartbeat/rank-N; false when it does not fit. */

@@ -94,6 +94,8 @@ static void own_heartbeat(const struct nt_watchdog *d, int64_t tick, struct nt_h
     copy_literal(h->call, sizeof h->call, atomic_load_explicit(&d->trace->last, memory_order_relaxed));
     copy_literal(h->on, sizeof h->on, atomic_load_explicit(&d->trace->on, memory_order_relaxed));
     h->inside = atomic_load_explicit(&d->trace->what, memory_order_relaxed) != NULL;
+    h->late = atomic_load_explicit(&d->trace->late, memory_order_relaxed);
+    h->whose = atomic_load_explicit(&d->trace->whose, memory_order_relaxed);
 }
 
 /* "rank 1 (host n2, pid 42, doing 'forward', in allreduce_f32 #57 on tp)" */
@@ -141,11 +143,22 @@ static double stale_after_s(const struct nt_watchdog *d, double limits) {
     return d->limit_s * limits > STALE_S ? d->limit_s * limits : STALE_S;
 }
 
-static void add_late(const struct nt_watchdog *d, struct nt_strbuf *s) {
-    const int64_t n = atomic_load_explicit(&d->trace->late, memory_order_relaxed);
-    if (n == 0) return;
-    nt_strbuf_addf(s, "the device of rank %d has not come to sum %lld in the peers' memory, where the other waits; ",
-                   (int)atomic_load_explicit(&d->trace->whose, memory_order_relaxed), (long long)n);
+/* Every device that a rank waits for, once. */
+static void add_late(struct nt_strbuf *s, const struct nt_heartbeat *h, int32_t size) {
+    for (int32_t r = 0; r < size; r++) {
+        int32_t first = 0;
+        while (first < r && (h[first].late == 0 || h[first].whose != h[r].whose)) first++;
+        if (h[r].late == 0 || first < r) continue;
+        nt_strbuf_addf(s,
+                       "the device of rank %d has not come to sum %lld in the peers' memory, where the other waits; ",
+                       (int)h[r].whose, (long long)h[r].late);
+    }
+}
+
+static bool any_late(const struct nt_heartbeat *h, int32_t size) {
+    int32_t r = 0;
+    while (r < size && h[r].late == 0) r++;
+    return r < size;
 }
 
 static bool same_call(const struct nt_heartbeat *h, int32_t size) {
@@ -178,13 +191,14 @@ static enum verdict judge(const struct nt_watchdog *d, const struct nt_heartbeat
     }
     if (hang || s->len > 0) return VERDICT_HANG;
     if (working) return VERDICT_WAIT;
-    nt_strbuf_adds(s, same_call(b, size) ? "all ranks wait in one collective that does not end: "
-                                         : "all ranks wait in collectives that do not meet: ");
+    nt_strbuf_adds(s, same_call(b, size)  ? "all ranks wait in one collective that does not end: "
+                      : any_late(b, size) ? "all ranks wait for a device: "
+                                          : "all ranks wait in collectives that do not meet: ");
     for (int32_t r = 0; r < size && r < MAX_NAMED; r++) {
         describe(s, r, &b[r]);
         nt_strbuf_adds(s, "; ");
     }
-    add_late(d, s);
+    add_late(s, b, size);
     return VERDICT_HANG;
 }
 

@@ -347,13 +347,13 @@ static nt_status open_score(struct score *s, const char *input) {
 }
 
 static void close_score(struct score *s) {
-    nt_watchdog_stop(s->watchdog);
     if (s->ticket) nt_ticket_close(s->ticket);
     nt_score_rows_close(s->rows);
     for (int32_t i = 0; i < s->n_open; i++) close_text(&s->open[i]);
     nt_job_memory_release(&s->memory);
     free(s->done);
     free(s->errors);
+    nt_watchdog_stop(s->watchdog);
 }
 
 nt_status nt_score_run(struct nt_session *session, const char *input, struct nt_score_total *total) {

@@ -144,7 +144,9 @@ static void test_heartbeat_file(void **state) {
                              .doing = "forward",
                              .call = "barrier",
                              .on = "tp",
-                             .inside = true};
+                             .inside = true,
+                             .late = 5000000000,
+                             .whose = 3};
     struct nt_heartbeat got;
     assert_int_equal(nt_heartbeat_write(path, &h), NT_E_IO); /* no folder yet */
     assert_non_null(strstr(nt_error_last()->text, path));
@@ -165,6 +167,7 @@ static void test_heartbeat_file(void **state) {
     assert_string_equal(got.doing, "forward");
     assert_string_equal(got.call, "barrier");
     assert_true(got.idle_s == 2.5);
+    assert_true(got.late == 5000000000 && got.whose == 3);
 
     FILE *f = fopen(path, "w"); /* a torn write */
     assert_non_null(f);
