@@ -7,7 +7,7 @@
 cd "$WORK" || exit 1
 EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
 [ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
-export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,stream0=0
+export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=4,stream0=0
 NT_TIMEOUT=300
 
 tiny model --family smollm2 --layers 2
@@ -23,11 +23,11 @@ shift 2
 exec "$@"
 EOF
 chmod +x on_rank.sh
-LAUNCHER= # more flags for mpirun
+LAUNCHER= RANKS=2 # more flags for mpirun; of the job
 # job DIR RANK SETUP [FLAG...]
 job() {
     local dir=$1 rank=$2 setup=$3; shift 3
-    mpi 2 $LAUNCHER ./on_rank.sh "$rank" "$setup" "$NOCTURNE" generate $(run_flags) --max-num-seqs 2 --threads 1 --output "$dir" --device cuda --tp 2 "$@"
+    mpi $RANKS $LAUNCHER ./on_rank.sh "$rank" "$setup" "$NOCTURNE" generate $(run_flags) --max-num-seqs 2 --threads 1 --output "$dir" --device cuda --tp 2 "$@"
 }
 # disturbed DIR RC...: it ended with one of these, over the peers' memory, and not as complete
 disturbed() {
@@ -80,10 +80,10 @@ says '^nocturne: rank 1 on .*CUDA_ERROR_ECC_UNCORRECTABLE'
 check "one sentence" test "$(grep -c '^nocturne: ' out)" -eq 1
 resumes fails
 
-# ---- the device hangs: all wait in that sum, are told with its number, and whose device is missing in which
-rc=0; job hangs 1 "$(fault hang)" --set run.watchdog_s=20 > out 2>&1 || rc=$?
+# ---- the device hangs: all wait, those of another model copy too, and are told whose device is missing in which sum
+rc=0; RANKS=4 job hangs 1 "$(at=$((launches / 8)) fault hang)" --set run.watchdog_s=20 > out 2>&1 || rc=$?
 disturbed hangs 76
-says 'watchdog: all ranks wait in one collective that does not end: rank 0 .*in peer (sum|choice) #[0-9]+ on tp\); rank 1 .*in peer (sum|choice) #[0-9]+ on tp\); the device of rank 1 has not come to sum [0-9]+ in the peers. memory'
+says 'watchdog: all ranks wait for a device: rank 0 .*in peer (sum|choice) #[0-9]+ on tp\); rank 1 .*in peer (sum|choice) #[0-9]+ on tp\); rank 2 .*on world\); rank 3 .*; the device of rank 1 has not come to sum [0-9]+ in the peers. memory'
 resumes hangs
 
 # ---- the host hangs between two launches: that rank alone is named, and who waits for it in which sum
