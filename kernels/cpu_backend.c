@@ -35,6 +35,7 @@ static const struct nt_ops bodies[] = {
                            .dropout = nt_dropout_portable,
                            .adamw = nt_adamw_portable,
                            .sum_squares = nt_sum_squares_portable,
+                           .sum_parts = nt_sum_parts_portable,
                            .pack = nt_pack_portable,
                            },
     [NT_ISA_AVX2] =

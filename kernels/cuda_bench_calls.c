@@ -565,6 +565,14 @@ static nt_status call_sum_squares(struct nt_cuda_call *c) {
     FINISH(c, sum_squares, &a);
 }
 
+/* Of four ranks. */
+static nt_status call_sum_parts(struct nt_cuda_call *c) {
+    const int64_t n = (int64_t)c->n_tok * c->dims->d_model;
+    const struct nt_sum_parts_args a = {
+        .x = in(c, 4 * n, sizeof(float)), .y = out(c, n, sizeof(float)), .n = n, .n_part = 4};
+    FINISH(c, sum_parts, &a);
+}
+
 /* The down projection, as training has it; and rows that a table and a head share, of its size. */
 static nt_status call_pack_turned(struct nt_cuda_call *c) {
     struct nt_packed w = {.format = NT_WEIGHT_BF16_ROWS, .n = c->dims->d_model, .k = c->dims->d_ff};
@@ -611,6 +619,7 @@ static const struct nt_cuda_call_row call_rows[] = {
     {NT_OP_dropout,       "dropout, added",      call_dropout_add,        NT_CALL_PROMPT, false},
     {NT_OP_adamw,         "adamw",               call_adamw,              NT_CALL_PROMPT, false},
     {NT_OP_sum_squares,   "sum_squares",         call_sum_squares,        NT_CALL_PROMPT, false},
+    {NT_OP_sum_parts,     "sum_parts, 4 ranks",  call_sum_parts,          NT_CALL_PROMPT, false},
     {NT_OP_pack,          "pack, turned",        call_pack_turned,        NT_CALL_PROMPT, false},
     {NT_OP_pack,          "pack, and a table",   call_pack_rows,          NT_CALL_PROMPT, false},
     {NT_OP_gather,        "gather",              call_gather,             NT_CALL_DECODE, false},

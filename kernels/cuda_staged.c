@@ -565,6 +565,14 @@ static nt_status staged_sum_squares(struct nt_backend *be, const struct nt_sum_s
     return RUN(&s, sum_squares, &a);
 }
 
+static nt_status staged_sum_parts(struct nt_backend *be, const struct nt_sum_parts_args *args) {
+    struct stage s = begin_in_place(be);
+    struct nt_sum_parts_args a = *args;
+    a.x = in(&s, args->x, vector(args->n * args->n_part, sizeof *args->x));
+    a.y = inout(&s, args->y, vector(args->n, sizeof *args->y));
+    return RUN(&s, sum_parts, &a);
+}
+
 /* Rows to panels again. */
 static nt_status bring_panels_back(const struct nt_packed *rows, const struct nt_packed *panels) {
     nt_bf16 *values = calloc((size_t)rows->k, sizeof *values);

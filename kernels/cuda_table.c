@@ -27,6 +27,7 @@ static const struct nt_ops bodies = {
     .dropout = nt_dropout_cuda,
     .adamw = nt_adamw_cuda,
     .sum_squares = nt_sum_squares_cuda,
+    .sum_parts = nt_sum_parts_cuda,
     .pack = nt_pack_cuda,
 };
 

@@ -191,6 +191,15 @@ struct nt_sum_squares_args {
     int64_t n;
 };
 
+/* y[i] = (x[0, i] + x[1, i]) + x[2, i] ..., each sum rounded to f32: parts of a gradient, in the order of their ranks.
+ * x and y do not overlap. Exact. */
+struct nt_sum_parts_args {
+    const float *x; // [n_part, n]
+    float *y;       // [n]
+    int64_t n;
+    int32_t n_part; /* >= 1 */
+};
+
 /* Trained numbers into the weights that other ops read. x has n outputs of k inputs, [n, k], or turned, [k, n]. Input i
  * of output j, times scale and then rounded to bf16, goes to column col0 + i of row nt_pack_place(j) of w (BF16 or
  * BF16_ROWS, as the backend's products read it; its data is written), and to table[j, i]. vector takes number

@@ -30,6 +30,7 @@
     X(dropout, PASS)                                                                                                   \
     X(adamw, PASS)                                                                                                     \
     X(sum_squares, PASS)                                                                                               \
+    X(sum_parts, PASS)                                                                                                 \
     X(pack, PASS)
 
 #define COUNT(name, kind) +1

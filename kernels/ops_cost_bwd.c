@@ -101,6 +101,16 @@ struct nt_cost nt_op_cost_sum_squares(const struct nt_sum_squares_args *a) {
         .flops = 2 * n, .read_bytes = n * F32, .write_bytes = F64, .stored_bytes = n * F32, .launches = 2};
 }
 
+/* Parts and sum are longer than a cache. */
+struct nt_cost nt_op_cost_sum_parts(const struct nt_sum_parts_args *a) {
+    const double n = (double)a->n;
+    return (struct nt_cost){.flops = n * (a->n_part - 1),
+                            .read_bytes = n * a->n_part * F32,
+                            .write_bytes = n * F32,
+                            .stored_bytes = n * (a->n_part + 1) * F32,
+                            .launches = n > 0};
+}
+
 /* A product and a rounding per number; all of it lives from step to step. */
 struct nt_cost nt_op_cost_pack(const struct nt_pack_args *a) {
     const double n = (double)a->n * a->k, out = (a->w ? BF16 : 0) + (a->table ? BF16 : 0) + (a->vector ? F32 : 0);

@@ -459,6 +459,7 @@ static const struct {
     [NT_OP_dropout] = {nt_selftest_dropout,       0    },
     [NT_OP_adamw] = {nt_selftest_adamw,         2e-10},
     [NT_OP_sum_squares] = {nt_selftest_sum_squares,   1e-11},
+    [NT_OP_sum_parts] = {nt_selftest_sum_parts,     0    },
     [NT_OP_pack] = {nt_selftest_pack,          0    },
 };
 _Static_assert(sizeof tests / sizeof tests[0] == NT_OP_COUNT, "one test per op");

@@ -69,6 +69,7 @@ nt_status nt_selftest_scatter(struct nt_selftest *t);
 nt_status nt_selftest_dropout(struct nt_selftest *t);
 nt_status nt_selftest_adamw(struct nt_selftest *t);
 nt_status nt_selftest_sum_squares(struct nt_selftest *t);
+nt_status nt_selftest_sum_parts(struct nt_selftest *t);
 nt_status nt_selftest_pack(struct nt_selftest *t);
 
 #endif

@@ -254,6 +254,15 @@ nt_status nt_selftest_sum_squares(struct nt_selftest *t) {
     return NT_OK;
 }
 
+nt_status nt_selftest_sum_parts(struct nt_selftest *t) {
+    enum { PARTS = 5, N = 1004 };
+    const struct nt_sum_parts_args a = {
+        .x = nt_selftest_floats(t, PARTS * N, 1), .y = nt_selftest_floats(t, N, 1), .n = N, .n_part = PARTS};
+    NT_TRY(t->ops.sum_parts(t->be, &a));
+    nt_selftest_keep_f32(t, a.y, N);
+    return NT_OK;
+}
+
 /* Turned into a fused half at odd columns, rows with a table, and a fused pair's bias. */
 nt_status nt_selftest_pack(struct nt_selftest *t) {
     enum { N = 100, K = 70, ROWS = 8 * NT_PANEL, COL0 = 3, COLS = K + COL0 + 1 };

@@ -1,16 +1,19 @@
-/* The optimizer's ops on flat arrays: nt_adamw (a step), nt_sum_squares and nt_sum_squares_join (for the clipping).
+/* The optimizer's ops on flat arrays: nt_adamw (a step), nt_sum_squares and nt_sum_squares_join (for the clipping),
+ * nt_sum_parts (gradients of the ranks).
  *
  * AdamW: four neighbouring elements a thread, 16 bytes of each array where all four begin alike; every operation rounds
  * once, in the order of the CPU bodies, so the bits are theirs.
  * Sum of squares: a block of 256 threads per NT_SUM_BLOCK values, f32 squared exactly in double. Order: a thread adds
  * quads i, i + 256, ... ascending, the warp's butterfly, the warps'; the join adds blocks ascending, one thread, 256
  * fetched ahead into shared memory. It depends on n alone.
- * Layout: p, m, v, grad, x [n] f32; part [n_block] f64 in the workspace.
+ * Sum of parts: a quad of y a thread; parts are fetched four at a time and added in their order.
+ * Layout: p, m, v, grad, x [n] f32; part [n_block] f64 in the workspace; x of the parts [n_part, n], y [n] f32.
  * Roofline: bandwidth. AdamW 28 bytes per element (4 read, 3 written), 15 FLOP and about 60 instructions with two
  * divisions and a root: expected 85 % of copy bandwidth. Sum of squares 4 bytes and 2 FLOP in double per element:
  * expected 85 % (data-centre devices run doubles at half or the full rate). The join is one chain of additions, about
  * 10 ns a block by estimate, as long as the pass over the block's 16 KB takes on A100: 2.5 ms for 10^9 values, beside a
- * step of seconds; adapters (10^7) take 25 us. */
+ * step of seconds; adapters (10^7) take 25 us. Sum of parts 4 (n_part + 1) bytes and n_part - 1 FLOP per element:
+ * expected 85 %. */
 #include "optim_cuda.h"
 #include "cuda_rows.cuh"
 
@@ -101,4 +104,34 @@ extern "C" __global__ void __launch_bounds__(NT_SQUARES_JOIN_THREADS)
         __syncthreads();
     }
     if (threadIdx.x == 0) *a.sum = sum;
+}
+
+/* ---- sum_parts ---- */
+
+NT_DEVICE float4 add_quads(float4 a, float4 b) {
+    return make_float4(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w));
+}
+
+template <bool WIDE> NT_DEVICE void sum_quad(const struct nt_sum_parts_cuda *a, int64_t i) {
+    const int32_t left = (int32_t)min((int64_t)4, a->n - i);
+    float4 sum = nt_load_quad<WIDE>(a->x + i, left);
+    for (int32_t r = 1; r < a->n_part; r += NT_PARTS_AHEAD) {
+        float4 part[NT_PARTS_AHEAD];
+#pragma unroll
+        for (int32_t k = 0; k < NT_PARTS_AHEAD; k++)
+            part[k] = nt_load_quad<WIDE>(a->x + (r + k) * a->n + i, r + k < a->n_part ? left : 0);
+#pragma unroll
+        for (int32_t k = 0; k < NT_PARTS_AHEAD; k++)
+            if (r + k < a->n_part) sum = add_quads(sum, part[k]); /* + 0 would lose the sign of -0 */
+    }
+    nt_store_quad<WIDE>(a->y + i, left, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(NT_PARTS_THREADS) nt_sum_parts(const struct nt_sum_parts_cuda a) {
+    const int64_t i = 4 * ((int64_t)blockIdx.x * NT_PARTS_THREADS + threadIdx.x);
+    if (i >= a.n) return;
+    if (a.wide)
+        sum_quad<true>(&a, i);
+    else
+        sum_quad<false>(&a, i);
 }

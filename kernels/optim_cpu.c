@@ -43,3 +43,24 @@ nt_status nt_sum_squares_portable(struct nt_backend *be, const struct nt_sum_squ
     *args->sum = sum;
     return NT_OK;
 }
+
+enum { PARTS_PIECE = 1024 }; /* of y, stays in L1 */
+
+static void parts_thread(void *arg, int thread, int n_threads) {
+    const struct nt_sum_parts_args *a = arg;
+    int64_t begin, end;
+    nt_split(a->n, PARTS_PIECE, thread, n_threads, &begin, &end);
+    for (int64_t at = begin; at < end; at += PARTS_PIECE) {
+        const int64_t n = end - at < PARTS_PIECE ? end - at : PARTS_PIECE;
+        memcpy(a->y + at, a->x + at, (size_t)n * sizeof *a->y);
+        for (int32_t r = 1; r < a->n_part; r++)
+            for (int64_t i = at; i < at + n; i++) a->y[i] += a->x[r * a->n + i];
+    }
+}
+
+nt_status nt_sum_parts_portable(struct nt_backend *be, const struct nt_sum_parts_args *args) {
+    struct nt_sum_parts_args a = *args;
+    NT_CHECK(a.n_part >= 1 && a.n >= 0);
+    nt_rows_run(be, parts_thread, &a, a.n, a.n_part);
+    return NT_OK;
+}

@@ -1,4 +1,4 @@
-/* Launches of adamw and sum_squares. */
+/* Launches of adamw, sum_squares and sum_parts. */
 #include "optim_cuda.h"
 #include "cuda_bodies.h"
 
@@ -40,4 +40,17 @@ nt_status nt_sum_squares_cuda(struct nt_backend *be, const struct nt_sum_squares
         done += a.n;
     } while (done < args->n);
     return NT_OK;
+}
+
+nt_status nt_sum_parts_cuda(struct nt_backend *be, const struct nt_sum_parts_args *args) {
+    const struct nt_sum_parts_cuda a = {.x = args->x,
+                                        .y = args->y,
+                                        .n = args->n,
+                                        .n_part = args->n_part,
+                                        .wide =
+                                            args->n % 4 == 0 && misaligned(args->x) == 0 && misaligned(args->y) == 0};
+    NT_CHECK(a.n_part >= 1 && a.n >= 0);
+    if (a.n == 0) return NT_OK;
+    return NT_CUDA_LAUNCH(be, NT_CUDA_sum_parts, ((a.n + 3) / 4 + NT_PARTS_THREADS - 1) / NT_PARTS_THREADS, 1, 1,
+                          NT_PARTS_THREADS, 0, &a);
 }

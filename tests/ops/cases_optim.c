@@ -1,4 +1,5 @@
-/* Cases of adamw and sum_squares: against double, many steps, special values, lengths around the blocks. */
+/* Cases of adamw, sum_squares and sum_parts: against double, many steps, special values, lengths around the blocks; the
+ * order of parts, bit by bit. */
 #include "ops_bwd.h"
 #include "test_ops.h"
 #include <math.h>
@@ -219,6 +220,45 @@ static void check_squares(struct op_env *env) {
     if (env->be[1].ops.sum_squares(&env->be[1], &none) != NT_OK || sum != 0) op_fail(env, "nothing sums to %g", sum);
 }
 
+/* ---- sum_parts -------------------------------------------------------------------------------------------------- */
+
+/* Values of many exponents, so that another order has other bits; zeros of either sign. */
+static float part_at(uint64_t *seed) {
+    const uint32_t h = op_random(seed);
+    if (h % 16 == 0) return h & 16 ? -0.0f : 0.0f;
+    return ldexpf((float)(h >> 8) / 16777216 - 0.5f, (int)(h & 15));
+}
+
+static void parts_case(struct op_env *env, int64_t n, int32_t n_part, int shift) {
+    uint64_t seed = (uint64_t)(n * 64 + n_part);
+    const size_t bytes = (size_t)n * sizeof(float);
+    const int64_t at = 4 + n_part % 3 / 2;
+    float *x = op_alloc((size_t)n_part * bytes + 16), *y = op_alloc(bytes + 32), *want = op_alloc(bytes + 32);
+    for (int64_t i = 0; i < n * n_part; i++) x[shift + i] = part_at(&seed);
+    for (int64_t i = 0; i < n + 8; i++) y[i] = want[i] = 77;
+    for (int64_t i = 0; i < n; i++) {
+        float sum = x[shift + i];
+        for (int32_t r = 1; r < n_part; r++) sum += x[shift + r * n + i];
+        want[at + i] = sum;
+    }
+    for (int b = 0; b < OP_BACKENDS; b++) {
+        const struct nt_sum_parts_args a = {.x = x + shift, .y = y + at, .n = n, .n_part = n_part};
+        if (env->be[b].ops.sum_parts(&env->be[b], &a) != NT_OK) op_fail(env, "status");
+        (void)op_compare_bytes(env, "parts in order", want, y, bytes + 32);
+    }
+    free(x);
+    free(y);
+    free(want);
+}
+
+static void check_parts_in_order(struct op_env *env) {
+    static const int64_t lengths[] = {0, 1, 3, 4, 16, 17, 1023, 1024, 4100, 20011};
+    static const int32_t n_parts[] = {1, 2, 3, 4, 5, 6, 8, 9, 17};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+        for (size_t k = 0; k < sizeof n_parts / sizeof n_parts[0]; k++)
+            parts_case(env, lengths[i], n_parts[k], i % 2 ? 0 : (int)(k % 4));
+}
+
 /* ---- perf ------------------------------------------------------------------------------------------------------- */
 
 static nt_status run_adamw(struct nt_backend *be, void *ctx) {
@@ -226,6 +266,10 @@ static nt_status run_adamw(struct nt_backend *be, void *ctx) {
 }
 static nt_status run_squares(struct nt_backend *be, void *ctx) {
     return be->ops.sum_squares(be, ctx);
+}
+
+static nt_status run_parts(struct nt_backend *be, void *ctx) {
+    return be->ops.sum_parts(be, ctx);
 }
 
 static void perf_adamw(struct op_env *env) {
@@ -245,11 +289,23 @@ static void perf_squares(struct op_env *env) {
     drop(&s);
 }
 
+static void perf_parts(struct op_env *env) {
+    enum { N = 1 << 20, PARTS = 4 };
+    uint64_t seed = 51;
+    float *x = op_alloc(sizeof(float) * N * PARTS), *y = op_alloc(sizeof(float) * N);
+    op_random_f32(&seed, x, N * PARTS, 1);
+    struct nt_sum_parts_args a = {.x = x, .y = y, .n = N, .n_part = PARTS};
+    op_measure(env, "4 parts of 1 M", (PARTS - 1.0) * N, 4.0 * (PARTS + 1) * N, run_parts, &a);
+    free(x);
+    free(y);
+}
+
 static const struct op_case cases[] = {
-    {NT_OP_adamw,       "shapes",  check_adamw,   perf_adamw  },
-    {NT_OP_adamw,       "steps",   check_steps,   NULL        },
-    {NT_OP_adamw,       "special", check_special, NULL        },
-    {NT_OP_adamw,       "parts",   check_parts,   NULL        },
-    {NT_OP_sum_squares, "shapes",  check_squares, perf_squares},
+    {NT_OP_adamw,       "shapes",  check_adamw,          perf_adamw  },
+    {NT_OP_adamw,       "steps",   check_steps,          NULL        },
+    {NT_OP_adamw,       "special", check_special,        NULL        },
+    {NT_OP_adamw,       "parts",   check_parts,          NULL        },
+    {NT_OP_sum_squares, "shapes",  check_squares,        perf_squares},
+    {NT_OP_sum_parts,   "order",   check_parts_in_order, perf_parts  },
 };
 const struct op_cases optim_cases = {sizeof cases / sizeof cases[0], cases};

@@ -369,7 +369,10 @@ static int count_optim(struct nt_backend *be) {
     const struct nt_sum_squares_args squares = {step.grad, &sum, N};
     nt_status st = be->ops.adamw(be, &step);
     if (st == NT_OK) st = be->ops.sum_squares(be, &squares);
-    return end(&o, "adamw, sum_squares", st);
+    enum { PARTS = 4 };
+    const struct nt_sum_parts_args parts = {step.grad, step.p, N / PARTS, PARTS};
+    if (st == NT_OK) st = be->ops.sum_parts(be, &parts);
+    return end(&o, "adamw, sum_squares, sum_parts", st);
 }
 
 static int count_pack(struct nt_backend *be) {
