@@ -15,6 +15,8 @@ struct nt_device_comm {
     struct nt_device_queued queued;
     int64_t waited; /* those of them that a wait has seen done */
     bool noted;     /* some were others' */
+    struct nt_device_comm *pair;
+    bool later; /* the second of the pair */
     void (*look)(void *arg);
     void *look_arg;
 };
@@ -48,7 +50,8 @@ static nt_status everyone_has(struct nt_device_comm *d, bool *all) {
     int64_t without = nt_gpu_nccl_open(&d->nccl) != NT_OK;
     if (without) {
         if (d->host->rank == 0)
-            nt_warn("comm", "%s; all-reduces of tensors go through host memory, which is slow", nt_error_last()->text);
+            nt_warn("comm", "%s; sums over the ranks of %s go through host memory, which is slow",
+                    nt_error_last()->text, d->host->name);
         nt_error_clear();
     }
     NT_TRY(nt_comm_allreduce_max_i64(d->host, &without, 1));
@@ -97,8 +100,13 @@ nt_status nt_device_comm_open(struct nt_comm *c, const struct nt_device_stream *
 
 void nt_device_comm_close(struct nt_device_comm *d) {
     if (!d) return;
+    if (d->pair) d->pair->pair = NULL;
     if (d->comm) (void)d->nccl.ncclCommDestroy(d->comm);
     free(d);
+}
+
+static bool is_fine(int result) {
+    return result == NT_NCCL_OK || result == NT_NCCL_IN_PROGRESS;
 }
 
 static void count(struct nt_device_comm *d, const char *name) {
@@ -125,6 +133,24 @@ nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t 
 nt_status nt_device_allgather_f32(struct nt_device_comm *d, const float *from, float *to, int64_t n) {
     const int result = d->nccl.ncclAllGather(from, to, (size_t)n, NT_NCCL_FLOAT32, d->comm, d->stream.stream);
     return queue(d, result, "ncclAllGather");
+}
+
+nt_status nt_device_alltoall_f32(struct nt_device_comm *d, const float *from, float *to, int64_t n) {
+    struct CUstream_st *stream = d->stream.stream;
+    int result = d->nccl.ncclGroupStart();
+    for (int32_t r = 0; r < d->host->size && is_fine(result); r++) {
+        result = d->nccl.ncclSend(from + r * n, (size_t)n, NT_NCCL_FLOAT32, r, d->comm, stream);
+        if (is_fine(result)) result = d->nccl.ncclRecv(to + r * n, (size_t)n, NT_NCCL_FLOAT32, r, d->comm, stream);
+    }
+    const int ended = d->nccl.ncclGroupEnd();
+    return queue(d, is_fine(result) ? ended : result, "ncclSend, ncclRecv");
+}
+
+void nt_device_comm_pair(struct nt_device_comm *first, struct nt_device_comm *second) {
+    first->pair = second;
+    second->pair = first;
+    first->later = false;
+    second->later = true;
 }
 
 void nt_device_comm_look(struct nt_device_comm *d, void (*look)(void *arg), void *arg) {
@@ -154,32 +180,49 @@ void nt_device_comm_set_queued(struct nt_device_comm *d, struct nt_device_queued
  * kernel of others may spin before them in the stream: tearing down waits for what the stream has begun. */
 static nt_status give_up(struct nt_device_comm *d, int error) {
     const nt_status st = fail(d, error, d->queued.newest ? d->queued.newest : "NCCL");
-    if (d->noted) return st;
+    if (d->noted || d->pair) return st;
     (void)d->nccl.ncclCommAbort(d->comm);
     d->comm = NULL;
     return st;
 }
 
+static nt_status look_for_errors(struct nt_device_comm *d) {
+    int error = NT_NCCL_OK;
+    const int result = d->nccl.ncclCommGetAsyncError(d->comm, &error);
+    if (result != NT_NCCL_OK) return give_up(d, result);
+    return is_fine(error) ? NT_OK : give_up(d, error);
+}
+
+static bool is_under_way(const struct nt_device_comm *d) {
+    return d->queued.n > d->waited;
+}
+
+/* Whose newest collective the trace is to have. */
+static struct nt_device_comm *named(struct nt_device_comm *d) {
+    struct nt_device_comm *pair = d->pair;
+    return pair && is_under_way(pair) && (pair->later || !is_under_way(d)) ? pair : d;
+}
+
 nt_status nt_device_comm_wait_for(struct nt_device_comm *d, nt_status (*passed)(void *arg, bool *done), void *arg) {
     if (!d->comm) return NT_FAIL(NT_E_COMM, "the device communicator of %s was aborted", d->host->name);
-    const bool traced = d->queued.n > d->waited;
-    if (traced) nt_comm_trace_begin(d->host->trace, d->queued.newest, d->host->name, d->queued.n);
+    const struct nt_device_comm *newest = named(d);
+    const bool traced = is_under_way(newest);
+    if (traced) nt_comm_trace_begin(newest->host->trace, newest->queued.newest, newest->host->name, newest->queued.n);
     double looked = nt_now();
     for (bool done = false; !done; done ? (void)0 : pause_briefly()) {
         look_again(d, &looked);
-        int error = NT_NCCL_OK;
-        const int result = d->nccl.ncclCommGetAsyncError(d->comm, &error);
-        if (result != NT_NCCL_OK) return give_up(d, result);
-        if (error != NT_NCCL_OK && error != NT_NCCL_IN_PROGRESS) return give_up(d, error);
+        NT_TRY(look_for_errors(d));
+        if (d->pair) NT_TRY(look_for_errors(d->pair));
         NT_TRY(passed(arg, &done));
     }
     nt_device_comm_late(d, 0, 0);
-    if (traced) nt_comm_trace_end(d->host->trace);
+    if (traced) nt_comm_trace_end(newest->host->trace);
     return NT_OK;
 }
 
 nt_status nt_device_comm_wait(struct nt_device_comm *d) {
     NT_TRY(nt_device_comm_wait_for(d, d->stream.query, d->stream.arg));
     d->waited = d->queued.n;
+    if (d->pair) d->pair->waited = d->pair->queued.n;
     return NT_OK;
 }

@@ -121,6 +121,8 @@ struct nt_nccl_config {
       (const void *from, void *to, size_t from_count, int type, void *comm, struct CUstream_st *stream))               \
     X(int, ncclBroadcast,                                                                                              \
       (const void *from, void *to, size_t count, int type, int root, void *comm, struct CUstream_st *stream))          \
+    X(int, ncclSend, (const void *from, size_t count, int type, int peer, void *comm, struct CUstream_st *stream))     \
+    X(int, ncclRecv, (void *to, size_t count, int type, int peer, void *comm, struct CUstream_st *stream))             \
     X(int, ncclGroupStart, (void))                                                                                     \
     X(int, ncclGroupEnd, (void))
 

@@ -17,7 +17,7 @@ enum {
 };
 enum { NC_INT8, NC_UINT8, NC_INT32, NC_UINT32, NC_INT64, NC_UINT64, NC_F16, NC_F32, NC_F64, NC_BF16 };
 enum { NC_SUM, NC_PROD, NC_MAX, NC_MIN, NC_AVG };
-enum { NC_ALL_REDUCE, NC_ALL_GATHER, NC_BROADCAST }; // ours
+enum { NC_ALL_REDUCE, NC_ALL_GATHER, NC_BROADCAST, NC_ALL_TO_ALL }; // ours
 
 struct nc_unique_id {
     char bytes[128];
@@ -53,5 +53,7 @@ int ncclAllGather(const void *send, void *receive, size_t count, int type, struc
                   struct CUstream_st *stream);
 int ncclBroadcast(const void *send, void *receive, size_t count, int type, int root, struct ncclComm *comm,
                   struct CUstream_st *stream);
+int ncclSend(const void *send, size_t count, int type, int peer, struct ncclComm *comm, struct CUstream_st *stream);
+int ncclRecv(void *receive, size_t count, int type, int peer, struct ncclComm *comm, struct CUstream_st *stream);
 #pragma GCC visibility pop
 #endif

@@ -5,7 +5,8 @@
  * order (so sums are the same on every rank and every run). No step blocks: the driver asks again, so queries,
  * watchdogs and ncclCommAbort work. A dead peer becomes ncclRemoteError in ncclCommGetAsyncError; the collective then
  * stays pending until the communicator is aborted, as with the real library. All ranks must make the same calls:
- * a rank that makes another one is reported.
+ * a rank that makes another one is reported. Of ncclSend and ncclRecv a group must have one of each with every rank, of
+ * the same number of elements: that is one more collective here.
  * NT_EMU_NCCL="rank=1,seq=5,fault=die" makes that rank die (or hang) when its fifth collective starts.
  */
 #include <errno.h>
@@ -24,7 +25,7 @@
 #include "nccl_abi.h"
 #include "work.h"
 
-enum { MAX_RANKS = 16, CHUNK = 1 << 18 };
+enum { MAX_RANKS = 16, CHUNK = 1 << 18, PIECE = CHUNK / MAX_RANKS }; // PIECE: what a chunk has for each rank
 
 struct call { // what must agree between the ranks in each round
     int32_t kind, type, op, root;
@@ -58,12 +59,23 @@ struct collective {
     struct call call;
     const void *send;
     void *receive;
+    const void *send_to[MAX_RANKS]; // of NC_ALL_TO_ALL
+    void *receive_from[MAX_RANKS];
     size_t n_bytes, at; // of what each rank puts; done so far
     enum { STEP_PUT, STEP_TAKE } step;
     bool hangs;
 };
 
 static _Thread_local int32_t group_depth;
+
+static _Thread_local struct { // the sends and receives of the group
+    struct ncclComm *comm;
+    struct CUstream_st *stream;
+    int32_t type, n;
+    size_t count;
+    const void *send_to[MAX_RANKS];
+    void *receive_from[MAX_RANKS];
+} group;
 
 static double now_ms(void) {
     struct timespec t;
@@ -230,7 +242,10 @@ static bool same_call(const struct call *a, const struct call *b) {
 static void put(struct collective *c, size_t n_bytes) {
     struct slot *mine = &c->comm->segment->slot[c->comm->rank];
     mine->call = c->call;
-    if (c->call.kind != NC_BROADCAST || c->call.root == c->comm->rank)
+    if (c->call.kind == NC_ALL_TO_ALL)
+        for (int32_t r = 0; r < c->comm->size; r++)
+            memcpy(mine->chunk + r * PIECE, (const uint8_t *)c->send_to[r] + c->at, n_bytes);
+    else if (c->call.kind != NC_BROADCAST || c->call.root == c->comm->rank)
         memcpy(mine->chunk, (const uint8_t *)c->send + c->at, n_bytes);
     mine->put = c->comm->round + 1;
 }
@@ -250,9 +265,25 @@ static void take(struct collective *c, size_t n_bytes) {
         reduce_chunk(c, n_bytes);
     else if (c->call.kind == NC_BROADCAST)
         memcpy((uint8_t *)c->receive + c->at, segment->slot[c->call.root].chunk, n_bytes);
+    else if (c->call.kind == NC_ALL_TO_ALL)
+        for (int32_t r = 0; r < c->comm->size; r++)
+            memcpy((uint8_t *)c->receive_from[r] + c->at, segment->slot[r].chunk + c->comm->rank * PIECE, n_bytes);
     else
         for (int32_t r = 0; r < c->comm->size; r++)
             memcpy((uint8_t *)c->receive + (size_t)r * c->n_bytes + c->at, segment->slot[r].chunk, n_bytes);
+}
+
+static bool in_range(const struct collective *c) {
+    const size_t n_out = c->n_bytes * (c->call.kind == NC_ALL_GATHER ? (size_t)c->comm->size : 1);
+    const bool sends = c->call.kind != NC_BROADCAST || c->call.root == c->comm->rank;
+    if (c->call.kind != NC_ALL_TO_ALL)
+        return (!sends || emu_work_range("NCCL send buffer", c->send, c->n_bytes, 0)) &&
+               emu_work_range("NCCL receive buffer", c->receive, n_out, 1);
+    for (int32_t r = 0; r < c->comm->size; r++)
+        if (!emu_work_range("NCCL send buffer", c->send_to[r], c->n_bytes, 0) ||
+            !emu_work_range("NCCL receive buffer", c->receive_from[r], c->n_bytes, 1))
+            return false;
+    return true;
 }
 
 static bool begin(struct collective *c) {
@@ -260,10 +291,7 @@ static bool begin(struct collective *c) {
     c->step = STEP_PUT;
     c->call.seq = ++c->comm->seq;
     c->hangs = fault_now(c->comm);
-    const size_t n_out = c->n_bytes * (c->call.kind == NC_ALL_GATHER ? (size_t)c->comm->size : 1);
-    const bool sends = c->call.kind != NC_BROADCAST || c->call.root == c->comm->rank;
-    return (!sends || emu_work_range("NCCL send buffer", c->send, c->n_bytes, 0)) &&
-           emu_work_range("NCCL receive buffer", c->receive, n_out, 1);
+    return in_range(c);
 }
 
 static int run(void *arg, int first) {
@@ -272,8 +300,9 @@ static int run(void *arg, int first) {
     if (comm->aborted) return 1;
     if (first && !begin(c)) return 1;
     if (comm->error != NC_SUCCESS || c->hangs) return 0;
+    const size_t round = c->call.kind == NC_ALL_TO_ALL ? PIECE : CHUNK;
     while (c->at < c->n_bytes) {
-        const size_t left = c->n_bytes - c->at, n = left < CHUNK ? left : CHUNK;
+        const size_t left = c->n_bytes - c->at, n = left < round ? left : round;
         if (c->step == STEP_PUT) {
             if (!all_reached(comm, true, comm->round)) return 0;
             put(c, n);
@@ -314,8 +343,9 @@ static int join_state(struct ncclComm *comm) {
     return NC_SUCCESS;
 }
 
-static int enqueue(struct ncclComm *comm, struct call call, const void *send, void *receive,
-                   struct CUstream_st *stream) {
+static int enqueue(struct collective made, struct CUstream_st *stream) {
+    struct ncclComm *comm = made.comm;
+    const struct call call = made.call;
     const size_t unit = type_size(call.type);
     if (comm == NULL || unit == 0 || call.root < 0 || call.root >= comm->size) return NC_INVALID_ARGUMENT;
     if (call.op != NC_SUM && call.op != NC_MAX && call.op != NC_MIN) return NC_INVALID_ARGUMENT;
@@ -323,8 +353,8 @@ static int enqueue(struct ncclComm *comm, struct call call, const void *send, vo
     if (join_state(comm) != NC_SUCCESS) return comm->error != NC_SUCCESS ? comm->error : NC_INVALID_USAGE;
     struct collective *c = malloc(sizeof *c);
     if (c == NULL) return NC_SYSTEM_ERROR;
-    *c =
-        (struct collective){.comm = comm, .call = call, .send = send, .receive = receive, .n_bytes = call.count * unit};
+    *c = made;
+    c->n_bytes = call.count * unit;
     comm->refs++;
     return emu_stream_work(stream, run, c, drop) == 0 ? NC_SUCCESS : NC_UNHANDLED_CUDA;
 }
@@ -332,19 +362,57 @@ static int enqueue(struct ncclComm *comm, struct call call, const void *send, vo
 int ncclAllReduce(const void *send, void *receive, size_t count, int type, int op, struct ncclComm *comm,
                   struct CUstream_st *stream) {
     const struct call call = {.kind = NC_ALL_REDUCE, .type = type, .op = op, .count = count};
-    return enqueue(comm, call, send, receive, stream);
+    return enqueue((struct collective){.comm = comm, .call = call, .send = send, .receive = receive}, stream);
 }
 
 int ncclAllGather(const void *send, void *receive, size_t count, int type, struct ncclComm *comm,
                   struct CUstream_st *stream) {
     const struct call call = {.kind = NC_ALL_GATHER, .type = type, .count = count};
-    return enqueue(comm, call, send, receive, stream);
+    return enqueue((struct collective){.comm = comm, .call = call, .send = send, .receive = receive}, stream);
 }
 
 int ncclBroadcast(const void *send, void *receive, size_t count, int type, int root, struct ncclComm *comm,
                   struct CUstream_st *stream) {
     const struct call call = {.kind = NC_BROADCAST, .type = type, .root = root, .count = count};
-    return enqueue(comm, call, send, receive, stream);
+    return enqueue((struct collective){.comm = comm, .call = call, .send = send, .receive = receive}, stream);
+}
+
+/* Whether a send or receive is like those of the group before it. */
+static bool group_takes(size_t count, int type, int peer, struct ncclComm *comm, struct CUstream_st *stream) {
+    if (group_depth == 0 || comm == NULL || peer < 0 || peer >= comm->size) return false;
+    if (group.n == 0) {
+        group.comm = comm;
+        group.stream = stream;
+        group.type = type;
+        group.count = count;
+    }
+    return group.comm == comm && group.stream == stream && group.type == type && group.count == count;
+}
+
+int ncclSend(const void *send, size_t count, int type, int peer, struct ncclComm *comm, struct CUstream_st *stream) {
+    if (!group_takes(count, type, peer, comm, stream) || group.send_to[peer] != NULL) return NC_INVALID_USAGE;
+    group.send_to[peer] = send;
+    group.n++;
+    return NC_SUCCESS;
+}
+
+int ncclRecv(void *receive, size_t count, int type, int peer, struct ncclComm *comm, struct CUstream_st *stream) {
+    if (!group_takes(count, type, peer, comm, stream) || group.receive_from[peer] != NULL) return NC_INVALID_USAGE;
+    group.receive_from[peer] = receive;
+    group.n++;
+    return NC_SUCCESS;
+}
+
+static int exchange(void) {
+    struct collective c = {
+        .comm = group.comm, .call = {.kind = NC_ALL_TO_ALL, .type = group.type, .count = group.count}
+    };
+    struct CUstream_st *stream = group.stream;
+    const bool whole = group.n == 2 * group.comm->size;
+    memcpy(c.send_to, group.send_to, sizeof c.send_to);
+    memcpy(c.receive_from, group.receive_from, sizeof c.receive_from);
+    memset(&group, 0, sizeof group);
+    return whole ? enqueue(c, stream) : NC_INVALID_USAGE;
 }
 
 /* ---- communicators ---- */
@@ -440,7 +508,7 @@ int ncclCommUserRank(const struct ncclComm *comm, int *rank) {
     return NC_SUCCESS;
 }
 
-/* ---- groups: work is queued at once, which is the same for one communicator a process ---- */
+/* ---- groups: collectives are queued at once, which is the same for one communicator a process ---- */
 
 int ncclGroupStart(void) {
     group_depth++;
@@ -450,7 +518,7 @@ int ncclGroupStart(void) {
 int ncclGroupEnd(void) {
     if (group_depth == 0) return NC_INVALID_USAGE;
     group_depth--;
-    return NC_SUCCESS;
+    return group_depth == 0 && group.n > 0 ? exchange() : NC_SUCCESS;
 }
 
 const char *ncclGetErrorString(int result) {

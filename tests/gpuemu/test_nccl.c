@@ -96,6 +96,33 @@ static void all_gather_and_broadcast(void) {
     expect_all(gather_rank, 0);
 }
 
+/* What rank r sends to rank q is its own values from q * EACH on. */
+static void exchange_rank(int rank) {
+    enum { EACH = N / SIZE };
+    struct ncclComm *comm = join(rank);
+    CUstream stream = new_stream();
+    const CUdeviceptr in = values(rank, stream), out = device_bytes(4 * EACH * SIZE);
+    float *host = malloc(4 * EACH * SIZE);
+    CHECK(ncclSend(pointer(in), EACH, NC_F32, 0, comm, stream) == NC_INVALID_USAGE);
+    for (int lacking = 1; lacking >= 0; lacking--) {
+        CHECK(ncclGroupStart() == NC_SUCCESS);
+        for (int r = lacking; r < SIZE; r++) {
+            CHECK(ncclSend(pointer(in + 4u * EACH * (unsigned)r), EACH, NC_F32, r, comm, stream) == NC_SUCCESS);
+            CHECK(ncclRecv(pointer(out + 4u * EACH * (unsigned)r), EACH, NC_F32, r, comm, stream) == NC_SUCCESS);
+        }
+        CHECK(ncclGroupEnd() == (lacking ? NC_INVALID_USAGE : NC_SUCCESS));
+    }
+    OK(cuStreamSynchronize(stream));
+    OK(cuMemcpyDtoH(host, out, 4 * EACH * SIZE));
+    for (int r = 0; r < SIZE; r++)
+        for (int i = 0; i < EACH; i++) CHECK(host[r * EACH + i] == value_at(r, rank * EACH + i));
+    free(host);
+    CHECK(ncclCommDestroy(comm) == NC_SUCCESS);
+}
+static void all_to_all(void) {
+    expect_all(exchange_rank, 0);
+}
+
 static void halves_rank(int rank) {
     struct ncclComm *comm = join(rank);
     CUstream stream = new_stream();
@@ -227,6 +254,8 @@ static const struct row rows[] = {
     ROW("streams=early", all_reduce),
     ROW("streams=late,hostguard=1", all_gather_and_broadcast),
     ROW("streams=random", all_gather_and_broadcast),
+    ROW("streams=late,hostguard=1", all_to_all),
+    ROW("streams=random", all_to_all),
     ROW("streams=late", half_types),
     ROW("streams=late", inside_a_graph),
     ROW("streams=late", queued_work_runs_in_idle_time),
