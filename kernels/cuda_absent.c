@@ -58,10 +58,11 @@ nt_status nt_cuda_pick_device(int32_t local_rank, int32_t *out) {
     return absent();
 }
 
-void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded) {
+void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded, bool copies) {
     (void)be;
     (void)n_rank;
     (void)crowded;
+    (void)copies;
 }
 
 nt_status nt_cuda_capture_begin(struct nt_backend *be) {

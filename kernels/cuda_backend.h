@@ -66,7 +66,9 @@ struct nt_cuda {
     struct nt_cublaslt *blas;
     size_t taken; /* bytes given out by memory->take, workspace included */
     size_t quota; /* of taken, where several ranks have the device; 0: whatever there is */
-    bool crowded; /* two tensor-parallel ranks of one model have one device: NCCL does not connect them */
+    /* Two ranks have one device, so that NCCL does not connect them: tensor-parallel ranks of this model copy; ranks
+     * that have this one's part of the other copies. */
+    bool crowded, crowded_copies;
     bool capturing;
 };
 
@@ -92,8 +94,8 @@ NT_MUST nt_status nt_cuda_device_facts(int32_t device, struct nt_cuda_facts *out
  */
 NT_MUST nt_status nt_cuda_pick_device(int32_t local_rank, int32_t *out);
 /* This rank is one of n_rank that opened the device: from here on its part of what is free now is available to it.
- * crowded: as in struct nt_cuda. All of them have opened it, and none takes memory while one calls this. */
-void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded);
+ * crowded, copies: as in struct nt_cuda. All of them have opened it, and none takes memory while one calls this. */
+void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded, bool copies);
 
 /* ---- graphs (cuda_graph.c) ---- */
 

@@ -149,9 +149,10 @@ static size_t cuda_available(const struct nt_backend *be) {
     return left < available ? left : available;
 }
 
-void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded) {
+void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded, bool copies) {
     be->cuda->quota = n_rank > 1 ? be->cuda->taken + be->memory->available(be) / (size_t)n_rank : 0;
     be->cuda->crowded = crowded;
+    be->cuda->crowded_copies = copies;
 }
 
 static nt_status cuda_upload(struct nt_backend *be, void *to, const void *from, size_t bytes) {

@@ -147,20 +147,31 @@ static bool same_device(const struct seat *a, const struct seat *b) {
     return strcmp(a->host, b->host) == 0 && memcmp(a->uuid, b->uuid, sizeof a->uuid) == 0;
 }
 
-/* The ranks of first..first + n - 1 that have the device of rank r. */
-static int32_t sharers(const struct seat *all, int32_t first, int32_t n, int32_t r) {
+/* n ranks from first on, every step-th. */
+struct ranks {
+    int32_t first, n, step;
+};
+
+/* Those of them that have the device of rank r. */
+static int32_t sharers(const struct seat *all, struct ranks of, int32_t r) {
     int32_t count = 0;
-    for (int32_t i = first; i < first + n; i++) count += same_device(&all[i], &all[r]);
+    for (int32_t i = 0; i < of.n; i++) count += same_device(&all[of.first + i * of.step], &all[r]);
     return count;
+}
+
+static bool crowd(const struct seat *all, struct ranks of) {
+    bool any = false;
+    for (int32_t i = 0; i < of.n; i++) any |= sharers(all, of, of.first + i * of.step) > 1;
+    return any;
 }
 
 static void share(struct nt_session *s, const struct seat *all) {
     const struct nt_world *w = s->world;
-    const int32_t n = sharers(all, 0, w->size, w->rank), copy = w->rank - w->tp_rank;
-    bool crowded = false;
-    for (int32_t i = copy; i < copy + w->tp_size; i++) crowded |= sharers(all, copy, w->tp_size, i) > 1;
-    nt_cuda_share(&s->backend, n, crowded);
-    if (n == 1 || sharers(all, 0, w->rank, w->rank) > 0) return; /* the first of them says it */
+    const struct ranks tp = {w->rank - w->tp_rank, w->tp_size, 1}, dp = {w->tp_rank, w->dp_size, w->tp_size};
+    const int32_t n = sharers(all, (struct ranks){0, w->size, 1}, w->rank);
+    const bool crowded = crowd(all, tp);
+    nt_cuda_share(&s->backend, n, crowded, crowd(all, dp));
+    if (n == 1 || sharers(all, (struct ranks){0, w->rank, 1}, w->rank) > 0) return; /* the first of them says it */
     nt_warn("device",
             "%d ranks of node %s share the CUDA device %s: each has a part of its memory and of its time; start fewer "
             "ranks a node, or ask for more devices (--gpus-per-node)",

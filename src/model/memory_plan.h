@@ -1,11 +1,12 @@
 /* The memory of a job: counted, printed and checked before its first step.
  *
  * Device memory is the weights, the workspace of the kernels, what peers read of it, in training the trained numbers
- * with their gradients and moments (all taken before) and the job's arena: cache, activations, logits. The arena is
- * checked against what is free and taken in one piece; nothing is taken later. Counted and taken bytes are compared, so
- * a block beside the plan ends the job instead of hiding. Not ours to count: the driver's context and what NCCL and
- * cuBLASLt keep for themselves. On a CPU all of it is memory of the node, shared by its ranks. Ownership: borrows all.
- * Threading: main thread. Errors: NT_E_NOMEM with the settings to lower; NT_E_INTERNAL when counted and taken differ.
+ * with their gradients and moments and the room for sums of gradients (all taken before) and the job's arena: cache,
+ * activations, logits. The arena is checked against what is free and taken in one piece; nothing is taken later.
+ * Counted and taken bytes are compared, so a block beside the plan ends the job instead of hiding. Not ours to count:
+ * the driver's context and what NCCL and cuBLASLt keep for themselves. On a CPU all of it is memory of the node, shared
+ * by its ranks. Ownership: borrows all. Threading: main thread. Errors: NT_E_NOMEM with the settings to lower;
+ * NT_E_INTERNAL when counted and taken differ.
  */
 #ifndef NT_MEMORY_PLAN_H
 #define NT_MEMORY_PLAN_H

@@ -99,8 +99,22 @@ static nt_status stream_done(void *arg, bool *done) {
     return be->memory->query(be, done);
 }
 
-static nt_status wait_for_peers(void *device_comm, nt_status (*passed)(void *point, bool *done), void *point) {
-    return passed ? nt_device_comm_wait_for(device_comm, passed, point) : nt_device_comm_wait(device_comm);
+/* Of both communicators, if there are two. */
+static nt_status wait_for_peers(void *model, nt_status (*passed)(void *point, bool *done), void *point) {
+    const struct nt_model *m = model;
+    struct nt_device_comm *comm = m->device_comm ? m->device_comm : m->copies_comm;
+    return passed ? nt_device_comm_wait_for(comm, passed, point) : nt_device_comm_wait(comm);
+}
+
+/* From now on whoever waits for the device watches the peers. */
+static nt_status connect(struct nt_model *m, struct nt_comm *ranks, struct nt_device_comm **out) {
+    struct nt_backend *be = m->backend;
+    const struct nt_device_stream stream = {.stream = be->cuda->stream, .arg = be, .query = stream_done};
+    NT_TRY(nt_device_comm_open(ranks, &stream, out));
+    if (!*out) return NT_OK;
+    be->watch = wait_for_peers;
+    be->watch_arg = m;
+    return NT_OK;
 }
 
 static nt_status mark_passed(void *mark, bool *done) {
@@ -115,17 +129,25 @@ nt_status nt_model_watch(struct nt_model *m, int slot) {
     return m->device_comm ? nt_device_comm_wait_for(m->device_comm, mark_passed, m->marks[slot]) : NT_OK;
 }
 
-/* Tensor-parallel ranks of a device sum on its stream; from then on whoever waits for the device watches the peers. */
+/* Tensor-parallel ranks of a device sum on its stream. */
 static nt_status open_device_comm(struct nt_model *m) {
     struct nt_backend *be = m->backend;
     if (nt_backend_is_host(be) || m->world->tp_size == 1 || be->cuda->crowded) return NT_OK;
-    const struct nt_device_stream stream = {.stream = be->cuda->stream, .arg = be, .query = stream_done};
-    NT_TRY(nt_device_comm_open(m->world->tp, &stream, &m->device_comm));
+    NT_TRY(connect(m, m->world->tp, &m->device_comm));
     if (!m->device_comm) return NT_OK;
     for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++) NT_TRY(nt_cuda_mark_open(be, &m->marks[i]));
-    NT_TRY(nt_peer_sum_open(be, m->world, m->device_comm, &m->peers));
-    be->watch = wait_for_peers;
-    be->watch_arg = m->device_comm;
+    return nt_peer_sum_open(be, m->world, m->device_comm, &m->peers);
+}
+
+nt_status nt_model_connect_copies(struct nt_model *m) {
+    if (nt_backend_is_host(m->backend) || m->world->dp_size == 1 || m->copies_comm) return NT_OK;
+    if (m->backend->cuda->crowded_copies) {
+        if (m->world->dp_rank == 0)
+            nt_warn("comm", "gradients of model copies go through host memory: NCCL wants a device for each rank");
+        return NT_OK;
+    }
+    NT_TRY(connect(m, m->world->dp, &m->copies_comm));
+    if (m->device_comm && m->copies_comm) nt_device_comm_pair(m->device_comm, m->copies_comm);
     return NT_OK;
 }
 
@@ -149,11 +171,10 @@ static nt_status open_all(struct nt_model *m, const char *path, struct nt_tensor
 static void release(struct nt_model *m) {
     nt_step_graphs_drop(m);
     nt_peer_sum_close(m->peers);
-    if (m->device_comm) {
-        m->backend->watch = NULL;
-        for (int i = 0; i < NT_DOWNLOAD_SLOTS; i++) nt_cuda_mark_close(m->marks[i]);
-        nt_device_comm_close(m->device_comm);
-    }
+    if (m->device_comm || m->copies_comm) m->backend->watch = NULL;
+    for (int i = 0; i < NT_DOWNLOAD_SLOTS && m->device_comm; i++) nt_cuda_mark_close(m->marks[i]);
+    nt_device_comm_close(m->copies_comm);
+    nt_device_comm_close(m->device_comm);
     nt_arena_give(&m->own_lora_arena, m->backend);
     nt_arena_give(&m->weight_arena, m->backend);
     if (m->shared.base) nt_shared_close(m->world, &m->shared);

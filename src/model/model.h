@@ -23,6 +23,9 @@ struct nt_model;
 /* Opens path (GGUF file or Hugging Face directory); the spec is checked against every tensor's shape before memory is
  * allocated. */
 NT_MUST nt_status nt_model_open(struct nt_model **out, const char *path, struct nt_world *w, struct nt_backend *be);
+/* Before training on devices: connects this rank's with those of the other model copies, which add their gradients on
+ * them; without NCCL, or where two have one device, in host memory. Collective over dp. */
+NT_MUST nt_status nt_model_connect_copies(struct nt_model *m);
 void nt_model_close(struct nt_model *m);
 bool nt_model_takes(const struct nt_spec *spec, enum nt_weight_format blocks); /* as its backend's block_format? */
 const struct nt_spec *nt_model_spec(const struct nt_model *m);

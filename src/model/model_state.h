@@ -57,6 +57,7 @@ struct nt_model {
     struct nt_step_graphs graphs;
     struct nt_peer_sum *peers;                     /* NULL: none */
     struct nt_device_comm *device_comm;            /* over the tp ranks; NULL: tensors are summed in host memory */
+    struct nt_device_comm *copies_comm;            /* over the dp ranks (nt_model_connect_copies); NULL: as above */
     struct nt_cuda_mark *marks[NT_DOWNLOAD_SLOTS]; /* with device_comm */
     int32_t max_len;                               /* rows of the rotary tables */
     uint8_t digest[32];

@@ -180,17 +180,18 @@ static size_t squares_bytes(const struct nt_params *p) {
 }
 
 size_t nt_params_bytes(const struct nt_params *p) {
-    return 4 * array_bytes(p) + squares_bytes(p);
+    return 4 * array_bytes(p) + squares_bytes(p) + nt_grad_sum_bytes(p);
 }
 
 static nt_status take_array(const struct nt_params *p, const char *what, float **array) {
     return p->be->memory->take(p->be, array_bytes(p), what, (void **)array);
 }
 
-nt_status nt_params_train(struct nt_params *p) {
+nt_status nt_params_train(struct nt_params *p, struct nt_device_comm *tp, struct nt_device_comm *dp) {
     float **const arrays[] = {&p->grad, &p->m, &p->v};
     for (int i = 0; i < 3; i++) NT_TRY(take_array(p, "trained numbers (one of four such arrays)", arrays[i]));
-    return p->be->memory->take(p->be, squares_bytes(p), "sums of squares", (void **)&p->squares);
+    NT_TRY(p->be->memory->take(p->be, squares_bytes(p), "sums of squares", (void **)&p->squares));
+    return nt_grad_sum_open(p, tp, dp);
 }
 
 static void give(struct nt_params *p, void *memory, size_t bytes) {
@@ -235,7 +236,7 @@ nt_status nt_params_zero(const struct nt_params *p, float *array) {
 nt_status nt_params_init(struct nt_params *p, struct nt_world *world, struct nt_backend *be, const struct nt_spec *spec,
                          const struct nt_shard *s, const struct nt_linear_place linears[NT_LINEAR_COUNT],
                          const struct nt_lora_shape *shape) {
-    *p = (struct nt_params){.world = world, .be = be, .n_layer = spec->n_layer};
+    *p = (struct nt_params){.world = world, .be = be, .n_layer = spec->n_layer, .d_head = spec->d_head};
     const size_t n_index = (size_t)spec->n_layer * NT_SLOT_COUNT * NT_PARAM_PARTS;
     struct table t = {.p = p, .spec = spec, .s = s, .cap = (spec->n_layer + 1) * NT_SLOT_COUNT};
     p->rows = calloc((size_t)t.cap, sizeof *p->rows);
@@ -249,6 +250,7 @@ nt_status nt_params_init(struct nt_params *p, struct nt_world *world, struct nt_
 }
 
 void nt_params_release(struct nt_params *p) {
+    nt_grad_sum_close(p);
     give_arrays(p);
     free(p->rows);
     free(p->index);
@@ -272,33 +274,31 @@ static int64_t logical_at(const struct nt_param *p, int32_t i, int32_t j) { /* o
     return (int64_t)(p->out0 + row) * p->in_size + p->in0 + col;
 }
 
-static int64_t stored_count(const struct nt_param *p) {
+int64_t nt_param_count(const struct nt_param *p) {
     return (int64_t)p->rows * p->cols;
 }
 
-/* Stored columns from col0 on. */
-static void place(const struct nt_param *p, const float *from, int32_t col0, float *logical) {
+void nt_param_place(const struct nt_param *p, const float *from, int32_t col0, float *logical) {
     for (int32_t i = 0; i < p->n_rows; i++)
         for (int32_t j = col0; j < p->n_cols; j++) logical[logical_at(p, i, j)] = from[(int64_t)i * p->cols + j];
 }
 
-/* The way back, without what is padding. */
-static void take(const struct nt_param *p, const float *logical, float *to) {
+void nt_param_take(const struct nt_param *p, const float *logical, float *to) {
     for (int32_t i = 0; i < p->n_rows; i++)
         for (int32_t j = 0; j < p->n_cols; j++) to[(int64_t)i * p->cols + j] = logical[logical_at(p, i, j)];
 }
 
 static nt_status place_own(const struct nt_params *p, const struct nt_param *row, float *from, float *logical) {
     struct nt_params_view v;
-    NT_TRY(nt_params_view_open(p, from, row->at, stored_count(row), &v));
-    place(row, v.host, row->own0, logical);
+    NT_TRY(nt_params_view_open(p, from, row->at, nt_param_count(row), &v));
+    nt_param_place(row, v.host, row->own0, logical);
     return nt_params_view_close(p, &v, false);
 }
 
 nt_status nt_params_scatter(const struct nt_params *p, const struct nt_param *row, const float *logical, float *to) {
     struct nt_params_view v;
-    NT_TRY(nt_params_view_open(p, to, row->at, stored_count(row), &v));
-    take(row, logical, v.host);
+    NT_TRY(nt_params_view_open(p, to, row->at, nt_param_count(row), &v));
+    nt_param_take(row, logical, v.host);
     return nt_params_view_close(p, &v, true);
 }
 
@@ -312,57 +312,10 @@ nt_status nt_params_gather(const struct nt_params *p, const struct nt_param *row
 
 /* ---- gradients ------------------------------------------------------------------------------------------------- */
 
-/* Every rank has a part of the row's gradient: whole [the longest row] is where they meet. */
-static nt_status sum_parts(const struct nt_params *p, const struct nt_param *row, float *whole) {
-    const int64_t n = nt_param_logical_count(row);
-    struct nt_params_view v;
-    memset(whole, 0, (size_t)n * sizeof *whole);
-    NT_TRY(nt_comm_agree(p->world->tp, nt_params_view_open(p, p->grad, row->at, stored_count(row), &v)));
-    place(row, v.host, 0, whole);
-    const nt_status st = nt_comm_allreduce_f32(p->world->tp, whole, n);
-    if (st == NT_OK) take(row, whole, v.host);
-    const nt_status closed = nt_params_view_close(p, &v, st == NT_OK);
-    return st == NT_OK ? closed : st;
-}
-
-static nt_status sum_over_tp(const struct nt_params *p) {
-    int64_t most = 0;
-    for (int32_t i = 0; i < p->n; i++)
-        if (p->rows[i].summed && nt_param_logical_count(&p->rows[i]) > most) most = nt_param_logical_count(&p->rows[i]);
-    if (most == 0) return NT_OK;
-    float *whole = malloc((size_t)most * sizeof *whole);
-    nt_status st = whole ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory to sum %lld gradients", (long long)most);
-    st = nt_comm_agree(p->world->tp, st);
-    for (int32_t i = 0; i < p->n && st == NT_OK; i++)
-        if (p->rows[i].summed) st = sum_parts(p, &p->rows[i], whole);
-    free(whole);
-    return st;
-}
-
-/* Through host memory, so that ranks are added in order on a device too. */
-static nt_status sum_over_dp(const struct nt_params *p) {
-    enum { PIECE = 1 << 24 }; /* floats of a device's gradients at a time */
-    const int64_t piece = is_host(p) ? p->n_floats : PIECE;
-    for (int64_t at = 0; at < p->n_floats; at += piece) {
-        const int64_t n = p->n_floats - at < piece ? p->n_floats - at : piece;
-        struct nt_params_view v;
-        NT_TRY(nt_comm_agree(p->world->dp, nt_params_view_open(p, p->grad, at, n, &v)));
-        const nt_status st = nt_comm_allreduce_f32(p->world->dp, v.host, n);
-        NT_TRY(nt_params_view_close(p, &v, true));
-        NT_TRY(st);
-    }
-    return NT_OK;
-}
-
-nt_status nt_params_sum_grads(const struct nt_params *p) {
-    NT_TRY(sum_over_tp(p));
-    return p->world->dp_size == 1 ? NT_OK : sum_over_dp(p);
-}
-
 /* Of the columns that are this rank's alone. */
 static nt_status part_squares(const struct nt_params *p, const struct nt_param *row, double *sum) {
     struct nt_params_view v;
-    NT_TRY(nt_params_view_open(p, p->grad, row->at, stored_count(row), &v));
+    NT_TRY(nt_params_view_open(p, p->grad, row->at, nt_param_count(row), &v));
     for (int32_t i = 0; i < row->rows; i++)
         for (int32_t j = row->own0; j < row->cols; j++) {
             const double g = v.host[(int64_t)i * row->cols + j];
@@ -380,7 +333,8 @@ static nt_status own_squares(const struct nt_params *p, double *sum) {
     for (int32_t i = 0; i < p->n; i++) {
         const struct nt_param *row = &p->rows[i];
         if (!counted(row)) continue;
-        const struct nt_sum_squares_args args = {.x = p->grad + row->at, .sum = p->squares + i, .n = stored_count(row)};
+        const struct nt_sum_squares_args args = {
+            .x = p->grad + row->at, .sum = p->squares + i, .n = nt_param_count(row)};
         NT_TRY(p->be->ops.sum_squares(p->be, &args));
     }
     double *sums = malloc(bytes);

@@ -19,7 +19,7 @@ static nt_status open_all(struct nt_training *t) {
                        nt_weight_format_name(m->backend->block_format));
     nt_linear_places(&m->spec, &m->shard, shape->targets, t->linears);
     NT_TRY(nt_params_init(&t->params, m->world, m->backend, &m->spec, &m->shard, t->linears, shape));
-    NT_TRY(nt_params_train(&t->params));
+    NT_TRY(nt_params_train(&t->params, m->device_comm, m->copies_comm));
     if (nt_trains_all(t)) return nt_training_unpack(t);
     return nt_lora_open(&t->lora, &t->lora_arena, m, shape);
 }

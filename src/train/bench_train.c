@@ -136,7 +136,8 @@ nt_status nt_bench_train(const struct nt_train_bench *b, struct nt_train_bench_r
     if (m.n_seq > b->rows) m.n_seq = b->rows;
     *out = (struct nt_train_bench_result){0};
     nt_job_memory_init(&mem, b->backend);
-    nt_status st = nt_training_new(&t, b->model, &b->config);
+    nt_status st = nt_model_connect_copies(b->model);
+    if (st == NT_OK) st = nt_training_new(&t, b->model, &b->config);
     if (st == NT_OK) st = layout(b, t, &mem, &m);
     if (st == NT_OK) st = nt_job_memory_bind(&mem);
     if (st == NT_OK) st = layout(b, t, &mem, &m);

@@ -247,6 +247,7 @@ static nt_status resume(struct nt_trainer *t) {
 }
 
 nt_status nt_trainer_open(struct nt_trainer *t) {
+    NT_TRY(nt_model_connect_copies(t->job->model));
     NT_TRY(nt_comm_agree(t->world->world, open_own(t)));
     NT_TRY(same_job(t));
     NT_TRY(nt_comm_agree(t->world->world, t->world->rank == 0 ? open_dir(t) : NT_OK));

@@ -41,11 +41,19 @@ gpu rows half $rows
 check "the run did not resume" grep -q 'resuming after step 2' out
 same_adapter base half
 
-# ranks: model copies and tensor-parallel ones; dropout is the sample's
-for tp in 1 2; do
-    expect_rc 0 mpi 2 "$NOCTURNE" finetune $common --input rows.h5 --output ranks$tp $rows --threads 1 --device cuda --tp $tp
-    near base ranks$tp 5e-3
-done
+# ranks: two model copies of two tensor-parallel ranks, whose devices add their gradients; in host memory they are the same
+ranks() { expect_rc 0 mpi 4 "$NOCTURNE" finetune $common --input rows.h5 --output "$1" $rows --threads 1 --device cuda --tp 2; }
+NT_EMU=devices=4,leaks=1,stream0=0,count=$PWD/ranks.%p ranks ranks
+check "NCCL connects both" test "$(grep -cE 'NCCL .* over 2 ranks of (tp|dp)' out)" -eq 2
+planned=$(grep -oE '[0-9]+ bytes of device memory' out | cut -d' ' -f1)
+check "rank 0 planned $planned bytes of device memory" grep -q "\"most_bytes\": *$planned\b" ranks.*
+for file in ranks.*; do check "a device added no gradients" grep -q '"kernel": *"nt_sum_parts"' "$file"; done
+near base ranks 5e-3
+NT_EMU=devices=4,leaks=1,stream0=0 NOCTURNE_NCCL=$EMU/absent.so ranks ranks.host
+check "the slow way is said" grep -q 'sums over the ranks of dp go through host memory' out
+same_adapter ranks ranks.host
+
+# dropout is the sample's
 tune rows cpu.drop $rows --lora-dropout 0.2 --device cpu
 gpu rows drop $rows --lora-dropout 0.2
 near cpu.drop drop 2e-3

@@ -186,7 +186,7 @@ static struct answer share_device(int32_t n_rank) {
     nt_status st = nt_backend_open_cuda(&be, 0, NULL);
     if (st != NT_OK) return answer_of(st, 0);
     const size_t free_before = be.memory->available(&be);
-    nt_cuda_share(&be, n_rank, false);
+    nt_cuda_share(&be, n_rank, false, false);
     const size_t part = be.memory->available(&be);
     st = be.memory->take(&be, MIB, "test", &memory);
     const bool right = part == free_before / (size_t)n_rank && be.memory->available(&be) == part - MIB;
