@@ -6,7 +6,7 @@ enum {
     IN_PLACE_PANELS = 2,       /* when they are read again from L3: small pieces, so that no thread waits for long */
     MAX_PANELS = 8,            /* so many panels of sums lie in scratch between two blocks */
     FETCH_AHEAD = 8192,        /* bytes of quantized weights on their way from memory */
-    OUTER_ROWS = 56,           /* of dw: up to here pairs of b are made on the way, not in scratch */
+    NARROW_ROWS = 56,          /* of dw: up to here pairs of b are made on the way, not in scratch */
     PAIR = NT_PANEL * 2        /* elements of a pair in a panel */
 };
 
@@ -231,13 +231,13 @@ static struct nt_gemm_ahead source_after(const struct worker *w, int32_t index, 
 }
 
 /* A panel of a gradient with few rows. */
-static bool run_outer(struct worker *w, const struct block *b, int64_t panel) {
+static bool run_narrow(struct worker *w, const struct block *b, int64_t panel) {
     const struct job *j = w->j;
-    if (!j->wgrad || !j->traits->outer || w->p.rows > OUTER_ROWS || b->n % 2 != 0 || w->p.n_valid < NT_PANEL)
+    if (!j->wgrad || !j->traits->narrow || w->p.rows > NARROW_ROWS || b->n % 2 != 0 || w->p.n_valid < NT_PANEL)
         return false;
     const nt_bf16 *half[2];
     find_halves(j->wgrad, b, panel, half);
-    j->traits->outer(&w->p, half, j->wgrad->ldb);
+    j->traits->narrow(&w->p, half, j->wgrad->ldb);
     return true;
 }
 
@@ -260,7 +260,7 @@ static void run_block(struct worker *w, int32_t index) {
             p->ldy = NT_PANEL * sizeof(float);
         }
         p->ahead = source_after(w, index, panel);
-        if (run_outer(w, &b, panel)) continue;
+        if (run_narrow(w, &b, panel)) continue;
         write_panel(w, &b, panel);
         j->traits->product->panel(p);
     }

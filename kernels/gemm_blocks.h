@@ -31,7 +31,7 @@ struct nt_gemm_block_traits {
     void (*pair)(const nt_bf16 *const half[2], int64_t ldb, int32_t n_tok, int32_t n_col, nt_bf16 *to);
     /* The panel function for few rows of a gradient, which pairs b on the way; NULL: none. p without w; NT_PANEL
      * columns, ADD_F32. */
-    void (*outer)(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb);
+    void (*narrow)(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb);
 };
 
 /* gemm with quantized weights. */

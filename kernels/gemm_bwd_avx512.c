@@ -78,7 +78,7 @@ static void pair(const nt_bf16 *const half[2], int64_t ldb, int32_t n_tok, int32
 
 /* ---- few rows ---- */
 
-enum { OUTER_TILE = 14 };
+enum { NARROW_TILE = 14 };
 
 static inline __m512i both_halves(const nt_bf16 *first, const nt_bf16 *second) {
     const __m256i low = _mm256_loadu_si256((const void *)first), high = _mm256_loadu_si256((const void *)second);
@@ -87,13 +87,13 @@ static inline __m512i both_halves(const nt_bf16 *first, const nt_bf16 *second) {
 
 /* Rows of a (transposed) by 32 columns of b, whose tokens are paired in registers; from `ahead` on, two tokens with
  * every pair are prefetched into L2. rows is a constant after inlining. */
-static inline __attribute__((always_inline)) void outer_tile(const int rows, const struct nt_gemm_panel *p,
-                                                             const nt_bf16 *const half[2], int64_t ldb,
-                                                             const char *ahead) {
+static inline __attribute__((always_inline)) void narrow_tile(const int rows, const struct nt_gemm_panel *p,
+                                                              const nt_bf16 *const half[2], int64_t ldb,
+                                                              const char *ahead) {
     const __m512i even = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i odd = _mm512_add_epi16(even, _mm512_set1_epi16(16));
-    __m512 acc[OUTER_TILE][2];
+    __m512 acc[NARROW_TILE][2];
     const char *x[4];
 #pragma GCC unroll 14
     for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
@@ -134,40 +134,40 @@ static inline __attribute__((always_inline)) void outer_tile(const int rows, con
     }
 }
 
-typedef void outer_fn(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb, const char *ahead);
-#define OUTER(rows)                                                                                                    \
-    static void outer_##rows(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb,                 \
-                             const char *ahead) {                                                                      \
-        outer_tile(rows, p, half, ldb, ahead);                                                                         \
+typedef void narrow_fn(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb, const char *ahead);
+#define NARROW(rows)                                                                                                   \
+    static void narrow_##rows(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb,                \
+                              const char *ahead) {                                                                     \
+        narrow_tile(rows, p, half, ldb, ahead);                                                                        \
     }
-OUTER(1)
-OUTER(2)
-OUTER(3)
-OUTER(4)
-OUTER(5)
-OUTER(6)
-OUTER(7)
-OUTER(8)
-OUTER(9)
-OUTER(10)
-OUTER(11)
-OUTER(12)
-OUTER(13)
-OUTER(14)
-static outer_fn *const outer_tiles[OUTER_TILE + 1] = {NULL,     outer_1,  outer_2,  outer_3,  outer_4,
-                                                      outer_5,  outer_6,  outer_7,  outer_8,  outer_9,
-                                                      outer_10, outer_11, outer_12, outer_13, outer_14};
+NARROW(1)
+NARROW(2)
+NARROW(3)
+NARROW(4)
+NARROW(5)
+NARROW(6)
+NARROW(7)
+NARROW(8)
+NARROW(9)
+NARROW(10)
+NARROW(11)
+NARROW(12)
+NARROW(13)
+NARROW(14)
+static narrow_fn *const narrow_tiles[NARROW_TILE + 1] = {NULL,      narrow_1,  narrow_2,  narrow_3,  narrow_4,
+                                                         narrow_5,  narrow_6,  narrow_7,  narrow_8,  narrow_9,
+                                                         narrow_10, narrow_11, narrow_12, narrow_13, narrow_14};
 
 /* The first tile fetches b's columns of the panel after this one. */
-static void outer(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb) {
+static void narrow(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb) {
     struct nt_gemm_panel t = *p;
-    const int32_t n_tile = (p->rows + OUTER_TILE - 1) / OUTER_TILE;
+    const int32_t n_tile = (p->rows + NARROW_TILE - 1) / NARROW_TILE;
     for (int32_t i = 0; i < n_tile; i++) {
         int64_t begin, end;
         nt_split(p->rows, 1, i, n_tile, &begin, &end);
         t.x = p->x + begin * p->ldx;
         t.y = p->y + begin * p->ldy;
-        outer_tiles[end - begin](&t, half, ldb, i == 0 && p->ahead.n >= 2 * p->n_pair ? p->ahead.at : NULL);
+        narrow_tiles[end - begin](&t, half, ldb, i == 0 && p->ahead.n >= 2 * p->n_pair ? p->ahead.at : NULL);
     }
 }
 
@@ -178,6 +178,6 @@ nt_status nt_gemm_dgrad_avx512(struct nt_backend *be, const struct nt_gemm_dgrad
 
 nt_status nt_gemm_wgrad_avx512(struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
     const struct nt_gemm_block_traits traits = {
-        .product = nt_gemm_traits_avx512(), .transpose = transpose, .pair = pair, .outer = outer};
+        .product = nt_gemm_traits_avx512(), .transpose = transpose, .pair = pair, .narrow = narrow};
     return nt_gemm_wgrad_run(be, args, &traits);
 }

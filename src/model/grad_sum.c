@@ -1,4 +1,4 @@
-#include "params.h"
+#include "grad_sum.h"
 #include "ops_bwd.h"
 #include <stdlib.h>
 #include <string.h>
@@ -76,20 +76,20 @@ static bool next_run(const struct nt_params *p, int32_t *next, struct run *out) 
     return true;
 }
 
-static int32_t heads_here(const struct nt_params *p, const struct nt_param *row) {
-    return row->rows * (row->cols / p->d_head);
+static int32_t heads_here(const struct nt_grad_sum *s, const struct nt_param *row) {
+    return row->rows * (row->cols / s->d_head);
 }
 
 /* Heads to their places among zeros, and the sum's back. */
-static nt_status sum_heads(const struct nt_params *p, const struct nt_param *row) {
-    const struct nt_grad_sum *s = &p->sum;
-    const int64_t bytes = (int64_t)p->d_head * (int64_t)sizeof *s->whole, n = nt_param_logical_count(row);
+static nt_status sum_heads(const struct nt_grad_sum *s, const struct nt_param *row) {
+    const struct nt_params *p = s->p;
+    const int64_t bytes = (int64_t)s->d_head * (int64_t)sizeof *s->whole, n = nt_param_logical_count(row);
     const struct nt_scatter_args out = {.from = p->grad + row->at,
                                         .to = s->whole,
                                         .rows = s->heads,
                                         .bytes = bytes,
-                                        .n_rows = heads_here(p, row),
-                                        .n_to = (int32_t)(n / p->d_head)};
+                                        .n_rows = heads_here(s, row),
+                                        .n_to = (int32_t)(n / s->d_head)};
     const struct nt_gather_args back = {
         .from = s->whole, .to = p->grad + row->at, .rows = s->heads, .bytes = bytes, .n_rows = out.n_rows};
     NT_TRY(p->be->ops.scatter(p->be, &out));
@@ -97,16 +97,16 @@ static nt_status sum_heads(const struct nt_params *p, const struct nt_param *row
     return p->be->ops.gather(p->be, &back);
 }
 
-static nt_status tp_on_device(const struct nt_params *p) {
+static nt_status tp_on_device(const struct nt_grad_sum *s) {
     struct run run;
-    for (int32_t next = 0; next_run(p, &next, &run);)
-        NT_TRY(run.heads ? sum_heads(p, run.row) : nt_rank_sum(&p->sum.tp, p->grad + run.row->at, run.n));
+    for (int32_t next = 0; next_run(s->p, &next, &run);)
+        NT_TRY(run.heads ? sum_heads(s, run.row) : nt_rank_sum(&s->tp, s->p->grad + run.row->at, run.n));
     return NT_OK;
 }
 
-nt_status nt_params_sum_grads(const struct nt_params *p) {
-    const struct nt_grad_sum *s = &p->sum;
-    NT_TRY(s->tp.comm ? tp_on_device(p) : tp_in_host(p));
+nt_status nt_grad_sum(const struct nt_grad_sum *s) {
+    const struct nt_params *p = s->p;
+    NT_TRY(s->tp.comm ? tp_on_device(s) : tp_in_host(p));
     if (p->world->dp_size == 1) return NT_OK;
     return s->dp.comm ? nt_rank_sum(&s->dp, p->grad, p->n_floats) : dp_in_host(p);
 }
@@ -118,65 +118,65 @@ static int64_t n_parts(const struct nt_grad_sum *s) {
 }
 
 /* Of the tensor-parallel sums. */
-static int64_t measure_runs(const struct nt_params *p, struct nt_grad_sum *s) {
+static int64_t measure_runs(struct nt_grad_sum *s) {
     struct run run;
     int64_t most = 0;
-    for (int32_t next = 0; next_run(p, &next, &run);) {
+    for (int32_t next = 0; next_run(s->p, &next, &run);) {
         if (run.n > most) most = run.n;
         if (!run.heads) continue;
         if (run.n > s->n_whole) s->n_whole = run.n;
-        if (heads_here(p, run.row) > s->n_heads) s->n_heads = heads_here(p, run.row);
+        if (heads_here(s, run.row) > s->n_heads) s->n_heads = heads_here(s, run.row);
     }
     return most;
 }
 
 /* All rows with heads have the same ones, so the list of a short row begins the list of a long one. */
-static nt_status list_heads(const struct nt_params *p) {
-    const struct nt_grad_sum *s = &p->sum;
+static nt_status list_heads(const struct nt_grad_sum *s) {
+    struct nt_backend *be = s->p->be;
     int32_t next = 0;
     struct run run;
-    while (next_run(p, &next, &run) && !run.heads) {
+    while (next_run(s->p, &next, &run) && !run.heads) {
     }
-    const int32_t mine = run.row->cols / p->d_head, all = run.row->out_size / p->d_head;
+    const int32_t mine = run.row->cols / s->d_head, all = run.row->out_size / s->d_head;
     int32_t *heads = malloc((size_t)s->n_heads * sizeof *heads);
     if (!heads) return NT_FAIL(NT_E_NOMEM, "no memory for %lld heads of gradients", (long long)s->n_heads);
-    for (int32_t i = 0; i < (int32_t)s->n_heads; i++) heads[i] = i / mine * all + run.row->out0 / p->d_head + i % mine;
-    const nt_status st = p->be->memory->upload(p->be, s->heads, heads, (size_t)s->n_heads * sizeof *heads);
+    for (int32_t i = 0; i < (int32_t)s->n_heads; i++) heads[i] = i / mine * all + run.row->out0 / s->d_head + i % mine;
+    const nt_status st = be->memory->upload(be, s->heads, heads, (size_t)s->n_heads * sizeof *heads);
     free(heads);
     return st;
 }
 
-static nt_status take(const struct nt_params *p, int64_t n, void **out) {
-    return n > 0 ? p->be->memory->take(p->be, (size_t)n * sizeof(float), "sums of gradients", out) : NT_OK;
+static nt_status take(const struct nt_grad_sum *s, int64_t n, void **out) {
+    struct nt_backend *be = s->p->be;
+    return n > 0 ? be->memory->take(be, (size_t)n * sizeof(float), "sums of gradients", out) : NT_OK;
 }
 
-nt_status nt_grad_sum_open(struct nt_params *p, struct nt_device_comm *tp, struct nt_device_comm *dp) {
-    struct nt_grad_sum *s = &p->sum;
+nt_status nt_grad_sum_open(struct nt_grad_sum *s, const struct nt_params *p, int32_t d_head, struct nt_device_comm *tp,
+                           struct nt_device_comm *dp) {
     const struct nt_world *w = p->world;
+    *s = (struct nt_grad_sum){.p = p, .d_head = d_head};
     s->tp = (struct nt_rank_sum){.be = p->be, .comm = tp, .rank = w->tp_rank, .size = w->tp_size};
     s->dp = (struct nt_rank_sum){.be = p->be, .comm = dp, .rank = w->dp_rank, .size = w->dp_size};
-    if (tp) s->tp.room = nt_rank_sum_room(w->tp_size, measure_runs(p, s));
+    if (tp) s->tp.room = nt_rank_sum_room(w->tp_size, measure_runs(s));
     if (dp) s->dp.room = nt_rank_sum_room(w->dp_size, p->n_floats);
-    NT_TRY(take(p, n_parts(s), (void **)&s->parts));
-    NT_TRY(take(p, s->n_whole, (void **)&s->whole));
-    NT_TRY(take(p, s->n_heads, (void **)&s->heads));
+    NT_TRY(take(s, n_parts(s), (void **)&s->parts));
+    NT_TRY(take(s, s->n_whole, (void **)&s->whole));
+    NT_TRY(take(s, s->n_heads, (void **)&s->heads));
     s->tp.parts = s->dp.parts = s->parts;
-    return s->n_heads > 0 ? list_heads(p) : NT_OK;
+    return s->n_heads > 0 ? list_heads(s) : NT_OK;
 }
 
-static void give(const struct nt_params *p, void *memory, int64_t n) {
-    if (memory) p->be->memory->give(p->be, memory, (size_t)n * sizeof(float));
+static void give(const struct nt_grad_sum *s, void *memory, int64_t n) {
+    if (memory) s->p->be->memory->give(s->p->be, memory, (size_t)n * sizeof(float));
 }
 
-void nt_grad_sum_close(struct nt_params *p) {
-    struct nt_grad_sum *s = &p->sum;
-    give(p, s->parts, n_parts(s));
-    give(p, s->whole, s->n_whole);
-    give(p, s->heads, s->n_heads);
+void nt_grad_sum_close(struct nt_grad_sum *s) {
+    give(s, s->parts, n_parts(s));
+    give(s, s->whole, s->n_whole);
+    give(s, s->heads, s->n_heads);
     *s = (struct nt_grad_sum){0};
 }
 
-size_t nt_grad_sum_bytes(const struct nt_params *p) {
-    const struct nt_grad_sum *s = &p->sum;
+size_t nt_grad_sum_bytes(const struct nt_grad_sum *s) {
     return (size_t)(n_parts(s) + s->n_whole + s->n_heads) * sizeof(float);
 }

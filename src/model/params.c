@@ -180,18 +180,17 @@ static size_t squares_bytes(const struct nt_params *p) {
 }
 
 size_t nt_params_bytes(const struct nt_params *p) {
-    return 4 * array_bytes(p) + squares_bytes(p) + nt_grad_sum_bytes(p);
+    return 4 * array_bytes(p) + squares_bytes(p);
 }
 
 static nt_status take_array(const struct nt_params *p, const char *what, float **array) {
     return p->be->memory->take(p->be, array_bytes(p), what, (void **)array);
 }
 
-nt_status nt_params_train(struct nt_params *p, struct nt_device_comm *tp, struct nt_device_comm *dp) {
+nt_status nt_params_train(struct nt_params *p) {
     float **const arrays[] = {&p->grad, &p->m, &p->v};
     for (int i = 0; i < 3; i++) NT_TRY(take_array(p, "trained numbers (one of four such arrays)", arrays[i]));
-    NT_TRY(p->be->memory->take(p->be, squares_bytes(p), "sums of squares", (void **)&p->squares));
-    return nt_grad_sum_open(p, tp, dp);
+    return p->be->memory->take(p->be, squares_bytes(p), "sums of squares", (void **)&p->squares);
 }
 
 static void give(struct nt_params *p, void *memory, size_t bytes) {
@@ -236,7 +235,7 @@ nt_status nt_params_zero(const struct nt_params *p, float *array) {
 nt_status nt_params_init(struct nt_params *p, struct nt_world *world, struct nt_backend *be, const struct nt_spec *spec,
                          const struct nt_shard *s, const struct nt_linear_place linears[NT_LINEAR_COUNT],
                          const struct nt_lora_shape *shape) {
-    *p = (struct nt_params){.world = world, .be = be, .n_layer = spec->n_layer, .d_head = spec->d_head};
+    *p = (struct nt_params){.world = world, .be = be, .n_layer = spec->n_layer};
     const size_t n_index = (size_t)spec->n_layer * NT_SLOT_COUNT * NT_PARAM_PARTS;
     struct table t = {.p = p, .spec = spec, .s = s, .cap = (spec->n_layer + 1) * NT_SLOT_COUNT};
     p->rows = calloc((size_t)t.cap, sizeof *p->rows);
@@ -250,7 +249,6 @@ nt_status nt_params_init(struct nt_params *p, struct nt_world *world, struct nt_
 }
 
 void nt_params_release(struct nt_params *p) {
-    nt_grad_sum_close(p);
     give_arrays(p);
     free(p->rows);
     free(p->index);

@@ -14,7 +14,6 @@
 
 #include "backend.h"
 #include "comm.h"
-#include "grad_sum.h"
 #include "lora.h"
 
 enum nt_param_part { NT_PARAM_W, NT_PARAM_A, NT_PARAM_B, NT_PARAM_PARTS };
@@ -41,8 +40,6 @@ struct nt_params {
     int64_t n_floats;
     float *w, *grad, *m, *v; // [n_floats]; gaps are 0; w alone until nt_params_train
     double *squares;         // [n] of the backend
-    int32_t d_head;
-    struct nt_grad_sum sum;
 };
 
 /* w alone: numbers to be packed. targets 0: every weight. linears: of the same targets. */
@@ -50,10 +47,9 @@ NT_MUST nt_status nt_params_init(struct nt_params *p, struct nt_world *world, st
                                  const struct nt_spec *spec, const struct nt_shard *s,
                                  const struct nt_linear_place linears[NT_LINEAR_COUNT],
                                  const struct nt_lora_shape *shape);
-/* Takes the other arrays. tp, dp: the devices' communicators, NULL where gradients are summed in host memory. */
-NT_MUST nt_status nt_params_train(struct nt_params *p, struct nt_device_comm *tp, struct nt_device_comm *dp);
-void nt_params_release(struct nt_params *p);       /* accepts a zeroed struct */
-size_t nt_params_bytes(const struct nt_params *p); /* of the backend's memory, with all arrays and the room for sums */
+NT_MUST nt_status nt_params_train(struct nt_params *p); /* takes the other arrays */
+void nt_params_release(struct nt_params *p);            /* accepts a zeroed struct */
+size_t nt_params_bytes(const struct nt_params *p);      /* of the backend's memory, with all arrays */
 const struct nt_param *nt_params_find(const struct nt_params *p, int32_t layer, enum nt_slot slot,
                                       enum nt_param_part part); /* NULL: not trained */
 int64_t nt_param_logical_count(const struct nt_param *p);       /* numbers of the logical tensor */
@@ -82,9 +78,6 @@ NT_MUST nt_status nt_params_gather(const struct nt_params *p, const struct nt_pa
 NT_MUST nt_status nt_params_scatter(const struct nt_params *p, const struct nt_param *row, const float *logical,
                                     float *to);
 
-/* Sums gradients: over tp those that are parts, then all over dp, ranks in order (grad_sum.c). Collective over tp and
- * dp; on devices it returns once it is queued. */
-NT_MUST nt_status nt_params_sum_grads(const struct nt_params *p);
 /* Sum of squares of all gradients of the model, each counted once. Collective over tp. */
 NT_MUST nt_status nt_params_grad_squares(const struct nt_params *p, double *out);
 

@@ -19,7 +19,8 @@ static nt_status open_all(struct nt_training *t) {
                        nt_weight_format_name(m->backend->block_format));
     nt_linear_places(&m->spec, &m->shard, shape->targets, t->linears);
     NT_TRY(nt_params_init(&t->params, m->world, m->backend, &m->spec, &m->shard, t->linears, shape));
-    NT_TRY(nt_params_train(&t->params, m->device_comm, m->copies_comm));
+    NT_TRY(nt_params_train(&t->params));
+    NT_TRY(nt_grad_sum_open(&t->sum, &t->params, m->spec.d_head, m->device_comm, m->copies_comm));
     if (nt_trains_all(t)) return nt_training_unpack(t);
     return nt_lora_open(&t->lora, &t->lora_arena, m, shape);
 }
@@ -49,6 +50,7 @@ void nt_training_free(struct nt_training *t) {
     t->m->lora = NULL;
     nt_arena_give(&t->lora_arena, t->m->backend);
     nt_arena_give(&t->reference_arena, t->m->backend);
+    nt_grad_sum_close(&t->sum);
     nt_params_release(&t->params);
     free(t);
 }
@@ -103,7 +105,7 @@ nt_status nt_training_layout(struct nt_training *t, struct nt_job_memory *mem, c
 }
 
 size_t nt_training_state_bytes(const struct nt_training *t) {
-    return nt_params_bytes(&t->params) + t->lora_arena.size + t->reference_arena.size;
+    return nt_params_bytes(&t->params) + nt_grad_sum_bytes(&t->sum) + t->lora_arena.size + t->reference_arena.size;
 }
 
 int64_t nt_training_count(const struct nt_training *t) {
@@ -174,7 +176,7 @@ nt_status nt_training_zero_grads(struct nt_training *t) {
 }
 
 nt_status nt_training_reduce(struct nt_training *t, double *norm) {
-    NT_TRY(nt_params_sum_grads(&t->params));
+    NT_TRY(nt_grad_sum(&t->sum));
     NT_TRY(nt_params_grad_squares(&t->params, norm));
     *norm = sqrt(*norm);
     return NT_OK;

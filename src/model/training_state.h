@@ -6,7 +6,7 @@
 #ifndef NT_TRAINING_STATE_H
 #define NT_TRAINING_STATE_H
 
-#include "params.h"
+#include "grad_sum.h"
 #include "tape.h"
 #include "training.h"
 
@@ -39,6 +39,7 @@ struct nt_training {
     struct nt_arena lora_arena, reference_arena;
     struct nt_linear_place linears[NT_LINEAR_COUNT];
     struct nt_params params;
+    struct nt_grad_sum sum;
     struct nt_tape tape;
     struct nt_back back;
     struct nt_step step; /* the forward that a backward may follow */

@@ -3,8 +3,8 @@
  * dp, in one piece and in many. Exit status 0 and "ok" from rank 0, or a sentence and 1. */
 #include "comm_device.h"
 #include "cuda_backend.h"
+#include "grad_sum.h"
 #include "hash.h"
-#include "params.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,11 +68,18 @@ static void fill(const struct nt_params *p) {
     OK(nt_params_view_close(p, &v, true));
 }
 
-static float *summed(const struct nt_params *p) {
+/* Parameters, and the sums of their gradients. */
+struct trained {
+    struct nt_params params;
+    struct nt_grad_sum sum;
+};
+
+static float *summed(const struct trained *t) {
+    const struct nt_params *p = &t->params;
     float *sum = malloc((size_t)p->n_floats * sizeof *sum);
     EXPECT(sum);
     fill(p);
-    OK(nt_params_sum_grads(p));
+    OK(nt_grad_sum(&t->sum));
     OK(be.memory->download(&be, sum, p->grad, (size_t)p->n_floats * sizeof *sum));
     return sum;
 }
@@ -81,24 +88,30 @@ static int64_t collectives(void) {
     return (tp ? nt_device_comm_queued(tp).n : 0) + (dp ? nt_device_comm_queued(dp).n : 0);
 }
 
-static void open_params(struct nt_params *p, const struct nt_spec *spec, const struct nt_lora_shape *shape, bool host) {
+static void open_sums(struct trained *t, const struct nt_spec *spec, const struct nt_lora_shape *shape, bool host) {
     struct nt_linear_place linears[NT_LINEAR_COUNT];
     struct nt_shard s;
     OK(nt_shard_plan(spec, world.tp_rank, world.tp_size, &s));
     nt_linear_places(spec, &s, shape->targets, linears);
-    OK(nt_params_init(p, &world, &be, spec, &s, linears, shape));
-    OK(nt_params_train(p, host ? NULL : tp, host ? NULL : dp));
+    OK(nt_params_init(&t->params, &world, &be, spec, &s, linears, shape));
+    OK(nt_params_train(&t->params));
+    OK(nt_grad_sum_open(&t->sum, &t->params, spec->d_head, host ? NULL : tp, host ? NULL : dp));
+}
+
+static void close_sums(struct trained *t) {
+    nt_grad_sum_close(&t->sum);
+    nt_params_release(&t->params);
 }
 
 /* unit: of the room that sums are given; 0: as it is. */
 static void check(const struct nt_spec *spec, const struct nt_lora_shape *shape, int64_t unit) {
-    struct nt_params host, device;
+    struct trained host, device;
     const size_t before = be.cuda->taken;
-    open_params(&host, spec, shape, true);
-    EXPECT(be.cuda->taken - before == nt_params_bytes(&host));
+    open_sums(&host, spec, shape, true);
+    EXPECT(be.cuda->taken - before == nt_params_bytes(&host.params));
     const size_t between = be.cuda->taken;
-    open_params(&device, spec, shape, false);
-    EXPECT(be.cuda->taken - between == nt_params_bytes(&device));
+    open_sums(&device, spec, shape, false);
+    EXPECT(be.cuda->taken - between == nt_params_bytes(&device.params) + nt_grad_sum_bytes(&device.sum));
     struct nt_rank_sum *sums[] = {&device.sum.tp, &device.sum.dp};
     const int64_t room[] = {device.sum.tp.room, device.sum.dp.room};
     for (int i = 0; i < 2 && unit > 0; i++)
@@ -107,10 +120,10 @@ static void check(const struct nt_spec *spec, const struct nt_lora_shape *shape,
     const int64_t n = collectives();
     float *got = summed(&device);
     EXPECT(collectives() > n);
-    for (int64_t i = 0; i < host.n_floats; i++) EXPECT(memcmp(&want[i], &got[i], sizeof *got) == 0);
+    for (int64_t i = 0; i < host.params.n_floats; i++) EXPECT(memcmp(&want[i], &got[i], sizeof *got) == 0);
     for (int i = 0; i < 2; i++) sums[i]->room = room[i];
-    nt_params_release(&device);
-    nt_params_release(&host);
+    close_sums(&device);
+    close_sums(&host);
     free(want);
     free(got);
 }
