@@ -6,6 +6,8 @@
 #   skip REASON          ends it with 77, which ctest shows as skipped; where CI is true that is a failure
 #   check SENTENCE COMMAND...   fail SENTENCE unless COMMAND succeeds
 #   expect_rc RC COMMAND...     fail unless COMMAND ends with RC; its output is in $WORK/out
+#   emulated_gpus OPTIONS       commands find emulated GPUs from here on, the libraries in $EMU, with these options of NT_EMU; skips without them
+#   says PATTERN                fail unless a line of $WORK/out is like it
 #   ... | stamped               each line with its time before it
 #   patience SECONDS            prints the seconds, times the load of a core where it is above one: a limit for what takes CPU time
 #   since UNIX_SECONDS          prints the seconds since then; below A B: is A less than B (decimals allowed)
@@ -37,6 +39,12 @@ expect_rc() {
     "$@" >"$WORK/out" 2>&1 || rc=$?
     [ $rc -eq "$want" ] || { cat "$WORK/out" >&2; fail "exit status $rc, expected $want: $*"; }
 }
+emulated_gpus() {
+    EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
+    [ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
+    export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=$1
+}
+says() { grep -qE -- "$1" "$WORK/out" || { cat "$WORK/out" >&2; fail "no sentence like: $1"; }; }
 stamped() { while IFS= read -r line; do printf '%s %s\n' "$EPOCHREALTIME" "$line"; done; }
 patience() { awk -v s="$1" -v n="$(nproc)" '{ print ($1 > n ? s * $1 / n : s) }' /proc/loadavg; }
 since() { awk -v now="$(date +%s.%N)" -v then="$1" 'BEGIN { printf "%.2f\n", now - then }'; }

@@ -5,7 +5,6 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/generate.sh"
 cd "$WORK" || exit 1
-EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
 unset NOCTURNE_CUDA_DRIVER NOCTURNE_NCCL NOCTURNE_CUBLASLT NT_EMU
 
 tiny model --family smollm2 --layers 2
@@ -33,9 +32,8 @@ expect_rc 69 generate int8cpu --device cpu --kv-cache-dtype int8
 check "an int8 cache on the CPU is refused" grep -q 'needs a GPU' out
 expect_rc 69 "$NOCTURNE" bench gemm --device cuda
 check "who measures products of a GPU" grep -q 'bench gemm measures the CPU.*doctor --gpu' out
-[ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
 
-export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
+emulated_gpus devices=2,leaks=1,stream0=0
 NT_TIMEOUT=300
 
 # ---- a driver or a device that cannot be used: cuda is refused with the reason, auto takes the CPU and says it

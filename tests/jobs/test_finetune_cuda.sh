@@ -5,9 +5,7 @@
 . "$(dirname "$0")/generate.sh"
 . "$(dirname "$0")/finetune.sh"
 cd "$WORK" || exit 1
-EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
-[ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
-export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=2,leaks=1,stream0=0
+emulated_gpus devices=2,leaks=1,stream0=0
 NT_TIMEOUT=300
 
 training_data

@@ -5,9 +5,7 @@
 . "$(dirname "$0")/generate.sh"
 . "$(dirname "$0")/finetune.sh"
 cd "$WORK" || exit 1
-EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
-[ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
-export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=4,stream0=0
+emulated_gpus devices=4,stream0=0
 
 for ranks_tp in 2,1 3,1 3,3 4,2; do
     expect_rc 0 mpi "${ranks_tp%,*}" "$NT_TEST_BIN/grad_sum_check" "${ranks_tp#*,}"
@@ -25,7 +23,6 @@ END
     mpi "$ranks" $LAUNCHER ./on_rank.sh "$NOCTURNE" finetune $shape --input rows.h5 --output disturbed --threads 1 --device cuda --tp "$tp" \
         --batch-size 4 --max-steps 3 "$@"
 }
-says() { grep -qE "$1" out || { cat out >&2; fail "no sentence like: $1"; }; }
 ended() { check "COMPLETE must not exist" test ! -e disturbed/COMPLETE; rm -rf disturbed; }
 
 # a launcher that does not care: the other rank sees NCCL's error itself

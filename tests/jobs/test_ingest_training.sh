@@ -4,7 +4,6 @@
 cd "$WORK" || exit 1
 rows() { python3 "$SOURCE/tests/jobs/train_rows.py" "$@"; }
 ingest() { "$NOCTURNE" ingest "$@"; }
-says() { grep -qE -- "$1" out || { cat out >&2; fail "not said: $1"; }; }
 
 rows . || fail "no rows"
 for f in messages completion sharegpt alpaca preference label; do

@@ -5,9 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/generate.sh"
 cd "$WORK" || exit 1
-EMU=$(cd "$NT_TEST_BIN/../gpuemu" 2>/dev/null && pwd)
-[ -e "$EMU/libcuda_emu.so" ] || skip "no emulated GPU in this build (nvcc was not found)"
-export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=devices=4,stream0=0
+emulated_gpus devices=4,stream0=0
 NT_TIMEOUT=300
 
 tiny model --family smollm2 --layers 2
@@ -37,7 +35,6 @@ disturbed() {
     check "$dir: COMPLETE must not exist" test ! -e "$dir/COMPLETE"
     echo "$dir: exit status $rc"
 }
-says() { grep -qE "$1" out || { cat out >&2; fail "no sentence like: $1"; }; }
 # resumes DIR: some rows were kept, and the others come out as if nothing had happened
 resumes() {
     expect_rc 0 job "$1" 0 true
