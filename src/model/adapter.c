@@ -6,22 +6,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The seven linears: slot, module name, and the dimensions of W = [out, in]. */
+/* The seven linears: slots of weight and bias, module name, and the dimensions of W = [out, in]. */
 static const struct {
-    enum nt_slot slot;
+    enum nt_slot slot, bias;
     const char *name;
 } linears[NT_LINEAR_COUNT] = {
-    [NT_LINEAR_Q] = {NT_SLOT_Q,    "q_proj"   },
-      [NT_LINEAR_K] = {NT_SLOT_K,    "k_proj"   },
-    [NT_LINEAR_V] = {NT_SLOT_V,    "v_proj"   },
-      [NT_LINEAR_O] = {NT_SLOT_O,    "o_proj"   },
-    [NT_LINEAR_GATE] = {NT_SLOT_GATE, "gate_proj"},
-      [NT_LINEAR_UP] = {NT_SLOT_UP,   "up_proj"  },
-    [NT_LINEAR_DOWN] = {NT_SLOT_DOWN, "down_proj"},
+    [NT_LINEAR_Q] = {NT_SLOT_Q,    NT_SLOT_Q_BIAS,    "q_proj"   },
+    [NT_LINEAR_K] = {NT_SLOT_K,    NT_SLOT_K_BIAS,    "k_proj"   },
+    [NT_LINEAR_V] = {NT_SLOT_V,    NT_SLOT_V_BIAS,    "v_proj"   },
+    [NT_LINEAR_O] = {NT_SLOT_O,    NT_SLOT_O_BIAS,    "o_proj"   },
+    [NT_LINEAR_GATE] = {NT_SLOT_GATE, NT_SLOT_GATE_BIAS, "gate_proj"},
+    [NT_LINEAR_UP] = {NT_SLOT_UP,   NT_SLOT_UP_BIAS,   "up_proj"  },
+    [NT_LINEAR_DOWN] = {NT_SLOT_DOWN, NT_SLOT_DOWN_BIAS, "down_proj"},
 };
 
 enum nt_slot nt_linear_slot(enum nt_linear linear) {
     return linears[linear].slot;
+}
+
+enum nt_slot nt_linear_bias_slot(enum nt_linear linear) {
+    return linears[linear].bias;
 }
 
 const char *nt_linear_name(enum nt_linear linear) {

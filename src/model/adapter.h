@@ -27,6 +27,7 @@ enum nt_linear {
 enum { NT_TARGETS_ALL = (1 << NT_LINEAR_COUNT) - 1, NT_ADAPTER_MAX_RANK = 4096 };
 
 enum nt_slot nt_linear_slot(enum nt_linear linear);                       /* NT_SLOT_Q ... NT_SLOT_DOWN */
+enum nt_slot nt_linear_bias_slot(enum nt_linear linear);                  /* NT_SLOT_Q_BIAS ... NT_SLOT_DOWN_BIAS */
 const char *nt_linear_name(enum nt_linear linear);                        /* "q_proj" ... "down_proj" */
 int32_t nt_linear_out(const struct nt_spec *spec, enum nt_linear linear); /* rows of W and B */
 int32_t nt_linear_in(const struct nt_spec *spec, enum nt_linear linear);  /* columns of W and A */

@@ -41,9 +41,6 @@ static struct nt_gemm_wgrad_args outputs(const struct product *p, const struct n
 
 /* dW = dy^T x and the sum of dy, of every linear of the product. */
 static nt_status all_weights(struct nt_training *t, const struct product *p) {
-    static const enum nt_slot bias[NT_LINEAR_COUNT] = {NT_SLOT_Q_BIAS,   NT_SLOT_K_BIAS,    NT_SLOT_V_BIAS,
-                                                       NT_SLOT_O_BIAS,   NT_SLOT_GATE_BIAS, NT_SLOT_UP_BIAS,
-                                                       NT_SLOT_DOWN_BIAS};
     for (int i = 0; i < NT_LINEAR_COUNT; i++) {
         const struct nt_linear_place *lin = &t->linears[i];
         if (lin->group != p->group) continue;
@@ -52,7 +49,7 @@ static nt_status all_weights(struct nt_training *t, const struct product *p) {
         args.lda = args.m = p->w->k;
         args.dw = nt_training_grad(t, p->layer, lin->slot, NT_PARAM_W);
         NT_TRY(wgrad(t, &args));
-        args.dw = nt_training_grad(t, p->layer, bias[i], NT_PARAM_W);
+        args.dw = nt_training_grad(t, p->layer, nt_linear_bias_slot((enum nt_linear)i), NT_PARAM_W);
         if (!args.dw) continue;
         args.a = t->back.ones.device;
         args.lda = args.m = 1;

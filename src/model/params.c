@@ -99,25 +99,6 @@ static bool has_bias(const struct nt_spec *spec, enum nt_lora_group group) {
     return group == NT_LORA_QKV ? spec->qkv_bias : group == NT_LORA_O ? spec->o_bias : spec->mlp_bias;
 }
 
-static enum nt_slot bias_slot(enum nt_slot weight) {
-    switch (weight) {
-    case NT_SLOT_Q:
-        return NT_SLOT_Q_BIAS;
-    case NT_SLOT_K:
-        return NT_SLOT_K_BIAS;
-    case NT_SLOT_V:
-        return NT_SLOT_V_BIAS;
-    case NT_SLOT_O:
-        return NT_SLOT_O_BIAS;
-    case NT_SLOT_GATE:
-        return NT_SLOT_GATE_BIAS;
-    case NT_SLOT_UP:
-        return NT_SLOT_UP_BIAS;
-    default:
-        return NT_SLOT_DOWN_BIAS;
-    }
-}
-
 static void add_weights(struct table *t, const struct nt_linear_place linears[NT_LINEAR_COUNT], int32_t layer) {
     for (int i = 0; i < NT_LINEAR_COUNT; i++) {
         const struct nt_linear_place *lin = &linears[i];
@@ -132,7 +113,7 @@ static void add_weights(struct table *t, const struct nt_linear_place linears[NT
         add(t, row, false);
         if (!has_bias(t->spec, lin->group)) continue;
         row = outputs(t, lin, layer);
-        row.slot = bias_slot(lin->slot);
+        row.slot = nt_linear_bias_slot((enum nt_linear)i);
         row.rows = row.n_rows = row.in_size = 1;
         row.decay = false;
         if (!column) row.summed = false; /* its gradient is the sum's, whole on every rank */

@@ -28,16 +28,13 @@ static nt_status visit_linears(struct nt_training *t, place_fn *fn, int32_t laye
     const struct nt_layer *l = &t->m->weights.layers[layer];
     const struct nt_packed *w[NT_LORA_GROUPS] = {&l->qkv, &l->o, &l->gate_up, &l->down};
     float *const bias[NT_LORA_GROUPS] = {l->qkv_bias, l->o_bias, l->gate_up_bias, l->down_bias};
-    static const enum nt_slot bias_slot[NT_LINEAR_COUNT] = {NT_SLOT_Q_BIAS,   NT_SLOT_K_BIAS,    NT_SLOT_V_BIAS,
-                                                            NT_SLOT_O_BIAS,   NT_SLOT_GATE_BIAS, NT_SLOT_UP_BIAS,
-                                                            NT_SLOT_DOWN_BIAS};
     for (int i = 0; i < NT_LINEAR_COUNT; i++) {
         const struct nt_linear_place *lin = &t->linears[i];
         struct nt_pack_args place = {.w = w[lin->group], .row0 = lin->row0, .run = lin->run};
         NT_TRY(visit(t, fn, layer, lin->slot, place));
         place.w = NULL;
         place.vector = bias[lin->group];
-        NT_TRY(visit(t, fn, layer, bias_slot[i], place));
+        NT_TRY(visit(t, fn, layer, nt_linear_bias_slot((enum nt_linear)i), place));
     }
     return NT_OK;
 }
