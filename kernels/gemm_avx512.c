@@ -189,30 +189,30 @@ again:
 }
 
 typedef void tile_fn(const struct tile *t);
-#define TILE(rows, lines, lines_only)                                                                                  \
+#define TILE(rows)                                                                                                     \
     static void tile_##rows(const struct tile *t) {                                                                    \
-        tile_run(rows, 2, lines, t);                                                                                   \
+        tile_run(rows, 2, (rows) > STREAM_ROWS ? 1 : 0, t);                                                            \
     }                                                                                                                  \
     static void only_##rows(const struct tile *t) {                                                                    \
-        tile_run(rows, 2, lines_only, t);                                                                              \
+        tile_run(rows, 2, (rows) > STREAM_ROWS ? 2 : 0, t);                                                            \
     }                                                                                                                  \
     static void half_##rows(const struct tile *t) {                                                                    \
-        tile_run(rows, 1, lines, t);                                                                                   \
+        tile_run(rows, 1, (rows) > STREAM_ROWS ? 1 : 0, t);                                                            \
     }
-TILE(1, 0, 0)
-TILE(2, 0, 0)
-TILE(3, 0, 0)
-TILE(4, 0, 0)
-TILE(5, 0, 0)
-TILE(6, 0, 0)
-TILE(7, 1, 2)
-TILE(8, 1, 2)
-TILE(9, 1, 2)
-TILE(10, 1, 2)
-TILE(11, 1, 2)
-TILE(12, 1, 2)
-TILE(13, 1, 2)
-TILE(14, 1, 2)
+TILE(1)
+TILE(2)
+TILE(3)
+TILE(4)
+TILE(5)
+TILE(6)
+TILE(7)
+TILE(8)
+TILE(9)
+TILE(10)
+TILE(11)
+TILE(12)
+TILE(13)
+TILE(14)
 
 /* ONLY: the panel has no other tile. HALF: its second half has no columns. */
 enum kind { MANY, ONLY, HALF, KINDS };

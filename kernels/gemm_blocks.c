@@ -230,10 +230,11 @@ static struct nt_gemm_ahead source_after(const struct worker *w, int32_t index, 
     return source_of(j, &b, w->piece.panel);
 }
 
-/* A panel of a gradient with few rows. */
+/* A panel of a gradient with few rows, unless b's share too few cache sets to be read again for every tile. */
 static bool run_narrow(struct worker *w, const struct block *b, int64_t panel) {
     const struct job *j = w->j;
-    if (!j->wgrad || !j->traits->narrow || w->p.rows > NARROW_ROWS || b->n % 2 != 0 || w->p.n_valid < NT_PANEL)
+    if (!j->wgrad || !j->traits->narrow || w->p.rows > NARROW_ROWS || b->n % 2 != 0 || w->p.n_valid < NT_PANEL ||
+        !nt_gemm_in_place(j->traits->product, j->wgrad->ldb, b->n))
         return false;
     const nt_bf16 *half[2];
     find_halves(j->wgrad, b, panel, half);

@@ -51,6 +51,5 @@ nt_status nt_sum_parts_cuda(struct nt_backend *be, const struct nt_sum_parts_arg
                                             args->n % 4 == 0 && misaligned(args->x) == 0 && misaligned(args->y) == 0};
     NT_CHECK(a.n_part >= 1 && a.n >= 0);
     if (a.n == 0) return NT_OK;
-    return NT_CUDA_LAUNCH(be, NT_CUDA_sum_parts, ((a.n + 3) / 4 + NT_PARTS_THREADS - 1) / NT_PARTS_THREADS, 1, 1,
-                          NT_PARTS_THREADS, 0, &a);
+    return NT_CUDA_LAUNCH(be, NT_CUDA_sum_parts, nt_ceil_div(a.n, 4 * NT_PARTS_THREADS), 1, 1, NT_PARTS_THREADS, 0, &a);
 }
