@@ -2,6 +2,7 @@
 
 #include "cpu_math.h"
 #include "cuda_bodies.h"
+#include "launch_places.h"
 
 /* The kernels by width of the tile: the first row that d_pad fits. */
 static const struct {
@@ -57,15 +58,11 @@ static int32_t least(int64_t a, int64_t b) {
     return (int32_t)(a < b ? a : b);
 }
 
-/* Of an accumulator and its (maximum, sum). */
-static size_t place_bytes(const struct nt_attn_launch *l) {
-    return (size_t)(l->d_pad + 2) * sizeof(float);
-}
-
 /* The workspace as `places` accumulators and then their (maximum, sum). */
-static nt_status take_places(struct nt_backend *be, struct nt_attn_launch *l, int64_t places) {
+static nt_status take_places(struct nt_backend *be, const struct nt_attention_args *a, struct nt_attn_launch *l,
+                             int64_t places) {
     void *memory;
-    NT_TRY(nt_cuda_workspace(be, (size_t)places * place_bytes(l), "attention", &memory));
+    NT_TRY(nt_cuda_workspace(be, (size_t)places * nt_attn_place(a), "attention", &memory));
     l->state = memory;
     l->state_ml = l->state + places * l->d_pad;
     return NT_OK;
@@ -78,15 +75,10 @@ static nt_status prefill(struct nt_backend *be, const struct nt_attention_args *
     const int32_t d = widths[w].d, rows = nt_attn_prefill_rows(d);
     const size_t shared = (size_t)NT_ATTN_SHARED(d, rows, NT_ATTN_PREFILL_HALVES(d), int8);
     const int64_t tiles = (int64_t)a->max_q * a->n_head / rows + a->kv->n_kv; /* each KV head's last one may be part */
-    int32_t step = a->n_tok;
+    const int32_t step = nt_attn_prefill_tokens(a, be->cuda->workspace_bytes);
     l.min_q = NT_ATTN_DECODE_Q + 1;
     l.max_q = a->max_q;
-    if (a->max_pos > NT_ATTN_SPLIT) {
-        /* A tile begins before tok_end and has at most `rows` tokens more. */
-        step = (int32_t)nt_cuda_places(be, place_bytes(&l) * (size_t)a->n_head, (int64_t)a->n_tok + rows) - rows;
-        if (step < 1) step = 1;
-        NT_TRY(take_places(be, &l, (int64_t)(step + rows) * a->n_head));
-    }
+    if (a->max_pos > NT_ATTN_SPLIT) NT_TRY(take_places(be, a, &l, (int64_t)(step + rows) * a->n_head));
     for (int32_t tok = 0; tok < a->n_tok; tok += step) {
         l.tok_begin = tok;
         l.tok_end = l.state ? least((int64_t)tok + step, a->n_tok) : INT32_MAX;
@@ -101,20 +93,14 @@ static nt_status decode(struct nt_backend *be, const struct nt_attention_args *a
     const int32_t d = widths[w].d;
     const size_t shared = (size_t)NT_ATTN_SHARED(d, NT_ATTN_DECODE_ROWS, NT_ATTN_DECODE_HALVES(d), int8);
     const int64_t tiles = a->n_head / NT_ATTN_DECODE_ROWS + a->kv->n_kv; /* of one token */
-    int32_t step = a->n_seq;
+    const struct nt_attn_short cut = nt_attn_short_cut(a, be->cuda->workspace_bytes);
     l.min_q = 1;
     l.max_q = least(a->max_q, NT_ATTN_DECODE_Q);
-    /* A window of any length touches one split more than it is long, its start and end being anywhere. */
-    l.n_split =
-        least((a->max_pos + NT_ATTN_SPLIT - 1) / NT_ATTN_SPLIT, ((int64_t)l.span + l.max_q - 1) / NT_ATTN_SPLIT + 2);
-    if (l.n_split > 1) {
-        const int64_t per_seq = (int64_t)l.max_q * a->n_head * l.n_split;
-        step = (int32_t)nt_cuda_places(be, place_bytes(&l) * (size_t)per_seq, a->n_seq);
-        NT_TRY(take_places(be, &l, step * per_seq));
-    }
-    for (int32_t seq = 0; seq < a->n_seq; seq += step) {
+    l.n_split = cut.n_split;
+    if (l.n_split > 1) NT_TRY(take_places(be, a, &l, cut.n_seq * cut.per_seq));
+    for (int32_t seq = 0; seq < a->n_seq; seq += cut.n_seq) {
         l.seqs = a->seqs + seq;
-        l.n_seq = least(step, a->n_seq - seq);
+        l.n_seq = least(cut.n_seq, a->n_seq - seq);
         NT_TRY(NT_CUDA_LAUNCH(be, widths[w].decode[int8], tiles * l.max_q, l.n_split, l.n_seq, 32, shared, &l));
         if (l.n_split == 1) continue;
         const int64_t warps = NT_ATTN_MERGE_THREADS / 32, n_row = (int64_t)l.n_seq * l.max_q * a->n_head;
@@ -154,6 +140,5 @@ nt_status nt_attention_cuda(struct nt_backend *be, const struct nt_attention_arg
     NT_TRY(nt_attention_cuda_prepare(args, &l));
     const int w = find_width(l.d_pad);
     if (args->max_q > NT_ATTN_DECODE_Q) NT_TRY(prefill(be, args, l, w));
-    NT_TRY(decode(be, args, l, w));
-    return NT_OK;
+    return decode(be, args, l, w);
 }

@@ -5,6 +5,7 @@
 #include "cuda_parts.h"
 #include "draw_pairs_cuda.h"
 #include "gemm_cublaslt.h"
+#include "launch_places.h"
 #include "log.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,6 +119,5 @@ nt_status nt_cuda_workspace(struct nt_backend *be, size_t bytes, const char *wha
 }
 
 int64_t nt_cuda_places(const struct nt_backend *be, size_t bytes, int64_t n) {
-    const int64_t fit = (int64_t)(be->cuda->workspace_bytes / bytes), most = fit < n ? fit : n;
-    return most > 1 ? most : 1;
+    return nt_places(be->cuda->workspace_bytes, bytes, n);
 }

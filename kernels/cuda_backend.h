@@ -80,8 +80,7 @@ void nt_cuda_close(struct nt_backend *be);
 NT_MUST nt_status nt_cuda_enter(struct nt_backend *be);
 /* The first `bytes` of the workspace; NT_E_UNSUPPORTED naming `what` and `bytes` when it is smaller. */
 NT_MUST nt_status nt_cuda_workspace(struct nt_backend *be, size_t bytes, const char *what, void **out);
-/* For ops that go over what they have in launches that fit: how many of n places of `bytes` a launch may use. At least
- * 1, which nt_cuda_workspace refuses where not even that fits. */
+/* For ops that go over what they have in launches that fit: nt_places (launch_places.h) of this backend's workspace. */
 int64_t nt_cuda_places(const struct nt_backend *be, size_t bytes, int64_t n);
 
 /* ---- devices (cuda_device.c) ---- */

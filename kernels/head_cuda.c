@@ -2,6 +2,7 @@
 #include "head_cuda.h"
 #include "cuda_bodies.h"
 #include "cuda_granted.h"
+#include "launch_places.h"
 
 struct tile {
     enum nt_cuda_kernel kernel;
@@ -94,8 +95,7 @@ nt_status nt_head_argmax_cuda(struct nt_backend *be, const struct nt_head_argmax
     if (args->w->format != NT_WEIGHT_BF16_ROWS)
         return NT_FAIL(NT_E_UNSUPPORTED, "head_argmax on CUDA reads bf16 rows, not format %d", (int)args->w->format);
     NT_TRY(nt_gemm_cuda_check(&product));
-    const size_t parts = (size_t)nt_ceil_div(args->n_vocab, NT_HEAD_COLS), place = parts * sizeof(struct nt_head_pair);
-    const int64_t most = nt_cuda_places(be, place > 0 ? place : 1, args->n_row);
+    const int64_t most = nt_cuda_places(be, nt_head_argmax_place(args->n_vocab), args->n_row);
     for (int64_t first = 0; first < args->n_row; first += most) {
         const struct nt_head_argmax_args a =
             rows_of(args, first, args->n_row - first < most ? args->n_row - first : most);

@@ -1,5 +1,7 @@
 #include "ops_cost.h"
 #include "attention_cuda.h"
+#include "cuda_backend.h"
+#include "launch_places.h"
 #include "ops_bwd.h"
 
 /* One row per op; the count is compared with ops.def, so a new op has to say what it is. */
@@ -134,17 +136,28 @@ static struct nt_cost sequence_cost(const struct nt_attention_args *a, const str
                             .stored_bytes = cache};
 }
 
+/* Launches over n rows of which one has so many bytes in the workspace. */
+static int64_t launches_of(int32_t n_row, size_t place) {
+    const int64_t most = nt_places(NT_CUDA_WORKSPACE_BYTES, place, n_row);
+    return (n_row + most - 1) / most;
+}
+
 /* On a GPU one kernel for longer chunks, when there can be any, and one for short ones, always, since the host does not
  * see the lengths; where a sequence may have several splits, a third merges those of the short ones. */
+static void add_launches(const struct nt_attention_args *a, struct nt_attention_cost *c) {
+    const struct nt_attn_short cut = nt_attn_short_cut(a, NT_CUDA_WORKSPACE_BYTES);
+    const int32_t tokens = nt_attn_prefill_tokens(a, NT_CUDA_WORKSPACE_BYTES);
+    c->decode.launches = (a->n_seq + cut.n_seq - 1) / cut.n_seq * (1 + (cut.n_split > 1));
+    if (a->max_q > NT_ATTN_DECODE_Q) c->prefill.launches = (a->n_tok + tokens - 1) / tokens;
+}
+
 struct nt_attention_cost nt_attention_cost(const struct nt_attention_args *a) {
     struct nt_attention_cost c = {0};
     for (int32_t i = 0; i < a->n_seq; i++) {
         const struct nt_attn_seq *s = &a->seqs[i];
         if (s->n_q > 0) nt_cost_add(s->n_q == 1 ? &c.decode : &c.prefill, sequence_cost(a, s));
     }
-    if (a->n_seq == 0 || a->n_tok == 0) return c;
-    c.decode.launches = 1 + (a->max_pos > NT_ATTN_SPLIT);
-    c.prefill.launches = a->max_q > NT_ATTN_DECODE_Q;
+    if (a->n_seq > 0 && a->n_tok > 0) add_launches(a, &c);
     return c;
 }
 
@@ -166,8 +179,10 @@ struct nt_cost nt_op_cost_logit_stats(const struct nt_logit_stats_args *a) {
 /* One comparison per logit; the k kept ones cost less than the pass. Two kernels: maxima of groups, then the k. */
 struct nt_cost nt_op_cost_logit_topk(const struct nt_logit_topk_args *a) {
     const double n = (double)a->n_row * a->n_vocab;
-    return (struct nt_cost){
-        .flops = n, .read_bytes = n * F32, .write_bytes = (double)a->n_row * a->k * (F32 + I32), .launches = 2};
+    return (struct nt_cost){.flops = n,
+                            .read_bytes = n * F32,
+                            .write_bytes = (double)a->n_row * a->k * (F32 + I32),
+                            .launches = 2 * launches_of(a->n_row, nt_logit_topk_place(a->n_vocab))};
 }
 
 /* Scale, two logarithms, sum, compare; the random word (a quarter of a Philox block per logit, 10 rounds of 2 products
@@ -217,7 +232,7 @@ struct nt_cost nt_op_cost_logit_sample(const struct nt_logit_sample_args *a) {
     return (struct nt_cost){.flops = 5 * n,
                             .read_bytes = n * F32 + (double)a->n_row * (4 * F32 + 2 * 8),
                             .write_bytes = (double)a->n_row * I32,
-                            .launches = 2};
+                            .launches = 2 * launches_of(a->n_row, nt_logit_sample_place(a->n_vocab))};
 }
 
 /* The product of gemm, 15 more per logit for a draw; pairs out. */
@@ -227,7 +242,7 @@ struct nt_cost nt_op_cost_head_argmax(const struct nt_head_argmax_args *a) {
                             .read_bytes = stored + n_row * a->w->k * BF16,
                             .write_bytes = n_row * (F32 + I32),
                             .stored_bytes = stored,
-                            .launches = 2};
+                            .launches = 2 * launches_of(a->n_row, nt_head_argmax_place(a->n_vocab))};
 }
 
 /* The forward's products; dx is read too where it is added to. */

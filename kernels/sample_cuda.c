@@ -1,6 +1,7 @@
 /* Launches of logit_sample. */
 #include "sample_cuda.h"
 #include "cuda_bodies.h"
+#include "launch_places.h"
 
 /* As many rows as the workspace has places for. */
 static nt_status launch(struct nt_backend *be, const struct nt_logit_sample_cuda *a) {
@@ -25,7 +26,7 @@ static struct nt_logit_sample_args rows_of(const struct nt_logit_sample_args *ar
 nt_status nt_logit_sample_cuda(struct nt_backend *be, const struct nt_logit_sample_args *args) {
     struct nt_logit_sample_cuda a = {.n_chunk = nt_logit_chunks(args->n_vocab)};
     NT_TRY(nt_logit_cuda_check(args->n_vocab, "logit_sample"));
-    const size_t place = (size_t)a.n_chunk * (sizeof *a.part + NT_TOPK_CHUNK_GROUPS * sizeof *a.group);
+    const size_t place = nt_logit_sample_place(args->n_vocab);
     const int64_t most = nt_cuda_places(be, place, args->n_row);
     void *memory = NULL;
     NT_TRY(nt_cuda_workspace(be, (size_t)most * place, "logit_sample", &memory));

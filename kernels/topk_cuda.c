@@ -1,6 +1,7 @@
 /* Launches of logit_topk. */
 #include "topk_cuda.h"
 #include "cuda_bodies.h"
+#include "launch_places.h"
 
 /* As many rows as the workspace has places for. */
 static nt_status launch(struct nt_backend *be, const struct nt_logit_topk_cuda *a) {
@@ -13,7 +14,7 @@ nt_status nt_logit_topk_cuda(struct nt_backend *be, const struct nt_logit_topk_a
         return NT_FAIL(NT_E_UNSUPPORTED, "logit_topk on CUDA takes 1 to n_vocab of %d columns, not %d", args->n_vocab,
                        args->k);
     struct nt_logit_topk_cuda a = {.op = *args, .n_chunk = nt_logit_chunks(args->n_vocab)};
-    const size_t place = (size_t)a.n_chunk * NT_TOPK_CHUNK_GROUPS * sizeof *a.group;
+    const size_t place = nt_logit_topk_place(args->n_vocab);
     const int64_t most = nt_cuda_places(be, place, args->n_row);
     void *memory = NULL;
     NT_TRY(nt_cuda_workspace(be, (size_t)most * place, "logit_topk", &memory));

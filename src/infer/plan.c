@@ -3,6 +3,7 @@
 #include "model_shape.h"
 #include "pages.h"
 #include "pool.h"
+#include "sampler.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -250,10 +251,14 @@ static void set_limits(struct rank *r, const struct sizes *s) {
     r->max.pages = (int64_t)seqs * nt_pages_for(r->job->in + r->job->out);
 }
 
+/* As a job on a device holds them: inputs beside the host's, logits, and what tokens are drawn with. */
 static nt_status count_activations(struct rank *r, struct nt_plan *p) {
     const struct sizes s = sizes_of(r->job, p->seqs);
+    struct nt_sampler sampler;
     set_limits(r, &s);
+    r->memory.apart = true;
     NT_TRY(layout(r));
+    NT_TRY(nt_sampler_layout_shape(&sampler, &r->memory, r->model, r->world.tp, r->max.out));
     p->activation_bytes = (double)(r->memory.device.used + logit_bytes(r));
     nt_job_memory_release(&r->memory);
     return NT_OK;

@@ -4,7 +4,7 @@
  * what a layer is. Workload: endless rows of `in` prompt and `out` answer tokens, all queued.
  * Memory per GPU: 92 % of it, less 2 GB for activations, context and libraries, less the weights, is the KV cache. It
  * holds B = cache / ((in + out/2) * bytes per position) sequences of mean length; fewer are decoded together where the
- * activations of their step would not fit what is left.
+ * activations of their step would not fit what is left: inputs, logits and what tokens are drawn with are counted too.
  * A step decodes B rows at position in + out/2 and prefills B * in / out prompt tokens beside them, so B answer tokens
  * per step. Ideal seconds: products max(FLOP / peak, weight bytes / bandwidth); attention of prefill and of decode
  * likewise, with cache bytes; all-reduces max(delay, 2 (n-1)/n bytes / link); the rest (activations stay in caches) the

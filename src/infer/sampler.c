@@ -9,8 +9,8 @@ static int32_t usable(const struct nt_sampler *s, int32_t first, int32_t count) 
     return left < 0 ? 0 : left < count ? left : count;
 }
 
-nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m,
-                            struct nt_comm *tp, int32_t n_vocab, int32_t max_rows) {
+static void set_sizes(struct nt_sampler *s, const struct nt_model *m, struct nt_comm *tp, int32_t n_vocab,
+                      int32_t max_rows) {
     const int32_t model_vocab = nt_model_spec(m)->n_vocab, count = nt_model_vocab_count(m);
     *s = (struct nt_sampler){
         .tp = tp, .ld = nt_model_logit_ld(m), .max_rows = max_rows, .first = nt_model_vocab_first(m)};
@@ -18,6 +18,11 @@ nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, con
     s->n_model_vocab = model_vocab;
     s->n_local = usable(s, s->first, count);
     s->n_head_rows = count;
+}
+
+nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m,
+                            struct nt_comm *tp, int32_t n_vocab, int32_t max_rows) {
+    set_sizes(s, m, tp, n_vocab, max_rows);
     s->head_draws = nt_model_head_draws(m);
     s->model = nt_model_gathers(m) ? m : NULL;
     for (int32_t r = 0; s->model && r < nt_comm_size(tp); r++) {
@@ -27,11 +32,19 @@ nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, con
     return nt_sampler_take(s, mem);
 }
 
+nt_status nt_sampler_layout_shape(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m,
+                                  struct nt_comm *tp, int32_t max_rows) {
+    set_sizes(s, m, tp, nt_model_spec(m)->n_vocab, max_rows);
+    s->head_draws = true;
+    s->model = nt_comm_size(tp) > 1 && nt_comm_size(tp) <= NT_P2P_RANKS ? m : NULL;
+    return nt_sampler_take(s, mem);
+}
+
 nt_status nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem) {
     const size_t rows = (size_t)s->max_rows, batched = rows * NT_SAMPLER_K;
     struct nt_arena *a = &mem->host;
     s->be = mem->be;
-    s->whole = !nt_backend_is_host(s->be) && nt_comm_size(s->tp) == 1;
+    s->whole = mem->apart && nt_comm_size(s->tp) == 1;
     s->on_device = s->whole || s->model;
     /* one row's candidates may be the whole vocabulary (draw_long), where the host draws */
     const size_t pairs = s->whole || batched > (size_t)s->n_vocab ? batched : (size_t)s->n_vocab;

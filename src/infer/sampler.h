@@ -15,7 +15,10 @@
  * (rows of padding beyond it are never chosen). */
 NT_MUST nt_status nt_sampler_layout(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m,
                                     struct nt_comm *tp, int32_t n_vocab, int32_t max_rows);
-/* Its second half: the buffers, for the sizes that are set. */
+/* The one a job would have on devices that its ranks connect: for a plan, which only counts its memory. */
+NT_MUST nt_status nt_sampler_layout_shape(struct nt_sampler *s, struct nt_job_memory *mem, const struct nt_model *m,
+                                          struct nt_comm *tp, int32_t max_rows);
+/* The second half of both: the buffers, for the sizes that are set. */
 NT_MUST nt_status nt_sampler_take(struct nt_sampler *s, struct nt_job_memory *mem);
 /* logits [n, ld], in the backend's memory, are overwritten. */
 NT_MUST nt_status nt_sampler_run(struct nt_sampler *s, float *logits, const struct nt_sample_in *in,

@@ -1,7 +1,7 @@
 #include "job_memory.h"
 
 void nt_job_memory_init(struct nt_job_memory *m, struct nt_backend *be) {
-    *m = (struct nt_job_memory){.be = be};
+    *m = (struct nt_job_memory){.be = be, .apart = !nt_backend_is_host(be)};
     nt_arena_init(&m->host, "job");
     nt_arena_init(&m->device, nt_backend_is_host(be) ? "tensors" : "device");
 }
@@ -38,7 +38,7 @@ void nt_job_memory_release(struct nt_job_memory *m) {
 
 struct nt_both nt_job_take_both(struct nt_job_memory *m, size_t bytes) {
     struct nt_both b = {.host = nt_arena_take(&m->host, bytes, 1)};
-    b.device = nt_backend_is_host(m->be) ? b.host : nt_arena_take(&m->device, bytes, 1);
+    b.device = m->apart ? nt_arena_take(&m->device, bytes, 1) : b.host;
     return b;
 }
 

@@ -12,6 +12,7 @@
 
 struct nt_job_memory {
     struct nt_backend *be; /* borrowed */
+    bool apart;            /* ops do not see host memory. A plan sets it to count what a device would hold */
     struct nt_arena host, device;
 };
 

@@ -326,7 +326,7 @@ nt_status nt_model_layout(struct nt_model *m, struct nt_job_memory *mem, const s
     struct nt_arena *a = &mem->device;
     const size_t n = (size_t)max->tok, n_out = (size_t)max->out, d = (size_t)spec->d_model;
     const size_t d_head = (size_t)spec->d_head, heads = (size_t)s->n_head * d_head;
-    const bool in_place = nt_backend_is_host(m->backend) && !m->training;
+    const bool in_place = !mem->apart && !m->training;
     struct nt_block_acts *b = &m->acts.block;
     struct nt_acts *t = &m->acts;
     nt_step_graphs_drop(m);

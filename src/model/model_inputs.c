@@ -11,7 +11,7 @@ nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem) {
     const struct nt_step_limits *max = &m->acts.max;
     const size_t heads = (size_t)m->shard.n_head * sizeof(int32_t);
     in->kv_of_head = nt_job_take_both(mem, heads);
-    if (!nt_backend_is_host(m->backend)) {
+    if (mem->apart) {
         in->seqs_at = round_up((size_t)max->tok * sizeof(int32_t));
         in->out_rows_at = in->seqs_at + round_up((size_t)max->seq * sizeof(struct nt_attn_seq));
         in->prev_at = in->out_rows_at + round_up((size_t)max->out * sizeof(int32_t));

@@ -62,7 +62,7 @@ check "rows of --seqs" grep -q '600 are decoded together, as many as --seqs says
 check "rows and tokens of a step" grep -qx 'settings .* --tp 1 --max-num-seqs 600 --max-num-batched-tokens 720' out
 expect_rc 0 "$NOCTURNE" plan --model llama3-8b --gpu h100 --tp 1 --precision bf16 --in 10 --out 10
 check "activations" grep -q '[0-9] are decoded together, as many as have room for their activations' out
-expect_rc 72 "$NOCTURNE" plan --model llama3-8b --gpu h100 --tp 1 --precision bf16 --in 10 --out 10 --seqs 16384
+expect_rc 72 "$NOCTURNE" plan --model llama3-8b --gpu h100 --tp 1 --precision bf16 --in 10 --out 10 --seqs 8000
 check "no room for the activations" grep -q 'nothing that was tried fits.*the activations of a step 9.9 GB' out
 
 # a directory with weights, its config.json, a GGUF file: the same plan

@@ -113,6 +113,32 @@ static void test_passes(void **state) {
     assert_true(c.read_bytes == 7 * 12 + 2 * 20 && c.write_bytes == 28 && c.launches == 1);
 }
 
+/* Rows of which not all find room in the workspace of 64 MiB take more launches: 32 chunks of a vocabulary of 128256
+ * leave 128 keys of 4 bytes each, the draw 24 bytes more; a decode step of 256 sequences has 80 splits of 130 floats
+ * for 32 heads. */
+static void test_many_rows(void **state) {
+    (void)state;
+    struct nt_logit_topk_args topk = {.n_row = 4096, .n_vocab = 128256, .k = 20};
+    assert_int_equal(nt_op_cost_logit_topk(&topk).launches, 2);
+    topk.n_row++;
+    assert_int_equal(nt_op_cost_logit_topk(&topk).launches, 4);
+    struct nt_logit_sample_args sample = {.n_row = 3912, .n_vocab = 128256};
+    assert_int_equal(nt_op_cost_logit_sample(&sample).launches, 2);
+    sample.n_row = 3 * 3912;
+    assert_int_equal(nt_op_cost_logit_sample(&sample).launches, 6);
+    sample.n_row = 0;
+    assert_int_equal(nt_op_cost_logit_sample(&sample).launches, 0);
+    const struct nt_kv_layer kv = {.n_kv = 8, .d_head = 128, .format = NT_KV_ROWS};
+    static const struct nt_attn_seq none[51];
+    struct nt_attention_args a = {
+        .kv = &kv, .seqs = none, .n_seq = 50, .n_tok = 50, .n_head = 32, .max_q = 1, .max_pos = 40960};
+    assert_int_equal(nt_op_cost_attention(&a).launches, 2);
+    a.n_seq = a.n_tok = 51;
+    assert_int_equal(nt_op_cost_attention(&a).launches, 4);
+    a.window = 512; /* touches two splits at most */
+    assert_int_equal(nt_op_cost_attention(&a).launches, 2);
+}
+
 /* Whatever the op, an empty or a small call costs a finite amount, and its parts add up. */
 static void check_sane(struct nt_cost c) {
     assert_true(c.flops >= 0 && c.stored_bytes >= 0 && c.stored_bytes <= c.read_bytes + c.write_bytes);
@@ -174,8 +200,8 @@ static void test_gpus(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_gemm), cmocka_unit_test(test_passes),
-        cmocka_unit_test(test_ledger),    cmocka_unit_test(test_gpus),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_gemm),      cmocka_unit_test(test_passes),
+        cmocka_unit_test(test_ledger),    cmocka_unit_test(test_many_rows), cmocka_unit_test(test_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
