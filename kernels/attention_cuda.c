@@ -40,9 +40,10 @@ static nt_status check(const struct nt_attention_args *a) {
                        NT_ATTN_CUDA_MAX_D, kv->d_head);
     if (a->n_seq > MAX_GRID_YZ)
         return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA takes at most %d sequences, not %d", MAX_GRID_YZ, a->n_seq);
-    if (a->max_q < 1 || a->max_pos < a->max_q || a->max_pos > MAX_POS)
-        return NT_FAIL(NT_E_UNSUPPORTED, "attention on CUDA needs 1 <= max_q <= max_pos <= %d, got %d and %d", MAX_POS,
-                       a->max_q, a->max_pos);
+    if (a->max_q < 1 || a->min_q > a->max_q || a->max_pos < a->max_q || a->max_pos > MAX_POS)
+        return NT_FAIL(NT_E_UNSUPPORTED,
+                       "attention on CUDA needs 1 <= max_q <= max_pos <= %d and no larger min_q, got %d, %d and %d",
+                       MAX_POS, a->max_q, a->max_pos, a->min_q);
     if (a->n_head < 1 || kv->n_kv < 1 || a->window < 0)
         return NT_FAIL(NT_E_UNSUPPORTED,
                        "attention on CUDA needs heads, KV heads and no negative window, got %d, %d and %d", a->n_head,
@@ -140,5 +141,5 @@ nt_status nt_attention_cuda(struct nt_backend *be, const struct nt_attention_arg
     NT_TRY(nt_attention_cuda_prepare(args, &l));
     const int w = find_width(l.d_pad);
     if (args->max_q > NT_ATTN_DECODE_Q) NT_TRY(prefill(be, args, l, w));
-    return decode(be, args, l, w);
+    return args->min_q <= NT_ATTN_DECODE_Q ? decode(be, args, l, w) : NT_OK;
 }

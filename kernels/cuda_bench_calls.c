@@ -188,7 +188,8 @@ static nt_status call_attention(struct nt_cuda_call *c, enum nt_kv_format format
                                         .n_tok = c->n_tok,
                                         .n_head = d->n_head,
                                         .max_q = c->max_q,
-                                        .max_pos = c->max_pos};
+                                        .max_pos = c->max_pos,
+                                        .min_q = c->max_q};
     FINISH(c, attention, &a);
 }
 

@@ -142,12 +142,13 @@ static int64_t launches_of(int32_t n_row, size_t place) {
     return (n_row + most - 1) / most;
 }
 
-/* On a GPU one kernel for longer chunks, when there can be any, and one for short ones, always, since the host does not
- * see the lengths; where a sequence may have several splits, a third merges those of the short ones. */
+/* On a GPU one kernel for longer chunks and one for short ones, each where the bounds of the lengths allow any; where a
+ * sequence may have several splits, a third merges those of the short ones. */
 static void add_launches(const struct nt_attention_args *a, struct nt_attention_cost *c) {
     const struct nt_attn_short cut = nt_attn_short_cut(a, NT_CUDA_WORKSPACE_BYTES);
     const int32_t tokens = nt_attn_prefill_tokens(a, NT_CUDA_WORKSPACE_BYTES);
-    c->decode.launches = (a->n_seq + cut.n_seq - 1) / cut.n_seq * (1 + (cut.n_split > 1));
+    if (a->min_q <= NT_ATTN_DECODE_Q)
+        c->decode.launches = (a->n_seq + cut.n_seq - 1) / cut.n_seq * (1 + (cut.n_split > 1));
     if (a->max_q > NT_ATTN_DECODE_Q) c->prefill.launches = (a->n_tok + tokens - 1) / tokens;
 }
 

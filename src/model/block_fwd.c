@@ -102,7 +102,8 @@ static nt_status attention(struct nt_model *m, int32_t layer, const struct nt_st
                                            .n_tok = b->n_tok,
                                            .n_head = m->shard.n_head,
                                            .max_q = s->max_q,
-                                           .max_pos = s->max_pos};
+                                           .max_pos = s->max_pos,
+                                           .min_q = s->min_q};
     return m->backend->ops.attention(m->backend, &args);
 }
 

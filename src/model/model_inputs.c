@@ -102,6 +102,7 @@ nt_status nt_inputs_fill(struct nt_model *m, const struct nt_batch *b, struct nt
     for (int32_t i = 0; i < b->n_seq; i++) {
         const struct nt_attn_seq *q = &b->seqs[i];
         if (q->n_q > s->max_q) s->max_q = q->n_q;
+        if (i == 0 || q->n_q < s->min_q) s->min_q = q->n_q;
         if (q->pos0 + q->n_q > s->max_pos) s->max_pos = q->pos0 + q->n_q;
     }
     return nt_backend_is_host(m->backend) ? NT_OK : upload(m, b, s, n_pad);

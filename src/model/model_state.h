@@ -65,8 +65,8 @@ struct nt_model {
 
 /* One forward in flight. */
 struct nt_step {
-    struct nt_batch batch; /* in the backend's memory */
-    int32_t max_q, max_pos;
+    struct nt_batch batch;         /* in the backend's memory */
+    int32_t max_q, max_pos, min_q; /* as attention takes them */
     const struct nt_kv_pool *kv;
     const struct nt_tape *tape; /* NULL: nothing is kept for a backward */
     float *x;                   /* acts.x, and acts.x_out from the last layer's attention on */

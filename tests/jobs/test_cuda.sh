@@ -331,6 +331,8 @@ check "the collective is named" grep -qE 'watchdog: .*rank 1 .*in ncclAll[A-Za-z
 # ---- score
 printf 'the quick brown fox jumps over the lazy dog\n%.0s' 1 2 3 4 > text.txt
 score() { "$NOCTURNE" score --model model --input text.txt --device "$1" 2>&1 | grep -oE 'perplexity [0-9.]+' | cut -d' ' -f2; }
-cpu=$(score cpu) gpu=$(score cuda)
+cpu=$(score cpu) gpu=$(NT_EMU=$NT_EMU,count=$PWD/launches-score.0 score cuda)
+check "long chunks had no kernel" test "$(launches score nt_attention_d64)" -gt 0
+check "a step without short chunks launched their kernel" test "$(launches score nt_attention_decode_d64)" -eq 0
 check "perplexity $gpu, the CPU has $cpu" awk -v a="$cpu" -v b="$gpu" 'BEGIN { exit !(a > 0 && (a - b < 0.005 * a) && (b - a < 0.005 * a)) }'
 echo "the emulated GPU answers as the CPU does"

@@ -82,6 +82,7 @@ static void make(struct problem *p, uint64_t seed, const struct shape *sh, enum 
         p->args.n_tok += sh->n_q[s];
         if (p->seqs[s].pos0 + sh->n_q[s] > p->args.max_pos) p->args.max_pos = p->seqs[s].pos0 + sh->n_q[s];
         if (sh->n_q[s] > p->args.max_q) p->args.max_q = sh->n_q[s];
+        if (sh->n_q[s] > 0 && (p->args.min_q == 0 || sh->n_q[s] < p->args.min_q)) p->args.min_q = sh->n_q[s];
     }
     for (int32_t h = 0; h < sh->n_head; h++) p->kv_of_head[h] = h * sh->n_kv / sh->n_head;
     p->kv = (struct nt_kv_layer){NULL, sh->n_kv * nt_kv_head_elems(format, sh->d) + 64, sh->n_kv, sh->d, format};
@@ -221,6 +222,7 @@ static void run_cut(struct op_env *env, struct problem *p, int32_t s, int32_t ch
         seqs[1].n_q = left < chunk ? left : chunk;
         part.seqs = seqs;
         part.n_seq = 2;
+        part.min_q = seqs[1].n_q;
         if (env->be[0].ops.attention(&env->be[0], &part) != NT_OK) op_fail(env, "status: %s", nt_error_last()->text);
     }
 }
@@ -239,6 +241,7 @@ static void check_bits_of(struct op_env *env, enum nt_kv_format format) {
         memcpy(lse, p.lse, p.lse_bytes);
         p.args.max_q += 5; /* as a captured step has them */
         p.args.max_pos += 1100;
+        p.args.min_q = 0;
         run(env, &p);
         (void)snprintf(what, sizeof what, "shape %d with loose bounds", i);
         (void)op_compare_bytes(env, what, whole, p.out, p.out_bytes);
