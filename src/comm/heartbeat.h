@@ -1,7 +1,8 @@
 /* Heartbeat files: what one rank tells the others about itself, one JSON object of fixed size per rank.
  *
  * Written in place (open, pwrite, close: one small write, seen by other nodes after the close also on NFS), never
- * fsynced: a heartbeat is worth nothing after the job. A reader that meets a half-written or missing file gets
+ * fsynced: a heartbeat is worth nothing after the job. All ranks run one program, so it has no version; what another
+ * one left out reads as zero. A reader that meets a half-written or missing file gets
  * `present` false and asks again. Clocks of nodes differ, so life is judged by `tick` changing, not by `time`.
  * No threading rules: functions on their arguments only. Errors: reading has none, writing returns NT_E_IO. */
 #ifndef NT_HEARTBEAT_H

@@ -2,9 +2,8 @@
 #include "clock.h"
 #include "comm_impl.h"
 #include "fileio.h"
-#include "heartbeat.h"
+#include "judge.h"
 #include "log.h"
-#include "strbuf.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,12 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    PATH_BYTES = 4096,
-    READ_GRACE_S = 8,
-    MAX_NAMED = 8,
-    STALE_S = 4, /* at least: one slow write to a busy file system is no death, however small the limit */
-};
+enum { PATH_BYTES = 4096, READ_GRACE_S = 8 };
 
 struct nt_watchdog {
     const struct nt_world *w;
@@ -98,15 +92,6 @@ static void own_heartbeat(const struct nt_watchdog *d, int64_t tick, struct nt_h
     h->whose = atomic_load_explicit(&d->trace->whose, memory_order_relaxed);
 }
 
-/* "rank 1 (host n2, pid 42, doing 'forward', in allreduce_f32 #57 on tp)" */
-static void describe(struct nt_strbuf *s, int32_t rank, const struct nt_heartbeat *h) {
-    nt_strbuf_addf(s, "rank %d (host %s, pid %lld, doing '%s', ", rank, h->host, (long long)h->pid, h->doing);
-    if (h->call[0] == 0)
-        nt_strbuf_adds(s, "before its first collective)");
-    else
-        nt_strbuf_addf(s, "%s %s #%lld on %s)", h->inside ? "in" : "after", h->call, (long long)h->seq, h->on);
-}
-
 static void read_rank(const struct nt_watchdog *d, int32_t rank, struct nt_heartbeat *h) {
     char path[PATH_BYTES];
     memset(h, 0, sizeof *h);
@@ -130,85 +115,13 @@ static _Noreturn void end_job(const char *sentence) {
     nt_world_abort(nt_status_exit_code(NT_E_COMM));
 }
 
-static void add_stopped(struct nt_strbuf *s, int32_t rank, const struct nt_heartbeat *h) {
-    if (h->present) {
-        describe(s, rank, h);
-        nt_strbuf_addf(s, " is stopped or dead: this was its last heartbeat, %.0f s ago; ", nt_unix_time() - h->time);
-    } else {
-        nt_strbuf_addf(s, "rank %d has no heartbeat file: it ended or never started its work; ", rank);
-    }
-}
-
-static double stale_after_s(const struct nt_watchdog *d, double limits) {
-    return d->limit_s * limits > STALE_S ? d->limit_s * limits : STALE_S;
-}
-
-/* Every device that a rank waits for, once. */
-static void add_late(struct nt_strbuf *s, const struct nt_heartbeat *h, int32_t size) {
-    for (int32_t r = 0; r < size; r++) {
-        int32_t first = 0;
-        while (first < r && (h[first].late == 0 || h[first].whose != h[r].whose)) first++;
-        if (h[r].late == 0 || first < r) continue;
-        nt_strbuf_addf(s,
-                       "the device of rank %d has not come to sum %lld in the peers' memory, where the other waits; ",
-                       (int)h[r].whose, (long long)h[r].late);
-    }
-}
-
-static bool any_late(const struct nt_heartbeat *h, int32_t size) {
-    int32_t r = 0;
-    while (r < size && h[r].late == 0) r++;
-    return r < size;
-}
-
-static bool same_call(const struct nt_heartbeat *h, int32_t size) {
-    int32_t n = 0;
-    while (n < size && h[n].seq == h[0].seq && strcmp(h[n].call, h[0].call) == 0 && strcmp(h[n].on, h[0].on) == 0) n++;
-    return n == size;
-}
-
-enum verdict { VERDICT_NONE, VERDICT_WAIT, VERDICT_HANG };
-
-/* Who hangs, from two readings of all heartbeats; the sentence grows in s. */
-static enum verdict judge(const struct nt_watchdog *d, const struct nt_heartbeat *a, const struct nt_heartbeat *b,
-                          struct nt_strbuf *s) {
-    const int32_t size = d->w->size, me = d->w->rank;
-    bool hang = false, working = false;
-    for (int32_t r = 0; r < size; r++) {
-        if (r == me) continue;
-        const bool gone = !a[r].present && !b[r].present;
-        const bool stale = gone || (a[r].present && b[r].present && a[r].tick == b[r].tick &&
-                                    nt_unix_time() - b[r].time > stale_after_s(d, 0.5));
-        if (stale) add_stopped(s, r, &b[r]);
-        hang = hang || stale;
-    }
-    for (int32_t r = 0; r < size && !hang; r++) {
-        const bool still = b[r].idle_s >= d->limit_s - 3 * d->interval_s && a[r].progress == b[r].progress;
-        working = working || !still;
-        if (!still || b[r].inside) continue;
-        describe(s, r, &b[r]);
-        nt_strbuf_addf(s, " made no progress for %.0f s; ", b[r].idle_s);
-    }
-    if (hang || s->len > 0) return VERDICT_HANG;
-    if (working) return VERDICT_WAIT;
-    nt_strbuf_adds(s, same_call(b, size)  ? "all ranks wait in one collective that does not end: "
-                      : any_late(b, size) ? "all ranks wait for a device: "
-                                          : "all ranks wait in collectives that do not meet: ");
-    for (int32_t r = 0; r < size && r < MAX_NAMED; r++) {
-        describe(s, r, &b[r]);
-        nt_strbuf_adds(s, "; ");
-    }
-    add_late(s, b, size);
-    return VERDICT_HANG;
-}
-
 /* This rank stood still for the limit: returns when it waits for a rank that works, else ends the job. */
 static void suspect(struct nt_watchdog *d) {
     const int32_t size = d->w->size;
     struct nt_strbuf own = NT_STRBUF_INIT, found = NT_STRBUF_INIT;
     struct nt_heartbeat mine;
     own_heartbeat(d, 0, &mine);
-    describe(&own, d->w->rank, &mine);
+    nt_judge_describe(&own, d->w->rank, &mine);
     nt_strbuf_addf(&own, mine.inside ? ", which waited %.0f s" : ", which made no progress for %.0f s", mine.idle_s);
     if (d->path[0] == 0 && size > 1 &&
         mine.inside) { /* whom it waits for cannot be seen: that rank's own watchdog speaks */
@@ -229,15 +142,22 @@ static void suspect(struct nt_watchdog *d) {
     for (int32_t r = 0; r < size; r++) read_rank(d, r, &b[r]);
     a[d->w->rank] = mine;
     own_heartbeat(d, 0, &b[d->w->rank]);
-    const enum verdict v = stopped || own_progress(d) != mine.progress ? VERDICT_NONE : judge(d, a, b, &found);
-    if (v == VERDICT_HANG) {
+    const struct nt_judge judge = {.before = a,
+                                   .now = b,
+                                   .size = size,
+                                   .me = d->w->rank,
+                                   .limit_s = d->limit_s,
+                                   .interval_s = d->interval_s,
+                                   .time = nt_unix_time()};
+    const bool over = stopped || own_progress(d) != mine.progress;
+    if (!over && nt_judge(&judge, &found) == NT_VERDICT_HANG) {
         nt_strbuf_addf(&found,
                        "noticed by %s; the limit run.watchdog_s is %.0f s; the job ends, start it again to resume",
                        nt_strbuf_cstr(&own), d->limit_s);
         end_job(nt_strbuf_cstr(&found));
     }
     (void)alarm(0);
-    if (v == VERDICT_WAIT) nt_warn("watchdog", "%s for ranks that still work", nt_strbuf_cstr(&own));
+    if (!over) nt_warn("watchdog", "%s for ranks that still work", nt_strbuf_cstr(&own));
     free(a);
     nt_strbuf_release(&found);
     nt_strbuf_release(&own);
@@ -268,9 +188,9 @@ static void watch_next(const struct nt_watchdog *d, struct stillness *still) {
         *still = (struct stillness){.value = -1, .at = nt_now()};
         return;
     }
-    if (stillness_update(still, h.tick, d->interval_s) < stale_after_s(d, 1)) return;
+    if (stillness_update(still, h.tick, d->interval_s) < nt_judge_stale_s(d->limit_s, 1)) return;
     struct nt_strbuf s = NT_STRBUF_INIT;
-    add_stopped(&s, next, &h);
+    nt_judge_add_stopped(&s, next, &h, nt_unix_time());
     nt_strbuf_addf(
         &s, "noticed by rank %d (host %s); the limit run.watchdog_s is %.0f s; the job ends, start it again to resume",
         d->w->rank, d->w->host, d->limit_s);

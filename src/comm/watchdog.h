@@ -2,10 +2,9 @@
  *
  * Two threads per rank. The heart writes a small heartbeat file (dir/.heartbeat/rank-N: progress counter, what the rank
  * is doing, its collective, host, pid, time) every few seconds and looks whether that of the next rank still changes;
- * the guard does no I/O until this rank makes no progress for the limit. Then it reads the others' heartbeats, names
- * the ranks whose heartbeat itself is stale (stopped or dead), or that stand still outside a collective, or that are
- * the furthest behind, logs one sentence and calls nt_world_abort(76). A rank that waits for one that works keeps
- * waiting. Time stopped with the process (scontrol suspend) does not count. Works across nodes through the shared
+ * the guard does no I/O until this rank makes no progress for the limit. Then it reads the others' heartbeats, judges
+ * by them who hangs (judge.h), logs one sentence and calls nt_world_abort(76). A rank that waits for one that works
+ * keeps waiting. Time stopped with the process (scontrol suspend) does not count. Works across nodes through the shared
  * output directory; without a directory it can only name this rank's own collective. One per process. nt_watchdog_beat
  * is cheap (two relaxed atomics) and may be called from any thread. Finished collectives are progress too. */
 #ifndef NT_WATCHDOG_H

@@ -169,6 +169,16 @@ static void test_heartbeat_file(void **state) {
     assert_true(got.idle_s == 2.5);
     assert_true(got.late == 5000000000 && got.whose == 3);
 
+    memset(&h, 'x', sizeof h); /* the longest of everything still has its size */
+    h.host[sizeof h.host - 1] = h.doing[sizeof h.doing - 1] = h.call[sizeof h.call - 1] = h.on[sizeof h.on - 1] = 0;
+    h.idle_s = h.time = 1e15;
+    h.inside = false;
+    assert_int_equal(nt_heartbeat_write(path, &h), NT_OK);
+    assert_int_equal(nt_file_size(path, &size), NT_OK);
+    assert_int_equal(size, NT_HEARTBEAT_BYTES);
+    nt_heartbeat_read(path, &got);
+    assert_true(got.present && !got.inside && got.late == h.late && got.whose == h.whose && got.seq == h.seq);
+
     FILE *f = fopen(path, "w"); /* a torn write */
     assert_non_null(f);
     assert_true(fputs("{\"pid\":42,\"tick\":", f) >= 0);
