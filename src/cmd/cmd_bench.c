@@ -6,6 +6,7 @@
 #include "gemm_bench.h"
 #include "peak.h"
 #include "tensor_source.h"
+#include "watch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,13 +261,15 @@ static nt_status all_tests(struct table *t, struct nt_session *s) {
     return NT_OK;
 }
 
-static nt_status bench_model(struct nt_cmd_context *ctx) {
+static nt_status bench_model(struct nt_cmd_context *ctx, struct nt_watchdog *watchdog) {
     struct nt_session s;
     NT_TRY(nt_session_open(&s, ctx->world, ctx->config));
+    nt_watchdog_beat(watchdog, "measuring");
     struct table t = {model_columns, N_MODEL_COLUMNS, 0, ctx->config->bench_format, ctx->world->rank != 0};
     begin_table(&t);
     const nt_status st = all_tests(&t, &s);
     end_table(&t);
+    nt_watchdog_beat(watchdog, "closing");
     if (st == NT_OK || ctx->world->size == 1) nt_session_close(&s); /* collective: not after one rank's error */
     return st;
 }
@@ -316,15 +319,16 @@ static void train_row(struct table *t, const struct nt_session *s, const struct 
     print_row(t, values);
 }
 
-static nt_status bench_train(struct nt_cmd_context *ctx) {
+static nt_status bench_train(struct nt_cmd_context *ctx, struct nt_watchdog *watchdog) {
     const struct nt_config *c = ctx->config;
     struct nt_session s;
     struct nt_train_bench_result r;
     NT_TRY(nt_session_open(&s, ctx->world, c));
+    nt_watchdog_beat(watchdog, "measuring");
     struct nt_train_bench b = {
         .model = s.model,
         .backend = &s.backend,
-        .n_rank = ctx->world->size,
+        .world = ctx->world,
         .rows = (int32_t)c->bench_train_rows,
         .length = (int32_t)c->bench_train_length,
         .micro_tokens = (int32_t)c->train_micro_batch_tokens,
@@ -345,14 +349,25 @@ static nt_status bench_train(struct nt_cmd_context *ctx) {
         train_row(&t, &s, &b, &r);
         end_table(&t);
     }
+    nt_watchdog_beat(watchdog, "closing");
     if (st == NT_OK || ctx->world->size == 1) nt_session_close(&s); /* collective: not after one rank's error */
     return st;
 }
 
+/* Of a model, whose ranks wait for each other. */
+static nt_status watched(struct nt_cmd_context *ctx,
+                         nt_status (*bench)(struct nt_cmd_context *, struct nt_watchdog *)) {
+    struct nt_watch watch;
+    NT_TRY(nt_watch_open(&watch, ctx->world, "", ctx->config->run_watchdog_s));
+    const nt_status st = bench(ctx, watch.dog);
+    nt_watch_close(&watch);
+    return st;
+}
+
 nt_status nt_cmd_bench(struct nt_cmd_context *ctx) {
-    if (ctx->n_args == 0) return bench_model(ctx);
+    if (ctx->n_args == 0) return watched(ctx, bench_model);
     if (strcmp(ctx->args[0], "gemm") == 0) return bench_gemm(ctx);
-    if (strcmp(ctx->args[0], "train") == 0) return bench_train(ctx);
+    if (strcmp(ctx->args[0], "train") == 0) return watched(ctx, bench_train);
     return NT_FAIL(NT_E_USAGE, "bench: unknown bench \"%s\"; there are gemm and train, or none for a model",
                    ctx->args[0]);
 }

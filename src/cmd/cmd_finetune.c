@@ -9,7 +9,7 @@
 #include "stop.h"
 #include "train_report.h"
 #include "trainer.h"
-#include "watchdog.h"
+#include "watch.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ struct finetune {
     struct nt_session session;
     struct nt_train_job job;
     struct nt_train_result result;
-    struct nt_watchdog *watchdog;
+    struct nt_watch watch;
 };
 
 static nt_status check_arguments(const struct nt_config *c) {
@@ -29,13 +29,6 @@ static nt_status check_arguments(const struct nt_config *c) {
         return NT_FAIL(NT_E_USAGE, "finetune: model.adapter is for generation; go on from an adapter with "
                                    "train.init_adapter, or compare with one by train.reference");
     return NT_OK;
-}
-
-/* Before the model is loaded: the directory can be written, and the watchdogs of all ranks can meet in it. */
-static nt_status open_dir(struct finetune *f, struct nt_cmd_context *ctx) {
-    const char *dir = ctx->config->train_output;
-    NT_TRY(nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? nt_mkdir_p(dir) : NT_OK));
-    return nt_watchdog_start(&f->watchdog, ctx->world, dir, ctx->config->run_watchdog_s);
 }
 
 /* card: the sections that tell how it was trained. */
@@ -96,11 +89,10 @@ nt_status nt_cmd_finetune(struct nt_cmd_context *ctx) {
     struct finetune f = {0};
     NT_TRY(check_arguments(ctx->config));
     nt_stop_install();
-    NT_TRY(open_dir(&f, ctx));
-    nt_watchdog_beat(f.watchdog, "loading");
+    NT_TRY(nt_watch_open(&f.watch, ctx->world, ctx->config->train_output, ctx->config->run_watchdog_s));
     nt_status st = nt_session_open(&f.session, ctx->world, ctx->config);
     if (st != NT_OK) {
-        nt_watchdog_stop(f.watchdog);
+        nt_watch_close(&f.watch);
         return st;
     }
     f.job = (struct nt_train_job){.config = ctx->config,
@@ -114,16 +106,16 @@ nt_status nt_cmd_finetune(struct nt_cmd_context *ctx) {
                                   .tokenizer_digest = f.session.tokenizer_digest,
                                   .max_len = f.session.max_len,
                                   .dir = ctx->config->train_output,
-                                  .watchdog = f.watchdog};
+                                  .watchdog = f.watch.dog};
     st = nt_train_run(&f.job, &f.result);
     if (st == NT_OK) st = write_model(&f);
     if (st == NT_OK) st = nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? finish(&f) : NT_OK);
-    nt_watchdog_beat(f.watchdog, "closing");
+    nt_watchdog_beat(f.watch.dog, "closing");
     /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */
     if (st == NT_OK || st == NT_E_STOPPED || ctx->world->size == 1) {
         nt_train_result_release(&f.result);
         nt_session_close(&f.session);
     }
-    nt_watchdog_stop(f.watchdog);
+    nt_watch_close(&f.watch);
     return st;
 }

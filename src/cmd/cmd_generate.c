@@ -7,6 +7,7 @@
 #include "manifest.h"
 #include "metrics.h"
 #include "stop.h"
+#include "watch.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -17,7 +18,7 @@ struct generate {
     struct nt_metrics metrics;
     struct nt_generate_job job;
     uint8_t input_digest[32];
-    struct nt_watchdog *watchdog;
+    struct nt_watch watch;
     bool complete; /* the directory already holds this job's results */
 };
 
@@ -31,13 +32,6 @@ static nt_status check_arguments(const struct nt_config *c) {
                        "%s is not a regular file: a job reads its input again when it resumes; store it first",
                        c->generate_input);
     return NT_OK;
-}
-
-/* Before the model is loaded: the directory can be written, and the watchdogs of all ranks can meet in it. */
-static nt_status open_dir(struct generate *g, struct nt_cmd_context *ctx) {
-    const char *dir = ctx->config->generate_output;
-    NT_TRY(nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? nt_mkdir_p(dir) : NT_OK));
-    return nt_watchdog_start(&g->watchdog, ctx->world, dir, ctx->config->run_watchdog_s);
 }
 
 static void beat(void *world) {
@@ -122,23 +116,22 @@ nt_status nt_cmd_generate(struct nt_cmd_context *ctx) {
     struct generate g = {.metrics = {.fd = -1}};
     NT_TRY(check_arguments(ctx->config));
     nt_stop_install();
-    NT_TRY(open_dir(&g, ctx));
-    nt_watchdog_beat(g.watchdog, "loading");
+    NT_TRY(nt_watch_open(&g.watch, ctx->world, ctx->config->generate_output, ctx->config->run_watchdog_s));
     nt_status st = nt_session_open(&g.session, ctx->world, ctx->config);
     if (st != NT_OK) {
-        nt_watchdog_stop(g.watchdog);
+        nt_watch_close(&g.watch);
         return st;
     }
     g.job = (struct nt_generate_job){.session = &g.session,
                                      .metrics = &g.metrics,
-                                     .watchdog = g.watchdog,
+                                     .watchdog = g.watch.dog,
                                      .input = ctx->config->generate_input,
                                      .dir = ctx->config->generate_output};
     st = run_job(&g);
     nt_metrics_close(&g.metrics);
-    nt_watchdog_beat(g.watchdog, "closing");
+    nt_watchdog_beat(g.watch.dog, "closing");
     /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */
     if (st == NT_OK || st == NT_E_STOPPED || ctx->world->size == 1) nt_session_close(&g.session);
-    nt_watchdog_stop(g.watchdog);
+    nt_watch_close(&g.watch);
     return st;
 }

@@ -3,6 +3,7 @@
 #include "fileio.h"
 #include "log.h"
 #include "score.h"
+#include "watch.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -75,18 +76,28 @@ static nt_status report(const struct nt_config *c, const struct nt_score_total *
                    (long long)t->n_rows);
 }
 
-nt_status nt_cmd_score(struct nt_cmd_context *ctx) {
+static nt_status score(struct nt_cmd_context *ctx, struct nt_watchdog *watchdog) {
     const struct nt_config *c = ctx->config;
-    if (!c->score_input[0]) return NT_FAIL(NT_E_USAGE, "score: no input given; add --input texts.jsonl");
-    if (!nt_file_exists(c->score_input)) return NT_FAIL(NT_E_NOINPUT, "%s: no such input file", c->score_input);
     struct nt_session session;
     struct nt_score_total total = {0};
     NT_TRY(nt_session_open(&session, ctx->world, c));
-    nt_status st = nt_score_run(&session, c->score_input, &total);
+    nt_status st = nt_score_run(&session, c->score_input, watchdog, &total);
     if (st == NT_OK) st = nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? report(c, &total) : NT_OK);
     free(total.rows);
     free(total.errors);
+    nt_watchdog_beat(watchdog, "closing");
     /* Closing is collective (shared weights): a rank that failed alone must not wait there for ranks that work. */
     if (st == NT_OK || ctx->world->size == 1) nt_session_close(&session);
+    return st;
+}
+
+nt_status nt_cmd_score(struct nt_cmd_context *ctx) {
+    const struct nt_config *c = ctx->config;
+    struct nt_watch watch;
+    if (!c->score_input[0]) return NT_FAIL(NT_E_USAGE, "score: no input given; add --input texts.jsonl");
+    if (!nt_file_exists(c->score_input)) return NT_FAIL(NT_E_NOINPUT, "%s: no such input file", c->score_input);
+    NT_TRY(nt_watch_open(&watch, ctx->world, c->score_output, c->run_watchdog_s));
+    const nt_status st = score(ctx, watch.dog);
+    nt_watch_close(&watch);
     return st;
 }

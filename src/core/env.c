@@ -66,6 +66,11 @@ const char *nt_env_nccl(void) {
     return path("NOCTURNE_NCCL");
 }
 
+const char *nt_env_tmp(void) {
+    const char *text = getenv("TMPDIR");
+    return text && text[0] ? text : "/tmp";
+}
+
 const char *nt_env_cuda_visible_devices(void) {
     return getenv("CUDA_VISIBLE_DEVICES");
 }

@@ -1,5 +1,5 @@
-/* The only getenv of the program: launcher facts (Slurm, Open MPI), NT_DEBUG, and the libraries a test puts in place
- * of the CUDA ones.
+/* The only getenv of the program: launcher facts (Slurm, Open MPI, TMPDIR), NT_DEBUG, and the libraries a test puts in
+ * place of the CUDA ones.
  *
  * Settings never come from the environment; these are facts of the launch that no file can know. A variable that is
  * absent, empty or nonsense counts as absent: no errors.
@@ -16,6 +16,7 @@ const char *nt_env_slurm_job_id(void);   /* or NULL */
 int nt_env_slurm_restart_count(void);    /* SLURM_RESTART_COUNT, 0: none */
 int nt_env_local_rank(void);             /* SLURM_LOCALID or OMPI_COMM_WORLD_LOCAL_RANK, -1: none */
 const char *nt_env_debug(void);          /* NT_DEBUG or "" */
+const char *nt_env_tmp(void);            /* TMPDIR or "/tmp" */
 int nt_env_slurm_step_tasks(void); /* SLURM_STEP_NUM_TASKS: tasks of the srun that started this process, 0: none */
 bool nt_env_launched_by_mpi(void); /* started by mpirun or srun --mpi */
 

@@ -41,6 +41,11 @@ static void random_ids(struct bench *b, int32_t n, uint64_t stream) {
     }
 }
 
+static nt_status forward(struct bench *b, const struct nt_batch *batch) {
+    nt_comm_beat(b->session->world);
+    return nt_model_forward(b->session->model, batch, &b->pages.pool, b->logits);
+}
+
 /* All prompts, packed into steps of step_tokens; chunk borders fall anywhere. */
 static nt_status prefill(struct bench *b) {
     const struct nt_bench_test *t = b->test;
@@ -60,7 +65,7 @@ static nt_status prefill(struct bench *b) {
             at = 0;
         }
         random_ids(b, batch.n_tok, (uint64_t)(seq * t->n_prompt + at));
-        NT_TRY(nt_model_forward(b->session->model, &batch, &b->pages.pool, b->logits));
+        NT_TRY(forward(b, &batch));
     }
     return NT_OK;
 }
@@ -79,7 +84,7 @@ static nt_status decode(struct bench *b, int32_t step) {
         b->out_rows[i] = i;
     }
     random_ids(b, t->n_seq, (uint64_t)(1000000 + step));
-    return nt_model_forward(b->session->model, &batch, &b->pages.pool, b->logits);
+    return forward(b, &batch);
 }
 
 static nt_status one_rep(struct bench *b, double *seconds) {

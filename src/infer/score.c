@@ -5,7 +5,6 @@
 #include "memory_plan.h"
 #include "pages.h"
 #include "score_rows.h"
-#include "watchdog.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -341,9 +340,7 @@ static nt_status open_score(struct score *s, const char *input) {
     if (st == NT_OK) st = layout(s);
     if (st == NT_OK) st = nt_score_rows_open(&s->rows, s->session, input);
     NT_TRY(nt_comm_agree(w->world, st));
-    NT_TRY(nt_ticket_open(w, &s->ticket));
-    const char *output = s->session->config->score_output; /* where ranks of all nodes can see each other */
-    return nt_watchdog_start(&s->watchdog, w, output[0] ? output : NULL, s->session->config->run_watchdog_s);
+    return nt_ticket_open(w, &s->ticket);
 }
 
 static void close_score(struct score *s) {
@@ -353,11 +350,11 @@ static void close_score(struct score *s) {
     nt_job_memory_release(&s->memory);
     free(s->done);
     free(s->errors);
-    nt_watchdog_stop(s->watchdog);
 }
 
-nt_status nt_score_run(struct nt_session *session, const char *input, struct nt_score_total *total) {
-    struct score s = {.session = session};
+nt_status nt_score_run(struct nt_session *session, const char *input, struct nt_watchdog *watchdog,
+                       struct nt_score_total *total) {
+    struct score s = {.session = session, .watchdog = watchdog};
     const double start = nt_now();
     *total = (struct nt_score_total){0};
     const int64_t window = session->config->score_window;

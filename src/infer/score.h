@@ -10,6 +10,7 @@
 #define NT_SCORE_H
 
 #include "session.h"
+#include "watchdog.h"
 
 struct nt_row_score {
     int64_t row;
@@ -29,6 +30,8 @@ struct nt_score_total {
     struct nt_score_error *errors; // [n_errors] in input order, likewise
 };
 
-NT_MUST nt_status nt_score_run(struct nt_session *s, const char *input, struct nt_score_total *total);
+/* watchdog: told of every step; may be NULL. */
+NT_MUST nt_status nt_score_run(struct nt_session *s, const char *input, struct nt_watchdog *watchdog,
+                               struct nt_score_total *total);
 
 #endif

@@ -90,7 +90,9 @@ static nt_status step(const struct nt_train_bench *b, struct nt_training *t, str
                                        .n_tok = n * b->length,
                                        .n_seq = n,
                                        .n_out = n * (b->length - 1)};
+        nt_comm_beat(b->world);
         NT_TRY(nt_training_forward(t, &batch, &m->kv, NULL, 1, NT_FORWARD_TRAIN));
+        nt_comm_beat(b->world);
         NT_TRY(nt_training_backward(t, m->targets, m->coef, m->logp));
         for (int32_t i = 0; i < batch.n_out; i++) *loss += (double)m->coef[i] * m->logp[i];
     }
@@ -146,7 +148,7 @@ nt_status nt_bench_train(const struct nt_train_bench *b, struct nt_train_bench_r
         st = nt_training_publish(t);
     }
     if (st == NT_OK) st = run(b, t, &m, out);
-    if (st == NT_OK || b->n_rank == 1) { /* not after one rank's error: as nt_bench_model */
+    if (st == NT_OK || b->world->size == 1) { /* not after one rank's error: as nt_bench_model */
         nt_job_memory_release(&mem);
         nt_training_free(t);
     }

@@ -14,7 +14,7 @@
 struct nt_train_bench {
     struct nt_model *model;
     struct nt_backend *backend;
-    int32_t n_rank; /* of the job */
+    struct nt_world *world; /* told of every micro-batch */
     int32_t rows, length, micro_tokens, reps;
     struct nt_training_config config;
 };

@@ -25,7 +25,8 @@ struct emu_options { // as listed in options.c
     int32_t idle_ms, check, uninit, registers, leaks, stream0, freesync, hostguard;
     int32_t ulp, shuffle; // error of approximate functions; order of sums inside mma
     int32_t exitcode, trace, parse;
-    int32_t fault, fault_at;  // enum emu_fault, and which launch it befalls
+    int32_t fault, fault_at; // enum emu_fault, and which launch it befalls
+    int32_t unmap;
     char *count, *ptx, *regs; // files; NULL: none
 };
 const struct emu_options *emu_options(void);

@@ -581,6 +581,7 @@ CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *address, CUipcMemHandle handle, unsi
 }
 
 CUresult cuIpcCloseMemHandle(CUdeviceptr address) {
+    while (!emu_options()->unmap) pause();
     CUresult result = emu_enter(true);
     if (result != CUDA_SUCCESS) return result;
     struct emu_alloc *a = emu_find_alloc(address);

@@ -48,6 +48,7 @@ static const struct {
         "what befalls launch fault_at: die (SIGKILL), fail (the device is lost), hang (it never ends), stall (nor does "
         "the call that runs it)"),
     ROW(fault_at, NUMBER, 1, INT32_MAX, "the how manieth launch of the process, as they run"),
+    ROW(unmap, NUMBER, 0, 1, "0: letting go of another process's memory never returns"),
 #undef ROW
 };
 
@@ -68,6 +69,7 @@ static struct emu_options options = {
     .freesync = 1,
     .exitcode = 86,
     .fault_at = 1,
+    .unmap = 1,
 };
 
 static void fail(const char *name, const char *value) {

@@ -328,6 +328,14 @@ NT_EMU=$NT_EMU,peer=0 NT_EMU_NCCL=rank=1,seq=9,fault=hang expect_rc 76 mpi 2 "$N
     --output hangs --device cuda --tp 2 --set run.watchdog_s=3
 check "the collective is named" grep -qE 'watchdog: .*rank 1 .*in ncclAll[A-Za-z]+ #[0-9]+ on tp' out
 
+# ---- so is one that hangs when its work is done, while it lets go of the peers' memory, whatever the command
+echo '{"prompt": "dusk", "max_tokens": 2}' > short.jsonl
+echo 'the quick brown fox' > short.txt
+for job in 'generate --input short.jsonl --output closes' 'score --input short.txt' 'bench --n-prompt 8 --n-gen 0 --batch-gen 0 --reps 1'; do
+    NT_EMU=$NT_EMU,unmap=0 expect_rc 76 mpi 2 "$NOCTURNE" $job --model model --threads 1 --device cuda --tp 2 --set run.watchdog_s=3
+    check "$job: its end is not watched" grep -qE "watchdog: .*rank 1 .*doing 'closing', .*made no progress" out
+done
+
 # ---- score
 printf 'the quick brown fox jumps over the lazy dog\n%.0s' 1 2 3 4 > text.txt
 score() { "$NOCTURNE" score --model model --input text.txt --device "$1" 2>&1 | grep -oE 'perplexity [0-9.]+' | cut -d' ' -f2; }
