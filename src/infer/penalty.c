@@ -6,6 +6,10 @@ bool nt_penalty_needed(const struct nt_sampling *s) {
     return s->repetition_penalty != 1.0f || s->presence_penalty != 0.0f || s->frequency_penalty != 0.0f;
 }
 
+bool nt_penalty_of_prompt(const struct nt_sampling *s) {
+    return s->repetition_penalty != 1.0f;
+}
+
 static int32_t slot_of(const struct nt_penalty *p, int32_t id) {
     uint32_t i = (uint32_t)id * 2654435761u & (uint32_t)(p->cap - 1);
     while (p->id[i] >= 0 && p->id[i] != id) i = (i + 1) & (uint32_t)(p->cap - 1);

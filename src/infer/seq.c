@@ -10,7 +10,8 @@ void nt_seq_init(struct nt_seq *s, const struct nt_sampling *params, int32_t cho
     nt_ids_append(&s->ids, prompt->data, prompt->len);
     nt_detok_init(&s->detok, true);
     s->use_penalty = nt_penalty_needed(params);
-    for (int64_t i = 0; s->use_penalty && i < prompt->len; i++) nt_penalty_see(&s->penalty, prompt->data[i], 0);
+    for (int64_t i = 0; nt_penalty_of_prompt(params) && i < prompt->len; i++)
+        nt_penalty_see(&s->penalty, prompt->data[i], 0);
 }
 
 void nt_seq_release(struct nt_seq *s) {

@@ -207,12 +207,39 @@ static void a_failed_sample_ends_the_sequence(void **state) {
     nt_tokenizer_free(t);
 }
 
+/* The prompt's token and two of the answer, of which one is said twice. */
+static void penalties_see_what_they_need(void **state) {
+    static const struct {
+        float repetition, presence, frequency;
+        int32_t n_seen;
+    } rows[] = {
+        {1,    0,    0,    0},
+        {1,    0.5f, 0,    2},
+        {1,    0,    -1,   2},
+        {1.2f, 0,    0,    3},
+        {0.8f, 1,    0.5f, 3},
+    };
+    struct nt_tokenizer *t = tokenizer();
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct nt_sampling p = defaults();
+        struct nt_seq s;
+        p.repetition_penalty = rows[i].repetition;
+        p.presence_penalty = rows[i].presence;
+        p.frequency_penalty = rows[i].frequency;
+        FEED(&s, &p, t, 1, 2, 1);
+        assert_int_equal(s.use_penalty, rows[i].n_seen > 0);
+        assert_int_equal(s.penalty.len, rows[i].n_seen);
+        nt_seq_release(&s);
+    }
+    nt_tokenizer_free(t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ends_where_it_should),
-        cmocka_unit_test(min_tokens_masks_all_stops),
-        cmocka_unit_test(choices_carry_what_was_asked),
-        cmocka_unit_test(a_failed_sample_ends_the_sequence),
+        cmocka_unit_test(ends_where_it_should),         cmocka_unit_test(min_tokens_masks_all_stops),
+        cmocka_unit_test(choices_carry_what_was_asked), cmocka_unit_test(a_failed_sample_ends_the_sequence),
+        cmocka_unit_test(penalties_see_what_they_need),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
