@@ -210,6 +210,7 @@ static void rows_part(const struct nt_attention_bwd_args *a, const struct nt_att
             _mm256_storeu_ps(w->dout + r * d_pad + i, rounded(nt_v8_load(rows->dout[r] + i, d - i)));
     for (int32_t r0 = 0; r0 < rows->n; r0 += TILE) {
         const int32_t n = rows->n - r0 < TILE ? rows->n - r0 : TILE;
+        nt_attn_bwd_fetch_ahead(rows, r0, n, d);
         page_product(rows, r0, n, w->q, d_pad, w->kt, w->s);
         page_product(rows, r0, n, w->dout, d_pad, w->vt, w->dp);
         for (int32_t i = 0; i < n; i++) gradient_row(a, rows, r0 + i, w->s[i], w->dp[i], w);

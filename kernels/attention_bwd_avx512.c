@@ -193,6 +193,7 @@ static void rows_part(const struct nt_attention_bwd_args *a, const struct nt_att
     for (int32_t r0 = 0; r0 < rows->n; r0 += TILE) {
         const int32_t n = rows->n - r0 < TILE ? rows->n - r0 : TILE, nv = (rows->hi[r0 + n - 1] + 15) / 16;
         struct nt_dp p = {.b = w->v2, .b_step = 2 * PAGE, .pair1 = a->kv->d_head / 2, .c = w->dp[0], .ldc = PAGE};
+        nt_attn_bwd_fetch_ahead(rows, r0, n, a->kv->d_head);
         scores(a, rows, r0, n, nv, k, w->s);
         for (int i = 0; i < n; i++) p.a[i] = pairs_of(w->dout + (r0 + i) * d_pad);
         page_product(n, nv, &p);

@@ -58,13 +58,13 @@ static int32_t block_rows(const struct item *it, int32_t block) {
     return (left < NT_KV_PAGE ? left : NT_KV_PAGE) * it->n_group;
 }
 
-/* Rows r0 .. r0 + n - 1 of a query block: where their operands are. */
-static void rows_init(const struct run *r, const struct item *it, int32_t block, int32_t r0, int32_t n,
+/* Rows of a query block from r0 on, as many as the body takes: where their operands are. */
+static void rows_init(const struct run *r, const struct item *it, int32_t block, int32_t r0,
                       struct nt_attn_bwd_rows *rows) {
     const struct nt_attention_bwd_args *a = r->args;
-    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d);
-    rows->n = n;
-    for (int32_t i = 0; i < n; i++) {
+    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d), left = block_rows(it, block) - r0;
+    rows->n = left < r->body->max_rows ? left : r->body->max_rows;
+    for (int32_t i = 0; i < rows->n; i++) {
         const int32_t head = it->head0 + (r0 + i) % it->n_group;
         const int64_t t = it->seq->q_row + block * NT_KV_PAGE + (r0 + i) / it->n_group;
         rows->q[i] = a->q + (t * a->n_head + head) * d_pad;
@@ -89,13 +89,28 @@ static bool rows_see(const struct run *r, const struct item *it, int32_t block, 
 
 /* ---- delta ------------------------------------------------------------------------------------------------------ */
 
-static void delta_item(const struct run *r, const struct item *it) {
+/* Of all heads of a token, as they lie in memory. */
+static void delta_token(const struct run *r, int64_t t) {
     const struct nt_attention_bwd_args *a = r->args;
-    const int32_t d = a->kv->d_head, tok0 = it->page * NT_KV_PAGE;
-    for (int32_t i = 0; i < block_rows(it, it->page); i++) {
-        const int32_t tok = tok0 + i / it->n_group, g = i % it->n_group;
-        const int64_t t = it->seq->q_row + tok, col = (int64_t)(it->head0 + g) * d;
-        dk_of(r, it, tok)[g] = r->body->delta(a->out + t * a->ldo + col, a->dout + t * a->lddo + col, d);
+    const int32_t d = a->kv->d_head;
+    float *dk = a->dqkv + t * r->width + a->n_head * d;
+    for (int32_t h = 0, g = 0; h < a->n_head; h++) {
+        const int32_t kv_head = a->kv_of_head[h];
+        g = h > 0 && a->kv_of_head[h - 1] == kv_head ? g + 1 : 0;
+        dk[kv_head * d + g] = r->body->delta(a->out + t * a->ldo + h * d, a->dout + t * a->lddo + h * d, d);
+    }
+}
+
+static void delta_thread(void *arg, int thread, int n_threads) {
+    const struct run *r = arg;
+    const int32_t n_kv = r->args->kv->n_kv;
+    (void)thread;
+    (void)n_threads;
+    for (int64_t i; (i = nt_pool_next(r->be->pool, r->n_item / n_kv)) >= 0;) {
+        const struct item page = item_at(r, i * n_kv);
+        const int32_t tok0 = page.page * NT_KV_PAGE, left = page.seq->n_q - tok0;
+        for (int32_t tok = 0; tok < NT_KV_PAGE && tok < left; tok++)
+            delta_token(r, (int64_t)page.seq->q_row + tok0 + tok);
     }
 }
 
@@ -113,19 +128,39 @@ static void wait_for(const struct run *r, const struct item *it, int32_t block) 
     }
 }
 
-static void block_page(const struct run *r, const struct item *it, int32_t block, const nt_bf16 *k, void *scratch) {
-    const int32_t n_rows = block_rows(it, block);
-    struct nt_attn_bwd_rows rows = {.first = first_visible(r->args, block * NT_KV_PAGE) / NT_KV_PAGE == it->page};
-    for (int32_t r0 = 0; r0 < n_rows; r0 += r->body->max_rows) {
-        rows_init(r, it, block, r0, n_rows - r0 < r->body->max_rows ? n_rows - r0 : r->body->max_rows, &rows);
-        if (!rows_see(r, it, block, r0, it->page, &rows) && !rows.first) continue;
-        for (int32_t i = 0; i < rows.n; i++) {
-            const int32_t tok = block * NT_KV_PAGE + (r0 + i) / it->n_group, g = (r0 + i) % it->n_group;
-            rows.lse[i] = r->args->lse[(int64_t)(it->seq->q_row + tok) * r->args->n_head + it->head0 + g];
-            rows.delta[i] = dk_of(r, it, tok)[g];
-        }
-        r->body->rows(r->args, &rows, k, scratch);
+/* A block's rows from r0 on against the page. */
+static void rows_page(const struct run *r, const struct item *it, int32_t block, int32_t r0, const nt_bf16 *k,
+                      struct nt_attn_bwd_rows *rows, void *scratch) {
+    rows->first = first_visible(r->args, block * NT_KV_PAGE) / NT_KV_PAGE == it->page;
+    if (!rows_see(r, it, block, r0, it->page, rows) && !rows->first) return;
+    for (int32_t i = 0; i < rows->n; i++) {
+        const int32_t tok = block * NT_KV_PAGE + (r0 + i) / it->n_group, g = (r0 + i) % it->n_group;
+        rows->lse[i] = r->args->lse[(int64_t)(it->seq->q_row + tok) * r->args->n_head + it->head0 + g];
+        rows->delta[i] = dk_of(r, it, tok)[g];
     }
+    r->body->rows(r->args, rows, k, scratch);
+}
+
+/* The blocks from the page's own to `last`, the rows of the next call known one call early. */
+static void page_blocks(const struct run *r, const struct item *it, int32_t last, const nt_bf16 *k, void *scratch) {
+    struct nt_attn_bwd_rows pair[2], *rows = &pair[0], *next = &pair[1];
+    rows_init(r, it, it->page, 0, rows);
+    for (int32_t block = it->page; block <= last; block++) {
+        const int32_t n_rows = block_rows(it, block);
+        wait_for(r, it, block);
+        for (int32_t r0 = 0; r0 < n_rows; r0 += r->body->max_rows) {
+            const bool within = r0 + r->body->max_rows < n_rows, more = within || block < last;
+            if (within) rows_init(r, it, block, r0 + r->body->max_rows, next);
+            if (more && !within) rows_init(r, it, block + 1, 0, next);
+            rows->ahead = more ? next : NULL;
+            rows_page(r, it, block, r0, k, rows, scratch);
+            struct nt_attn_bwd_rows *done = rows;
+            rows = next;
+            next = done;
+        }
+        atomic_store_explicit(&r->done[it->index], block + 1, memory_order_release);
+    }
+    atomic_store_explicit(&r->done[it->index], INT_MAX, memory_order_release);
 }
 
 static void page_item(const struct run *r, const struct item *it, void *scratch) {
@@ -136,27 +171,12 @@ static void page_item(const struct run *r, const struct item *it, void *scratch)
     if (a->window > 0 && (base + NT_KV_PAGE - 1 + (int64_t)a->window - 1) / NT_KV_PAGE < last)
         last = (base + NT_KV_PAGE - 1 + a->window - 1) / NT_KV_PAGE;
     r->body->begin(a, k, k + (int64_t)NT_KV_PAGE * d_pad, it->seq->n_q - base, scratch);
-    for (int32_t block = it->page; block <= last; block++) {
-        wait_for(r, it, block);
-        block_page(r, it, block, k, scratch);
-        atomic_store_explicit(&r->done[it->index], block + 1, memory_order_release);
-    }
-    atomic_store_explicit(&r->done[it->index], INT_MAX, memory_order_release);
+    page_blocks(r, it, last, k, scratch);
     const float *sums = r->body->sums(scratch);
     for (int32_t i = 0; i < NT_KV_PAGE && base + i < it->seq->n_q; i++) {
         float *dk = dk_of(r, it, base + i);
         memcpy(dk, sums + i * d_pad, (size_t)d * sizeof *dk);
         memcpy(dk + a->kv->n_kv * d, sums + (NT_KV_PAGE + i) * d_pad, (size_t)d * sizeof *dk);
-    }
-}
-
-static void delta_thread(void *arg, int thread, int n_threads) {
-    const struct run *r = arg;
-    (void)thread;
-    (void)n_threads;
-    for (int64_t i; (i = nt_pool_next(r->be->pool, r->n_item)) >= 0;) {
-        const struct item it = item_at(r, i);
-        delta_item(r, &it);
     }
 }
 

@@ -24,7 +24,20 @@ struct nt_attn_bwd_rows {
     float *dq[NT_ATTN_BWD_ROWS];                        // [d_head]
     int32_t lo[NT_ATTN_BWD_ROWS], hi[NT_ATTN_BWD_ROWS]; /* visible slots [lo, hi) of the page; both ascend */
     float lse[NT_ATTN_BWD_ROWS], delta[NT_ATTN_BWD_ROWS];
+    const struct nt_attn_bwd_rows *ahead; /* what the page meets next, of which pointers are set, or NULL */
 };
+
+/* The lines of up to n rows from r0 on of what comes next, into L2: they were last seen a page ago, or never. */
+static inline void nt_attn_bwd_fetch_ahead(const struct nt_attn_bwd_rows *rows, int32_t r0, int32_t n, int32_t d_head) {
+    const struct nt_attn_bwd_rows *next = rows->ahead;
+    if (!next) return;
+    for (int32_t i = r0; i < r0 + n && i < next->n; i++)
+        for (int32_t j = 0; j < d_head; j += 16) {
+            if (j % 32 == 0) __builtin_prefetch(next->q[i] + j, 0, 2);
+            __builtin_prefetch(next->dout[i] + j, 0, 2);
+            __builtin_prefetch(next->dq[i] + j, 0, 2);
+        }
+}
 
 struct nt_attn_bwd_body {
     int32_t max_rows; /* per call, even */
