@@ -106,6 +106,16 @@ void *nt_arena_take(struct nt_arena *a, size_t count, size_t elem) {
     return a->base + at;
 }
 
+void nt_arena_back(struct nt_arena *a, size_t to) {
+    NT_CHECK(to <= a->used);
+    a->used = to;
+}
+
+void nt_arena_raise(struct nt_arena *a, size_t to) {
+    NT_CHECK(a->base == NULL || to <= a->size);
+    if (a->used < to) a->used = to;
+}
+
 void nt_arena_reset(struct nt_arena *a) {
     if (a->base != NULL && !a->on_device) {
         ASAN_UNPOISON_MEMORY_REGION(a->base, a->used);

@@ -29,6 +29,10 @@ NT_MUST nt_status nt_arena_bind_to(struct nt_arena *a, void *memory, size_t byte
 void nt_arena_bind_device(struct nt_arena *a, void *memory, size_t bytes);
 /* count * elem bytes, checked for overflow; NULL while counting and for count == 0; nt_bug when bound and full. */
 void *nt_arena_take(struct nt_arena *a, size_t count, size_t elem);
+/* Two sets of blocks that are never alive together share memory: take one, note `used` of before and after, go back to
+ * before, take the other, and raise to after. Raising keeps what is higher. */
+void nt_arena_back(struct nt_arena *a, size_t to);
+void nt_arena_raise(struct nt_arena *a, size_t to);
 void nt_arena_reset(struct nt_arena *a);   /* back to 0, memory kept */
 void nt_arena_release(struct nt_arena *a); /* accepts zeroed and unbound arenas */
 

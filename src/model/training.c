@@ -73,20 +73,20 @@ static int32_t widest_input(const struct nt_training *t) {
     return widest;
 }
 
-nt_status nt_training_layout(struct nt_training *t, struct nt_job_memory *mem, const struct nt_step_limits *max) {
-    struct nt_model *m = t->m;
-    struct nt_back *k = &t->back;
-    struct nt_arena *a = &mem->device;
-    const size_t n = (size_t)max->tok, n_out = (size_t)max->out, d = (size_t)m->spec.d_model;
-    const size_t heads = (size_t)m->shard.n_head * (size_t)m->spec.d_head, chunk = (size_t)t->config.chunk;
-    const size_t n_qkv = heads + 2 * (size_t)m->shard.n_kv * (size_t)m->spec.d_head;
-    const size_t ld = (size_t)nt_logit_ld(&m->shard);
-    NT_TRY(nt_model_layout(m, mem, max));
-    NT_TRY(nt_tape_layout(&t->tape, m, mem));
-    k->dx_out = NT_TAKE(a, float, n_out *d);
-    k->dx = NT_TAKE(a, float, n *d);
-    k->dx16 = NT_TAKE(a, nt_bf16, n * d);
-    k->dh = NT_TAKE(a, float, n *d);
+/* What the chunks of the head are done in. */
+static void take_head(const struct nt_training *t, struct nt_back *k, struct nt_arena *a) {
+    const size_t chunk = (size_t)t->config.chunk, ld = (size_t)nt_logit_ld(&t->m->shard);
+    k->logits = NT_TAKE(a, float, chunk *ld);
+    k->dlogits = NT_TAKE(a, nt_bf16, chunk * (size_t)nt_row_ld(nt_logit_ld(&t->m->shard)));
+}
+
+/* What the blocks are done in, after the head. */
+static void take_blocks(const struct nt_training *t, struct nt_back *k, struct nt_arena *a,
+                        const struct nt_step_limits *max) {
+    const struct nt_model *m = t->m;
+    const size_t n = (size_t)max->tok, n_out = (size_t)max->out, d_head = (size_t)m->spec.d_head;
+    const size_t heads = (size_t)m->shard.n_head * d_head, n_qkv = heads + 2 * (size_t)m->shard.n_kv * d_head;
+    k->dx = NT_TAKE(a, float, n *(size_t)m->spec.d_model);
     k->dmlp = NT_TAKE(a, float, n *(size_t)m->shard.ff_pad);
     k->dheads = NT_TAKE(a, float, n *heads);
     k->dheads_out = NT_TAKE(a, float, n_out *heads);
@@ -94,8 +94,35 @@ nt_status nt_training_layout(struct nt_training *t, struct nt_job_memory *mem, c
     k->dqkv16 = NT_TAKE(a, nt_bf16, n * n_qkv);
     k->dlow = NT_TAKE(a, nt_bf16, n * (size_t)widest_rank(t));
     if (t->tape.drop_p > 0) k->dropped = NT_TAKE(a, float, n *(size_t)widest_input(t));
-    k->logits = NT_TAKE(a, float, chunk *ld);
-    k->dlogits = NT_TAKE(a, nt_bf16, chunk * (size_t)nt_row_ld(nt_logit_ld(&m->shard)));
+}
+
+/* The reference's adapter may be wider than the trained one, and sit on other linears. */
+static void take_reference(const struct nt_training *t, struct nt_arena *a, size_t n) {
+    const struct nt_lora_weights *trained = t->m->lora;
+    for (int g = 0; g < NT_LORA_GROUPS && t->reference.n_layer > 0; g++) {
+        const int32_t rank = t->reference.layers[0][g].a.n;
+        if (rank > (trained ? trained->layers[0][g].a.n : 0))
+            t->m->acts.block.low[g] = NT_TAKE(a, nt_bf16, n * (size_t)rank);
+    }
+}
+
+nt_status nt_training_layout(struct nt_training *t, struct nt_job_memory *mem, const struct nt_step_limits *max) {
+    struct nt_model *m = t->m;
+    struct nt_back *k = &t->back;
+    struct nt_arena *a = &mem->device;
+    const size_t n = (size_t)max->tok, d = (size_t)m->spec.d_model, chunk = (size_t)t->config.chunk;
+    NT_TRY(nt_model_layout(m, mem, max));
+    take_reference(t, a, n);
+    NT_TRY(nt_tape_layout(&t->tape, m, mem));
+    k->dx_out = NT_TAKE(a, float, (size_t)max->out *d);
+    k->dx16 = NT_TAKE(a, nt_bf16, n * d);
+    k->dh = NT_TAKE(a, float, n *d);
+    const size_t before = a->used;
+    take_head(t, k, a);
+    const size_t after = a->used;
+    nt_arena_back(a, before);
+    take_blocks(t, k, a, max);
+    nt_arena_raise(a, after);
     k->stats = nt_job_take_both(mem, 4 * chunk * sizeof(float));
     k->targets = nt_job_take_both(mem, chunk * sizeof(int32_t));
     if (nt_trains_all(t)) k->ones = nt_job_take_both(mem, n * sizeof(nt_bf16));

@@ -10,25 +10,27 @@
 #include "tape.h"
 #include "training.h"
 
-/* The backward's own buffers, in the backend's memory. */
+/* The backward's own buffers, in the backend's memory. The second group lies where the third does: the head is done
+ * before the first block. */
 struct nt_back {
-    float *dx_out;       // [max.out, d_model]
-    float *dx;           // [max.tok, d_model]
-    nt_bf16 *dx16;       // [max.tok, d_model]
-    float *dh;           // [max.tok, d_model]
-    float *dmlp;         // [max.tok, s.ff_pad]
-    float *dheads;       // [max.tok, s.n_head d_head]
-    float *dheads_out;   // [max.out, s.n_head d_head]
-    float *dqkv;         // [max.tok, (s.n_head + 2 s.n_kv) d_head]
-    nt_bf16 *dqkv16;     // the same
-    nt_bf16 *dlow;       // [max.tok, widest rank]
-    float *dropped;      // [max.tok, widest input] with dropout
-    struct nt_both ones; // [max.tok, 1] nt_bf16 for the sums of biases; with all weights trained
-    /* of the head, rows of one chunk */
-    float *logits;          // [chunk, ld]
-    nt_bf16 *dlogits;       // [chunk, nt_row_ld(ld)]
+    float *dx_out;          // [max.out, d_model]
+    nt_bf16 *dx16;          // [max.tok, d_model]
+    float *dh;              // [max.tok, d_model]
     struct nt_both stats;   // [4, chunk] float: max, sum of exponentials, chosen logit, coefficient
     struct nt_both targets; // [chunk] int32_t in this shard
+    struct nt_both ones;    // [max.tok, 1] nt_bf16 for the sums of biases; with all weights trained
+
+    float *logits;    // [chunk, ld]
+    nt_bf16 *dlogits; // [chunk, nt_row_ld(ld)]
+
+    float *dx;         // [max.tok, d_model]
+    float *dmlp;       // [max.tok, s.ff_pad]
+    float *dheads;     // [max.tok, s.n_head d_head]
+    float *dheads_out; // [max.out, s.n_head d_head]
+    float *dqkv;       // [max.tok, (s.n_head + 2 s.n_kv) d_head]
+    nt_bf16 *dqkv16;   // the same
+    nt_bf16 *dlow;     // [max.tok, widest rank]
+    float *dropped;    // [max.tok, widest input] with dropout
 };
 
 struct nt_training {

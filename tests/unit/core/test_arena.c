@@ -62,6 +62,38 @@ static void count_equals_bind(void **state) {
     nt_arena_release(&arena);
 }
 
+static void take_shared(struct nt_arena *a, char *set[2], const size_t bytes[2], char **behind) {
+    const size_t before = a->used;
+    set[0] = NT_TAKE(a, char, bytes[0]);
+    const size_t after = a->used;
+    nt_arena_back(a, before);
+    set[1] = NT_TAKE(a, char, bytes[1]);
+    nt_arena_raise(a, after);
+    *behind = NT_TAKE(a, char, 1);
+}
+
+static void sets_that_share_memory(void **state) {
+    static const size_t bytes[][2] = {
+        {100,  3000},
+        {3000, 100 }
+    };
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct nt_arena arena;
+        char *set[2], *behind;
+        nt_arena_init(&arena, "test");
+        take_shared(&arena, set, bytes[i], &behind);
+        assert_in_range(arena.used, 3001, 3400); /* the larger one, one more, and what lies between */
+        assert_int_equal(nt_arena_bind(&arena), NT_OK);
+        take_shared(&arena, set, bytes[i], &behind);
+        assert_ptr_equal(set[0], set[1]);
+        assert_true(behind >= set[0] + 3000);
+        memset(set[0], 1, bytes[i][0]);
+        memset(set[1], 2, bytes[i][1]);
+        nt_arena_release(&arena);
+    }
+}
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 
@@ -181,6 +213,7 @@ int main(void) {
         cmocka_unit_test(count_equals_bind),
         cmocka_unit_test(huge_arena_is_aligned_to_huge_pages),
         cmocka_unit_test(foreign_memory),
+        cmocka_unit_test(sets_that_share_memory),
         cmocka_unit_test(refused_memory_names_the_arena),
         cmocka_unit_test(overflow_is_a_bug),
 #if defined(__SANITIZE_ADDRESS__)
