@@ -262,8 +262,6 @@ static CUresult befall(bool *done) {
         fprintf(stderr, "emu: this process dies, as asked\n"); // its time is the time of the line
         (void)raise(SIGKILL);
         break;
-    case EMU_STALLS:
-        for (;;) (void)pause();
     case EMU_FAILS:
         emu_state.sticky = CUDA_ERROR_ECC_UNCORRECTABLE;
         break;
@@ -332,7 +330,8 @@ CUresult emu_run_job(const struct emu_launch_job *job, bool *done) {
     *done = begun.job == NULL || begun.job == job;
     if (!*done) return CUDA_SUCCESS;
     if (begun.job == NULL) {
-        if (o->fault != EMU_SOUND && begun.number + 1 == (uint64_t)o->fault_at) return befall(done);
+        if (o->fault != EMU_SOUND && o->fault != EMU_STALLS && begun.number + 1 == (uint64_t)o->fault_at)
+            return befall(done);
         begin_job(job);
     }
     (void)swapcontext(&begun.caller, &begun.kernel);
@@ -372,7 +371,15 @@ static CUresult copy_params(struct emu_launch_job *job, void **params, void **ex
     return CUDA_SUCCESS;
 }
 
+/* The host comes no further, whatever its device does: option fault=stall. */
+static void stall_if_asked(void) {
+    static int64_t called;
+    if (emu_options()->fault != EMU_STALLS || ++called != emu_options()->fault_at) return;
+    for (;;) (void)pause();
+}
+
 static CUresult queue_launch(const struct emu_launch *launch, void **params, void **extra, CUstream stream) {
+    stall_if_asked();
     CUresult result = emu_check_launch(launch);
     if (result != CUDA_SUCCESS) return result;
     struct emu_op *op = calloc(1, sizeof *op);

@@ -45,9 +45,10 @@ static const struct {
     ROW(trace, NUMBER, 0, 1, "one line on stderr per launch"),
     ROW(parse, NUMBER, 0, 1, "kernels are parsed when their module is loaded, not when they are launched"),
     ROW(fault, FAULT, 0, 0,
-        "what befalls launch fault_at: die (SIGKILL), fail (the device is lost), hang (it never ends), stall (nor does "
-        "the call that runs it)"),
-    ROW(fault_at, NUMBER, 1, INT32_MAX, "the how manieth launch of the process, as they run"),
+        "what befalls launch fault_at: die (SIGKILL), fail (the device is lost), hang (it never ends), stall (the call "
+        "that launches it does not return)"),
+    ROW(fault_at, NUMBER, 1, INT32_MAX,
+        "the how manieth launch of the process, as they run; of stall, as they are called"),
     ROW(unmap, NUMBER, 0, 1, "0: letting go of another process's memory never returns"),
 #undef ROW
 };
