@@ -28,6 +28,16 @@ static nt_status check_arguments(const struct nt_config *c) {
     if (c->model_adapter[0])
         return NT_FAIL(NT_E_USAGE, "finetune: model.adapter is for generation; go on from an adapter with "
                                    "train.init_adapter, or compare with one by train.reference");
+    if (strcmp(c->train_reference, "base") != 0 && strcmp(c->train_loss, "sft") == 0)
+        return NT_FAIL(NT_E_USAGE,
+                       "finetune: train.reference is what dpo and kto compare with; train.loss = sft has none");
+    if (c->train_label_smoothing > 0 &&
+        (strcmp(c->train_loss, "dpo") != 0 || strcmp(c->train_loss_type, "sigmoid") != 0))
+        return NT_FAIL(NT_E_USAGE,
+                       "finetune: train.label_smoothing is for train.loss = dpo of train.loss_type = sigmoid");
+    if (c->train_init_adapter[0] && strcmp(c->train_method, "full") == 0)
+        return NT_FAIL(NT_E_USAGE, "finetune: train.method = full trains the model's own weights and goes on from no "
+                                   "train.init_adapter; merge it into the model first (nocturne merge)");
     return NT_OK;
 }
 
@@ -79,6 +89,9 @@ static nt_status finish(struct finetune *f) {
     char held_out[96] = "nothing held out";
     if (r->data.report.n_eval > 0)
         (void)snprintf(held_out, sizeof held_out, "held out %.4f (before: %.4f)", r->eval_loss, r->eval_loss_first);
+    if (r->n_skipped > 0)
+        nt_warn("finetune", "%lld of %lld steps were left out, see their lines and metrics.jsonl",
+                (long long)r->n_skipped, (long long)r->n_steps);
     nt_info("finetune", "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, %s; %.0f tok/s, mfu %.0f%%; %s",
             (long long)r->n_steps, (long long)r->n_samples, (long long)r->n_tokens, r->train_loss, held_out,
             r->tokens_per_s, 100 * r->mfu, f->job.dir);

@@ -110,6 +110,14 @@ void nt_outdir_abandon(struct nt_outdir *d) {
     d->temp[0] = '\0';
 }
 
+nt_status nt_outdir_remove(const char *path) {
+    if (nt_is_dir(path))
+        remove_flat(path);
+    else if (unlink(path) == 0 || errno == ENOENT)
+        return NT_OK;
+    return nt_file_exists(path) ? NT_FAIL(NT_E_IO, "%s: cannot remove it: %s", path, strerror(errno)) : NT_OK;
+}
+
 /* ".HOST.PID" at the end, of this host and of nobody; what another host left is told by its age. */
 static bool is_of_the_dead(const char *entry, const char *host, size_t n_host, const char *path) {
     enum { A_DAY = 24 * 60 * 60 };

@@ -28,6 +28,9 @@ void nt_outdir_abandon(struct nt_outdir *d);
  * begin with one that ends in '-'. Only for a job that alone writes there. dir that is not there is no error. */
 NT_MUST nt_status nt_outdir_remove_temps(const char *dir, const char *const *names, size_t n);
 
+/* A file, or a flat directory with its files, of that name; none is no error. */
+NT_MUST nt_status nt_outdir_remove(const char *path);
+
 /* Removes the temporary files of names that begin with prefix, a path, whose process is dead: of this host those whose
  * number is nobody's, of others those a day old. For places that several jobs write; what cannot be removed stays. */
 void nt_outdir_remove_dead(const char *prefix);

@@ -76,7 +76,7 @@ static void shorten(const char *desc, char *cause, size_t cap) {
 
 /* Innermost cause the library recorded, into the sentence. */
 static nt_status fail_h5(nt_status code, const char *path, const char *object, const char *doing) {
-    const char *desc = "no cause given";
+    const char *desc = "no cause given; is the file damaged?";
     char cause[200];
     (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &desc);
     shorten(desc, cause, sizeof cause);

@@ -367,6 +367,10 @@ static nt_status tokenizer_digest(const struct merge *m, uint8_t *out, bool *has
     return NT_OK;
 }
 
+static nt_status other_base(nt_status st) {
+    return st == NT_E_CONFIG ? NT_FAIL(st, "%s, or merge all the same with --any-base", nt_error_last()->text) : st;
+}
+
 static nt_status check_base(struct merge *m) {
     uint8_t base[NT_SHA256_BYTES], tokenizer[NT_SHA256_BYTES], file[NT_SHA256_BYTES];
     char path[PATH_MAX];
@@ -379,7 +383,7 @@ static nt_status check_base(struct merge *m) {
     nt_hex(file, sizeof file, m->report->adapter_sha256);
     m->report->other_base = m->adapter->has_base && memcmp(base, m->adapter->base_digest, sizeof base) != 0;
     if (!m->job->any_base)
-        return nt_adapter_check_base(m->adapter, m->job->adapter, base, has_tokenizer ? tokenizer : NULL);
+        return other_base(nt_adapter_check_base(m->adapter, m->job->adapter, base, has_tokenizer ? tokenizer : NULL));
     if (m->report->other_base)
         nt_warn("merge", "%s is not the model that %s was trained on (merge.any_base)", m->job->model, m->job->adapter);
     return NT_OK;

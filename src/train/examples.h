@@ -41,7 +41,8 @@ struct nt_example {
     bool label;              /* kto: desirable; true elsewhere */
     int32_t source, subject; /* index into set->sources; subject -1: anonymous */
     int64_t created_us;      /* 0: unknown */
-    int64_t record;          /* of the dataset it was made from */
+    int32_t file;            /* of the dataset, that it was made from */
+    int64_t conversation;    /* of the file */
 };
 
 struct nt_example_set {

@@ -234,8 +234,8 @@ int32_t nt_pack_max_seqs(const struct nt_example_set *set, int32_t budget) {
 double nt_pack_normalizer(const struct nt_example_set *set, const int32_t *examples, int32_t n) {
     double sum = 0;
     for (int32_t i = 0; i < n; i++) {
-        const double row = nt_example_weight(set, examples[i]);
-        sum += set->kind == NT_TRAIN_SFT ? row * nt_member_weight(&set->rows[examples[i]].member[0]) : row;
+        const struct nt_example *row = &set->rows[examples[i]];
+        sum += row->weight * (set->kind == NT_TRAIN_SFT ? nt_member_weight(&row->member[0]) : 1);
     }
     return sum;
 }

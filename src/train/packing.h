@@ -56,7 +56,8 @@ void nt_pack_release(struct nt_pack *p); /* accepts zeroed */
 /* No micro-batch of the set has more sequences (tokens and targets: at most budget). */
 int32_t nt_pack_max_seqs(const struct nt_example_set *set, int32_t budget);
 /* What the losses of a global batch are divided by, in sample order and so the same on every rank: sft the sum of row
- * weight times target weights, dpo and kto the sum of row weights. */
+ * weight times target weights, dpo and kto the sum of row weights; the class weights of kto are no part of it, as in
+ * TRL's mean over rows. */
 double nt_pack_normalizer(const struct nt_example_set *set, const int32_t *examples, int32_t n);
 
 #endif

@@ -1,9 +1,11 @@
 /* The steps of preparation, in the order prepare.h gives, and the sets at their end. */
 #include "prepare_impl.h"
 
+#include "log.h"
 #include "order.h"
 #include "split.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +25,15 @@ static void release_prep(struct nt_prep *p) {
     free(p->turns[1]);
     free(p->rows);
     free(p->testers);
+    free(p->tests);
+}
+
+static int32_t max_length(const struct nt_prepare_input *in) {
+    const int64_t wanted = in->config->train_max_length;
+    if (wanted <= in->max_len) return (int32_t)wanted;
+    nt_info("prepare", "train.max_length %lld: the model has %d positions, which is the longest then",
+            (long long)wanted, in->max_len);
+    return in->max_len;
 }
 
 static nt_status open_prep(struct nt_prep *p, const struct nt_prepare_input *in, struct nt_prepare_report *report) {
@@ -33,7 +44,7 @@ static nt_status open_prep(struct nt_prep *p, const struct nt_prepare_input *in,
     p->render = (struct nt_render){.tok = in->tok,
                                    .chat = in->chat,
                                    .no_chat = in->chat_error,
-                                   .max_length = (int32_t)c->train_max_length,
+                                   .max_length = max_length(in),
                                    .cut_prompt = strcmp(c->train_too_long, "truncate") == 0,
                                    .cut_completion = strcmp(c->train_long_completion, "truncate") == 0,
                                    .train_on_eos = c->train_train_on_eos};
@@ -137,7 +148,9 @@ static int64_t sort_rows(const struct nt_prep *p, struct nt_prep_row **sorted,
 static int by_key(const void *a, const void *b) {
     const struct nt_prep_row *x = *(struct nt_prep_row *const *)a, *y = *(struct nt_prep_row *const *)b;
     const int order = memcmp(x->key, y->key, sizeof x->key);
-    return order != 0 ? order : x < y ? -1 : x > y;
+    if (order != 0) return order;
+    if (x->asked != y->asked) return x->asked ? -1 : 1; /* what the corpus holds out is not trained on as another's */
+    return x < y ? -1 : x > y;
 }
 
 static int by_person_newest(const void *a, const void *b) {
@@ -160,6 +173,21 @@ static void drop_duplicates(struct nt_prep *p, struct nt_prep_row **sorted) {
             leave_row(p, sorted[i], NT_LEFT_DUPLICATE);
         else
             kept = sorted[i];
+    }
+}
+
+static int by_bytes(const void *a, const void *b) {
+    return memcmp(a, b, sizeof(uint8_t[32]));
+}
+
+/* What others said word for word as a conversation that is kept for a test. */
+static void drop_tested(struct nt_prep *p) {
+    if (p->n_testers == 0) return;
+    qsort(p->tests, (size_t)p->n_testers, sizeof *p->tests, by_bytes);
+    for (int64_t i = 0; i < p->n_rows; i++) {
+        struct nt_prep_row *row = &p->rows[i];
+        if (row->left < 0 && bsearch(row->content, p->tests, (size_t)p->n_testers, sizeof *p->tests, by_bytes))
+            leave_row(p, row, NT_LEFT_TESTED);
     }
 }
 
@@ -224,6 +252,7 @@ static void decay(struct nt_prep *p) {
         if (row->left >= 0 || row->side != NT_SIDE_TRAIN || row->created_us == 0) continue;
         const double days = (double)(newest - row->created_us) / us_per_day;
         row->weight = (float)(row->weight * exp2(-days / p->c->train_half_life_days));
+        if (row->weight < FLT_MIN) leave_row(p, row, NT_LEFT_DECAYED); /* a batch of nothing else had no mean */
     }
 }
 
@@ -317,6 +346,7 @@ static nt_status filter_rows(struct nt_prep *p) {
                        (long long)p->n_rows, INT32_MAX);
     struct nt_prep_row **sorted = calloc((size_t)p->n_rows + 1, sizeof(void *));
     if (!sorted) return NT_FAIL(NT_E_NOMEM, "no memory to filter %lld rows", (long long)p->n_rows);
+    drop_tested(p);
     drop_duplicates(p, sorted);
     cap_subjects(p, sorted);
     const nt_status st = split_rows(p, sorted);
@@ -345,8 +375,19 @@ static nt_status both_classes(const struct nt_prep *p) {
                    (long long)r->n_desirable, (long long)r->n_undesirable);
 }
 
+static nt_status name_files(const struct nt_dataset *d, struct nt_prepared *out) {
+    const int32_t n = nt_dataset_n_files(d);
+    out->files = calloc((size_t)n + 1, sizeof *out->files);
+    for (; out->files && out->n_files < n; out->n_files++) {
+        out->files[out->n_files] = strdup(nt_dataset_file(d, out->n_files)->path);
+        if (!out->files[out->n_files]) break;
+    }
+    return out->n_files == n ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the names of %d files", n);
+}
+
 static nt_status prepare(struct nt_prep *p, const struct nt_prepare_input *in, struct nt_prepared *out) {
     NT_TRY(open_prep(p, in, &out->report));
+    NT_TRY(name_files(in->dataset, out));
     NT_TRY(nt_prep_gather(p));
     NT_TRY(nt_prep_make_rows(p));
     NT_TRY(end_on_fatal(p));
@@ -374,6 +415,8 @@ nt_status nt_prepare_run(const struct nt_prepare_input *in, struct nt_prepared *
 void nt_prepared_release(struct nt_prepared *p) {
     nt_example_set_release(&p->train);
     nt_example_set_release(&p->eval);
+    for (int32_t i = 0; i < p->n_files; i++) free(p->files[i]);
+    free(p->files);
     for (int32_t i = 0; i < p->report.n_sources; i++) free((char *)p->report.sources[i].source);
     free(p->report.sources);
     *p = (struct nt_prepared){0};

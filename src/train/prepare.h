@@ -40,7 +40,9 @@
     X(LONG_COMPLETION, false, "completion too long")                                                                   \
     X(SHORT, false, "completion too short")                                                                            \
     X(SUBJECT_CAP, false, "over the subject's share")                                                                  \
-    X(HELD_OUT, false, "subject held out")
+    X(HELD_OUT, false, "subject held out")                                                                             \
+    X(TESTED, false, "also in the split test")                                                                         \
+    X(DECAYED, false, "so old that its weight is 0")
 
 enum nt_left_out {
 #define X(name, of_records, text) NT_LEFT_##name,
@@ -82,6 +84,8 @@ struct nt_prepare_report {
 struct nt_prepared {
     struct nt_example_set train, eval; /* eval.n may be 0 */
     struct nt_prepare_report report;
+    char **files; // [n_files] paths that examples name by number
+    int32_t n_files;
 };
 
 struct nt_prepare_input {
@@ -90,6 +94,7 @@ struct nt_prepare_input {
     const struct nt_tokenizer *tok;
     const struct nt_chat *chat; /* NULL: the model has none */
     const char *chat_error;     /* with chat NULL: why, for the error of a row that needs one */
+    int32_t max_len;            /* positions the model has for a sequence: train.max_length counts up to here */
     const struct nt_beat *beat; /* once per record; or NULL */
 };
 /* On failure out holds the report as far as it got (for the log) and no sets; release it in any case. */

@@ -25,6 +25,7 @@ struct nt_prep_rules {
 
 struct nt_prep_row {
     uint8_t person[32], key[NT_VOTE_KEY]; /* equal keys, equal examples */
+    uint8_t content[32];                  /* of the conversation's messages */
     int64_t created_us;
     float weight;
     int32_t group; /* into report->sources */
@@ -42,6 +43,7 @@ struct nt_prep {
     int64_t at;              /* its number */
     struct nt_votes votes;
     int64_t next_vote;        /* of the second pass */
+    bool heard;               /* there was an opinion in the record */
     struct nt_turn *turns[2]; // scratch
     int64_t cap_turns[2];
     struct nt_sequences sequences;
@@ -49,7 +51,8 @@ struct nt_prep {
     struct nt_prep_row *rows; // [n_rows]
     int64_t n_rows, cap_rows;
     uint8_t (*testers)[32]; // [n_testers] persons of rows of split test, which no run trains on; more than once
-    int64_t n_testers, cap_testers;
+    uint8_t (*tests)[32];   // [n_testers] contents of these rows
+    int64_t n_testers, cap_testers, cap_tests;
     struct nt_prepare_report *report;
     char first[NT_N_LEFT_OUT][320]; /* where the first row of a fatal reason stands, and why */
 };

@@ -165,9 +165,21 @@ static nt_status each_opinion(struct nt_prep *p, opinion_fn *fn) {
     return hear_edits(p, fn);
 }
 
+static bool in_window(const struct nt_prep *p, int64_t created_us) {
+    const struct nt_prep_rules *r = &p->rules;
+    if (r->since_us && created_us < r->since_us) return false;
+    return !r->until_us || (created_us && created_us < r->until_us);
+}
+
+/* Of sft the window is one of conversations, and what was said of them later still holds. */
+static bool is_heard(const struct nt_prep *p, const struct opinion *o) {
+    return p->rules.kind == NT_TRAIN_SFT || in_window(p, o->created_us);
+}
+
 static nt_status vote(struct nt_prep *p, const struct opinion *o) {
     uint8_t key[NT_VOTE_KEY];
     bool first;
+    if (!is_heard(p, o)) return NT_OK;
     NT_TRY(key_of(p, o, key, &first));
     nt_votes_add(&p->votes, key, o->n_sides == 2 ? first : o->good, o->weight, o->created_us);
     return NT_OK;
@@ -247,9 +259,11 @@ static nt_status add_row(struct nt_prep *p, struct nt_example *e) {
         return NT_OK;
     }
     e->subject = h->anonymous ? -1 : h->subject;
-    e->record = p->at;
+    e->file = h->file;
+    e->conversation = h->row;
     struct nt_prep_row row = {
         .created_us = e->created_us, .weight = e->weight, .asked = h->split == NT_SPLIT_VALID, .left = -1};
+    memcpy(row.content, h->sha256, sizeof row.content);
     row.group = group_of(p);
     NT_TRY(person_of(p, row.person));
     key_of_example(e, row.key);
@@ -257,12 +271,6 @@ static nt_status add_row(struct nt_prep *p, struct nt_example *e) {
     p->rows[p->n_rows++] = row;
     (void)nt_examples_add(p->builder, e, h->source);
     return NT_OK;
-}
-
-static bool in_window(const struct nt_prep *p, int64_t created_us) {
-    const struct nt_prep_rules *r = &p->rules;
-    if (r->since_us && created_us < r->since_us) return false;
-    return !r->until_us || (created_us && created_us < r->until_us);
 }
 
 static enum nt_left_out reason_of(enum nt_fit fit) {
@@ -350,7 +358,6 @@ static bool cut_off(const struct nt_record *r, const struct side *s) {
 /* A reason to leave the row out before it is rendered, or -1. */
 static int fault_of(const struct nt_prep *p, const struct opinion *o, const struct nt_vote *v) {
     if (v->fate != NT_FATE_CARRIES) return v->fate == NT_FATE_CONFLICT ? NT_LEFT_CONFLICT : NT_LEFT_DUPLICATE;
-    if (!in_window(p, o->created_us)) return NT_LEFT_TIME;
     struct slice last[2] = {
         {NULL, 0}
     };
@@ -359,7 +366,7 @@ static int fault_of(const struct nt_prep *p, const struct opinion *o, const stru
         if (s->n == 0) return NT_LEFT_EMPTY;
         last[k] = text_of(p, &s->texts[s->n - 1], s->original);
         if (is_blank(last[k])) return NT_LEFT_EMPTY;
-        if (o->n_sides == 1 && cut_off(&p->record, s)) return NT_LEFT_UNFINISHED;
+        if (k == 0 && cut_off(&p->record, s)) return NT_LEFT_UNFINISHED; /* a worse answer may be */
         if (has_tools(&p->record, o->n_prompt, s->texts, s->n)) return NT_LEFT_TOOLS;
     }
     if (o->n_sides == 2 && o->side[0].n == 1 && o->side[1].n == 1 && last[0].n == last[1].n &&
@@ -369,8 +376,13 @@ static int fault_of(const struct nt_prep *p, const struct opinion *o, const stru
 }
 
 static nt_status row_of_opinion(struct nt_prep *p, const struct opinion *o) {
-    const struct nt_vote *v = &p->votes.votes[p->next_vote++];
     p->report->n_candidates++;
+    p->heard = true;
+    if (!is_heard(p, o)) {
+        nt_prep_leave(p, NT_LEFT_TIME, NULL);
+        return NT_OK;
+    }
+    const struct nt_vote *v = &p->votes.votes[p->next_vote++];
     const int fault = fault_of(p, o, v);
     if (fault >= 0) {
         nt_prep_leave(p, (enum nt_left_out)fault, why_of((enum nt_left_out)fault));
@@ -446,7 +458,8 @@ static nt_status add_sequences(struct nt_prep *p, int64_t created_us) {
         if (e.member[0].n_runs > 0)
             NT_TRY(add_row(p, &e));
         else
-            nt_prep_leave(p, NT_LEFT_EMPTY, why_of(NT_LEFT_EMPTY));
+            nt_prep_leave(p, e.member[0].n_tok == p->render.max_length ? NT_LEFT_LONG_COMPLETION : NT_LEFT_EMPTY,
+                          why_of(NT_LEFT_EMPTY));
     }
     return NT_OK;
 }
@@ -526,11 +539,14 @@ static nt_status rows_of_talk(struct nt_prep *p) {
 
 /* ---- passes ---- */
 
-/* The record is of split test: whoever it is from is not trained on by other records either. */
+/* The record is of split test: neither other records of whoever it is from nor the same words of others are trained on.
+ */
 static nt_status add_tester(struct nt_prep *p) {
     NT_TRY(nt_dataset_load(p->in->dataset, p->at, &p->record));
     nt_tok_grow((void **)&p->testers, &p->cap_testers, p->n_testers + 1, sizeof *p->testers);
+    nt_tok_grow((void **)&p->tests, &p->cap_tests, p->n_testers + 1, sizeof *p->tests);
     NT_TRY(person_of(p, p->testers[p->n_testers]));
+    memcpy(p->tests[p->n_testers], p->record.head.sha256, sizeof *p->tests);
     p->n_testers++;
     nt_prep_leave(p, NT_LEFT_SPLIT, NULL);
     return NT_OK;
@@ -567,9 +583,9 @@ nt_status nt_prep_gather(struct nt_prep *p) {
 
 static nt_status rows_of_record(struct nt_prep *p) {
     if (p->rules.kind == NT_TRAIN_SFT) return rows_of_talk(p);
-    const int64_t before = p->next_vote;
+    p->heard = false;
     if (p->record.head.n_feedback > 0 || p->record.head.n_pairs > 0) NT_TRY(each_opinion(p, row_of_opinion));
-    if (p->next_vote == before) nt_prep_leave(p, NT_LEFT_NO_MATERIAL, NULL);
+    if (!p->heard) nt_prep_leave(p, NT_LEFT_NO_MATERIAL, NULL);
     return NT_OK;
 }
 

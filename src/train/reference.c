@@ -6,6 +6,7 @@
 #include "outdir.h"
 #include "stop.h"
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,16 +26,21 @@ static int64_t n_rows(const struct nt_reference_job *j) {
 }
 
 static void key_of(const struct nt_reference_job *j, char hex[NT_SHA256_HEX]) {
-    uint8_t all[2 * NT_SHA256_BYTES + 3 * sizeof(uint64_t)], digest[NT_SHA256_BYTES];
-    size_t n = 2 * NT_SHA256_BYTES;
-    memcpy(all, j->model, NT_SHA256_BYTES);
-    memcpy(all + NT_SHA256_BYTES, j->set->digest, NT_SHA256_BYTES);
+    struct {
+        uint8_t model[NT_SHA256_BYTES], set[NT_SHA256_BYTES];
+        char weights[16];
+        uint64_t pairs[3];
+    } all = {0};
+    uint8_t digest[NT_SHA256_BYTES];
+    memcpy(all.model, j->model, sizeof all.model);
+    memcpy(all.set, j->set->digest, sizeof all.set);
+    (void)snprintf(all.weights, sizeof all.weights, "%s", strcmp(j->weights, "auto") == 0 ? "bf16" : j->weights);
     if (j->order) {
-        const uint64_t pairs[3] = {j->order->seed, (uint64_t)j->batch, (uint64_t)j->n_samples};
-        memcpy(all + n, pairs, sizeof pairs);
-        n += sizeof pairs;
+        all.pairs[0] = j->order->seed;
+        all.pairs[1] = (uint64_t)j->batch;
+        all.pairs[2] = (uint64_t)j->n_samples;
     }
-    nt_sha256(all, n, digest);
+    nt_sha256(&all, sizeof all, digest);
     nt_hex(digest, sizeof digest, hex);
 }
 
@@ -176,6 +182,11 @@ static nt_status compute_rows(const struct nt_reference_job *j, int64_t *done, s
 /* Rank 0: all of it, and the part that an earlier run left is not needed any more; or what there is. */
 static nt_status keep(const struct nt_reference_job *j, int64_t done, const float *logp) {
     char part[PATH_MAX];
+    for (int64_t i = 0; i < done * NT_MAX_MEMBERS; i++)
+        if (!isfinite(logp[i]))
+            return NT_FAIL(NT_E_DATA,
+                           "the reference's log-probability of row %lld is %g: are there NaN or Inf among its weights?",
+                           (long long)(i / NT_MAX_MEMBERS), (double)logp[i]);
     if (done < n_rows(j)) return save_to(j, IN_PART, logp, done);
     NT_TRY(save(j, logp));
     if (path_of(j, IN_PART, part, sizeof part) == NT_OK) (void)unlink(part);

@@ -5,11 +5,10 @@
  * are divided over the model copies; all ranks get all sums. They are f32, rounded once, so a run that reads them from
  * the file goes on with the bits of the run that computed them. CORPUS.reference-KEY, for all runs over the corpus with
  * that reference (a published corpus is never changed, so the file lies beside it), else DIR/reference-NAME.h5:
- * attribute "key" (of model, reference, rows), dataset /logp f32 [n_rows, 2]; a file with another key is replaced.
- * A stop (stop.h) ends the computation with NT_E_STOPPED; DIR/reference-NAME.part.h5 keeps the first rows, and the next
- * call goes on behind them with the same bits.
- * Ownership: the struct owns its sums. Collective over the world. Errors: those of model and files; a damaged file is
- * passed over with a warning. One thread. */
+ * attribute "key" (of model, type of weights, reference, rows), dataset /logp f32 [n_rows, 2]; a file with another key
+ * is replaced. A stop (stop.h) ends the computation with NT_E_STOPPED; DIR/reference-NAME.part.h5 keeps the first rows,
+ * and the next call goes on behind them with the same bits. Ownership: the struct owns its sums. Collective over the
+ * world. Errors: those of model and files; a damaged file is passed over with a warning. One thread. */
 #ifndef NT_REFERENCE_H
 #define NT_REFERENCE_H
 
@@ -23,6 +22,7 @@ struct nt_reference_job {
     const char *dir, *name;  /* "train", "eval" */
     const char *corpus;      /* path that the file lies beside; NULL: in dir */
     const uint8_t *model;    /* [32] digest of the reference: base, or base and adapter */
+    const char *weights;     /* model.weight_dtype */
     struct nt_order *order;  /* kto: rows are its samples with other samples' completions (nt_order_mismatch), in */
     int64_t n_samples;       /* batches of `batch`; NULL: rows are the examples of the set */
     int32_t batch, budget;   /* budget: tokens of a micro-batch */

@@ -127,9 +127,8 @@ static void judge(struct nt_runner *r, const struct nt_micro_job *j, struct nt_t
             in.n_target[k] = seq_weight(m, &s[k]);
             if (r->loss->reference) in.reference[k] = *known(j->reference, &s[k], j->cursor);
         }
-        const double weight = nt_example_weight(j->set, s->example), scale = weight / j->normalizer;
+        const double scale = nt_example_weight(j->set, s->example) / j->normalizer;
         r->loss->run(&r->settings, &in, &out);
-        sums->weight += weight;
         count(r, &in, &out, scale, sums);
         for (int32_t k = 0; k < n_members; k++) spread_coef(r, m, &s[k], scale * out.d[k]);
     }

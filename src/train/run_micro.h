@@ -15,7 +15,6 @@
 
 struct nt_train_sums {                   /* of examples; sums over rows unless said */
     double loss;                         /* divided by the batch already */
-    double weight;                       /* of rows */
     double reward[2];                    /* dpo: chosen, rejected; kto: desirable, undesirable */
     double n_reward[2], n_right, n_rows; /* n_right: pairs whose chosen has the larger reward */
     double nll, n_target;                /* -log p and weights of all targets, for perplexity */

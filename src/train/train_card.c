@@ -60,8 +60,13 @@ static void add_model(const struct nt_train_facts *f, struct nt_strbuf *s) {
     add_str(s, "chat", j->chat ? j->chat->name : "");
     nt_strbuf_addc(s, '}');
     add_hex(s, "job_sha256", f->result->job_digest);
-    if (strcmp(j->config->train_loss, "sft") != 0) add_str(s, "reference", j->config->train_reference);
-    if (j->config->train_init_adapter[0]) add_str(s, "init_adapter", j->config->train_init_adapter);
+    if (strcmp(j->config->train_loss, "sft") != 0) {
+        add_str(s, "reference", j->config->train_reference);
+        add_hex(s, "reference_sha256", f->result->reference_digest);
+    }
+    if (!j->config->train_init_adapter[0]) return;
+    add_str(s, "init_adapter", j->config->train_init_adapter);
+    add_hex(s, "init_adapter_sha256", f->result->init_digest);
 }
 
 static void add_adapter(const struct nt_train_facts *f, struct nt_strbuf *s) {
@@ -266,13 +271,14 @@ static void add_sources(const struct nt_json *card, struct nt_strbuf *s) {
     nt_strbuf_addc(s, '\n');
 }
 
-static void add_counts(const struct nt_json *object, const char *head, struct nt_strbuf *s) {
+/* Members of an object as rows; of counts, those that are 0 are left out. */
+static void add_members(const struct nt_json *object, const char *head, bool counts, struct nt_strbuf *s) {
     const size_t start = s->len;
     nt_strbuf_addf(s, "%s\n", head);
     const size_t first = s->len;
     for (void *it = nt_json_first(object); it; it = nt_json_next(object, it)) {
         char text[256];
-        if (nt_json_is(nt_json_value(it), NT_JSON_INT) && nt_json_int(nt_json_value(it), 0) == 0) continue;
+        if (counts && nt_json_int(nt_json_value(it), 1) == 0) continue;
         print_value(nt_json_value(it), text, sizeof text);
         nt_strbuf_adds(s, "| ");
         add_cell(s, nt_json_key(it));
@@ -313,7 +319,9 @@ void nt_train_card_md(const struct nt_json *card, struct nt_strbuf *s) {
         {"loss",               "loss"                  },
         {"form of the loss",   "loss_type"             },
         {"reference",          "reference"             },
+        {"reference sha256",   "reference_sha256"      },
         {"begun from",         "init_adapter"          },
+        {"its sha256",         "init_adapter_sha256"   },
         {"rank",               "adapter.r"             },
         {"alpha",              "adapter.alpha"         },
         {"scale",              "adapter.scale"         },
@@ -341,7 +349,8 @@ void nt_train_card_md(const struct nt_json *card, struct nt_strbuf *s) {
     add_rows(card, "Model", model, sizeof model / sizeof *model, s);
     add_rows(card, "Data", data, sizeof data / sizeof *data, s);
     add_sources(card, s);
-    add_counts(nt_json_get(nt_json_get(card, "data"), "left_out"), "| left out because | rows |\n| --- | ---: |", s);
+    add_members(nt_json_get(nt_json_get(card, "data"), "left_out"), "| left out because | rows |\n| --- | ---: |", true,
+                s);
     nt_strbuf_adds(s, "## Settings\n\n");
-    add_counts(nt_json_get(card, "settings"), "| setting | value |\n| --- | --- |", s);
+    add_members(nt_json_get(card, "settings"), "| setting | value |\n| --- | --- |", false, s);
 }

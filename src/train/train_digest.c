@@ -15,6 +15,8 @@ static bool changes_updates(const char *key) {
                                             "train.packing",
                                             "train.recompute",
                                             "train.reference_cache",
+                                            "train.init_adapter", /* as digests */
+                                            "train.reference",
                                             "train.logit_rows"};
     if (strcmp(key, "model.chat") == 0 || strcmp(key, "model.weight_dtype") == 0) return true;
     if (strncmp(key, "train.", 6) != 0) return false;
@@ -29,7 +31,7 @@ static void add_hex(struct nt_strbuf *s, const char *key, const uint8_t digest[3
     nt_strbuf_addf(s, "%s %s\n", key, hex);
 }
 
-nt_status nt_train_digest(const struct nt_train_job *job, const struct nt_prepared *data, uint8_t out[32]) {
+nt_status nt_train_digest(const struct nt_train_job *job, const struct nt_train_result *r, uint8_t out[32]) {
     struct nt_strbuf all = NT_STRBUF_INIT, text = NT_STRBUF_INIT;
     struct nt_json *settings = NULL;
     nt_config_dump_json(job->config, &all);
@@ -37,8 +39,10 @@ nt_status nt_train_digest(const struct nt_train_job *job, const struct nt_prepar
     if (st == NT_OK) {
         add_hex(&text, "model", job->model_digest);
         add_hex(&text, "tokenizer", job->tokenizer_digest);
-        add_hex(&text, "train", data->train.digest);
-        add_hex(&text, "eval", data->eval.digest);
+        add_hex(&text, "init", r->init_digest);
+        add_hex(&text, "reference", r->reference_digest);
+        add_hex(&text, "train", r->data.train.digest);
+        add_hex(&text, "eval", r->data.eval.digest);
         for (void *it = nt_json_first(settings); it; it = nt_json_next(settings, it)) {
             if (!changes_updates(nt_json_key(it))) continue;
             nt_strbuf_addf(&text, "%s ", nt_json_key(it));

@@ -26,6 +26,7 @@ static nt_status first_adapter(struct nt_trainer *t) {
         NT_TRY(nt_adapter_read(c->train_init_adapter, spec, &t->out->adapter));
         NT_TRY(nt_adapter_check_base(t->out->adapter, c->train_init_adapter, t->job->model_digest,
                                      t->job->tokenizer_digest));
+        nt_adapter_digest(t->out->adapter, t->job->model_digest, t->out->init_digest);
     } else {
         uint32_t targets;
         NT_TRY(nt_adapter_targets(c->train_target_modules, &targets));
@@ -43,6 +44,8 @@ static nt_status first_adapter(struct nt_trainer *t) {
 static nt_status open_training(struct nt_trainer *t) {
     const struct nt_config *c = t->c;
     const bool lora = strcmp(c->train_method, "lora") == 0;
+    memcpy(t->out->init_digest, t->job->model_digest, sizeof t->out->init_digest);
+    memcpy(t->out->reference_digest, t->job->model_digest, sizeof t->out->reference_digest);
     if (lora) NT_TRY(first_adapter(t));
     const struct nt_training_config config = {.lora = t->lora,
                                               .recompute = nt_recompute_of(c->train_recompute),
@@ -51,30 +54,30 @@ static nt_status open_training(struct nt_trainer *t) {
     NT_TRY(nt_training_new(&t->out->training, t->job->model, &config));
     t->runner.keyed = t->lora.targets != 0 && c->train_lora_dropout > 0;
     if (t->out->adapter) NT_TRY(nt_training_from_adapter(t->out->training, t->out->adapter));
-    memcpy(t->reference_digest, t->job->model_digest, sizeof t->reference_digest);
     if (!t->loss->reference || strcmp(c->train_reference, "base") == 0) return NT_OK;
     struct nt_adapter *reference = NULL;
     nt_status st = nt_adapter_read(c->train_reference, nt_model_spec(t->job->model), &reference);
     if (st == NT_OK)
         st = nt_adapter_check_base(reference, c->train_reference, t->job->model_digest, t->job->tokenizer_digest);
     if (st == NT_OK) st = nt_training_set_reference(t->out->training, reference);
-    if (st == NT_OK) nt_adapter_digest(reference, t->job->model_digest, t->reference_digest);
+    if (st == NT_OK) nt_adapter_digest(reference, t->job->model_digest, t->out->reference_digest);
     nt_adapter_free(reference);
     return st;
 }
 
 /* train.input: paths with commas. */
 static nt_status open_dataset(const struct nt_config *c, struct nt_dataset **out) {
-    enum { MAX_PATHS = 1024 };
-    const char *paths[MAX_PATHS];
-    int32_t n = 0;
+    const size_t len = strlen(c->train_input);
+    const char **paths = calloc(len / 2 + 1, sizeof *paths);
     char *copy = strdup(c->train_input), *rest = copy;
-    if (!copy) return NT_FAIL(NT_E_NOMEM, "no memory for train.input");
-    for (char *path = strtok_r(rest, ",", &rest); path && n < MAX_PATHS; path = strtok_r(NULL, ",", &rest))
-        paths[n++] = path;
-    const nt_status st = n > 0 ? nt_dataset_open(out, paths, n, NT_PURPOSE_TRAIN, 0)
-                               : NT_FAIL(NT_E_USAGE, "no training data given; add --input CORPUS.h5");
+    int32_t n = 0;
+    nt_status st = NT_OK;
+    if (!copy || !paths) st = NT_FAIL(NT_E_NOMEM, "no memory for train.input of %zu bytes", len);
+    for (char *path = copy; st == NT_OK && (path = strtok_r(rest, ",", &rest));) paths[n++] = path;
+    if (st == NT_OK && n == 0) st = NT_FAIL(NT_E_USAGE, "no training data given; add --input CORPUS.h5");
+    if (st == NT_OK) st = nt_dataset_open(out, paths, n, NT_PURPOSE_TRAIN, 0);
     free(copy);
+    free(paths);
     return st;
 }
 
@@ -92,6 +95,7 @@ static nt_status prepare_data(struct nt_trainer *t) {
                                         .tok = t->job->tok,
                                         .chat = t->job->chat,
                                         .chat_error = t->job->chat_error,
+                                        .max_len = t->job->max_len,
                                         .beat = &sign};
     if (st == NT_OK) st = nt_prepare_run(&in, &t->out->data);
     if (t->world->rank == 0) nt_prepare_log(&t->out->data.report);
@@ -150,7 +154,8 @@ static nt_status get_reference(struct nt_trainer *t, const struct nt_example_set
                                        .dir = t->job->dir,
                                        .name = name,
                                        .corpus = strcmp(t->c->train_reference_cache, "corpus") == 0 ? corpus : NULL,
-                                       .model = t->reference_digest,
+                                       .model = t->out->reference_digest,
+                                       .weights = t->c->model_weight_dtype,
                                        .order = order,
                                        .n_samples = n_samples,
                                        .batch = t->batch,
@@ -200,7 +205,7 @@ static nt_status open_own(struct nt_trainer *t) {
     t->examples = malloc((size_t)t->batch * sizeof *t->examples);
     t->other = malloc((size_t)t->batch * sizeof *t->other);
     if (!t->examples || !t->other) return NT_FAIL(NT_E_NOMEM, "no memory for a batch of %d samples", t->batch);
-    return nt_train_digest(t->job, &t->out->data, t->out->job_digest);
+    return nt_train_digest(t->job, t->out, t->out->job_digest);
 }
 
 /* Ranks that prepared other rows would train on nonsense together. */
@@ -223,17 +228,29 @@ static nt_status open_metrics(struct nt_trainer *t) {
     return nt_metrics_open(&t->metrics, path, 0);
 }
 
-/* Rank 0: what an earlier run left. COMPLETE goes first, so that a discard cut in the middle cannot look finished. */
-static nt_status open_dir(struct nt_trainer *t) {
-    static const char *const names[] = {"COMPLETE",         "metrics.jsonl", "training_card.json",
-                                        "training_card.md", "report.html",   "adapter",
-                                        "adapter.gguf",     "model",         "reference-"};
-    const char *dir = t->job->dir;
-    if (t->c->train_fresh) {
-        NT_TRY(nt_complete_remove(dir));
-        NT_TRY(nt_checkpoint_discard(dir));
+/* What a run writes beside its checkpoints. */
+static const char *const written[] = {"COMPLETE",         "metrics.jsonl", "training_card.json",
+                                      "training_card.md", "report.html",   "adapter",
+                                      "adapter.gguf",     "model",         "reference-"};
+enum { N_WRITTEN = sizeof written / sizeof *written };
+
+/* COMPLETE goes first, so that a discard cut in the middle cannot look finished. */
+static nt_status discard(const char *dir) {
+    NT_TRY(nt_complete_remove(dir));
+    NT_TRY(nt_checkpoint_discard(dir));
+    for (int i = 0; i < N_WRITTEN; i++) {
+        char path[PATH_MAX];
+        NT_TRY(nt_path_join(path, sizeof path, dir, written[i]));
+        NT_TRY(nt_outdir_remove(path));
     }
-    NT_TRY(nt_outdir_remove_temps(dir, names, sizeof names / sizeof *names));
+    return NT_OK;
+}
+
+/* Rank 0: what an earlier run left. */
+static nt_status open_dir(struct nt_trainer *t) {
+    const char *dir = t->job->dir;
+    if (t->c->train_fresh) NT_TRY(discard(dir));
+    NT_TRY(nt_outdir_remove_temps(dir, written, N_WRITTEN));
     NT_TRY(nt_checkpoint_remove_temps(dir));
     return nt_complete_find(dir, t->out->job_digest, &t->out->complete);
 }
@@ -261,9 +278,10 @@ nt_status nt_trainer_open(struct nt_trainer *t) {
     t->peak = nt_train_peak(t->job->backend) * t->world->size;
     if (t->world->rank == 0)
         nt_info("train",
-                "%s over %d rows in batches of %d: %" PRId64 " steps, %" PRId64
+                "%s%s%s over %d rows in batches of %d: %" PRId64 " steps, %" PRId64
                 " of warm-up; %.2f million trained numbers; measured bf16 peak %.0f GFLOP/s",
-                t->loss->name, t->out->data.train.n, t->batch, t->total, t->warmup,
+                t->loss->name, t->loss->reference ? ", reference " : "",
+                t->loss->reference ? t->c->train_reference : "", t->out->data.train.n, t->batch, t->total, t->warmup,
                 (double)nt_training_count(t->out->training) / 1e6, t->peak / 1e9);
     return NT_OK;
 }

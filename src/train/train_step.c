@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_SKIPPED = 50 /* steps in a row: more of them are no accident */ };
+
 /* ---- sums over the world --------------------------------------------------------------------------------------- */
 
 /* Doubles of the data-parallel ranks, added in rank order: the same bits everywhere. */
@@ -114,20 +116,50 @@ static bool is_bad(const struct nt_trainer *t, const struct nt_step_outcome *o, 
     return *why != NULL;
 }
 
-static nt_status refuse_step(struct nt_trainer *t, const struct nt_step_outcome *o, const char *why) {
-    char rows[160];
+/* "a.h5 21, 12; b.h5 3": the conversations of the batch, as many as there is room for. */
+static void name_rows(const struct nt_trainer *t, char *buf, size_t cap) {
+    const struct nt_prepared *data = &t->out->data;
+    int32_t file = -1;
     size_t len = 0;
-    for (int32_t i = 0; i < t->batch && len < sizeof rows - 24; i++)
-        len += (size_t)snprintf(rows + len, sizeof rows - len, "%s%" PRId64, i ? ", " : "",
-                                t->out->data.train.rows[t->examples[i]].record);
+    for (int32_t i = 0; i < t->batch; i++) {
+        const struct nt_example *e = &data->train.rows[t->examples[i]];
+        char one[320];
+        const int n = e->file == file ? snprintf(one, sizeof one, ", %" PRId64, e->conversation)
+                                      : snprintf(one, sizeof one, "%s%.250s %" PRId64, i ? "; " : "",
+                                                 data->files[e->file], e->conversation);
+        if (len + (size_t)n + sizeof " ..." > cap) {
+            memcpy(buf + len, " ...", sizeof " ...");
+            return;
+        }
+        memcpy(buf + len, one, (size_t)n + 1);
+        len += (size_t)n;
+        file = e->file;
+    }
+}
+
+static void follow_norm(struct nt_trainer *t, double norm) {
+    t->state.norm_mean = t->state.norm_mean == 0 ? norm : 0.9 * t->state.norm_mean + 0.1 * norm;
+}
+
+static nt_status refuse_step(struct nt_trainer *t, const struct nt_step_outcome *o, const char *why) {
+    char rows[400];
+    name_rows(t, rows, sizeof rows);
     if (strcmp(t->c->train_on_nan, "skip") != 0)
         return NT_FAIL(NT_E_DATA,
-                       "step %" PRId64 ": %s (loss %g, gradient norm %g, mean norm %g); records of the batch: %s%s. "
+                       "step %" PRId64
+                       ": %s (loss %g, gradient norm %g, mean norm %g); conversations of the batch: %s. "
                        "Lower train.learning_rate, or set train.on_nan = skip; the last checkpoint is untouched",
-                       t->state.step + 1, why, o->sums.loss, o->norm, t->state.norm_mean, rows,
-                       len >= sizeof rows - 24 ? " ..." : "");
+                       t->state.step + 1, why, o->sums.loss, o->norm, t->state.norm_mean, rows);
     t->state.n_skipped++;
-    nt_warn("train", "step %" PRId64 " is left out: %s (loss %g, gradient norm %g); records of the batch: %s",
+    t->skipped_in_row++;
+    if (t->skipped_in_row >= MAX_SKIPPED)
+        return NT_FAIL(NT_E_DATA,
+                       "step %" PRId64 ": %s (loss %g, gradient norm %g), as in the %d steps before; lower "
+                       "train.learning_rate, or raise train.spike_factor where that is the reason",
+                       t->state.step + 1, why, o->sums.loss, o->norm, t->skipped_in_row - 1);
+    /* The mean follows spikes, as far as they are none: norms may stay so large. */
+    if (isfinite(o->norm) && isfinite(o->sums.loss)) follow_norm(t, t->c->train_spike_factor * t->state.norm_mean);
+    nt_warn("train", "step %" PRId64 " is left out: %s (loss %g, gradient norm %g); conversations of the batch: %s",
             t->state.step + 1, why, o->sums.loss, o->norm, rows);
     return NT_OK;
 }
@@ -142,7 +174,8 @@ static nt_status update(struct nt_trainer *t, struct nt_step_outcome *o) {
     const char *why;
     o->skipped = is_bad(t, o, &why);
     if (o->skipped) return refuse_step(t, o, why);
-    t->state.norm_mean = t->state.step == 0 ? o->norm : 0.9 * t->state.norm_mean + 0.1 * o->norm;
+    t->skipped_in_row = 0;
+    follow_norm(t, o->norm);
     return nt_training_update(t->out->training, &adamw, t->state.step + 1 - t->state.n_skipped, o->norm);
 }
 
@@ -178,6 +211,8 @@ nt_status nt_trainer_evaluate(struct nt_trainer *t, double *loss) {
     for (int32_t first = 0; first < set->n; first += t->batch) {
         const int32_t n = set->n - first < t->batch ? set->n - first : t->batch;
         struct nt_step_outcome o = {0};
+        NT_TRY(nt_trainer_look_for_stop(t));
+        if (t->stop) return NT_OK;
         nt_order_take(&order, first, n, t->examples);
         NT_TRY(run_batch(t, &order, set, &t->eval_reference, first, n, false, &o));
         const double normalizer = nt_pack_normalizer(set, t->examples, n);

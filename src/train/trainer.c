@@ -46,8 +46,7 @@ static nt_status save(struct nt_trainer *t) {
     return nt_checkpoint_save(&j, &t->state);
 }
 
-/* Any rank may be told to stop; all stop after the same step. */
-static nt_status look_for_stop(struct nt_trainer *t) {
+nt_status nt_trainer_look_for_stop(struct nt_trainer *t) {
     int64_t level = nt_stop_level(t->deadline);
     NT_TRY(nt_comm_allreduce_max_i64(t->world->world, &level, 1));
     if (level > 0 && t->stop == 0 && t->world->rank == 0)
@@ -71,10 +70,12 @@ static nt_status after_step(struct nt_trainer *t, const struct nt_step_outcome *
         t->state.loss_mean += (o->sums.loss - t->state.loss_mean) / (double)t->state.n_loss;
     }
     nt_comm_progress(t->world);
-    NT_TRY(look_for_stop(t));
-    const bool last = t->state.step == t->total;
-    if (last || t->stop || t->state.step % t->c->train_save_steps == 0) NT_TRY(save(t));
-    return t->stop ? NT_OK : evaluate_if_due(t);
+    NT_TRY(nt_trainer_look_for_stop(t));
+    const bool saves = t->state.step == t->total || t->stop || t->state.step % t->c->train_save_steps == 0;
+    if (saves) NT_TRY(save(t));
+    if (t->stop) return NT_OK;
+    NT_TRY(evaluate_if_due(t));
+    return t->stop && !saves ? save(t) : NT_OK; /* stopped while it evaluated */
 }
 
 static nt_status train(struct nt_trainer *t) {
@@ -82,7 +83,7 @@ static nt_status train(struct nt_trainer *t) {
     t->start = nt_now();
     NT_TRY(evaluate_if_due(t));
     if (t->state.step == 0) t->state.eval_first = t->out->eval_loss;
-    NT_TRY(look_for_stop(t));
+    NT_TRY(nt_trainer_look_for_stop(t));
     if (t->world->rank == 0)
         nt_progress_begin(&t->progress, "steps", "tok/s", t->state.step, t->total, t->c->run_log_interval_s);
     while (t->state.step < t->total && !t->stop) {
@@ -93,7 +94,9 @@ static nt_status train(struct nt_trainer *t) {
     if (t->state.step < t->total)
         return NT_FAIL(NT_E_STOPPED, "stopped after %" PRId64 " of %" PRId64 " steps; the same command resumes",
                        t->state.step, t->total);
-    return nt_trainer_evaluate(t, &t->out->eval_loss);
+    NT_TRY(nt_trainer_evaluate(t, &t->out->eval_loss));
+    if (!t->stop || t->out->data.eval.n == 0) return NT_OK;
+    return NT_FAIL(NT_E_STOPPED, "stopped before the last evaluation; the same command resumes");
 }
 
 /* ---- end ------------------------------------------------------------------------------------------------------- */

@@ -28,7 +28,7 @@ struct nt_train_job {
     const struct nt_chat *chat; /* NULL: none, see chat_error */
     const char *chat_error;
     const uint8_t *model_digest, *tokenizer_digest; /* [32] */
-    int32_t max_len;
+    int32_t max_len;                                /* positions of a sequence */
     const char *dir;
     struct nt_watchdog *watchdog;
 };
@@ -39,7 +39,8 @@ struct nt_train_result {
     struct nt_training *training;
     struct nt_adapter *adapter; /* method lora: the trained adapter, NULL otherwise */
     uint8_t job_digest[32];
-    bool complete; /* by an earlier run: all that follows is unset */
+    uint8_t init_digest[32], reference_digest[32]; /* of the model it began from, and of the reference */
+    bool complete;                                 /* by an earlier run: all that follows is unset */
     int64_t n_steps, n_samples, n_tokens, n_skipped;
     double train_loss, eval_loss_first, eval_loss; /* mean of the last steps; held out, NaN without */
     double seconds, tokens_per_s, mfu;             /* of this run; mfu as a fraction of the measured bf16 peak */

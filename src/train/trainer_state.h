@@ -26,7 +26,6 @@ struct nt_trainer {
     struct nt_pack pack;
     struct nt_reference reference, eval_reference;
     struct nt_reference mismatch, eval_mismatch; /* kto with all weights: of the pairs that estimate the divergence */
-    uint8_t reference_digest[32];                /* of the model it is */
     struct nt_train_state state;
     bool resumed;
     struct nt_metrics metrics;
@@ -37,6 +36,7 @@ struct nt_trainer {
     double deadline, peak;     /* FLOP/s of all ranks; 0: unknown */
     double start, flops;       /* of this run's steps */
     int64_t run_tokens;
+    int skipped_in_row;
     int stop; /* enum nt_stop_level all ranks agree on */
 };
 
@@ -52,7 +52,9 @@ struct nt_step_outcome {
 NT_MUST nt_status nt_trainer_open(struct nt_trainer *t);
 /* One optimizer step: gradients of a global batch, the update, or its refusal (train_step.c). */
 NT_MUST nt_status nt_trainer_step(struct nt_trainer *t, struct nt_step_outcome *o);
-/* Held-out loss, logged and in the metrics; NaN without held-out rows. */
+/* Any rank may be told to stop: t->stop is what all agree on. */
+NT_MUST nt_status nt_trainer_look_for_stop(struct nt_trainer *t);
+/* Held-out loss, logged and in the metrics; NaN without held-out rows, or when it stops in the middle (t->stop). */
 NT_MUST nt_status nt_trainer_evaluate(struct nt_trainer *t, double *loss);
 
 #endif

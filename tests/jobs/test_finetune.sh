@@ -126,8 +126,30 @@ expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $all --learning-rate 0.001 --outp
 check "kto with all weights: two ranks make another run" python3 "$SOURCE/tests/jobs/tune_check.py" losses kto.full kto.full2 1e-2
 expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output chained --init-adapter dpo.sigmoid/adapter --reference dpo.sigmoid/adapter
 check "a first step from its own reference has a margin" python3 "$SOURCE/tests/jobs/tune_check.py" level chained
+# a reference says the same, whatever is trained: an adapter as wide, a narrow one on two linears, all weights
+cp -r dpo.sigmoid/adapter judge
+judged() { # DIR FLAG...
+    local dir=$1; shift
+    expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output "$dir" --reference judge --reference-cache run --max-steps 1 "$@"
+    cmp judged/reference-train.h5 "$dir/reference-train.h5" || fail "$*: the reference says something else"
+}
+judged judged
+judged judged.narrow --lora-r 1 --target-modules q_proj,down_proj
+judged judged.full --method full
+# an adapter is what it holds, not where it lies
+expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output judged --reference ./judge --reference-cache run --max-steps 1
+grep -q 'judged is complete already' out || fail "the same reference by another name is another job"
+rm -r judge && cp -r dpo.ipo/adapter judge
+expect_rc 65 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output judged --reference judge --reference-cache run --max-steps 1
 expect_rc 0 mpi 2 "$NOCTURNE" finetune $common --loss kto --input thumbs.h5 --output kto.dp2 --num-train-epochs 3 --threads 1
 near kto kto.dp2 5e-2
+
+# longer than the model's positions is too long, whatever max_length allows
+python3 -c 'import json; print(json.dumps({"prompt": "night " * 3000, "completion": "well then"}))' > long.jsonl
+ingest long
+expect_rc 0 "$NOCTURNE" finetune $common --max-length 8192 --input long.h5 --output long --max-steps 1
+grep -q 'train.max_length 8192: the model has 2048 positions' out || fail "a longer max_length is taken without a word"
+expect_rc 65 "$NOCTURNE" finetune $common --max-length 8192 --input long.h5 --output long --max-steps 1 --too-long error
 
 # what it made: generate with the adapter, and merged, say the same; on another base it is refused
 echo '{"messages": [{"role": "user", "content": "night shift tape"}], "max_tokens": 8, "temperature": 0}' > ask.jsonl
@@ -167,6 +189,7 @@ for signal in USR1 TERM; do
 done
 rm -rf part
 expect_rc 85 env SLURM_JOB_END_TIME=$(($(date +%s) + 60)) "$NOCTURNE" finetune $common $long --input rows.h5 --output part --set run.stop_margin_s=120
+grep -q '"event":"eval"' part/metrics.jsonl && fail "it evaluated when no time was left"
 expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $long --input rows.h5 --output part --threads 1
 near whole part 5e-2
 

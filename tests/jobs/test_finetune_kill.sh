@@ -147,6 +147,7 @@ refused 78 "trained on another base model" $to_pairs --model other --reference o
 refused 78 "trained on another tokenizer" $to_pairs --model words --reference one/adapter
 refused 65 "cut/adapter_model.safetensors" --input rows.h5 --output x --init-adapter cut
 refused 66 "nowhere" --input rows.h5 --output x --init-adapter nowhere
+refused 2 "goes on from no train.init_adapter" --input rows.h5 --output x --init-adapter one/adapter --method full
 refused 66 "nowhere.h5" --input nowhere.h5 --output x
 refused 65 "24 desirable and 0 undesirable rows" --loss kto --input praise.h5 --output x
 refused 65 "0 desirable and 24 undesirable rows" --loss kto --input blame.h5 --output x

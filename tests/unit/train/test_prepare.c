@@ -129,6 +129,7 @@ struct bench {
     struct nt_dataset *data;
     struct nt_prepared out;
     bool no_chat;
+    int32_t max_len;
 };
 
 static void set_up(struct bench *b, struct corpus *c) {
@@ -156,7 +157,8 @@ static nt_status run(struct bench *b) {
                                         .dataset = b->data,
                                         .tok = b->tok,
                                         .chat = b->no_chat ? NULL : &b->chat,
-                                        .chat_error = "this model cannot chat"};
+                                        .chat_error = "this model cannot chat",
+                                        .max_len = b->max_len ? b->max_len : 4096};
     nt_prepared_release(&b->out);
     return nt_prepare_run(&in, &b->out);
 }
@@ -301,6 +303,15 @@ static void test_policies(void **state) {
     assert_int_equal(r->n_train, 3);
     assert_int_equal(r->n_completions_cut, 1);
     assert_int_equal(r->n_ended, r->n_sequences - 1);
+    set(&b, "train.max_length=100000"); /* no longer than the model's own 80 */
+    b.max_len = 80;
+    run_ok(&b);
+    assert_int_equal(r->n_completions_cut, 1);
+    assert_int_equal(b.out.train.longest, 80);
+    set(&b, "train.max_length=3"); /* nothing is left of an answer */
+    run_ok(&b);
+    assert_true(r->n_train + r->left_out[NT_LEFT_LONG_COMPLETION] == 3 && r->left_out[NT_LEFT_EMPTY] == 0);
+    set(&b, "train.max_length=80");
     set(&b, "train.too_long=drop");
     run_ok(&b);
     assert_int_equal(r->n_train, 1);
@@ -574,6 +585,12 @@ static void test_decay_and_cap(void **state) {
     assert_int_equal(b.out.report.n_undated, 3);
     for (int32_t i = 0; i < 8; i++)
         assert_true(fabsf(b.out.train.rows[i].weight - (i < 5 ? exp2f((float)(i - 4)) : 1)) < 1e-6F);
+    set(&b,
+        "train.half_life_days=0.1"); /* 2^-100 and so on for the older ones: what is no number any more is left out */
+    run_ok(&b);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_DECAYED], 3);
+    for (int32_t i = 0; i < b.out.train.n; i++) assert_true(b.out.train.rows[i].weight > 0);
+    set(&b, "train.half_life_days=10");
     set(&b, "train.max_per_subject=2");
     run_ok(&b);
     assert_int_equal(b.out.train.n, 5);
@@ -737,6 +754,34 @@ static void test_split_column(void **state) {
     tear_down(&b);
 }
 
+/* What is held out is held out by its words too: another person's copy is not trained on. */
+static void test_held_out_words(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    (void)add_turn(&c, "asked by both", "valid");
+    (void)add_turn(&c, "asked by both", "tested");
+    (void)add_turn(&c, "only ann", "trains");
+    c.user = "bob";
+    c.split = NT_SPLIT_VALID;
+    (void)add_turn(&c, "asked by both", "valid");
+    c.user = "tess";
+    c.split = NT_SPLIT_TEST;
+    (void)add_turn(&c, "asked by both", "tested");
+    set_up(&b, &c);
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 1);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "trains");
+    assert_int_equal(b.out.eval.n, 1);
+    assert_string_equal(targets(&b, &b.out.eval, 0, 0), "valid");
+    assert_int_equal(b.out.report.left_out[NT_LEFT_DUPLICATE], 1);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_TESTED], 1);
+    assert_int_equal(b.out.n_files, 1);
+    assert_string_equal(b.out.files[b.out.train.rows[0].file], path);
+    assert_int_equal(b.out.train.rows[0].conversation, 2);
+    tear_down(&b);
+}
+
 /* ---- determinism and the card ---- */
 
 static void test_same_again(void **state) {
@@ -780,11 +825,14 @@ static void test_same_again(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filters),       cmocka_unit_test(test_policies),    cmocka_unit_test(test_edits),
-        cmocka_unit_test(test_votes),         cmocka_unit_test(test_conflicts),   cmocka_unit_test(test_pairs),
-        cmocka_unit_test(test_generations),   cmocka_unit_test(test_plain_texts), cmocka_unit_test(test_decay_and_cap),
-        cmocka_unit_test(test_class_weights), cmocka_unit_test(test_empty_class), cmocka_unit_test(test_hold_out),
-        cmocka_unit_test(test_split_column),  cmocka_unit_test(test_same_again),
+        cmocka_unit_test(test_filters),       cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_edits),         cmocka_unit_test(test_votes),
+        cmocka_unit_test(test_conflicts),     cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_generations),   cmocka_unit_test(test_plain_texts),
+        cmocka_unit_test(test_decay_and_cap), cmocka_unit_test(test_class_weights),
+        cmocka_unit_test(test_empty_class),   cmocka_unit_test(test_hold_out),
+        cmocka_unit_test(test_split_column),  cmocka_unit_test(test_held_out_words),
+        cmocka_unit_test(test_same_again),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
