@@ -4,6 +4,7 @@
 #include "strbuf.h"
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,46 @@ nt_status nt_json_parse(const char *text, size_t len, const char *origin, struct
     }
     *out = (struct nt_json *)(void *)doc;
     return NT_OK;
+}
+
+static size_t digits(const char *text, size_t len) {
+    size_t n = 0;
+    while (n < len && text[n] >= '0' && text[n] <= '9') n++;
+    return n;
+}
+
+/* An integer of n digits beyond 64 bits as a real of the same length, so that offsets stay: 17 digits, exponent. */
+static void widen(char *at, size_t n) {
+    static const char most[] = "9223372036854775807";
+    enum { KEPT = 17, MOST = sizeof most - 1 };
+    char exponent[32];
+    if (n < MOST || (n == MOST && memcmp(at, most, MOST) <= 0) || n > KEPT + sizeof exponent) return;
+    (void)snprintf(exponent, sizeof exponent, "%0*d", (int)(n - KEPT - 1), (int)(n - KEPT));
+    at[KEPT] = 'e';
+    memcpy(at + KEPT + 1, exponent, n - KEPT - 1);
+}
+
+static void widen_integers(char *text, size_t len) {
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] == '"') /* strings are left alone */
+            for (i++; i < len && text[i] != '"'; i++) i += text[i] == '\\';
+        else if (digits(text + i, 1) > 0) {
+            const size_t n = digits(text + i, len - i), end = i + n;
+            if (end == len || !strchr(".eE", text[end])) widen(text + i, n);
+            for (i = end; i < len && strchr("0123456789.eE+-", text[i]) && text[i]; i++) continue;
+            i--;
+        }
+    }
+}
+
+nt_status nt_json_parse_wide(const char *text, size_t len, const char *origin, struct nt_json **out) {
+    char *copy = malloc(len + 1);
+    if (!copy) return NT_FAIL(NT_E_NOMEM, "%s: no memory for %zu bytes of JSON", origin, len);
+    memcpy(copy, text, len);
+    widen_integers(copy, len);
+    const nt_status st = nt_json_parse(copy, len, origin, out);
+    free(copy);
+    return st;
 }
 
 nt_status nt_json_parse_file(const char *path, size_t max_bytes, struct nt_json **out) {

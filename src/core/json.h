@@ -24,6 +24,9 @@ enum nt_json_type {
 
 /* origin: what error sentences call the text, e.g. "model/config.json". */
 NT_MUST nt_status nt_json_parse(const char *text, size_t len, const char *origin, struct nt_json **out);
+/* For files that come with models: integers beyond 64 bits, which Python writes there ("model_max_length": int(1e30)),
+ * are reals. */
+NT_MUST nt_status nt_json_parse_wide(const char *text, size_t len, const char *origin, struct nt_json **out);
 NT_MUST nt_status nt_json_parse_file(const char *path, size_t max_bytes, struct nt_json **out);
 void nt_json_free(struct nt_json *doc); /* accepts NULL */
 

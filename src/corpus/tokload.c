@@ -97,7 +97,7 @@ static nt_status load_dir(const char *dir, struct nt_tok_bundle *b) {
     NT_TRY_GOTO(st, release, nt_tokenizer_from_json(text, len, path, config, config_len, &b->tok));
     NT_TRY_GOTO(st, release, stops_from_config(b->tok, dir));
     if (config) {
-        NT_TRY_GOTO(st, release, nt_json_parse(config, config_len, "tokenizer_config.json", &doc));
+        NT_TRY_GOTO(st, release, nt_json_parse_wide(config, config_len, "tokenizer_config.json", &doc));
         NT_TRY_GOTO(st, release, template_from_config(b, doc, dir));
     }
     NT_TRY_GOTO(st, release, read_optional(dir, "chat_template.jinja", MAX_TEMPLATE, &jinja, &jinja_len));

@@ -47,7 +47,7 @@ static bool is_dtype_key(const char *key) {
 /* Whoever loads the copy as its config says must get bfloat16; where it says so already, it stays byte for byte. */
 static nt_status copy_config(const char *from, const char *text, size_t len, const char *dir) {
     struct nt_json *doc = NULL;
-    NT_TRY(nt_json_parse(text, len, from, &doc));
+    NT_TRY(nt_json_parse_wide(text, len, from, &doc));
     bool other = false, said = false;
     struct nt_strbuf s = NT_STRBUF_INIT;
     nt_strbuf_addc(&s, '{');

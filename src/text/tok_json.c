@@ -420,7 +420,7 @@ nt_status nt_tokenizer_from_json(const char *text, size_t len, const char *origi
     struct nt_tokenizer *t = NULL;
     nt_status st;
     NT_TRY_GOTO(st, free_all, nt_json_parse(text, len, origin, &doc));
-    if (config) NT_TRY_GOTO(st, free_all, nt_json_parse(config, config_len, "tokenizer_config.json", &config_doc));
+    if (config) NT_TRY_GOTO(st, free_all, nt_json_parse_wide(config, config_len, "tokenizer_config.json", &config_doc));
     NT_TRY_GOTO(st, free_all, nt_tok_new(origin, &t));
     NT_TRY_GOTO(st, free_all, read_all(t, doc, config_doc));
     *out = t;

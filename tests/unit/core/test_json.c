@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,6 +120,28 @@ static void refusals(void **state) {
     }
 }
 
+/* As transformers writes it where a tokenizer has no limit. */
+static void integers_beyond_64_bits(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"s\": \"1000000000000000019884624838656 \\\" 9\",\n"
+        " \"model_max_length\": 1000000000000000019884624838656, \"least\": [9223372036854775807,\n"
+        " 9223372036854775808, -18446744073709551616, 12345678901234567890.5, 1.12345678901234567890123], \"b\": 7}";
+    struct nt_json *doc = NULL;
+    assert_int_equal(nt_json_parse_wide(text, sizeof text - 1, "x", &doc), NT_OK);
+    const struct nt_json *max = nt_json_get(doc, "model_max_length"), *least = nt_json_get(doc, "least");
+    assert_true(nt_json_is(max, NT_JSON_REAL) && fabs(nt_json_num(max, 0) / 1e30 - 1) < 1e-15);
+    assert_string_equal(nt_json_str(nt_json_get(doc, "s"), NULL), "1000000000000000019884624838656 \" 9");
+    assert_true(nt_json_int(nt_json_at(least, 0), 0) == INT64_MAX);
+    static const double want[] = {9223372036854775808.0, -18446744073709551616.0, 12345678901234567890.5,
+                                  1.12345678901234567890123};
+    for (size_t i = 0; i < 4; i++) assert_true(fabs(nt_json_num(nt_json_at(least, i + 1), 0) / want[i] - 1) < 1e-15);
+    assert_int_equal(nt_json_int(nt_json_get(doc, "b"), 0), 7);
+    nt_json_free(doc);
+    assert_int_equal(nt_json_parse_wide("[11111111111111111111, x]", 25, "x", &doc), NT_E_DATA);
+    assert_non_null(strstr(nt_error_last()->text, "byte 24"));
+}
+
 static void depth_is_limited(void **state) {
     (void)state;
     char *deep = malloc(100001);
@@ -164,6 +187,7 @@ int main(void) {
         cmocka_unit_test(objects_keep_their_order),
         cmocka_unit_test(scalars_at_top),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(integers_beyond_64_bits),
         cmocka_unit_test(depth_is_limited),
         cmocka_unit_test(dump_is_compact_and_rereads),
         cmocka_unit_test(files),
