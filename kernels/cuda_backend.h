@@ -40,7 +40,7 @@ struct nt_cuda_facts {
     int32_t clock_khz, mem_khz; /* 0: unknown */
     int32_t bus_bits;
     size_t memory, l2; /* bytes */
-    bool overridden;   /* the driver library was named by the environment: an emulator, whose times mean nothing */
+    bool emulated;     /* an emulator calls itself so; its times mean nothing */
     bool jit;          /* kernels came from PTX: no image for this architecture */
 };
 

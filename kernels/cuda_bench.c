@@ -248,7 +248,7 @@ nt_status nt_cuda_bench_ceilings(struct nt_cuda_bench *b, struct nt_cuda_ceiling
 
 nt_status nt_cuda_matrix_rate(struct nt_backend *be, double *flop_s) {
     enum { MATRIX = 4096 };
-    const bool small = be->cuda->facts.overridden;
+    const bool small = be->cuda->facts.emulated;
     struct nt_cuda_bench_sizes sizes;
     struct nt_cuda_ceilings found = {0};
     struct nt_cuda_bench *b;

@@ -15,10 +15,11 @@ static int32_t known(const struct nt_gpu_driver *d, CUdevice device, CUdevice_at
 }
 
 nt_status nt_cuda_read_facts(const struct nt_gpu_driver *d, int32_t device, struct nt_cuda_facts *out) {
-    *out = (struct nt_cuda_facts){.driver = d->version, .overridden = d->overridden};
+    *out = (struct nt_cuda_facts){.driver = d->version};
     CUdevice dev = 0;
     NT_TRY(NT_CU(d, cuDeviceGet(&dev, device)));
     NT_TRY(NT_CU(d, cuDeviceGetName(out->name, (int)sizeof out->name, dev)));
+    out->emulated = strncmp(out->name, "Emulated GPU", strlen("Emulated GPU")) == 0;
     NT_TRY(NT_CU(d, cuDeviceTotalMem(&out->memory, dev)));
     int32_t major = 0, minor = 0;
     NT_TRY(attribute(d, dev, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &major));

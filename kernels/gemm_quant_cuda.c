@@ -39,14 +39,17 @@ static const struct tile_rows tiles[NT_WEIGHT_FORMAT_COUNT][2] = {
 };
 
 /* The fewest rows that hold n_tok; of those the most columns, which share x, that leave no multiprocessor without a
- * block. Only time depends on it. */
-static const struct nt_gemm_tile_row *choose(struct tile_rows from, int32_t n_tok, int32_t n, int32_t n_sm) {
+ * block; of what fits into the device's shared memory (99 KiB on compute capability 8.6 and 8.9). Only time depends on
+ * it. */
+static const struct nt_gemm_tile_row *choose(const struct nt_cuda *cuda, struct tile_rows from, int32_t n_tok,
+                                             int32_t n) {
     const struct nt_gemm_tile_row *best = &from.row[0];
     for (int i = 1; i < from.count; i++) {
         const struct nt_gemm_tile_row *row = &from.row[i];
         const bool taller = row->rows > best->rows;
+        if (row->shared > (size_t)cuda->facts.max_shared) continue;
         if (taller ? n_tok > best->rows
-                   : row->rows == best->rows && nt_gemm_blocks(row->rows, row->cols, n_tok, n) >= n_sm)
+                   : row->rows == best->rows && nt_gemm_blocks(row->rows, row->cols, n_tok, n) >= cuda->facts.n_sm)
             best = row;
     }
     return best;
@@ -55,7 +58,7 @@ static const struct nt_gemm_tile_row *choose(struct tile_rows from, int32_t n_to
 nt_status nt_gemm_quant(struct nt_backend *be, const struct nt_gemm_args *args) {
     const struct nt_packed *w = args->w;
     const bool adapts = nt_gemm_cuda_adapts(args);
-    const struct nt_gemm_tile_row *tile = choose(tiles[w->format][adapts], args->n_tok, w->n, be->cuda->facts.n_sm);
+    const struct nt_gemm_tile_row *tile = choose(be->cuda, tiles[w->format][adapts], args->n_tok, w->n);
     const struct nt_gemm_quant_adapted a = {
         .own = {.g = nt_gemm_cuda_of(args, w->n, tile->rows, tile->cols),
                 .data = w->data,

@@ -2,6 +2,7 @@
 #include "cmd.h"
 #include "model.h"
 #include "plan.h"
+#include "shard.h"
 #include "spec_shape.h"
 
 #include <math.h>
@@ -62,7 +63,7 @@ static struct nt_plan_job job_of(const struct report *r, const struct option *o)
 /* A tp that does not divide the model is left out where many are tried. */
 static bool can_divide(const struct report *r, int32_t tp) {
     const struct nt_spec *s = &r->spec;
-    return tp <= s->n_head && (tp <= s->n_kv || tp % s->n_kv == 0);
+    return tp <= nt_shard_most(s) && (tp <= s->n_kv || tp % s->n_kv == 0);
 }
 
 static nt_status try_option(struct report *r, const struct nt_plan_precision *precision, int32_t tp) {
@@ -83,7 +84,11 @@ static nt_status try_all(struct report *r) {
     const struct nt_plan_precision *rows = nt_plan_precisions(&n);
     r->best = -1;
     for (int32_t i = 0; i < n; i++) {
-        if (all ? !nt_model_takes(&r->spec, rows[i].blocks) : strcmp(c->plan_precision, rows[i].name) != 0) continue;
+        const bool takes = nt_model_takes(&r->spec, rows[i].blocks);
+        if (all ? !takes : strcmp(c->plan_precision, rows[i].name) != 0) continue;
+        if (!takes)
+            return NT_FAIL(NT_E_UNSUPPORTED, "plan: heads of %d values; int4 weights need a multiple of 16",
+                           r->spec.d_head);
         if (c->plan_tp > 0) NT_TRY(try_option(r, &rows[i], (int32_t)c->plan_tp));
         for (int32_t tp = 1; c->plan_tp == 0 && tp <= MAX_TP_TRIED; tp *= 2)
             if (can_divide(r, tp)) NT_TRY(try_option(r, &rows[i], tp));
@@ -307,6 +312,9 @@ static nt_status no_room(const struct report *r) {
 nt_status nt_cmd_plan(struct nt_cmd_context *ctx) {
     const struct nt_config *c = ctx->config;
     char names[256];
+    if (c->model_adapter[0] || strcmp(c->model_weight_dtype, "auto") != 0)
+        return NT_FAIL(NT_E_USAGE, "plan: counts no adapter (model.adapter), and takes the type of weights from "
+                                   "--precision, not from model.weight_dtype");
     if (!c->model_path[0])
         return NT_FAIL(NT_E_USAGE,
                        "no model given; add --model PATH (a directory, a config.json or a GGUF file) or one of %s",

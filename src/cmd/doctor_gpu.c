@@ -64,7 +64,7 @@ static void read_health(struct doctor *d) {
 static nt_status read_facts(struct doctor *d) {
     struct nt_gpu_report *r = &d->report;
     r->facts = d->be.cuda->facts;
-    r->emulated = r->facts.overridden;
+    r->emulated = r->facts.emulated;
     r->unix_time = nt_unix_time();
     r->nccl = nt_cuda_nccl_version(r->no_nccl);
     read_health(d);

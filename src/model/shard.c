@@ -13,12 +13,16 @@ static void split(int32_t count, int32_t unit, int32_t rank, int32_t size, int32
     *n = (int32_t)(end - begin);
 }
 
-nt_status nt_shard_plan(const struct nt_spec *spec, int32_t rank, int32_t size, struct nt_shard *out) {
-    memset(out, 0, sizeof *out);
+int32_t nt_shard_most(const struct nt_spec *spec) {
     const int32_t ff_units = round_up(spec->d_ff, NT_FF_UNIT) / NT_FF_UNIT;
     const int32_t vocab_units = round_up(spec->n_vocab, NT_VOCAB_UNIT) / NT_VOCAB_UNIT;
-    int32_t most = spec->n_head < ff_units ? spec->n_head : ff_units;
-    if (vocab_units < most) most = vocab_units;
+    const int32_t most = spec->n_head < ff_units ? spec->n_head : ff_units;
+    return vocab_units < most ? vocab_units : most;
+}
+
+nt_status nt_shard_plan(const struct nt_spec *spec, int32_t rank, int32_t size, struct nt_shard *out) {
+    memset(out, 0, sizeof *out);
+    const int32_t most = nt_shard_most(spec);
     if (size > most)
         return NT_FAIL(NT_E_CONFIG,
                        "run.tp is %d, expected at most %d for this model (%d heads, d_ff %d, vocabulary %d)", size,

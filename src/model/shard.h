@@ -20,6 +20,7 @@ struct nt_shard {
     int32_t kv_of_head[NT_MAX_HEADS]; // [n_head] local KV head of each local head
 };
 
+int32_t nt_shard_most(const struct nt_spec *spec); /* ranks a model can be divided over */
 NT_MUST nt_status nt_shard_plan(const struct nt_spec *spec, int32_t rank, int32_t size, struct nt_shard *out);
 
 #endif

@@ -11,7 +11,7 @@
 double nt_train_peak(struct nt_backend *be) {
     double rate = 0;
     if (nt_backend_is_host(be)) return nt_peak_gflops(be->pool, be->isa, NT_PEAK_BF16, true) * 1e9;
-    if (be->cuda->facts.overridden) return 0;
+    if (be->cuda->facts.emulated) return 0;
     if (nt_cuda_matrix_rate(be, &rate) == NT_OK) return rate;
     nt_warn("train", "the peak of the device is unknown: %s", nt_error_last()->text);
     nt_error_clear();

@@ -1,4 +1,5 @@
-/* Initialisation, devices and primary contexts. A device looks like an A100 (cc=80) or an H100 (cc=90). */
+/* Initialisation, devices and primary contexts. A device looks like an A100 (cc=80), an L40S (cc=89) or an
+ * H100 (cc=90). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,12 +259,27 @@ static const struct {
     {CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID,                        0,          0         },
 };
 
+/* Where an L40S is not like an A100. */
+static const struct {
+    CUdevice_attribute which;
+    int value;
+} ada[] = {
+    {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,    101376  },
+    {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, 102400  },
+    {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR,       1536    },
+    {CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR,        24      },
+    {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,                 142     },
+    {CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE,                        96 << 20},
+};
+
 int emu_device_attribute(CUdevice_attribute which, int device, bool *known) {
     const int cc = emu_options()->cc;
     *known = true;
     if (which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) return cc / 10;
     if (which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) return cc % 10;
     if (which == CU_DEVICE_ATTRIBUTE_PCI_BUS_ID) return device + 1;
+    for (size_t i = 0; cc == 89 && i < sizeof ada / sizeof ada[0]; i++)
+        if (ada[i].which == which) return ada[i].value;
     for (size_t i = 0; i < sizeof attributes / sizeof attributes[0]; i++)
         if (attributes[i].which == which) return cc >= 90 ? attributes[i].hopper : attributes[i].ampere;
     *known = false;

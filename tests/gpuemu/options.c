@@ -20,7 +20,7 @@ static const struct {
 #define ROW(field, kind, low, high, help)                                                                              \
     { #field, kind, offsetof(struct emu_options, field), low, high, help }
     ROW(devices, NUMBER, 0, EMU_MAX_DEVICES, "emulated devices"),
-    ROW(cc, NUMBER, 75, 90, "compute capability: 75 (too old for the program), 80 or 90"),
+    ROW(cc, NUMBER, 75, 90, "compute capability: 75 (too old for the program), 80, 89 (little shared memory) or 90"),
     ROW(memory, BIG, 1 << 20, 1LL << 38, "bytes of memory per device"),
     ROW(driver, NUMBER, 11000, 99999, "what cuDriverGetVersion says"),
     ROW(peer, NUMBER, 0, 1, "devices can access each other's memory"),
@@ -140,7 +140,7 @@ static void read_options(void) {
     if (copy == NULL) return;
     for (char *item = strtok_r(copy, ",", &rest); item != NULL; item = strtok_r(NULL, ",", &rest)) set_option(item);
     free(copy);
-    if (options.cc != 75 && options.cc != 80 && options.cc != 90) fail("cc", "?");
+    if (options.cc != 75 && options.cc != 80 && options.cc != 89 && options.cc != 90) fail("cc", "?");
 }
 
 const struct emu_options *emu_options(void) {

@@ -240,6 +240,8 @@ for type in int4 int8; do
     check "the kernels of $type weights were not used" test "$(launches w$type nt_gemm_${type}_16x32)" -gt 0
     expect_rc 0 generate w$type-1 --device cuda --weight-dtype $type --max-num-seqs 1
     same w$type w$type-1
+    NT_EMU=$NT_EMU,cc=89 expect_rc 0 generate w$type-ada --device cuda --weight-dtype $type # blocks have 99 KiB of shared memory
+    same w$type w$type-ada
     expect_rc 0 generate w$type-cpu --device cpu --weight-dtype $type --isa portable
     check "$type greedy answers differ from the CPU's" python3 "$SOURCE/tests/jobs/same_greedy.py" w$type-cpu/results.jsonl w$type/results.jsonl in.jsonl
     cmp -s w$type/results.jsonl base/results.jsonl && fail "$type weights changed nothing: they were not used"

@@ -77,7 +77,15 @@ mkdir bare && cp model/config.json bare/
 expect_rc 0 "$NOCTURNE" plan --model bare --in 20 --out 10 --tp 1 --precision bf16
 check "one option" test "$(grep -c '^| best | bf16 | 1 |' out)" -eq 1
 
+# a model that 8 ranks cannot divide, since d_ff has 4 units: fewer are tried
+python3 -c 'import json; c = json.load(open("bare/config.json")); c.update(num_attention_heads=8, num_key_value_heads=8, head_dim=16, intermediate_size=64)
+json.dump(c, open("bare/config.json", "w"))'
+expect_rc 0 "$NOCTURNE" plan --model bare --in 9 --out 9
+check "tp 4 but not 8" test "$(grep -cE '^\| (best)? *\| bf16 \| (1|2|4|8) \|' out)" -eq 3
+
 # refusals name the remedy
+expect_rc 2 "$NOCTURNE" plan --model llama3-8b --weight-dtype int4
+check "the type of weights is --precision's" grep -q 'takes the type of weights from --precision' out
 expect_rc 2 "$NOCTURNE" plan --model llama3-8b --gpu h1000
 check "GPU" grep -q 'unknown GPU "h1000" (maybe: h100?)' out
 expect_rc 66 "$NOCTURNE" plan --model llama3-8

@@ -293,7 +293,7 @@ static int run_cuda(const char *only, const char *device, bool count) {
         nt_pool_free(pool);
         return 1;
     }
-    env.emulated = cuda.cuda->facts.overridden;
+    env.emulated = cuda.cuda->facts.emulated;
     if (kv_int8) cuda.kv_format = NT_KV_ROWS_INT8;
     for (int i = 0; i < OP_BACKENDS; i++) NT_CHECK(nt_cuda_staged_ops(&cuda, &env.be[i]) == NT_OK);
     op_tighten_workspace(&env.be[1], &cuda);

@@ -166,7 +166,7 @@ static struct answer facts(int32_t device) {
         memcpy(uuids[i], f[i].uuid, sizeof uuids[i]);
     }
     const bool sane = f[0].name[0] && f[0].n_sm > 0 && f[0].max_shared >= 48 << 10 && f[0].memory > 0 &&
-                      f[0].overridden && f[0].driver >= NT_GPU_DRIVER_NEEDED;
+                      f[0].emulated && f[0].driver >= NT_GPU_DRIVER_NEEDED;
     return answer_of(NT_OK, sane && memcmp(uuids[0], uuids[1], sizeof uuids[0]) != 0);
 }
 
