@@ -1,4 +1,5 @@
-/* Shared-memory checker: races and reads of uninitialised bytes, by vector clocks.
+/* Shared-memory checker: races and reads of uninitialised bytes, by vector clocks, which order accesses of a block to
+ * global memory too (gcheck.c).
  *
  * Agents are the 32 warps of a block and, as number 32, the async proxy (TMA). clk[a] is agent a's clock, vc[a][b] how
  * much of b's past a has seen. Every word has a cell, or, once parts of it were touched, each of its bytes: who wrote
@@ -8,6 +9,7 @@
  * another lane since the last tick. The clocks of a block start above all of the previous block, so cells are never
  * cleared: clk < base means untouched.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,7 +68,7 @@ static struct race *get_race(size_t n_word) {
 void emu_check_block_begin(struct emu_block *block) {
     if (block->shared_bytes > 0) memset(block->shared, 0xFF, block->shared_bytes);
     block->check = NULL;
-    if (!emu_options()->check || block->shared_bytes == 0) return;
+    if (!emu_options()->check) return;
     struct race *r = get_race(block->shared_bytes / 4 + 1);
     if (r == NULL) return;
     uint32_t base = r->base;
@@ -186,6 +188,30 @@ static bool unseen(const struct race *r, int a, int lane, int b, int b_lane, uin
     return r->vc[a][b] < then;
 }
 
+static const struct race *race_of(const struct emu_where *where) {
+    return where->thread == NULL ? NULL : where->thread->block->check;
+}
+
+struct emu_stamp emu_check_stamp(const struct emu_where *where) {
+    const struct race *r = race_of(where);
+    if (r == NULL) return EMU_NO_STAMP;
+    const int a = where->thread->warp;
+    return (struct emu_stamp){.clk = r->clk[a], .agent = (uint8_t)a, .lane = (uint8_t)where->thread->lane};
+}
+
+bool emu_check_unseen(const struct emu_where *where, struct emu_stamp then) {
+    const struct race *r = race_of(where);
+    return r != NULL && then.agent != NOBODY && then.clk >= r->base &&
+           unseen(r, where->thread->warp, where->thread->lane, then.agent, then.lane, then.clk);
+}
+
+void emu_check_name(struct emu_stamp who, char *text, size_t n_text) {
+    if (who.lane == MANY)
+        snprintf(text, n_text, "several lanes of warp %d", who.agent);
+    else
+        snprintf(text, n_text, "thread %d (warp %d lane %d)", who.agent * 32 + who.lane, who.agent, who.lane);
+}
+
 struct trouble {
     const char *what; // NULL: none
     int agent, lane;
@@ -296,16 +322,14 @@ static struct trouble visit_word(const struct visit *v, size_t word, int low, in
 }
 
 static void tell(const struct emu_where *where, struct trouble t, uint32_t address, size_t size) {
-    if (t.agent == ASYNC)
-        emu_report(where, "%s shared memory at byte %u (%zu bytes): other party: an async copy", t.what, address, size);
-    else if (t.what[0] != 'R')
+    char who[64] = "an async copy";
+    if (t.what[0] != 'R') {
         emu_report(where, "%s shared memory at byte %u (%zu bytes)", t.what, address, size);
-    else if (t.lane == MANY)
-        emu_report(where, "%s shared memory at byte %u (%zu bytes): other party: several lanes of warp %d", t.what,
-                   address, size, t.agent);
-    else
-        emu_report(where, "%s shared memory at byte %u (%zu bytes): other party: thread %d (warp %d lane %d)", t.what,
-                   address, size, t.agent * 32 + t.lane, t.agent, t.lane);
+        return;
+    }
+    if (t.agent != ASYNC)
+        emu_check_name((struct emu_stamp){.agent = (uint8_t)t.agent, .lane = (uint8_t)t.lane}, who, sizeof who);
+    emu_report(where, "%s shared memory at byte %u (%zu bytes): other party: %s", t.what, address, size, who);
 }
 
 static bool in_bounds(const struct emu_where *where, const struct emu_block *block, uint32_t address, size_t size) {

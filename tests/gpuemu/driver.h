@@ -15,6 +15,7 @@
 #pragma GCC visibility push(default)
 #include <cuda.h>
 #pragma GCC visibility pop
+#include "emu.h"
 
 #define EMU_API __attribute__((visibility("default")))
 
@@ -29,6 +30,8 @@ struct emu_shadow {
     uint32_t w_time, w_block, r_time, r_block;
     uint8_t init, w_mask, r_mask, w_strong, r_strong; // bit i of a mask = byte i
     uint8_t w_scope;                                  // who may acquire from the last write: enum emu_scope
+    uint8_t w_bytes, r_bytes;                         // bytes of the last access of each kind
+    struct emu_stamp w_by, r_by;                      // and who made it, within its block
 };
 
 struct emu_alloc {

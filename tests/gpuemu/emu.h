@@ -152,6 +152,17 @@ bool emu_check_flag(const struct emu_where *where, uint64_t address, enum emu_sc
  * the async proxy (TMA) acts. An async copy is a write when it lands, by the thread that issued it. */
 bool emu_check_shared(const struct emu_where *where, enum emu_access access, uint32_t address, size_t size);
 void emu_check_block_begin(struct emu_block *block);
+/* Who acts and when, as the clocks of its block say; and whether who acts now is not ordered behind what was stamped in
+ * the same block. For words of global memory. */
+struct emu_stamp {
+    uint32_t clk;
+    uint8_t agent, lane; // of a warp: MANY lanes at once
+};
+#define EMU_NO_STAMP ((struct emu_stamp){.agent = UINT8_MAX})
+struct emu_stamp emu_check_stamp(const struct emu_where *where);
+bool emu_check_unseen(const struct emu_where *where, struct emu_stamp then);
+/* "thread 5 (warp 0 lane 5)" */
+void emu_check_name(struct emu_stamp who, char *text, size_t n_text);
 void emu_check_block_end(struct emu_block *block);
 /* A barrier joins these warps (bit mask) of the block; __syncwarp: only one bit. */
 void emu_check_barrier(struct emu_block *block, uint32_t warps);

@@ -123,8 +123,9 @@ static enum flow bar_red(struct warp *w, const struct ptx_op *o, uint32_t mask) 
 
 static bool build_bar(struct build *b) {
     struct ptx_op *o = b->o;
-    const bool red = has_mod(b, "red");
+    const bool red = has_mod(b, "red"), aligned = has_mod(b, "aligned");
     if (has_mod(b, "cluster")) return false;
+    o->aligned = aligned || strstr(o->info.text, "bar.") != NULL; /* bar is barrier with .aligned */
     o->run = red ? bar_red : has_mod(b, "arrive") ? bar_arrive : has_mod(b, "sync") || b->n_mod == 0 ? bar_sync : NULL;
     const int32_t first = red ? 1 : 0, last = b->n_arg - (red ? 1 : 0);
     if (red && (!take_dst(b, 0, false) || b->n_arg < 3)) return false;

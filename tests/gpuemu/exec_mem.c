@@ -12,7 +12,21 @@ uint64_t op_address(const struct warp *w, const struct ptx_op *o, uint32_t lane)
     return (uint32_t)(lanes32(w, base)[lane] + (uint32_t)o->offset);
 }
 
-static void *local_at(struct warp *w, const struct ptx_op *o, uint32_t lane, uint64_t at, int32_t bytes) {
+static bool writes(enum emu_access access) {
+    return access == EMU_WRITE || access == EMU_ATOMIC || access == EMU_ASYNC_WRITE || access == EMU_STRONG_WRITE;
+}
+
+/* Bytes of a lane's local memory from `at` on: written now, or before. */
+static void check_local(struct warp *w, const struct ptx_op *o, uint32_t lane, int64_t at, int32_t bytes, bool write) {
+    uint8_t *set = w->local_set + (int64_t)lane * w->run->code->kernel.local_bytes + at;
+    if (write) memset(set, 1, (size_t)bytes);
+    if (write || !emu_options()->uninit || memchr(set, 0, (size_t)bytes) == NULL) return;
+    const struct emu_where where = where_lane(w, o, lane);
+    emu_report(&where, "reads uninitialised local memory: %d bytes at byte %lld", bytes, (long long)at);
+    memset(set, 1, (size_t)bytes); // one report is enough
+}
+
+static void *local_at(struct warp *w, const struct ptx_op *o, uint32_t lane, uint64_t at, int32_t bytes, bool write) {
     const int64_t room = w->run->code->kernel.local_bytes;
     if ((int64_t)at < 0 || (int64_t)at + bytes > room || at % (uint64_t)(bytes > 16 ? 16 : bytes) != 0) {
         const struct emu_where where = where_lane(w, o, lane);
@@ -20,6 +34,7 @@ static void *local_at(struct warp *w, const struct ptx_op *o, uint32_t lane, uin
                    (long long)room);
         return NULL;
     }
+    check_local(w, o, lane, (int64_t)at, bytes, write);
     return w->local + (int64_t)lane * room + (int64_t)at;
 }
 
@@ -32,10 +47,6 @@ static void *param_at(struct warp *w, const struct ptx_op *o, uint32_t lane, uin
     emu_report(&where, "%s of %d bytes at byte %llu of the kernel's %d bytes of parameters", reads ? "load" : "store",
                bytes, (unsigned long long)at, launch->kernel->param_bytes);
     return NULL;
-}
-
-static bool writes(enum emu_access access) {
-    return access == EMU_WRITE || access == EMU_ATOMIC || access == EMU_ASYNC_WRITE || access == EMU_STRONG_WRITE;
 }
 
 void *emu_at(struct warp *w, const struct ptx_op *o, uint32_t lane, enum emu_space space, uint64_t address,
@@ -58,7 +69,7 @@ void *emu_at(struct warp *w, const struct ptx_op *o, uint32_t lane, enum emu_spa
         if (w->run->code->async_proxy && writes(access)) proxy_note_write(w, lane, (uint32_t)address, bytes);
         return w->block->shared + (uint32_t)address;
     case EMU_SPACE_LOCAL:
-        return local_at(w, o, lane, address, bytes);
+        return local_at(w, o, lane, address, bytes, writes(access));
     case EMU_SPACE_PARAM:
         return param_at(w, o, lane, address, bytes, !writes(access));
     default:

@@ -1,4 +1,5 @@
 /* Global-memory checker: bounds, lifetime, peer access and alignment of every access; reads of uninitialised bytes;
+ * races of a block's threads, by the clocks of check.c, with the last write and the last read of a word;
  * and conflicts between blocks of one launch, which nothing orders except atomics: a block that did an atomic after
  * its write, and then a block that did one before its read, may have handed the data over (the last-block pattern).
  * Time is a counter that grows at each launch and each atomic.
@@ -46,6 +47,7 @@ struct access {
     uint64_t address;
     size_t size;
     uint32_t block;
+    bool async; // it acts when it lands, which the clocks of its thread say nothing of
 };
 
 static void tell(const struct access *a, const char *what, uint64_t word, uint32_t other) {
@@ -53,6 +55,19 @@ static void tell(const struct access *a, const char *what, uint64_t word, uint32
     if (other != MANY_BLOCKS) snprintf(who, sizeof who, "block number %u", other);
     emu_describe_address(word, 1, text, sizeof text);
     emu_report(a->where, "CONFLICT between blocks of one launch: %s %s: %s", what, who, text);
+}
+
+/* A race within the block: what a word's last write or read, then, by its mask and stamp, may still be doing. */
+static bool races(const struct access *a, uint32_t block, uint32_t then, uint8_t its_bytes, struct emu_stamp by,
+                  uint8_t bytes, const char *what, uint64_t word) {
+    if (a->async || then < now.launch_time || block != a->block || (its_bytes & bytes) == 0 ||
+        !emu_check_unseen(a->where, by))
+        return false;
+    char text[256], who[64];
+    emu_check_name(by, who, sizeof who);
+    emu_describe_address(word, 1, text, sizeof text);
+    emu_report(a->where, "RACE: %s %s, of this block and without a barrier between: %s", what, who, text);
+    return true;
 }
 
 static bool check_word(const struct access *a, enum emu_access kind, struct emu_shadow *s, uint8_t bytes,
@@ -73,12 +88,28 @@ static bool check_word(const struct access *a, enum emu_access kind, struct emu_
         tell(a, "writes what was read by", word, s->r_block);
         return false;
     }
-    return true;
+    /* A plain first look before a loop of compare-and-swap is usual: a word of atomics is left alone. */
+    if (emu_is_strong(kind) || s->w_strong) return true;
+    if (races(a, s->w_block, s->w_time, s->w_bytes, s->w_by, bytes,
+              writes ? "writes what was written by" : "reads what was written by", word))
+        return false;
+    return !writes || s->r_strong ||
+           !races(a, s->r_block, s->r_time, s->r_bytes, s->r_by, bytes, "writes what was read by", word);
+}
+
+static struct emu_stamp stamp(const struct access *a) {
+    return a->async ? EMU_NO_STAMP : emu_check_stamp(a->where);
 }
 
 static void note_word(const struct access *a, enum emu_access kind, struct emu_shadow *s, uint8_t bytes) {
     if (!emu_writes(kind)) {
         const bool fresh = s->r_time >= now.launch_time;
+        const struct emu_stamp by = stamp(a);
+        const bool again = fresh && s->r_block == a->block && (s->r_bytes & bytes) != 0 && s->r_by.agent == by.agent &&
+                           s->r_by.clk == by.clk && s->r_by.lane != by.lane;
+        s->r_bytes = again ? s->r_bytes & bytes : bytes;
+        s->r_by = by;
+        if (again) s->r_by.lane = UINT8_MAX; // several lanes
         s->r_strong = emu_is_strong(kind) && (!fresh || s->r_strong);
         s->r_mask = (uint8_t)(fresh ? s->r_mask | bytes : bytes);
         s->r_block = fresh && s->r_block != a->block ? MANY_BLOCKS : a->block;
@@ -89,6 +120,8 @@ static void note_word(const struct access *a, enum emu_access kind, struct emu_s
     s->w_mask = (uint8_t)(same ? s->w_mask | bytes : bytes);
     s->w_block = a->block;
     s->w_time = now.time;
+    s->w_bytes = bytes;
+    s->w_by = stamp(a);
     s->w_strong = emu_is_strong(kind);
     s->w_scope = kind == EMU_ATOMIC ? EMU_SCOPE_SYS : EMU_SCOPE_NONE; // st says more: emu_note_release
     s->init |= bytes;
@@ -135,7 +168,11 @@ bool emu_check_global(const struct emu_where *where, enum emu_access kind, uint6
     }
     if (!reachable(where, alloc, block->launch->device)) return false;
     if (alloc->shadow == NULL) return true;
-    const struct access a = {.where = where, .address = address, .size = size, .block = block->linear};
+    const struct access a = {.where = where,
+                             .address = address,
+                             .size = size,
+                             .block = block->linear,
+                             .async = kind == EMU_ASYNC_READ || kind == EMU_ASYNC_WRITE};
     check_shadow(&a, kind, alloc);
     return true;
 }

@@ -74,6 +74,7 @@ struct ptx_op {
     bool pred_not, not_src; /* not_src: a predicate operand is negated */
     bool copies;            /* a register to a register: an undefined value is passed on, not used */
     bool ftz, sat;
+    bool aligned;             /* of a barrier: all lanes of a warp come by the same instruction */
     enum ptx_type type, from; /* from: cvt's and set's source */
     enum ptx_type b_type;     /* of wgmma's B */
     int32_t mode;             /* what the operation wants: comparison, rounding, variant */
@@ -158,8 +159,9 @@ struct warp {
     struct emu_thread *thread; /* [32] of this warp */
     uint32_t *reg, *written;   /* written: the lanes of each, in this block (registers.c); NULL: not watched */
     const uint32_t *constant;
-    uint8_t *local; /* [32][local_bytes] */
-    uint32_t live;  /* lanes that have not exited */
+    uint8_t *local;     /* [32][local_bytes] */
+    uint8_t *local_set; /* likewise: 1 for bytes that the block's threads have written */
+    uint32_t live;      /* lanes that have not exited */
     int32_t index;
     struct part part[32];
     int32_t n_part, current; /* the part that runs */

@@ -102,10 +102,28 @@ static void give_result(struct warp *w, const struct part *p, const struct barri
     if (w->written != NULL) registers_wrote(w, o, p->mask);
 }
 
+/* Lanes of a warp must come to an aligned barrier together: not some of them to another instruction that names it. */
+static void check_together(struct run *r, int32_t id) {
+    for (int32_t i = 0; i < r->block.n_warp; i++) {
+        const struct part *first = NULL;
+        for (int32_t j = 0; j < r->warp[i].n_part; j++) {
+            const struct part *p = &r->warp[i].part[j];
+            if (p->state != PART_AT_BARRIER || p->barrier != id) continue;
+            if (first == NULL) first = p;
+            if (p->pc == first->pc || !p->waiting->aligned || !first->waiting->aligned) continue;
+            const struct emu_where where = where_lane(&r->warp[i], p->waiting, (uint32_t)__builtin_ctz(p->mask));
+            emu_report(&where, "barrier divergence: other lanes of this warp wait for barrier %d at line %d of the PTX",
+                       id, first->waiting->info.ptx_line);
+            r->stop = true;
+        }
+    }
+}
+
 static bool try_open(struct run *r, int32_t id) {
     struct barrier *bar = &r->barrier[id];
     const int32_t expected = bar->expected > 0 ? bar->expected : live_threads(r);
     if (bar->arrived == 0 || bar->arrived < expected) return false;
+    check_together(r, id);
     emu_check_barrier(&r->block, bar->warps);
     for (int32_t i = 0; i < r->block.n_warp; i++)
         for (int32_t j = 0; j < r->warp[i].n_part; j++) {
@@ -359,6 +377,7 @@ static void begin_warp(struct run *r, int32_t i) {
     w->n_part = 1;
     w->current = 0;
     w->fenced = EMU_SCOPE_NONE;
+    memset(w->local_set, 0, (size_t)r->code->kernel.local_bytes * 32);
     fill_specials(w);
     if (w->written != NULL) registers_begin(w);
 }
@@ -421,6 +440,7 @@ static void open_run(struct run *r, const struct emu_launch *launch) {
         if (emu_options()->registers) w->written = zeroed((size_t)code->n_word, sizeof *w->written);
         w->local = zeroed((size_t)code->kernel.local_bytes * 32, 1);
         memset(w->local, 0xFF, (size_t)code->kernel.local_bytes * 32);
+        w->local_set = zeroed((size_t)code->kernel.local_bytes * 32, 1);
     }
 }
 
@@ -429,6 +449,7 @@ static void close_run(struct run *r) {
         free(r->warp[i].reg);
         free(r->warp[i].written);
         free(r->warp[i].local);
+        free(r->warp[i].local_set);
     }
     free(r->warp);
     free(r->thread);

@@ -272,6 +272,43 @@ static void two_blocks_shift(void) {
     CHECK(reported("CONFLICT between blocks"));
 }
 
+static void a_block_exchanges(void) {
+    OK(run_pair("exchange_good", 64, 64));
+    CHECK(float_at(out, 0) == float_at(in, 32));
+}
+static void a_block_exchanges_too_early(void) {
+    start();
+    in = floats(64);
+    out = floats(64); // initialised, so that what is read early is no less a number
+    void *params[] = {&out, &in};
+    CHECK(run("exchange_bad", 1, 64, 0, params) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("of this block and without a barrier between"));
+}
+static void a_block_writes_one_word(void) {
+    CHECK(run_pair("overtake", 64, 64) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("RACE: writes what was written by"));
+}
+
+static void lanes_at_two_barriers(void) {
+    CHECK(run_pair("two_barriers", 64, 64) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("barrier divergence"));
+}
+
+static CUresult run_own_array(int n) {
+    start();
+    in = floats(64);
+    out = floats(64);
+    void *params[] = {&out, &in, &n};
+    return run("own_array", 1, 64, 0, params);
+}
+static void arrays_of_threads(void) {
+    OK(run_own_array(16));
+}
+static void arrays_of_threads_with_holes(void) {
+    CHECK(run_own_array(15) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("reads uninitialised local memory"));
+}
+
 static void halves_of_a_word(void) {
     start();
     out = device_bytes(16);
@@ -521,7 +558,7 @@ static void a_poll_lets_copies_go_on(void) {
     out = device_bytes(4);
     OK(cuMemsetD32(flag, 0, 1));
     void *params[] = {&out, &flag};
-    OK(cuLaunchKernel(kernel("wait_flag"), 1, 1, 1, 32, 1, 1, 0, stream, params, NULL));
+    OK(cuLaunchKernel(kernel("wait_flag"), 1, 1, 1, 1, 1, 1, 0, stream, params, NULL));
     for (int i = 0; i < 10; i++) CHECK(cuStreamQuery(stream) == CUDA_ERROR_NOT_READY);
     OK(launch_add(other));
     for (int i = 0; i < 10; i++) CHECK(cuStreamQuery(other) == CUDA_ERROR_NOT_READY);
@@ -617,6 +654,12 @@ static const struct row rows[] = {
     ALL_ORDERS(two_blocks_one_word),
     ALL_ORDERS(one_block_shifts),
     ALL_ORDERS(two_blocks_shift),
+    ALL_ORDERS(a_block_exchanges),
+    ALL_ORDERS(a_block_exchanges_too_early),
+    ALL_ORDERS(a_block_writes_one_word),
+    ALL_ORDERS(lanes_at_two_barriers),
+    ALL_ORDERS(arrays_of_threads),
+    ALL_ORDERS(arrays_of_threads_with_holes),
     ALL_ORDERS(halves_of_a_word),
     ALL_ORDERS(last_block_adds),
     ROW("cc=80", flags_that_order),

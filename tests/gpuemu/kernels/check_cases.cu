@@ -125,6 +125,41 @@ extern "C" __global__ void shift_in_place(float *p) {
     p[i] = next;
 }
 
+// A block's threads meet in global memory: who reads comes after who writes, and who writes after who reads.
+template <bool fixed> __device__ void exchange(volatile float *out, const float *in) {
+    out[threadIdx.x] = in[threadIdx.x];
+    if (fixed) __syncthreads();
+    const float other = out[threadIdx.x ^ 32];
+    if (fixed) __syncthreads();
+    out[threadIdx.x] = other;
+}
+extern "C" __global__ void exchange_bad(float *out, const float *in) { exchange<false>(out, in); }
+extern "C" __global__ void exchange_good(float *out, const float *in) { exchange<true>(out, in); }
+extern "C" __global__ void overtake(volatile float *out, const float *in) { // no barrier between reading and writing
+    const float next = in[(threadIdx.x + 1) % 64];
+    out[0] = next;
+}
+
+// Half of a warp at one barrier, half at another instruction of the same name.
+extern "C" __global__ void two_barriers(volatile float *out, const float *in) {
+    if (threadIdx.x % 2 == 0) {
+        out[threadIdx.x] = 1;
+        asm volatile("bar.sync 0;" ::: "memory");
+    } else {
+        out[threadIdx.x] = in[threadIdx.x];
+        asm volatile("bar.sync 0;" ::: "memory");
+    }
+}
+
+// Places of an array on the thread's stack, of which `n` are written.
+extern "C" __global__ void own_array(float *out, const float *in, int n) {
+    float own[16];
+    for (int i = 0; i < n; i++) own[(i * 7 + threadIdx.x) % 16] = in[i];
+    float sum = 0;
+    for (int i = 0; i < 16; i++) sum += own[(i * 5 + threadIdx.x) % 16];
+    out[threadIdx.x] = sum;
+}
+
 extern "C" __global__ void halves(uint16_t *out) { // neighbours in one word: no conflict
     if (threadIdx.x == 0) out[blockIdx.x] = (uint16_t) blockIdx.x;
 }
