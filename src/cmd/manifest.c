@@ -91,6 +91,8 @@ static void add_identity(struct nt_strbuf *s, const struct nt_generate_job *job,
     nt_strbuf_addc(s, ',');
     add_text(s, "isa", session->backend.level);
     nt_strbuf_addc(s, ',');
+    add_text(s, "gemm_library", session->config->run_gemm_library);
+    nt_strbuf_addc(s, ',');
     add_text(s, "host", w->host);
     nt_strbuf_addc(s, ',');
     add_text(s, "slurm_job", nt_env_slurm_job_id() ? nt_env_slurm_job_id() : "");
@@ -119,6 +121,12 @@ static void compare_world(const struct nt_generate_job *job, const char *path) {
             "generate",
             "this job began on %s and goes on with %s: later rows may differ in the last bits (run.device, run.isa)",
             isa, now);
+    const char *library = nt_json_str(nt_json_get(world, "gemm_library"), NULL),
+               *own = job->session->config->run_gemm_library;
+    if (library && strcmp(library, own) != 0)
+        nt_warn("generate",
+                "this job began with run.gemm_library = %s and goes on with %s: later rows may differ in the last bits",
+                library, own);
     if (tp != job->session->world->tp_size)
         nt_warn("generate", "this job began with tp %lld and goes on with %d: later rows may differ in the last bits",
                 (long long)tp, job->session->world->tp_size);

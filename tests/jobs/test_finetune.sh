@@ -136,6 +136,14 @@ judged() { # DIR FLAG...
 judged judged
 judged judged.narrow --lora-r 1 --target-modules q_proj,down_proj
 judged judged.full --method full
+# it is that of the weights in use: what bf16 weights say is not taken for what int4 weights say
+rm -f pairs.h5.reference-*
+expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output said.bf16 --max-steps 1
+expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output said.int4 --max-steps 1 --weight-dtype int4
+grep -q 'log-probabilities of .* rows (train) are computed once' out || fail "int4 weights took the reference of bf16 weights"
+# a fresh start leaves nothing of what another method wrote
+expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output judged.full --max-steps 1 --fresh
+check "a model beside the adapter of a fresh start" test -e judged.full/adapter -a ! -e judged.full/model
 # an adapter is what it holds, not where it lies
 expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output judged --reference ./judge --reference-cache run --max-steps 1
 grep -q 'judged is complete already' out || fail "the same reference by another name is another job"

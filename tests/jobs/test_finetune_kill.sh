@@ -148,6 +148,8 @@ refused 78 "trained on another tokenizer" $to_pairs --model words --reference on
 refused 65 "cut/adapter_model.safetensors" --input rows.h5 --output x --init-adapter cut
 refused 66 "nowhere" --input rows.h5 --output x --init-adapter nowhere
 refused 2 "goes on from no train.init_adapter" --input rows.h5 --output x --init-adapter one/adapter --method full
+refused 2 "train.loss = sft has none" --input rows.h5 --output x --reference one/adapter
+refused 2 "train.label_smoothing is for" $to_pairs --loss-type hinge --label-smoothing 0.1
 refused 66 "nowhere.h5" --input nowhere.h5 --output x
 refused 65 "24 desirable and 0 undesirable rows" --loss kto --input praise.h5 --output x
 refused 65 "0 desirable and 24 undesirable rows" --loss kto --input blame.h5 --output x

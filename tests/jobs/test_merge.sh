@@ -96,7 +96,7 @@ expect_rc 65 merge --model qwen3 --adapter smollm2.lora --output bad # other sha
 nothing_left bad
 lora make smollm2 foreign.lora --base-sha256 "$(printf '00%.0s' {1..32})"
 expect_rc 78 merge --model smollm2 --adapter foreign.lora --output bad
-grep -q 'trained on another base model' "$WORK/out" || fail "the foreign base is not named"
+grep -q 'trained on another base model.*--any-base' "$WORK/out" || fail "the foreign base is not named, or not how to merge all the same"
 nothing_left bad
 expect_rc 0 merge --model smollm2 --adapter foreign.lora --output forced --any-base
 grep -q 'not the model that' forced/README.md || fail "the card is silent about the other base"
