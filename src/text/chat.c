@@ -3,6 +3,7 @@
  * tools/make_chat_golden.py. The template interpreter will be one more row whose render runs the model's own text. */
 #include "chat.h"
 
+#include "log.h"
 #include "tok_utf8.h"
 
 #include <stdio.h>
@@ -463,6 +464,13 @@ nt_status nt_chat_open(struct nt_chat *chat, const char *choice, const char *tem
                        origin, names);
     }
     c.name = c.format->name;
+    const char *end = c.format->stop[0];
+    if (tok && end && nt_tokenizer_find(tok, end, strlen(end)) < 0)
+        nt_warn("chat",
+                "%s: the vocabulary has no token %s, with which the format %s ends a turn: its marks are spelled out "
+                "as text; is "
+                "model.chat the right one?",
+                origin, end, c.name);
     if (tok) {
         copy_token(tok, nt_tokenizer_bos(tok), c.bos, sizeof c.bos);
         copy_token(tok, nt_tokenizer_eos(tok), c.eos, sizeof c.eos);
