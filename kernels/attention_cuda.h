@@ -22,10 +22,7 @@ enum {
     NT_ATTN_SCALES = 2 * NT_KV_PAGE * (int)sizeof(float) /* bytes behind the int8 values of a head's page */
 };
 
-/* Rows of a tile: (token, head of the KV head's group), token-major. */
-static inline int32_t nt_attn_prefill_rows(int32_t d_tile) {
-    return NT_ATTN_PREFILL_WARPS * 16 * (d_tile <= 128 ? 2 : 1);
-}
+/* Rows of a tile: (token, head of the KV head's group), token-major; of prefill as nt_attn_prefill_rows says. */
 enum { NT_ATTN_DECODE_ROWS = 16 };
 
 struct nt_attn_launch {

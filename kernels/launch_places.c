@@ -32,6 +32,10 @@ size_t nt_attn_place(const struct nt_attention_args *a) {
     return (size_t)(nt_d_pad(a->kv->d_head) + 2) * sizeof(float);
 }
 
+int32_t nt_attn_prefill_rows(int32_t d_tile) {
+    return NT_ATTN_PREFILL_WARPS * 16 * (d_tile <= 128 ? 2 : 1);
+}
+
 int32_t nt_attn_prefill_tokens(const struct nt_attention_args *a, size_t workspace) {
     const int32_t rows = nt_attn_prefill_rows(nt_d_pad(a->kv->d_head));
     if (a->max_pos <= NT_ATTN_SPLIT) return a->n_tok;

@@ -20,7 +20,8 @@ size_t nt_head_argmax_place(int32_t n_vocab);
 
 /* Bytes of a state of attention: an accumulator with its maximum and sum. */
 size_t nt_attn_place(const struct nt_attention_args *a);
-/* Tokens a launch of the kernel for longer chunks takes. */
+/* Rows of a tile of the kernel for longer chunks, d_tile the width of its heads; tokens a launch of it takes. */
+int32_t nt_attn_prefill_rows(int32_t d_tile);
 int32_t nt_attn_prefill_tokens(const struct nt_attention_args *a, size_t workspace);
 /* The kernel for short chunks: splits of a sequence at most, places of one, sequences a launch takes. */
 struct nt_attn_short {

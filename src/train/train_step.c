@@ -3,6 +3,7 @@
 #include "bench_train.h"
 #include "clock.h"
 #include "schedule.h"
+#include "stop.h"
 #include "trainer_state.h"
 #include "watchdog.h"
 #include <inttypes.h>
@@ -195,6 +196,18 @@ nt_status nt_trainer_step(struct nt_trainer *t, struct nt_step_outcome *o) {
     t->run_tokens += o->n_tokens;
     t->flops += o->flops;
     o->seconds = nt_now() - start;
+    return NT_OK;
+}
+
+/* ---- stops ------------------------------------------------------------------------------------------------------- */
+
+nt_status nt_trainer_look_for_stop(struct nt_trainer *t) {
+    int64_t level = nt_stop_level(t->deadline);
+    NT_TRY(nt_comm_allreduce_max_i64(t->world->world, &level, 1));
+    if (level > 0 && t->stop == 0 && t->world->rank == 0)
+        nt_info("train", "stopping after step %" PRId64 ": %s", t->state.step,
+                nt_stop_level(t->deadline) ? nt_stop_reason() : "a signal to another rank");
+    t->stop = (int)level;
     return NT_OK;
 }
 

@@ -1,7 +1,6 @@
 #include "trainer.h"
 #include "clock.h"
 #include "reference.h"
-#include "stop.h"
 #include "trainer_state.h"
 #include "watchdog.h"
 #include <inttypes.h>
@@ -44,16 +43,6 @@ static nt_status save(struct nt_trainer *t) {
                                         .keep = t->c->train_save_total_limit};
     nt_watchdog_beat(t->job->watchdog, "writing a checkpoint");
     return nt_checkpoint_save(&j, &t->state);
-}
-
-nt_status nt_trainer_look_for_stop(struct nt_trainer *t) {
-    int64_t level = nt_stop_level(t->deadline);
-    NT_TRY(nt_comm_allreduce_max_i64(t->world->world, &level, 1));
-    if (level > 0 && t->stop == 0 && t->world->rank == 0)
-        nt_info("train", "stopping after step %" PRId64 ": %s", t->state.step,
-                nt_stop_level(t->deadline) ? nt_stop_reason() : "a signal to another rank");
-    t->stop = (int)level;
-    return NT_OK;
 }
 
 /* Also after a resume: what was told of this step before is no longer in metrics.jsonl. */
