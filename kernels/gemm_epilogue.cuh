@@ -7,7 +7,7 @@
 #ifndef NT_GEMM_EPILOGUE_CUH
 #define NT_GEMM_EPILOGUE_CUH
 
-#include "cuda_common.cuh"
+#include "cuda_lines.cuh"
 #include "gemm_cuda.h"
 
 NT_DEVICE float nt_silu(float x) {
@@ -142,6 +142,92 @@ NT_DEVICE void nt_gemm_store_panel(const struct nt_gemm_cuda *a, float v[8], int
     for (int i = 0; i < 4; i++) gated[i] = (silu ? nt_silu(v[i]) : nt_gelu_tanh(v[i])) * v[i + 4]; /* gate, up */
     nt_store_gated_bf16(a, tok, n0 / 2, gated);
 }
+
+/* ---- from lines of shared memory ---- */
+
+/* Columns col to col + 7 of a row of y [n], in one piece where there are all and the rows allow it (`whole`). */
+NT_DEVICE void nt_store8_f32(float *row, int32_t col, int32_t n, const float v[8], bool whole, bool add) {
+    if (whole && col + 8 <= n) {
+#pragma unroll
+        for (int i = 0; i < 8; i += 4) {
+            const float4 old = add ? nt_load_f4(row + col + i) : make_float4(0, 0, 0, 0);
+            const float4 new4 = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
+            nt_store_f4(row + col + i, add ? make_float4(old.x + new4.x, old.y + new4.y, old.z + new4.z, old.w + new4.w)
+                                           : new4);
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (col + i < n) row[col + i] = add ? row[col + i] + v[i] : v[i];
+}
+NT_DEVICE void nt_store8_bf16(nt_bf16 *row, int32_t col, int32_t n, const float v[8], bool whole) {
+    if (whole && col + 8 <= n) {
+        nt_store128_whole(row + col, nt_bf16_pack8(v));
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (col + i < n) row[col + i] = nt_dev_to_bf16(v[i]);
+}
+
+/* 8 columns of a line, with their biases. */
+NT_DEVICE void nt_line_load8(const struct nt_gemm_cuda *a, const float *line, int32_t at, int32_t n0, float v[8]) {
+    const float4 low = nt_load_f4(line + at), high = nt_load_f4(line + at + 4);
+    const float x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = a->bias && n0 + at + i < a->n ? x[i] + a->bias[n0 + at + i] : x[i];
+}
+
+/* ROWS lines of a warp as they are, row 0 of them row tok0 of y, as bf16 or f32. */
+template <int ROWS, int COLS>
+NT_DEVICE void nt_lines_store(const struct nt_gemm_cuda *a, const float *lines, int32_t tok0, int32_t n0, void *y,
+                              int64_t ldy, bool bf16) {
+    const bool whole = nt_is_aligned16(y) && ldy % (bf16 ? 8 : 4) == 0;
+    const int32_t rows = min(ROWS, a->n_tok - tok0);
+    for (int32_t i = nt_lane(); i < rows * (COLS / 8); i += NT_WARP) {
+        const int32_t row = i / (COLS / 8), at = i % (COLS / 8) * 8;
+        float v[8];
+        nt_line_load8(a, lines + row * NT_LINE(COLS), at, n0, v);
+        const int64_t begin = (tok0 + row) * ldy;
+        if (bf16)
+            nt_store8_bf16((nt_bf16 *)y + begin, n0 + at, a->n, v, whole);
+        else
+            nt_store8_f32((float *)y + begin, n0 + at, a->n, v, whole, a->out == NT_GEMM_ADD_F32);
+    }
+}
+
+/* The same gated: of each panel the first half gates the second; n is whole panels. */
+template <int ROWS, int COLS>
+NT_DEVICE void nt_lines_store_gated(const struct nt_gemm_cuda *a, const float *lines, int32_t tok0, int32_t n0) {
+    enum { HALF = NT_PANEL / 2, PER_ROW = COLS / 16 };
+    const bool whole = nt_is_aligned16(a->y) && a->ldy % 8 == 0, silu = a->out == NT_GEMM_SWIGLU_BF16;
+    const int32_t rows = min(ROWS, a->n_tok - tok0);
+    for (int32_t i = nt_lane(); i < rows * PER_ROW; i += NT_WARP) {
+        const int32_t row = i / PER_ROW, at = i % PER_ROW * 8, gate_at = at / HALF * NT_PANEL + at % HALF;
+        float gate[8], up[8];
+        nt_line_load8(a, lines + row * NT_LINE(COLS), gate_at, n0, gate);
+        nt_line_load8(a, lines + row * NT_LINE(COLS), gate_at + HALF, n0, up);
+#pragma unroll
+        for (int j = 0; j < 8; j++) gate[j] = (silu ? nt_silu(gate[j]) : nt_gelu_tanh(gate[j])) * up[j];
+        nt_store8_bf16((nt_bf16 *)a->y + (tok0 + row) * a->ldy, n0 / 2 + at, a->n / 2, gate, whole);
+    }
+}
+
+/* ROWS lines of COLS sums of a warp, at row tok0, column n0 of y. */
+template <int ROWS, int COLS>
+NT_DEVICE void nt_gemm_store_lines(const struct nt_gemm_cuda *a, const struct nt_gemm_adapter *second,
+                                   const float *lines, int32_t tok0, int32_t n0) {
+    const bool gated = a->out == NT_GEMM_SWIGLU_BF16 || a->out == NT_GEMM_GEGLU_BF16;
+    if (gated && second && second->pre)
+        nt_lines_store<ROWS, COLS>(a, lines, tok0, n0, second->pre, second->ldpre, true);
+    if (gated)
+        nt_lines_store_gated<ROWS, COLS>(a, lines, tok0, n0);
+    else
+        nt_lines_store<ROWS, COLS>(a, lines, tok0, n0, a->y, a->ldy, a->out == NT_GEMM_STORE_BF16);
+}
+
+/* ---- from registers ---- */
 
 /* This warp's part of the tile at row m0, column n0, from accumulators as mma leaves them. */
 template <class T>

@@ -18,35 +18,22 @@
 extern __shared__ __align__(1024) char nt_gemm_sm90_stages[];
 
 template <class T>
-NT_DEVICE void store_rows(const struct nt_gemm_cuda *g, const struct nt_gemm_adapter *second, const float *acc,
-                          int32_t row0, int32_t n0) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int32_t row = row0 + nt_lane() / 4 + 8 * half;
-#pragma unroll
-        for (int p = 0; p < T::COLS / NT_PANEL; p++) {
-            float v[8];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                v[2 * i] = acc[16 * p + 4 * i + 2 * half];
-                v[2 * i + 1] = acc[16 * p + 4 * i + 2 * half + 1];
-            }
-            nt_gemm_store_panel(g, v, row, n0 + NT_PANEL * p, second);
-        }
-    }
-}
-
-template <class T>
 NT_DEVICE void gemm_sm90(const struct nt_gemm_sm90 *a, const struct nt_sm90_operands *behind,
                          const struct nt_gemm_adapter *second) {
+    enum { WARP_ROWS = 16, LINE = NT_LINE(T::COLS) };
+    static_assert(T::ROWS * LINE * 4 <= T::STAGES * T::STAGE_BYTES, "lines lie where the stages were");
     int32_t m0, n0;
     nt_gemm_place(&a->g, &m0, &n0);
     m0 *= T::ROWS;
     n0 *= T::COLS;
     float acc[T::COLS / 2];
-    const uint32_t base = nt_shared_address(nt_gemm_sm90_stages);
-    if (!nt_sm90_product<T>(&a->operands, behind, base, m0, n0, a->g.k, second ? second->k : 0, acc)) return;
-    store_rows<T>(&a->g, second, acc, m0 + 16 * nt_warp(), n0);
+    if (!nt_sm90_product<T>(&a->operands, behind, nt_gemm_sm90_stages, m0, n0, a->g.k, second ? second->k : 0, acc))
+        return;
+    float *lines = (float *)nt_gemm_sm90_stages + nt_warp() * WARP_ROWS * LINE;
+    nt_lines_put<T::COLS / 8, T::COLS>(lines, acc);
+    nt_lines_put<T::COLS / 8, T::COLS>(lines + 8 * LINE, acc + 2);
+    __syncwarp();
+    nt_gemm_store_lines<WARP_ROWS, T::COLS>(&a->g, second, lines, m0 + WARP_ROWS * nt_warp(), n0);
 }
 
 #define NT_GEMM_SM90_KERNEL(rows, cols, stages, blocks)                                                                \

@@ -94,7 +94,8 @@ nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args 
                          struct nt_sm90_operands *out) {
     const struct nt_packed *w = args->w;
     const int32_t n_pad = (int32_t)nt_ceil_div(w->n, NT_PANEL) * NT_PANEL, k_pad = (int32_t)nt_ceil_div(w->k, 8) * 8;
-    NT_TRY(encode(be, args->x, args->n_tok, w->k, args->ldx, rows, &out->x));
+    out->x_rows = rows == 64 && args->n_tok < rows ? (int32_t)nt_ceil_div(args->n_tok, 8) * 8 : rows;
+    NT_TRY(encode(be, args->x, args->n_tok, w->k, args->ldx, out->x_rows, &out->x));
     return encode(be, w->data, n_pad, w->k, k_pad, cols, &out->w);
 }
 

@@ -17,7 +17,7 @@
 
 /* X(rows, cols, stages, blocks of a multiprocessor); rows / 64 warpgroups multiply */
 #define NT_GEMM_SM90_TILES(X)                                                                                          \
-    X(64, 32, 8, 2)                                                                                                    \
+    X(64, 32, 16, 1)                                                                                                   \
     X(64, 64, 6, 2)                                                                                                    \
     X(64, 128, 4, 2)                                                                                                   \
     X(128, 128, 3, 2)                                                                                                  \
@@ -25,13 +25,13 @@
 
 /* nt_gemm_sm90_adapter_<rows>x<cols>: with an adapter's product and pre-activations. */
 #define NT_GEMM_SM90_ADAPTER_TILES(X)                                                                                  \
-    X(64, 32, 8, 2)                                                                                                    \
+    X(64, 32, 16, 1)                                                                                                   \
     X(64, 128, 4, 2)                                                                                                   \
     X(128, 256, 4, 1)
 
 enum {
     NT_GEMM_SM90_DEPTH = 64, /* k of a stage: lines of 128 bytes, the width of the swizzle */
-    NT_GEMM_SM90_BARRIERS = 128
+    NT_GEMM_SM90_BARRIERS = 256 /* bytes */
 };
 #define NT_GEMM_SM90_SHARED(rows, cols, stages)                                                                        \
     ((stages) * ((rows) + (cols)) * NT_GEMM_SM90_DEPTH * 2 + NT_GEMM_SM90_BARRIERS)
@@ -43,7 +43,8 @@ struct nt_tensor_map {
 } __attribute__((aligned(64)));
 
 struct nt_sm90_operands {
-    struct nt_tensor_map x, w; /* boxes of DEPTH columns by the tile's rows or cols */
+    struct nt_tensor_map x, w; /* boxes of DEPTH columns by x_rows or the tile's cols */
+    int32_t x_rows;            /* the tile's, or as few times 8 as there are: rows outside x cost as much as others */
 };
 struct nt_gemm_sm90 {
     struct nt_sm90_operands operands;

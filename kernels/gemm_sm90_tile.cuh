@@ -4,7 +4,8 @@
  * multiplies 64 rows by all columns of the tile (m64nNk16, both operands from shared memory) with one group of four
  * wgmma under way while the next is issued. `full` of a stage ends when its bytes are there, `empty` when every
  * multiplying warp has seen its wgmma end. A line of a stage is 64 k = 128 bytes with the 128-byte swizzle of TMA and
- * wgmma: no bank conflicts. Rows beyond n_tok, n_pad and k arrive as zeros.
+ * wgmma: no bank conflicts. Rows beyond n_tok, n_pad and k arrive as zeros, or are cleared once where x has few rows:
+ * the copy engine takes longer for rows outside x than for those inside (H200, one row of 64: 1.4 times the whole time).
  * Order of sums: k in steps of 16 ascending, one accumulator per element, the same in every tile; then an adapter's
  * product (`behind`, k2 terms) in the same way. */
 #ifndef NT_GEMM_SM90_TILE_CUH
@@ -59,7 +60,7 @@ NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const str
     for (int32_t kt = 0; kt < n_k; kt++) {
         const uint32_t to = base + (uint32_t)(stage * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, stage);
         nt_mbarrier_wait(nt_sm90_empty_at<T>(base, stage), phase ^ 1);
-        nt_mbarrier_arrive_expect(full, T::STAGE_BYTES);
+        nt_mbarrier_arrive_expect(full, (uint32_t)(own->x_rows + T::COLS) * T::LINE);
         const bool second = behind && kt >= n_own;
         const struct nt_sm90_operands *a = second ? behind : own;
         const int32_t col = (second ? kt - n_own : kt) * NT_GEMM_SM90_DEPTH;
@@ -70,6 +71,16 @@ NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const str
             phase ^= 1;
         }
     }
+}
+
+/* A warpgroup of a tile of 64 rows, of which x has `rows`: the others become zeros, once for all n_k copies. */
+template <class T> NT_DEVICE void nt_sm90_clear_rows(char *stages, int32_t rows, int32_t n_k) {
+    const int32_t from = rows * T::LINE / 16, chunks = (64 - rows) * T::LINE / 16;
+    for (int32_t s = 0; s < min((int32_t)T::STAGES, n_k); s++)
+        for (int32_t i = (int32_t)threadIdx.x; i < chunks; i += 4 * NT_WARP)
+            nt_store128(stages + s * T::STAGE_BYTES + 16 * (from + i), make_uint4(0, 0, 0, 0));
+    nt_async_proxy_fence();
+    nt_barrier(1, 4 * NT_WARP);
 }
 
 /* A warpgroup: acc = its 64 rows by the tile's columns. */
@@ -99,11 +110,12 @@ template <class T> NT_DEVICE void nt_sm90_multiply_stages(float *acc, uint32_t b
 }
 
 /* acc = this warp's part of the tile at row m0, column n0 of k terms, and of k2 of behind, if that is not NULL; false in
- * the warps that only copy, which are done. All threads, once in a kernel; base: the address of the stages, 1024-byte
- * aligned. */
+ * the warps that only copy, which are done. Those that return true have all read the stages, whose memory is theirs.
+ * All threads, once in a kernel; stages 1024-byte aligned. */
 template <class T>
-NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt_sm90_operands *behind, uint32_t base,
+NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt_sm90_operands *behind, char *stages,
                                int32_t m0, int32_t n0, int32_t k, int32_t k2, float *acc) {
+    const uint32_t base = nt_shared_address(stages);
     const int32_t warp = __shfl_sync(NT_ALL_LANES, nt_warp(), 0); /* the compiler sees that a warp takes one way */
     const int32_t n_own = (k + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH;
     const int32_t n_k = behind ? n_own + (k2 + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH : n_own;
@@ -115,7 +127,9 @@ NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt
         return false;
     }
     if (T::GIVES_REGISTERS) nt_registers_raise<240>();
+    if (T::GROUPS == 1 && a->x_rows < 64) nt_sm90_clear_rows<T>(stages, a->x_rows, n_k);
     nt_sm90_multiply_stages<T>(acc, base, warp / 4, n_k);
+    nt_barrier(1, NT_WARP * T::MULTIPLIERS);
     return true;
 }
 

@@ -1,8 +1,8 @@
 /* The vocabulary head fused with the choice of a token: y = x w^T on tensor cores, and of each row only the best
  * (value, index), plain or with Gumbel noise, leaves the multiprocessor. Spec: ops.h.
  *
- * nt_head_<rows>x<cols>: a block computes a tile of gemm (gemm_tile.cuh), and its epilogue keeps y in registers: the best
- * of a thread's tokens of each row, of the quad, of the warps side by side. Tiles run in the order of gemm's, so that
+ * nt_head_<rows>x<cols>: a block computes a tile of gemm (gemm_tile.cuh), whose sums go through shared memory; a warp
+ * takes a row of them after the other and leaves its best. Tiles run in the order of gemm's, so that
  * row tiles of the same tokens share the weights in L2; the sums have gemm's bits. nt_head_join, a block per row, takes
  * the best of the tiles, in any order with the same result.
  * Layout: x and w as gemm.cu's; value and index [n_row], parts of the tiles [n_row, tiles] in the workspace.
@@ -16,33 +16,22 @@
 extern __shared__ __align__(128) char nt_head_stages[];
 
 template <class T> NT_DEVICE void head(const struct nt_head_cuda *a) {
-    __shared__ struct nt_best best_of_side[T::WARPS_N][T::ROWS];
-    static_assert(T::COLS == NT_HEAD_COLS && T::ROWS <= T::THREADS, "a thread joins a row");
+    static_assert(T::COLS == NT_HEAD_COLS, "one part a tile");
+    enum { LINE = NT_LINE(NT_HEAD_COLS) };
+    static_assert(T::ROWS * LINE * 4 <= T::STAGES * T::STAGE_BYTES, "lines lie where the stages were");
     int32_t m0, col_tile;
     nt_gemm_place(&a->g, &m0, &col_tile);
     m0 *= T::ROWS;
     float acc[T::M][T::N][4] = {};
+    float *lines = (float *)nt_head_stages;
     nt_gemm_main_loop<T>(&a->g, nt_head_stages, m0, col_tile * T::COLS, acc);
-    const int32_t side = nt_warp() / T::WARPS_M, n0 = col_tile * T::COLS + side * T::WARP_COLS;
+    __syncthreads(); /* all have read the stages */
+    float *mine = lines + nt_warp() % T::WARPS_M * T::WARP_ROWS * LINE + nt_warp() / T::WARPS_M * T::WARP_COLS;
 #pragma unroll
-    for (int m = 0; m < T::M; m++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int32_t row = nt_warp() % T::WARPS_M * T::WARP_ROWS + 16 * m + 8 * half + nt_lane() / 4;
-            float v[2 * T::N];
-#pragma unroll
-            for (int i = 0; i < 2 * T::N; i++) v[i] = acc[m][i / 2][2 * half + i % 2];
-            const struct nt_best best = nt_head_of_quad<T::N>(a, v, m0 + row, n0);
-            if ((nt_lane() & 3) == 0) best_of_side[side][row] = best;
-        }
-    }
+    for (int m = 0; m < 2 * T::M; m++)
+        nt_lines_put<T::N, NT_HEAD_COLS>(mine + 8 * m * LINE, &acc[m / 2][0][2 * (m % 2)]);
     __syncthreads();
-    const int32_t row = (int32_t)threadIdx.x;
-    if (row >= T::ROWS || m0 + row >= a->g.n_tok) return;
-    struct nt_best best = best_of_side[0][row];
-#pragma unroll
-    for (int s = 1; s < T::WARPS_N; s++) best = nt_best_of(best, best_of_side[s][row]);
-    nt_head_put(a, m0 + row, col_tile, best);
+    nt_head_join_lines<T::COLS>(a, lines, nt_warp(), T::WARPS_M * T::WARPS_N, T::ROWS, m0, col_tile);
 }
 
 #define NT_HEAD_KERNEL(rows, cols, depth, stages, warps_m, warps_n)                                                    \
@@ -54,9 +43,9 @@ NT_HEAD_TILES(NT_HEAD_KERNEL)
 
 extern "C" __global__ void __launch_bounds__(NT_HEAD_JOIN_THREADS) nt_head_join(const struct nt_head_cuda a) {
     __shared__ struct nt_best best_of_warp[NT_MAX_WARPS];
-    const struct nt_head_pair *part = a.part + (int64_t)blockIdx.x * a.g.col_tiles;
+    const struct nt_head_pair *part = a.part + (int64_t)blockIdx.x * a.n_part;
     struct nt_best best = nt_best_none();
-    for (int32_t i = (int32_t)threadIdx.x; i < a.g.col_tiles; i += NT_HEAD_JOIN_THREADS) {
+    for (int32_t i = (int32_t)threadIdx.x; i < a.n_part; i += NT_HEAD_JOIN_THREADS) {
         const struct nt_best b = {part[i].value, part[i].index};
         best = nt_best_of(best, b);
     }

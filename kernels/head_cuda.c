@@ -6,22 +6,21 @@
 
 struct tile {
     enum nt_cuda_kernel kernel;
-    int32_t rows, threads;
+    int32_t rows, cols, threads;
     size_t shared;
 };
 
 #define TILE(rows, cols, depth, stages, warps_m, warps_n)                                                              \
-    {NT_CUDA_head_##rows##x##cols, (rows), 32 * (warps_m) * (warps_n), NT_GEMM_SHARED(rows, cols, depth, stages)},
+    {NT_CUDA_head_##rows##x##cols, (rows), (cols), 32 * (warps_m) * (warps_n),                                             \
+     NT_GEMM_SHARED(rows, cols, depth, stages)},
 static const struct tile tiles[] = {NT_HEAD_TILES(TILE)};
 #undef TILE
 #define TILE(rows, cols, stages, blocks)                                                                               \
-    {                                                                                                                  \
-        NT_CUDA_head_sm90_##rows##x##cols, (rows), NT_GEMM_SM90_THREADS(rows, cols),                                   \
-            NT_GEMM_SM90_SHARED(rows, cols, stages)                                                                    \
-    }
-static const struct tile sm90_tile = NT_HEAD_SM90_TILES(TILE);
+    {NT_CUDA_head_sm90_##rows##x##cols, (rows), (cols), NT_GEMM_SM90_THREADS(rows, cols),                              \
+     NT_GEMM_SM90_SHARED(rows, cols, stages)},
+static const struct tile sm90_tiles[] = {NT_HEAD_SM90_TILES(TILE)};
 #undef TILE
-enum { N_TILES = sizeof tiles / sizeof tiles[0] };
+enum { N_TILES = sizeof tiles / sizeof tiles[0], N_SM90_TILES = sizeof sm90_tiles / sizeof sm90_tiles[0] };
 
 #define CHECK(rows, cols, depth, stages, warps_m, warps_n)                                                             \
     _Static_assert(nt_granted_head_##rows##x##cols == NT_GEMM_SHARED(rows, cols, depth, stages),                       \
@@ -32,23 +31,23 @@ NT_HEAD_TILES(CHECK)
 #define CHECK(rows, cols, stages, blocks)                                                                              \
     _Static_assert(nt_granted_head_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),                    \
                    "cuda_kernels.def");                                                                                \
-    _Static_assert((cols) == NT_HEAD_COLS, "one part a tile");
+    _Static_assert((cols) % NT_HEAD_COLS == 0, "whole parts");
 NT_HEAD_SM90_TILES(CHECK)
 #undef CHECK
 
 /* The smallest that holds all rows, or the largest. */
-static const struct tile *choose(int32_t n_row) {
+static const struct tile *choose(const struct tile *from, int count, int32_t n_row) {
     int i = 0;
-    while (i < N_TILES - 1 && tiles[i].rows < n_row) i++;
-    return &tiles[i];
+    while (i < count - 1 && from[i].rows < n_row) i++;
+    return &from[i];
 }
 
 static nt_status multiply(struct nt_backend *be, const struct nt_gemm_args *product, const struct tile *tile,
-                          const struct nt_head_cuda *h) {
+                          const struct nt_head_cuda *h, bool sm90) {
     const int64_t blocks = (int64_t)h->g.row_tiles * h->g.col_tiles;
-    if (tile != &sm90_tile) return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, h);
+    if (!sm90) return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, h);
     struct nt_head_sm90 a = {.h = *h};
-    NT_TRY(nt_sm90_encode(be, product, tile->rows, NT_HEAD_COLS, &a.operands));
+    NT_TRY(nt_sm90_encode(be, product, tile->rows, tile->cols, &a.operands));
     return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
 }
 
@@ -59,19 +58,21 @@ static struct nt_gemm_args product_of(const struct nt_head_argmax_args *args) {
 /* As many rows as the workspace has places for. */
 static nt_status launch(struct nt_backend *be, const struct nt_head_argmax_args *args) {
     const struct nt_gemm_args product = product_of(args);
-    const struct tile *tile = nt_gemm_sm90_takes(be, &product) ? &sm90_tile : choose(args->n_row);
-    struct nt_head_cuda h = {.g = nt_gemm_cuda_of(&product, args->n_vocab, tile->rows, NT_HEAD_COLS),
+    const bool sm90 = nt_gemm_sm90_takes(be, &product);
+    const struct tile *tile = sm90 ? choose(sm90_tiles, N_SM90_TILES, args->n_row) : choose(tiles, N_TILES, args->n_row);
+    struct nt_head_cuda h = {.g = nt_gemm_cuda_of(&product, args->n_vocab, tile->rows, tile->cols),
                              .inv_temp = args->inv_temp,
                              .seed = args->seed,
                              .stream = args->stream,
                              .value = args->value,
                              .index = args->index,
-                             .first = args->first};
+                             .first = args->first,
+                             .n_part = (int32_t)nt_ceil_div(args->n_vocab, NT_HEAD_COLS)};
     void *memory = NULL;
-    const size_t parts = (size_t)args->n_row * (size_t)h.g.col_tiles;
+    const size_t parts = (size_t)args->n_row * (size_t)h.n_part;
     NT_TRY(nt_cuda_workspace(be, parts * sizeof *h.part, "head_argmax", &memory));
     h.part = memory;
-    if (parts > 0) NT_TRY(multiply(be, &product, tile, &h));
+    if (parts > 0) NT_TRY(multiply(be, &product, tile, &h, sm90));
     return NT_CUDA_LAUNCH(be, NT_CUDA_head_join, args->n_row, 1, 1, NT_HEAD_JOIN_THREADS, 0, &h);
 }
 

@@ -15,10 +15,12 @@
     X(16, 128, 64, 4, 1, 4)                                                                                            \
     X(64, 128, 64, 3, 2, 2)
 /* X(rows, cols, stages, blocks of a multiprocessor) */
-#define NT_HEAD_SM90_TILES(X) X(64, 128, 4, 2)
+#define NT_HEAD_SM90_TILES(X)                                                                                          \
+    X(64, 128, 4, 2)                                                                                                   \
+    X(128, 256, 4, 1)
 
 enum {
-    NT_HEAD_COLS = 128, /* of the vocabulary in every tile: the parts of a row do not depend on the tile */
+    NT_HEAD_COLS = 128, /* of the vocabulary in a part of a row, which does not depend on the tile */
     NT_HEAD_JOIN_THREADS = 128,
 };
 
@@ -33,8 +35,8 @@ struct nt_head_cuda {
     const uint64_t *seed, *stream;
     float *value;              // [n_tok]
     int32_t *index;            // [n_tok]
-    struct nt_head_pair *part; // [n_tok, col_tiles]
-    int32_t first;
+    struct nt_head_pair *part; // [n_tok, n_part]
+    int32_t first, n_part;
 };
 
 struct nt_head_sm90 {

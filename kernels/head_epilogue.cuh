@@ -1,17 +1,27 @@
 /* What becomes of the sums of the vocabulary head: the best (value, index) of each row of a tile, plain or with Gumbel
  * noise. Shared by head.cu and head_sm90.cu; spec: ops.h.
  *
- * A thread brings what mma and wgmma leave it of one row: of every 8 tokens two neighbours (fragment layout: ptx.cuh).
- * The best of the thread's tokens, then of the quad of lanes that holds the row. A pair of neighbours has one call of
- * Philox but where it crosses a multiple of 4. Tokens at or after n do not take part. No state. */
+ * The sums of a tile go through shared memory, where the stages were, so that a lane has four neighbouring tokens of a
+ * row: one call of Philox gives all its words, and the noise of a row, some 80 instructions a token, is a loop over rows
+ * that fits the instruction cache, which 64 copies of it in line do not (H200: 2.7 times the product's time). Tokens at
+ * or after n do not take part. No state. */
 #ifndef NT_HEAD_EPILOGUE_CUH
 #define NT_HEAD_EPILOGUE_CUH
 
-#include "cuda_common.cuh"
+#include "cuda_lines.cuh"
 #include "head_cuda.h"
 
-NT_DEVICE uint32_t nt_head_word(uint4 w, uint32_t which) {
-    return which & 2 ? (which & 1 ? w.w : w.z) : (which & 1 ? w.y : w.x);
+static_assert(NT_HEAD_COLS == 4 * NT_WARP, "a lane has four tokens of a row: one call of Philox");
+
+/* The random words of ids id .. id + 3. */
+NT_DEVICE uint4 nt_head_words(uint64_t seed, uint64_t stream, uint64_t id) {
+    const uint4 w = nt_dev_philox(seed, stream, id >> 2);
+    const int32_t skip = (int32_t)(id & 3);
+    if (skip == 0) return w; /* everywhere but in a shard that begins between multiples of four */
+    const uint4 x = nt_dev_philox(seed, stream, (id >> 2) + 1);
+    return skip == 1   ? make_uint4(w.y, w.z, w.w, x.x)
+           : skip == 2 ? make_uint4(w.z, w.w, x.x, x.y)
+                       : make_uint4(w.w, x.x, x.y, x.z);
 }
 
 NT_DEVICE void nt_head_offer(struct nt_best *best, float value, int32_t v, int32_t n) {
@@ -20,49 +30,44 @@ NT_DEVICE void nt_head_offer(struct nt_best *best, float value, int32_t v, int32
     best->index = v;
 }
 
-/* The best of this thread's tokens of a row: v[2 i], v[2 i + 1] are tokens v0 + 8 i, + 1. */
-template <int N>
-NT_DEVICE struct nt_best nt_head_of_thread(const struct nt_head_cuda *a, const float v[2 * N], int32_t row, int32_t v0) {
-    struct nt_best best = nt_best_none();
-    if (row >= a->g.n_tok) return best;
+NT_DEVICE float nt_head_noisy(float x, float inv_temp, uint32_t word) {
+    return __fsub_rn(__fmul_rn(x, inv_temp), nt_dev_log_neg_log(word));
+}
+
+/* The best of the NT_HEAD_COLS tokens from n0 on of a row, which lie in `line`; in all lanes. Called by whole warps. */
+NT_DEVICE struct nt_best nt_head_of_line(const struct nt_head_cuda *a, const float *line, int32_t row, int32_t n0) {
+    const int32_t at = n0 + 4 * nt_lane();
     const float inv_temp = a->inv_temp ? a->inv_temp[row] : 0.0f;
-    const bool drawn = inv_temp != 0.0f;
-    const uint64_t seed = drawn ? a->seed[row] : 0, stream = drawn ? a->stream[row] : 0;
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        float low = v[2 * i], high = v[2 * i + 1];
-        const int32_t at = v0 + 8 * i;
-        if (at >= a->g.n) break;
-        if (drawn) {
-            const uint64_t id = (uint64_t)((int64_t)a->first + at);
-            uint4 w = nt_dev_philox(seed, stream, id >> 2);
-            low = __fsub_rn(__fmul_rn(low, inv_temp), nt_dev_log_neg_log(nt_head_word(w, (uint32_t)id & 3)));
-            if ((id & 3) == 3) w = nt_dev_philox(seed, stream, (id >> 2) + 1);
-            high = __fsub_rn(__fmul_rn(high, inv_temp), nt_dev_log_neg_log(nt_head_word(w, (uint32_t)(id + 1) & 3)));
-        }
-        nt_head_offer(&best, low, at, a->g.n);
-        nt_head_offer(&best, high, at + 1, a->g.n);
+    float4 x = *(const float4 *)(line + 4 * nt_lane());
+    if (inv_temp != 0.0f) {
+        const uint4 w = nt_head_words(a->seed[row], a->stream[row], (uint64_t)((int64_t)a->first + at));
+        x = make_float4(nt_head_noisy(x.x, inv_temp, w.x), nt_head_noisy(x.y, inv_temp, w.y),
+                        nt_head_noisy(x.z, inv_temp, w.z), nt_head_noisy(x.w, inv_temp, w.w));
     }
-    return best;
+    struct nt_best best = nt_best_none();
+    nt_head_offer(&best, x.x, at, a->g.n);
+    nt_head_offer(&best, x.y, at + 1, a->g.n);
+    nt_head_offer(&best, x.z, at + 2, a->g.n);
+    nt_head_offer(&best, x.w, at + 3, a->g.n);
+    return nt_warp_best(best);
 }
 
-/* The same of the quad, whose lane 0 brings tokens n0 + 8 i; in all of its lanes. All lanes of the warp come. */
-template <int N>
-NT_DEVICE struct nt_best nt_head_of_quad(const struct nt_head_cuda *a, const float v[2 * N], int32_t row, int32_t n0) {
-    struct nt_best best = nt_head_of_thread<N>(a, v, row, n0 + 2 * (nt_lane() & 3));
-#pragma unroll
-    for (int d = 1; d < 4; d *= 2) {
-        struct nt_best other;
-        other.value = __shfl_xor_sync(NT_ALL_LANES, best.value, d);
-        other.index = __shfl_xor_sync(NT_ALL_LANES, best.index, d);
-        best = nt_best_of(best, other);
+/* Of `rows` lines of a tile of COLS tokens, whose first is row m0, each part becomes a pair: parts first, first + step,
+ * ... by this warp. */
+template <int COLS>
+NT_DEVICE void nt_head_join_lines(const struct nt_head_cuda *a, const float *lines, int32_t first, int32_t step,
+                                  int32_t rows, int32_t m0, int32_t col_tile) {
+    enum { PARTS = COLS / NT_HEAD_COLS };
+    const int32_t end = PARTS * min(rows, a->g.n_tok - m0);
+#pragma unroll 2
+    for (int32_t i = first; i < end; i += step) {
+        const int32_t l = i / PARTS, part = col_tile * PARTS + i % PARTS;
+        if (part >= a->n_part) continue;
+        const struct nt_best best = nt_head_of_line(a, lines + l * NT_LINE(COLS) + i % PARTS * NT_HEAD_COLS, m0 + l,
+                                                    part * NT_HEAD_COLS);
+        const struct nt_head_pair pair = {best.value, best.index};
+        if (nt_lane() == 0) a->part[(int64_t)(m0 + l) * a->n_part + part] = pair;
     }
-    return best;
-}
-
-NT_DEVICE void nt_head_put(const struct nt_head_cuda *a, int32_t row, int32_t col_tile, struct nt_best best) {
-    const struct nt_head_pair pair = {best.value, best.index};
-    a->part[(int64_t)row * a->g.col_tiles + col_tile] = pair;
 }
 
 #endif

@@ -38,6 +38,11 @@ NT_DEVICE void nt_barrier(int32_t id, int32_t threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/* What this thread wrote to shared memory is seen by wgmma and the copy engine of whoever it meets at a barrier next. */
+NT_DEVICE void nt_async_proxy_fence(void) {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 /* ---- fragments ---- */
 
 NT_DEVICE void nt_ldmatrix_x2(uint32_t r[2], uint32_t at) {
