@@ -23,7 +23,7 @@ template <class T> NT_DEVICE void gemm(const struct nt_gemm_cuda *a, const struc
     n0 *= T::COLS;
     float acc[T::M][T::N][4] = {};
     nt_gemm_main_loop<T>(a, nt_gemm_stages, m0, n0, acc, second);
-    nt_gemm_store_tile<T>(a, second, acc, m0, n0);
+    nt_gemm_store_tile<T>(a, second, nt_gemm_stages, acc, m0, n0);
 }
 
 #define NT_GEMM_KERNEL(rows, cols, depth, stages, warps_m, warps_n)                                                    \

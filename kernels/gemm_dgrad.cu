@@ -30,7 +30,7 @@ template <class T> NT_DEVICE void dgrad(const struct nt_gemm_dgrad_cuda *d) {
     float acc[T::M][T::N][4] = {};
     nt_bwd_begin<T>(&l);
     nt_bwd_advance<T>(&l, l.n_stage, true, acc);
-    nt_gemm_store_tile<T>(&d->g, NULL, acc, m0, n0);
+    nt_gemm_store_tile<T>(&d->g, NULL, nt_gemm_dgrad_stages, acc, m0, n0);
 }
 
 #define NT_GEMM_DGRAD_KERNEL(rows, cols, depth, stages, warps_m, warps_n)                                              \

@@ -154,7 +154,7 @@ template <class T, class W> NT_DEVICE void dgrad_quant(const struct nt_gemm_dgra
     float acc[T::M][T::N][4] = {};
     multiply<T, W>(a, m0, n0, acc);
     if (a->d.second.k > 0) add_second<T>(&a->d, m0, n0, acc);
-    nt_gemm_store_tile<T>(&a->d.g, NULL, acc, m0, n0);
+    nt_gemm_store_tile<T>(&a->d.g, NULL, nt_gemm_dgrad_quant_stages, acc, m0, n0);
 }
 
 #define NT_GEMM_DGRAD_QUANT_KERNEL(type, rows, cols, depth, stages, warps_m, warps_n)                                  \

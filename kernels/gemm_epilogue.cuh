@@ -1,9 +1,8 @@
 /* What becomes of the sums of a product: bias, gate, conversion, store. Shared by all gemm kernels; spec: ops.h.
  *
- * A thread brings the elements of one row that mma leaves it: of every 8 columns two neighbours (fragment layout:
- * ptx.cuh), 32 columns (a panel) at a time, so that gate and up of a gated product are in the same thread. A quad of
- * lanes holds 8 neighbouring columns: f32 stores fill whole sectors; bf16 words change lanes first, so that theirs do.
- * Rows that are not aligned for that are stored in pairs or one by one. Columns at or after n are not stored. */
+ * A warp's sums go through lines of shared memory (cuda_lines.cuh), 16 rows at a time; a lane then has 8 neighbouring
+ * columns, of a gated product the 8 of gate and the 8 of up, and stores them in one piece. Rows that are not aligned for
+ * that, and the last columns of a ragged n, are stored one by one. Columns at or after n are not stored. */
 #ifndef NT_GEMM_EPILOGUE_CUH
 #define NT_GEMM_EPILOGUE_CUH
 
@@ -40,111 +39,6 @@ NT_DEVICE float2 nt_load_pair_f32(const float *row, int32_t col, int32_t n) {
     if (col + 1 < n && ((uintptr_t)row & 7) == 0) return *(const float2 *)(row + col);
     return make_float2(col < n ? row[col] : 0.0f, col + 1 < n ? row[col + 1] : 0.0f);
 }
-NT_DEVICE void nt_store_pair_bf16(nt_bf16 *row, int32_t col, int32_t n, float v0, float v1) {
-    if (col + 1 < n && ((uintptr_t)row & 3) == 0) {
-        *(uint32_t *)(row + col) = nt_bf16_pack(v0, v1);
-        return;
-    }
-    if (col < n) row[col] = nt_dev_to_bf16(v0);
-    if (col + 1 < n) row[col + 1] = nt_dev_to_bf16(v1);
-}
-
-/* The lanes of a quad hold one row: lane t word i of column group i, columns 2 t, 2 t + 1 of its 8. Afterwards lane t
- * holds the four words of group t. */
-NT_DEVICE void nt_quad_transpose(uint32_t w[4]) {
-#pragma unroll
-    for (int d = 1; d < 4; d *= 2) {
-        const bool upper = nt_lane() & d;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (i & d) continue;
-            const uint32_t got = __shfl_xor_sync(NT_ALL_LANES, upper ? w[i] : w[i + d], d);
-            if (upper)
-                w[i] = got;
-            else
-                w[i + d] = got;
-        }
-    }
-}
-
-/* Two groups of 8 columns: afterwards lane t holds words 2 t and 2 t + 1 of the 8. */
-NT_DEVICE uint2 nt_quad_pairs(uint32_t first, uint32_t second) {
-    const bool upper = nt_lane() & 2, odd = nt_lane() & 1;
-    const uint32_t other = __shfl_xor_sync(NT_ALL_LANES, upper ? first : second, 2);
-    /* words t % 2 and t % 2 + 2 of the group that this lane ends with */
-    const uint32_t low = upper ? other : first, high = upper ? second : other;
-    const uint32_t got = __shfl_xor_sync(NT_ALL_LANES, odd ? low : high, 1);
-    return odd ? make_uint2(got, high) : make_uint2(low, got);
-}
-
-/* The 32 columns of row tok of y from n0 on; v as below. */
-NT_DEVICE void nt_store_panel_bf16(const struct nt_gemm_cuda *a, nt_bf16 *y, int64_t ldy, int32_t tok, int32_t n0,
-                                   const float v[8]) {
-    nt_bf16 *row = y + tok * ldy;
-    if (n0 + NT_PANEL <= a->n && ldy % 8 == 0 && nt_is_aligned16(y)) {
-        uint32_t w[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) w[i] = nt_bf16_pack(v[2 * i], v[2 * i + 1]);
-        nt_quad_transpose(w);
-        if (tok < a->n_tok) nt_store128_whole(row + n0 + 8 * (nt_lane() & 3), make_uint4(w[0], w[1], w[2], w[3]));
-        return;
-    }
-    if (tok >= a->n_tok) return;
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        nt_store_pair_bf16(row, n0 + 8 * i + 2 * (nt_lane() & 3), a->n, v[2 * i], v[2 * i + 1]);
-}
-
-/* The 16 columns of row tok from n0 on, of which there are always all; v as below, two groups. */
-NT_DEVICE void nt_store_gated_bf16(const struct nt_gemm_cuda *a, int32_t tok, int32_t n0, const float v[4]) {
-    nt_bf16 *row = (nt_bf16 *)a->y + tok * a->ldy;
-    if (a->ldy % 4 == 0 && ((uintptr_t)a->y & 7) == 0) {
-        const uint2 four = nt_quad_pairs(nt_bf16_pack(v[0], v[1]), nt_bf16_pack(v[2], v[3]));
-        if (tok < a->n_tok) *(uint2 *)(row + n0 + 4 * (nt_lane() & 3)) = four;
-        return;
-    }
-    if (tok >= a->n_tok) return;
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-        nt_store_pair_bf16(row, n0 + 8 * i + 2 * (nt_lane() & 3), n0 + NT_PANEL / 2, v[2 * i], v[2 * i + 1]);
-}
-
-/* One row's part of a panel: v[j] and v[j + 1], j = 2 i, at columns n0 + 8 i + 2 (lane % 4), + 1. All lanes
- * of a warp come together, with the same n0; rows at or after n_tok are not stored. */
-NT_DEVICE void nt_gemm_store_panel(const struct nt_gemm_cuda *a, float v[8], int32_t tok, int32_t n0,
-                                   const struct nt_gemm_adapter *second = NULL) {
-    const int32_t c0 = 2 * (nt_lane() & 3);
-    if (a->bias) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int32_t col = n0 + 8 * i + c0;
-            if (col < a->n) v[2 * i] += a->bias[col];
-            if (col + 1 < a->n) v[2 * i + 1] += a->bias[col + 1];
-        }
-    }
-    if (a->out == NT_GEMM_STORE_F32 || a->out == NT_GEMM_ADD_F32) {
-        float *row = (float *)a->y + tok * a->ldy;
-        if (tok >= a->n_tok) return;
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            nt_store_pair_f32(row, n0 + 8 * i + c0, a->n, v[2 * i], v[2 * i + 1], a->out == NT_GEMM_ADD_F32);
-        return;
-    }
-    if (a->out == NT_GEMM_STORE_BF16) {
-        nt_store_panel_bf16(a, (nt_bf16 *)a->y, a->ldy, tok, n0, v);
-        return;
-    }
-    if (n0 >= a->n) return;
-    if (second && second->pre) nt_store_panel_bf16(a, second->pre, second->ldpre, tok, n0, v);
-    const bool silu = a->out == NT_GEMM_SWIGLU_BF16;
-    float gated[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) gated[i] = (silu ? nt_silu(v[i]) : nt_gelu_tanh(v[i])) * v[i + 4]; /* gate, up */
-    nt_store_gated_bf16(a, tok, n0 / 2, gated);
-}
-
-/* ---- from lines of shared memory ---- */
-
 /* Columns col to col + 7 of a row of y [n], in one piece where there are all and the rows allow it (`whole`). */
 NT_DEVICE void nt_store8_f32(float *row, int32_t col, int32_t n, const float v[8], bool whole, bool add) {
     if (whole && col + 8 <= n) {
@@ -227,31 +121,29 @@ NT_DEVICE void nt_gemm_store_lines(const struct nt_gemm_cuda *a, const struct nt
         nt_lines_store<ROWS, COLS>(a, lines, tok0, n0, a->y, a->ldy, a->out == NT_GEMM_STORE_BF16);
 }
 
-/* ---- from registers ---- */
+/* 16 rows by 8 N columns of sums as mma and wgmma leave them to a warp, at row tok0, column n0 of y. `lines`: this warp's
+ * 16 NT_LINE(8 N) floats of shared memory. All lanes come. */
+template <int N>
+NT_DEVICE void nt_gemm_store_rows(const struct nt_gemm_cuda *a, const struct nt_gemm_adapter *second, float *lines,
+                                  const float *acc, int32_t tok0, int32_t n0) {
+    __syncwarp(); /* the rows before these have been read */
+    nt_lines_put<N, 8 * N>(lines, acc);
+    nt_lines_put<N, 8 * N>(lines + 8 * NT_LINE(8 * N), acc + 2);
+    __syncwarp();
+    nt_gemm_store_lines<16, 8 * N>(a, second, lines, tok0, n0);
+}
 
-/* This warp's part of the tile at row m0, column n0, from accumulators as mma leaves them. */
+/* This warp's part of the tile at row m0, column n0. All threads; the lines lie where the stages were. */
 template <class T>
-NT_DEVICE void nt_gemm_store_tile(const struct nt_gemm_cuda *a, const struct nt_gemm_adapter *second,
+NT_DEVICE void nt_gemm_store_tile(const struct nt_gemm_cuda *a, const struct nt_gemm_adapter *second, char *stages,
                                   float acc[T::M][T::N][4], int32_t m0, int32_t n0) {
-    const int32_t row0 = m0 + nt_warp() % T::WARPS_M * T::WARP_ROWS + nt_lane() / 4;
-    const int32_t col0 = n0 + nt_warp() / T::WARPS_M * T::WARP_COLS;
+    enum { LINES = 16 * NT_LINE(T::WARP_COLS) }; /* floats of a warp */
+    static_assert(T::THREADS / NT_WARP * LINES * 4 <= T::STAGES * T::STAGE_BYTES, "the lines find room");
+    const int32_t row0 = m0 + nt_warp() % T::WARPS_M * T::WARP_ROWS, col0 = n0 + nt_warp() / T::WARPS_M * T::WARP_COLS;
+    float *lines = (float *)stages + nt_warp() * LINES;
+    __syncthreads(); /* nobody reads stages any more */
 #pragma unroll
-    for (int m = 0; m < T::M; m++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int32_t row = row0 + 16 * m + 8 * half;
-#pragma unroll
-            for (int p = 0; p < T::N / 4; p++) {
-                float v[8];
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    v[2 * i] = acc[m][4 * p + i][2 * half];
-                    v[2 * i + 1] = acc[m][4 * p + i][2 * half + 1];
-                }
-                nt_gemm_store_panel(a, v, row, col0 + NT_PANEL * p, second);
-            }
-        }
-    }
+    for (int m = 0; m < T::M; m++) nt_gemm_store_rows<T::N>(a, second, lines, &acc[m][0][0], row0 + 16 * m, col0);
 }
 
 #endif

@@ -236,20 +236,11 @@ template <class T> NT_DEVICE void gemm_quant(const struct nt_gemm_quant *a, cons
                        NT_PANEL * (panel0 + nt_warp() % T::PANELS), acc);
     add_slots<T>(acc, slot);
     if (slot > 0) return;
+    slot_barrier<T>(0); /* its warps have read the sums of the others */
+    float *lines = (float *)nt_gemm_quant_stages + nt_warp() * 16 * NT_LINE(NT_PANEL);
 #pragma unroll
-    for (int m = 0; m < T::M; m++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int32_t row = m0 + 16 * m + 8 * half + nt_lane() / 4;
-            float v[8];
-#pragma unroll
-            for (int n = 0; n < 4; n++) {
-                v[2 * n] = acc[m][n][2 * half];
-                v[2 * n + 1] = acc[m][n][2 * half + 1];
-            }
-            nt_gemm_store_panel(&a->g, v, row, NT_PANEL * (panel0 + nt_warp() % T::PANELS), second);
-        }
-    }
+    for (int m = 0; m < T::M; m++)
+        nt_gemm_store_rows<T::N>(&a->g, second, lines, &acc[m][0][0], m0 + 16 * m, NT_PANEL * (panel0 + nt_warp()));
 }
 
 #define NT_GEMM_QUANT_KERNEL(type, rows, cols, stages)                                                                 \

@@ -20,8 +20,8 @@ extern __shared__ __align__(1024) char nt_gemm_sm90_stages[];
 template <class T>
 NT_DEVICE void gemm_sm90(const struct nt_gemm_sm90 *a, const struct nt_sm90_operands *behind,
                          const struct nt_gemm_adapter *second) {
-    enum { WARP_ROWS = 16, LINE = NT_LINE(T::COLS) };
-    static_assert(T::ROWS * LINE * 4 <= T::STAGES * T::STAGE_BYTES, "lines lie where the stages were");
+    enum { LINES = 16 * NT_LINE(T::COLS) }; /* floats of a warp */
+    static_assert(T::MULTIPLIERS * LINES * 4 <= T::STAGES * T::STAGE_BYTES, "the lines find room where the stages were");
     int32_t m0, n0;
     nt_gemm_place(&a->g, &m0, &n0);
     m0 *= T::ROWS;
@@ -29,11 +29,8 @@ NT_DEVICE void gemm_sm90(const struct nt_gemm_sm90 *a, const struct nt_sm90_oper
     float acc[T::COLS / 2];
     if (!nt_sm90_product<T>(&a->operands, behind, nt_gemm_sm90_stages, m0, n0, a->g.k, second ? second->k : 0, acc))
         return;
-    float *lines = (float *)nt_gemm_sm90_stages + nt_warp() * WARP_ROWS * LINE;
-    nt_lines_put<T::COLS / 8, T::COLS>(lines, acc);
-    nt_lines_put<T::COLS / 8, T::COLS>(lines + 8 * LINE, acc + 2);
-    __syncwarp();
-    nt_gemm_store_lines<WARP_ROWS, T::COLS>(&a->g, second, lines, m0 + WARP_ROWS * nt_warp(), n0);
+    nt_gemm_store_rows<T::COLS / 8>(&a->g, second, (float *)nt_gemm_sm90_stages + nt_warp() * LINES, acc,
+                                    m0 + 16 * nt_warp(), n0);
 }
 
 #define NT_GEMM_SM90_KERNEL(rows, cols, stages, blocks)                                                                \

@@ -96,11 +96,16 @@ static float perturbed(struct warp *w, float f) {
 
 /* ---- f32, the common ones fast ---- */
 
+/* A result that is a NaN is the canonical one, whatever the operands'. */
+static inline uint32_t f32_canonical(float f) {
+    return f != f ? 0x7fffffffu : f32_bits(f);
+}
+
 #define F32_2(name, expr)                                                                                              \
     static enum flow name(struct warp *w, const struct ptx_op *o, uint32_t mask) {                                     \
         const uint32_t *pa = P(uint32_t, 0), *pb = P(uint32_t, 1);                                                     \
         uint32_t *d = D(uint32_t);                                                                                     \
-        LANES(const float a = as_f32(pa[l]); const float b = as_f32(pb[l]); d[l] = f32_bits(expr));                    \
+        LANES(const float a = as_f32(pa[l]); const float b = as_f32(pb[l]); d[l] = f32_canonical(expr));               \
     }
 F32_2(add_f32, a + b)
 F32_2(sub_f32, a - b)
@@ -108,7 +113,7 @@ F32_2(mul_f32, a *b)
 static enum flow fma_f32(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     const uint32_t *pa = P(uint32_t, 0), *pb = P(uint32_t, 1), *pc = P(uint32_t, 2);
     uint32_t *d = D(uint32_t);
-    LANES(d[l] = f32_bits(fmaf(as_f32(pa[l]), as_f32(pb[l]), as_f32(pc[l]))));
+    LANES(d[l] = f32_canonical(fmaf(as_f32(pa[l]), as_f32(pb[l]), as_f32(pc[l]))));
 }
 DEFINE_1(neg_f32, uint32_t, uint32_t, uint32_t, a ^ 0x80000000u)
 DEFINE_1(abs_f32, uint32_t, uint32_t, uint32_t, a & 0x7fffffffu)
@@ -156,7 +161,7 @@ static enum flow any_f32(struct warp *w, const struct ptx_op *o, uint32_t mask) 
         if (perturb) r = perturbed(w, r);
         if (o->ftz) r = flushed(r);
         if (o->sat) r = r > 0 ? r < 1 ? r : 1 : 0; /* NaN becomes 0 */
-        d[l] = r != r ? 0x7fffffffu : f32_bits(r);
+        d[l] = f32_canonical(r);
     }
     return FLOW_NEXT;
 }

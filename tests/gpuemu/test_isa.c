@@ -160,6 +160,7 @@ SCALARS(floats,
     {"fma.rn.f32 %x4, %x0, %x0, %x1;", {0x3f800001, 0xbf800002}, 0x28800000, X4}, /* 2^-46 is only there when exact */
     {"fma.rm.f32 %x4, %x0, %x1, %x2; fma.rp.f32 %x5, %x0, %x1, %x2;", {ONE, 0x32800000, ONE}, 0x3f8000013f800000, X4_X5},
     {"min.f32 %x4, %x0, %x1; max.f32 %x5, %x1, %x0;", {NAN32, ONE}, 0x3f8000003f800000, X4_X5},
+    {"add.f32 %x4, %x0, %x1; fma.rn.f32 %x5, %x1, %x0, %x1;", {NAN32, ONE}, 0x7fffffff7fffffff, X4_X5},
     {"min.NaN.f32 %x4, %x0, %x1; max.NaN.f32 %x5, %x1, %x0;", {NAN32, ONE}, 0x7fffffff7fffffff, X4_X5},
     {"min.f32 %x4, %x0, %x0;", {NAN32}, CANON, X4},
     {"min.f32 %x4, %x0, %x1; max.f32 %x5, %x1, %x0;", {0, MINUS0}, MINUS0, X4_X5},
