@@ -15,6 +15,183 @@
 
 extern __shared__ __align__(128) unsigned char nt_attention_shared[];
 
+/* ---- pages with NaN or Inf ---- */
+
+/* Is a NaN or Inf in the page's V (bf16)? */
+template <int D> NT_DEVICE bool nt_attn_not_finite(const unsigned char *v) {
+    uint32_t carry = 0; /* an exponent of all ones carries into the sign's place */
+#pragma unroll 4
+    for (int at = nt_lane(); at < NT_KV_PAGE * D / 8; at += NT_WARP) {
+        const uint4 x = nt_load128(v + 16 * at);
+        carry |= (x.x & 0x7f807f80u) + 0x00800080u;
+        carry |= (x.y & 0x7f807f80u) + 0x00800080u;
+        carry |= (x.z & 0x7f807f80u) + 0x00800080u;
+        carry |= (x.w & 0x7f807f80u) + 0x00800080u;
+    }
+    return __any_sync(NT_ALL_LANES, (carry & 0x80008000u) != 0);
+}
+
+/* Adds what the page's NaN and Inf (bf16, value by value) give the rows that see them: p * v, NaN where p is 0. */
+template <int D, int MT>
+NT_DEVICE void nt_attn_add_not_finite(struct nt_attn_rows<D, MT> &st, const unsigned char *v,
+                                      const uint32_t p[MT][4][4], const int32_t last[2 * MT], int32_t base,
+                                      int32_t span) {
+    uint64_t used[2 * MT]; /* bit k: p of key k is not 0 */
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        used[i] = 0;
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            const uint32_t pair = p[i / 2][n / 2][2 * (n & 1) + (i & 1)];
+            const uint64_t bits = (pair & 0x00007fffu ? 1 : 0) | (pair & 0x7fff0000u ? 2 : 0);
+            used[i] |= bits << (8 * n + 2 * (nt_lane() & 3));
+        }
+        used[i] |= __shfl_xor_sync(NT_ALL_LANES, used[i], 1);
+        used[i] |= __shfl_xor_sync(NT_ALL_LANES, used[i], 2);
+    }
+#pragma unroll 1
+    for (int32_t k = 0; k < NT_KV_PAGE; k++) {
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            const uint32_t w = *(const uint32_t *)(v + nt_attn_at<2 * D>(k, n, 0) + 4 * (nt_lane() & 3));
+            const float x[2] = {nt_bf16_low(w), nt_bf16_high(w)};
+#pragma unroll
+            for (int i = 0; i < 4 * MT; i++) {
+                const int32_t back = last[i / 2] - base - k;
+                if (isfinite(x[i & 1]) || back < 0 || back > span) continue;
+                const float add = used[i / 2] >> k & 1 ? x[i & 1] : nt_dev_to_f32(0x7fc0);
+                st.o[i / 4][n][i & 3] = __fadd_rn(st.o[i / 4][n][i & 3], add);
+            }
+        }
+    }
+}
+
+/* ---- ends of splits ---- */
+
+template <int D, int MT, bool INT8>
+NT_DEVICE void nt_attn_unpark(struct nt_attn_rows<D, MT> &st, int i, const float *from, float2 old, int32_t d_pad) {
+    const int m = i / 2, h = 2 * (i & 1), t = nt_lane() & 3;
+    float max = old.x, older, newer;
+    nt_attn_merge_factors(&max, st.max[i], &older, &newer);
+    st.max[i] = max;
+    st.sum[i] = nt_attn_merge(old.y, older, st.sum[i], newer);
+#pragma unroll
+    for (int n = 0; n < D / 8; n += 2) {
+        if (8 * n >= d_pad) continue;
+        float x[4];
+        if (INT8) {
+            const float4 f = nt_load_f4(from + 8 * n + 4 * t);
+            x[0] = f.x, x[2] = f.y, x[1] = f.z, x[3] = f.w;
+        } else {
+            const float2 f = *(const float2 *)(from + 8 * n + 2 * t), g = *(const float2 *)(from + 8 * n + 8 + 2 * t);
+            x[0] = f.x, x[1] = f.y, x[2] = g.x, x[3] = g.y;
+        }
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            st.o[m][n + e / 2][h + e % 2] = nt_attn_merge(x[e], older, st.o[m][n + e / 2][h + e % 2], newer);
+    }
+}
+/* The place of row r of the tile. */
+NT_DEVICE int64_t nt_attn_row_place(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t r) {
+    const int32_t tok = (t.row0 + r) / t.group, head = t.head0 + (t.row0 + r) % t.group;
+    return (int64_t)(t.q_row + tok - a.tok_begin) * a.n_head + head;
+}
+
+/* A split's state is merged behind the parked one, and parked when other splits follow. */
+template <int D, int MT, bool INT8>
+NT_DEVICE void nt_attn_end_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
+                                 struct nt_attn_rows<D, MT> &st, int32_t warp_row, bool parked, bool park) {
+    const int32_t r0 = warp_row + nt_lane() / 4;
+    float2 old[2 * MT];
+    nt_attn_close<D, MT, INT8>(st);
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++)
+        if (parked && r0 + 8 * i < t.n_row)
+            old[i] = *(const float2 *)(a.state_ml + nt_attn_row_place(a, t, r0 + 8 * i) * 2);
+    __syncwarp(); /* a quad has read before one of its lanes writes */
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        if (r0 + 8 * i >= t.n_row) continue;
+        const int64_t place = nt_attn_row_place(a, t, r0 + 8 * i);
+        if (parked) nt_attn_unpark<D, MT, INT8>(st, i, a.state + place * a.d_pad, old[i], a.d_pad);
+        if (!park) continue;
+        nt_attn_park<D, MT, INT8>(st, i, a.state + place * a.d_pad, a.d_pad);
+        if ((nt_lane() & 3) == 0) *(float2 *)(a.state_ml + place * 2) = make_float2(st.max[i], st.sum[i]);
+    }
+}
+
+/* ---- the block ---- */
+
+/* The whole tile. */
+template <int D, int MT, bool INT8>
+NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_attn_tile &found, unsigned char *shared) {
+    constexpr int rows_warp = 16 * MT, rows = NT_ATTN_PREFILL_WARPS * rows_warp,
+                  threads = NT_ATTN_PREFILL_WARPS * NT_WARP;
+    constexpr int halves = NT_ATTN_PREFILL_HALVES(D), ring_at = rows * 2 * D;
+    struct nt_attn_ring<D, INT8, threads, halves, false> ring;
+    constexpr int info_at = ring_at + halves * ring.half;
+    static_assert(D % 32 == 0, "V of int8 is loaded 32 columns at a time");
+    static_assert(info_at + NT_ATTN_TILE_BYTES == NT_ATTN_SHARED(D, rows, halves, INT8), "host and device agree");
+    struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
+    const struct nt_attn_tile &t = info.tile;
+    const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
+    const int32_t warp_row = nt_warp() * rows_warp;
+    nt_attn_publish(a, found, warp_row, rows_warp, info);
+    __syncthreads();
+    const int32_t warp_rows = min(max(t.n_row - warp_row, 0), rows_warp);
+    const int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
+    unsigned char *own = shared + warp_row * 2 * D;
+    nt_attn_begin(ring, a, t, shared + ring_at, page0, page1, all.first_lo, all.last_hi);
+    nt_attn_load_q<D, INT8, rows, threads>(a, t, shared);
+
+    struct nt_attn_rows<D, MT> st;
+    nt_attn_reset(st);
+    bool parked = false;
+#pragma unroll 1
+    for (int32_t page = page0; page <= page1; page++) {
+        const int32_t base = page * NT_KV_PAGE;
+        const unsigned char *k = nt_attn_next(ring, a, t, all.first_lo, all.last_hi);
+        const bool sees = warp_rows > 0 && base <= mine.last_hi && base + NT_KV_PAGE > mine.first_lo;
+        const bool full = base + NT_KV_PAGE - 1 <= mine.last_lo && base >= mine.first_hi;
+        uint32_t p[MT][4][4];
+        if (sees) {
+            const float *scales = (const float *)(k + ring.values); /* of K, then of V */
+            float s[MT][8][4];
+            nt_attn_dots<D, MT, INT8>(nt_shared_address(own), nt_shared_address(k), s);
+            nt_attn_scale<MT, INT8>(s, a.scale_log2, scales);
+            if (!full) {
+                int32_t last[2 * MT];
+                nt_attn_last<MT>(t, warp_row, last);
+                nt_attn_mask<MT>(s, last, base, a.span);
+            }
+            nt_attn_softmax<D, MT>(st, s);
+            nt_attn_probabilities<MT, INT8>(s, scales + NT_KV_PAGE, p);
+        }
+        const unsigned char *v = nt_attn_next(ring, a, t, all.first_lo, all.last_hi);
+        if (sees) {
+            if (!INT8 && !full && all.last_lo != all.last_hi && nt_attn_not_finite<D>(v)) {
+                int32_t last[2 * MT];
+                nt_attn_last<MT>(t, warp_row, last);
+                nt_attn_add_values<D, D, MT, false, true>(st, nt_shared_address(v), 0, p);
+                nt_attn_add_not_finite<D, MT>(st, v, p, last, base, a.span);
+            } else {
+                nt_attn_add_values<D, D, MT, INT8, false>(st, nt_shared_address(v), 0, p);
+            }
+        }
+        const bool ends = page == page1;
+        if (!(ends || page % NT_ATTN_SPLIT_PAGES == NT_ATTN_SPLIT_PAGES - 1)) continue;
+        nt_attn_end_split<D, MT, INT8>(a, t, st, warp_row, parked, !ends);
+        parked = true;
+        if (!ends) nt_attn_reset(st);
+    }
+    nt_cp_async_wait<0>();
+    if (a.lse) nt_attn_write_lse<D, MT>(a, t, st, warp_row);
+    __syncwarp();
+    nt_attn_stage_out<D, D, MT, INT8>(st, own, 0);
+    __syncwarp();
+    nt_attn_send_out<D, NT_WARP>(a, t, own, t.row0 + warp_row, warp_rows, nt_lane());
+}
+
 template <int D, bool INT8> NT_DEVICE void nt_attn_prefill(const struct nt_attn_launch &a) {
     constexpr int mt = D <= 128 ? 2 : 1, rows = NT_ATTN_PREFILL_WARPS * 16 * mt;
     struct nt_attn_tile t;
@@ -22,8 +199,7 @@ template <int D, bool INT8> NT_DEVICE void nt_attn_prefill(const struct nt_attn_
     if (!nt_attn_find_tile(a, seq, -1, index, rows, &t)) return;
     const int32_t tok = t.q_row + t.row0 / t.group;
     if (tok < a.tok_begin || tok >= a.tok_end) return;
-    nt_attn_block<D, mt, NT_ATTN_PREFILL_WARPS, NT_ATTN_PREFILL_HALVES(D), INT8, false>(a, t, seq, 0,
-                                                                                        nt_attention_shared);
+    nt_attn_block<D, mt, INT8>(a, t, nt_attention_shared);
 }
 
 #define NT_ATTN_THREADS (NT_ATTN_PREFILL_WARPS * NT_WARP)

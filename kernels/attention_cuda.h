@@ -23,7 +23,7 @@ enum {
 };
 
 /* Rows of a tile: (token, head of the KV head's group), token-major; of prefill as nt_attn_prefill_rows says. */
-enum { NT_ATTN_DECODE_ROWS = 16 };
+enum { NT_ATTN_DECODE_ROWS = 16, NT_ATTN_DECODE_WARPS = 2 };
 
 struct nt_attn_launch {
     const nt_bf16 *q;               // [n_tok, n_head, d_pad]
@@ -49,12 +49,16 @@ struct nt_attn_launch {
 NT_MUST nt_status nt_attention_cuda_prepare(const struct nt_attention_args *args, struct nt_attn_launch *out);
 #endif
 
-/* Bytes of dynamic shared memory: q rows, then `halves` buffers of K or V of one page, then what the block knows of its
- * tile. */
+/* Bytes of dynamic shared memory. Prefill: q rows, then `halves` buffers of K or V of one page, then what the block knows
+ * of its tile. Decode: q rows, later the scores that the warps exchange, then the buffers. */
 #define NT_ATTN_TILE_BYTES 128
 #define NT_ATTN_SHARED(d, rows, halves, int8)                                                                          \
     (NT_ATTN_TILE_BYTES + (rows) * (d)*2 + (halves) * ((int8) ? NT_KV_PAGE * (d) + NT_ATTN_SCALES : NT_KV_PAGE * (d)*2))
 #define NT_ATTN_PREFILL_HALVES(d) ((d) <= 128 ? 3 : 2)
 #define NT_ATTN_DECODE_HALVES(d)  ((d) <= 128 ? 4 : 3)
+#define NT_ATTN_DECODE_FRONT(d)   (NT_ATTN_DECODE_ROWS * 2 * ((d) < 2 * NT_KV_PAGE ? 2 * NT_KV_PAGE : (d)))
+#define NT_ATTN_DECODE_SHARED(d, int8)                                                                                 \
+    (NT_ATTN_DECODE_FRONT(d) +                                                                                         \
+     NT_ATTN_DECODE_HALVES(d) * ((int8) ? NT_KV_PAGE * (d) + NT_ATTN_SCALES / 2 : NT_KV_PAGE * (d)*2))
 
 #endif

@@ -24,6 +24,104 @@ NT_DEVICE void nt_attn_splits(const struct nt_attn_launch &a, int32_t pos0, int3
     *last = (pos0 + n_q - 1) / NT_ATTN_SPLIT;
 }
 
+/* ---- the block: one split of a tile of one token ---- */
+
+/* Both warps score half of a page's keys each and weigh all of them: a warp has so many columns of V. */
+template <int D, bool INT8> constexpr int nt_attn_warp_cols = INT8 ? (D + 63) / 64 * 32 : D / 2;
+
+/* Scores of the warp's half of the keys to the block, and those of all keys from it: fragments as they are, so that
+ * lanes find their own place and no bank conflict. */
+NT_DEVICE void nt_attn_put_scores(unsigned char *exchange, const float s[1][4][4]) {
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+        nt_store_f4((float *)exchange + 4 * (NT_WARP * (4 * nt_warp() + n) + nt_lane()),
+                    make_float4(s[0][n][0], s[0][n][1], s[0][n][2], s[0][n][3]));
+}
+NT_DEVICE void nt_attn_get_scores(const unsigned char *exchange, float s[1][8][4]) {
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const float4 f = nt_load_f4((const float *)exchange + 4 * (NT_WARP * n + nt_lane()));
+        s[0][n][0] = f.x, s[0][n][1] = f.y, s[0][n][2] = f.z, s[0][n][3] = f.w;
+    }
+}
+
+/* The split's state is left for the merge. */
+template <int COLS, bool INT8>
+NT_DEVICE void nt_attn_leave_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
+                                   const struct nt_attn_rows<COLS, 1> &st, int32_t seq, int32_t nth, int32_t col0) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int32_t row = 8 * i + nt_lane() / 4, r = t.row0 + row;
+        if (row >= t.n_row) continue;
+        const int64_t place =
+            ((int64_t)(seq * a.max_q + r / t.group) * a.n_head + t.head0 + r % t.group) * a.n_split + nth;
+        nt_attn_park<COLS, 1, INT8>(st, i, a.state + place * a.d_pad + col0, a.d_pad - col0);
+        if (threadIdx.x < NT_WARP && (nt_lane() & 3) == 0)
+            *(float2 *)(a.state_ml + place * 2) = make_float2(st.max[i], st.sum[i]);
+    }
+}
+
+/* Split `split` of a sequence that has those from `begin` to `end`. */
+template <int D, bool INT8>
+NT_DEVICE void nt_attn_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t seq, int32_t split,
+                             int32_t begin, int32_t end, unsigned char *shared) {
+    constexpr int threads = NT_ATTN_DECODE_WARPS * NT_WARP, halves = NT_ATTN_DECODE_HALVES(D);
+    constexpr int cols = nt_attn_warp_cols<D, INT8>, half_rows = NT_KV_PAGE / 2 * (INT8 ? D : 2 * D);
+    const int32_t last = t.pos0 + t.row0 / t.group, first = max(last - a.span, 0); /* visible positions */
+    const int32_t warp = nt_warp(), col0 = warp * cols, key0 = warp * (NT_KV_PAGE / 2);
+    const int32_t page0 = max(first / NT_KV_PAGE, split * NT_ATTN_SPLIT_PAGES);
+    const int32_t page1 = min(last / NT_KV_PAGE, split * NT_ATTN_SPLIT_PAGES + NT_ATTN_SPLIT_PAGES - 1);
+    struct nt_attn_ring<D, INT8, threads, halves, true> ring;
+    nt_attn_begin(ring, a, t, shared + NT_ATTN_DECODE_FRONT(D), page0, page1, first, last);
+    nt_attn_load_q<D, INT8, NT_ATTN_DECODE_ROWS, threads>(a, t, shared);
+    __syncthreads();
+    uint32_t q[D / 16][1][4];
+#pragma unroll
+    for (int ks = 0; ks < D / 16; ks++) nt_attn_load_rows<D, 1>(nt_shared_address(shared), ks, q[ks]);
+
+    struct nt_attn_rows<cols, 1> st;
+    nt_attn_reset(st);
+#pragma unroll 1
+    for (int32_t page = page0; page <= page1; page++) {
+        const int32_t base = page * NT_KV_PAGE;
+        const unsigned char *k = nt_attn_next(ring, a, t, first, last);
+        float mine[1][4][4], s[1][8][4];
+        nt_attn_clear<1, 4>(mine);
+#pragma unroll
+        for (int ks = 0; ks < D / 16; ks++)
+            nt_attn_dots_step<D, 1, INT8, 4>(q[ks], nt_shared_address(k) + (uint32_t)(warp * half_rows), ks, mine);
+        nt_attn_scale<1, INT8>(mine, a.scale_log2, (const float *)(k + ring.values) + key0);
+        if (base < first || base + NT_KV_PAGE - 1 > last) {
+            const int32_t both[2] = {last, last};
+            nt_attn_mask<1>(mine, both, base + key0, a.span);
+        }
+        nt_attn_put_scores(shared, mine);
+        const unsigned char *v = nt_attn_next(ring, a, t, first, last);
+        nt_attn_get_scores(shared, s);
+        const float *v_scale = (const float *)(v + ring.values);
+        uint32_t p[1][4][4];
+        if (t.n_row <= 8) {
+            nt_attn_softmax<cols, 1, 1>(st, s);
+            nt_attn_probabilities<1, INT8, 1>(s, v_scale, p);
+        } else {
+            nt_attn_softmax<cols, 1>(st, s);
+            nt_attn_probabilities<1, INT8>(s, v_scale, p);
+        }
+        nt_attn_add_values<D, cols, 1, INT8, false>(st, nt_shared_address(v), col0, p);
+    }
+    nt_cp_async_wait<0>();
+    nt_attn_close<cols, 1, INT8>(st);
+    if (begin != end) {
+        nt_attn_leave_split<cols, INT8>(a, t, st, seq, split - begin, col0);
+        return;
+    }
+    if (a.lse && warp == 0) nt_attn_write_lse<cols, 1>(a, t, st, 0);
+    __syncthreads(); /* the scores have been read */
+    nt_attn_stage_out<D, cols, 1, INT8>(st, shared, col0);
+    __syncthreads();
+    nt_attn_send_out<D, threads>(a, t, shared, t.row0, t.n_row, (int32_t)threadIdx.x);
+}
+
 template <int D, bool INT8> NT_DEVICE void nt_attn_decode(const struct nt_attn_launch &a) {
     struct nt_attn_tile t;
     int32_t first, last;
@@ -33,31 +131,37 @@ template <int D, bool INT8> NT_DEVICE void nt_attn_decode(const struct nt_attn_l
     const int32_t split = first + (int32_t)blockIdx.y;
     const int32_t tok = (int32_t)blockIdx.x % a.max_q, index = (int32_t)blockIdx.x / a.max_q;
     if (split > last || !nt_attn_find_tile(a, seq, tok, index, NT_ATTN_DECODE_ROWS, &t)) return;
-    nt_attn_block<D, 1, 1, NT_ATTN_DECODE_HALVES(D), INT8, true>(a, t, seq, split, nt_attention_shared);
+    nt_attn_split<D, INT8>(a, t, seq, split, first, last, nt_attention_shared);
 }
 
-extern "C" __global__ void __launch_bounds__(NT_WARP) nt_attention_decode_d64(const struct nt_attn_launch a) {
+#define NT_ATTN_THREADS (NT_ATTN_DECODE_WARPS * NT_WARP)
+
+extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS) nt_attention_decode_d64(const struct nt_attn_launch a) {
     nt_attn_decode<64, false>(a);
 }
-extern "C" __global__ void __launch_bounds__(NT_WARP) nt_attention_decode_d96(const struct nt_attn_launch a) {
+extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS) nt_attention_decode_d96(const struct nt_attn_launch a) {
     nt_attn_decode<96, false>(a);
 }
-extern "C" __global__ void __launch_bounds__(NT_WARP) nt_attention_decode_d128(const struct nt_attn_launch a) {
+extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS) nt_attention_decode_d128(const struct nt_attn_launch a) {
     nt_attn_decode<128, false>(a);
 }
-extern "C" __global__ void __launch_bounds__(NT_WARP) nt_attention_decode_d256(const struct nt_attn_launch a) {
+extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS) nt_attention_decode_d256(const struct nt_attn_launch a) {
     nt_attn_decode<256, false>(a);
 }
-extern "C" __global__ void __launch_bounds__(NT_WARP) nt_attention_decode_int8_d64(const struct nt_attn_launch a) {
+extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS)
+    nt_attention_decode_int8_d64(const struct nt_attn_launch a) {
     nt_attn_decode<64, true>(a);
 }
-extern "C" __global__ void __launch_bounds__(NT_WARP) nt_attention_decode_int8_d96(const struct nt_attn_launch a) {
+extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS)
+    nt_attention_decode_int8_d96(const struct nt_attn_launch a) {
     nt_attn_decode<96, true>(a);
 }
-extern "C" __global__ void __launch_bounds__(NT_WARP) nt_attention_decode_int8_d128(const struct nt_attn_launch a) {
+extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS)
+    nt_attention_decode_int8_d128(const struct nt_attn_launch a) {
     nt_attn_decode<128, true>(a);
 }
-extern "C" __global__ void __launch_bounds__(NT_WARP) nt_attention_decode_int8_d256(const struct nt_attn_launch a) {
+extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS)
+    nt_attention_decode_int8_d256(const struct nt_attn_launch a) {
     nt_attn_decode<256, true>(a);
 }
 

@@ -106,13 +106,6 @@ NT_DEVICE struct nt_attn_bounds nt_attn_bounds_of(const struct nt_attn_launch &a
     return b;
 }
 
-/* In shared memory, read where needed: registers are for the accumulators. */
-struct nt_attn_block_info {
-    struct nt_attn_tile tile;
-    struct nt_attn_bounds all, warp[NT_ATTN_PREFILL_WARPS]; /* of the tile's rows, of each warp's */
-};
-static_assert(sizeof(struct nt_attn_block_info) <= NT_ATTN_TILE_BYTES, "fits its place");
-
 /* ---- shared memory ---- */
 
 /* Byte offset of 16-byte chunk `chunk` ^ `bit` of a row. The chunk's low bits are exchanged with the row's, so that 8
@@ -131,24 +124,35 @@ template <int D, bool INT8, int THREADS>
 NT_DEVICE void nt_attn_copy_half(const struct nt_attn_launch &a, const unsigned char *head, bool v, int32_t lo,
                                  int32_t hi, uint32_t to) {
     constexpr int row_bytes = INT8 ? D : 2 * D, chunks = row_bytes / 16, all = NT_KV_PAGE * chunks;
+    constexpr bool columns = THREADS % chunks == 0; /* a thread stays in its column of chunks */
     static_assert(all % THREADS == 0, "every thread copies the same number of chunks");
-    const int32_t bytes = INT8 ? a.d_pad : 2 * a.d_pad;
+    const int32_t bytes = INT8 ? a.d_pad : 2 * a.d_pad, thread = (int32_t)threadIdx.x;
     const unsigned char *from = head + (v ? NT_KV_PAGE * bytes : 0);
+    const auto row_of = [=](int i) {
+        return columns ? thread / chunks + i * (THREADS / chunks) : (thread + i * THREADS) / chunks;
+    };
+    const auto chunk_of = [=](int i) { return columns ? thread % chunks : (thread + i * THREADS) % chunks; };
+    if (lo <= 0 && hi >= NT_KV_PAGE - 1 && bytes == row_bytes) { /* most pages: the addresses differ by constants */
+#pragma unroll
+        for (int i = 0; i < all / THREADS; i++)
+            nt_cp_async_16(to + nt_attn_at<row_bytes>(row_of(i), chunk_of(i), 0), from + 16 * (thread + i * THREADS));
+    } else {
 #pragma unroll 2
-    for (int i = 0; i < all / THREADS; i++) {
-        const int32_t at = (int32_t)threadIdx.x + i * THREADS, row = at / chunks, chunk = at % chunks;
-        const bool there = row >= lo && row <= hi && chunk * 16 < bytes;
-        nt_cp_async_16_zfill(to + nt_attn_at<row_bytes>(row, chunk, 0), from + (there ? row * bytes + chunk * 16 : 0),
-                             there ? 16 : 0);
+        for (int i = 0; i < all / THREADS; i++) {
+            const int32_t row = row_of(i), chunk = chunk_of(i);
+            const bool there = row >= lo && row <= hi && chunk * 16 < bytes;
+            nt_cp_async_16_zfill(to + nt_attn_at<row_bytes>(row, chunk, 0),
+                                 from + (there ? row * bytes + chunk * 16 : 0), there ? 16 : 0);
+        }
     }
-    if (INT8 && !v && threadIdx.x < NT_ATTN_SCALES / 16) {
-        /* The scales of K and of V come with K, four at a time: those of slots nobody sees may be anything, as their
-         * scores are masked and their p is 0. */
-        const int32_t at = 16 * (int32_t)threadIdx.x;
-        const bool there = at / 4 % NT_KV_PAGE <= hi;
-        nt_cp_async_16_zfill(to + NT_KV_PAGE * row_bytes + at, head + 2 * NT_KV_PAGE * bytes + (there ? at : 0),
-                             there ? 16 : 0);
-    }
+}
+
+/* int8: scales behind the values, four at a time: those of slots nobody sees may be anything, as their scores are
+ * masked and their p is 0. */
+NT_DEVICE void nt_attn_copy_scales(const unsigned char *from, int32_t bytes, int32_t hi, uint32_t to) {
+    const int32_t at = 16 * (int32_t)threadIdx.x;
+    const bool there = at / 4 % NT_KV_PAGE <= hi;
+    if (at < bytes) nt_cp_async_16_zfill(to + at, from + (there ? at : 0), there ? 16 : 0);
 }
 
 /* q of the tile's rows into swizzled rows of 2 D bytes; rows past the tile and columns past d_pad are zero. */
@@ -176,19 +180,23 @@ NT_DEVICE void nt_attn_load_q(const struct nt_attn_launch &a, const struct nt_at
 
 /* ---- fragments ---- */
 
-/* A warp's rows: MT tiles of 16; row i of a thread is row 16 (i / 2) + 8 (i % 2) + lane / 4 of the warp. */
-template <int D, int MT> struct nt_attn_rows {
-    float o[MT][D / 8][4];
+/* A warp's rows: MT tiles of 16, and COLS columns of their result; row i of a thread is row 16 (i / 2) + 8 (i % 2) +
+ * lane / 4 of the warp. int8: o is 1/64 until a split ends. */
+template <int COLS, int MT> struct nt_attn_rows {
+    float o[MT][COLS / 8][4];
     float max[2 * MT], sum[2 * MT]; /* sum: this lane's share */
 };
 
-template <int D, int MT> NT_DEVICE void nt_attn_reset(struct nt_attn_rows<D, MT> &st) {
+template <int MT, int NT> NT_DEVICE void nt_attn_clear(float s[MT][NT][4]) {
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
-        for (int n = 0; n < D / 8; n++)
+        for (int n = 0; n < NT; n++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) st.o[m][n][e] = 0;
+            for (int e = 0; e < 4; e++) s[m][n][e] = 0;
+}
+template <int COLS, int MT> NT_DEVICE void nt_attn_reset(struct nt_attn_rows<COLS, MT> &st) {
+    nt_attn_clear<MT, COLS / 8>(st.o);
 #pragma unroll
     for (int i = 0; i < 2 * MT; i++) {
         st.max[i] = -NT_INF;
@@ -196,44 +204,54 @@ template <int D, int MT> NT_DEVICE void nt_attn_reset(struct nt_attn_rows<D, MT>
     }
 }
 
-/* s = q k^T for the page, or 8 NT rows, unscaled. q: shared address of the warp's rows. */
-template <int D, int MT, bool INT8, int NT = 8>
-NT_DEVICE void nt_attn_dots(uint32_t q, uint32_t k, float s[MT][NT][4]) {
+/* A fragments of a warp's rows for k step ks. q: shared address of the rows. */
+template <int D, int MT> NT_DEVICE void nt_attn_load_rows(uint32_t q, int ks, uint32_t qa[MT][4]) {
+    const int32_t lane = nt_lane(), row = (lane & 7) + 8 * ((lane >> 3) & 1);
+#pragma unroll
+    for (int m = 0; m < MT; m++) nt_ldmatrix_x4(qa[m], q + nt_attn_at<2 * D>(16 * m + row, 2 * ks, lane >> 4));
+}
+
+/* A k step of s += q k^T, for 8 NT keys. int8: of q k^T / 64. */
+template <int D, int MT, bool INT8, int NT>
+NT_DEVICE void nt_attn_dots_step(const uint32_t qa[MT][4], uint32_t k, int ks, float s[MT][NT][4]) {
     const int32_t lane = nt_lane(), r8 = lane & 7, b3 = (lane >> 3) & 1, b4 = lane >> 4;
     constexpr int tiles = INT8 ? 4 : 2; /* n tiles per ldmatrix of K */
 #pragma unroll
-    for (int m = 0; m < MT; m++)
+    for (int n = 0; n < NT; n += tiles) {
+        uint32_t b[4];
+        if (INT8)
+            nt_ldmatrix_x4(b, k + nt_attn_at<D>(8 * n + lane, ks, 0));
+        else
+            nt_ldmatrix_x4(b, k + nt_attn_at<2 * D>(8 * n + r8 + 8 * b4, 2 * ks, b3));
 #pragma unroll
-        for (int n = 0; n < NT; n++)
+        for (int i = 0; i < tiles; i++) {
+            const uint32_t bytes = nt_int8_biased(b[i]);
+            const uint32_t b0 = INT8 ? nt_int8_64ths(bytes, 0x4140) : b[2 * i % 4];
+            const uint32_t b1 = INT8 ? nt_int8_64ths(bytes, 0x4342) : b[2 * i % 4 + 1];
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[m][n][e] = 0;
-#pragma unroll(D *MT >= 192 ? 2 : D / 16)
-    for (int ks = 0; ks < D / 16; ks++) {
-        uint32_t qa[MT][4];
-#pragma unroll
-        for (int m = 0; m < MT; m++) nt_ldmatrix_x4(qa[m], q + nt_attn_at<2 * D>(16 * m + r8 + 8 * b3, 2 * ks, b4));
-#pragma unroll
-        for (int n = 0; n < NT; n += tiles) {
-            uint32_t b[4];
-            if (INT8)
-                nt_ldmatrix_x4(b, k + nt_attn_at<D>(8 * n + lane, ks, 0));
-            else
-                nt_ldmatrix_x4(b, k + nt_attn_at<2 * D>(8 * n + r8 + 8 * b4, 2 * ks, b3));
-#pragma unroll
-            for (int i = 0; i < tiles; i++) {
-                const uint32_t b0 = INT8 ? nt_int8_pair(b[i], 0) : b[2 * i % 4];
-                const uint32_t b1 = INT8 ? nt_int8_pair(b[i], 1) : b[2 * i % 4 + 1];
-#pragma unroll
-                for (int m = 0; m < MT; m++) nt_mma_bf16(s[m][n + i], qa[m], b0, b1);
-            }
+            for (int m = 0; m < MT; m++) nt_mma_bf16(s[m][n + i], qa[m], b0, b1);
         }
     }
 }
 
+/* s = q k^T for the page, or 8 NT keys, unscaled; int8: / 64. q: shared address of the warp's rows. */
+template <int D, int MT, bool INT8, int NT = 8>
+NT_DEVICE void nt_attn_dots(uint32_t q, uint32_t k, float s[MT][NT][4]) {
+    nt_attn_clear<MT, NT>(s);
+#pragma unroll(D *MT >= 192 ? 2 : D / 16)
+    for (int ks = 0; ks < D / 16; ks++) {
+        uint32_t qa[MT][4];
+        nt_attn_load_rows<D, MT>(q, ks, qa);
+        nt_attn_dots_step<D, MT, INT8, NT>(qa, k, ks, s);
+    }
+}
+
 /* Scores in units of log2: times scale, and times each key's own scale for int8. */
-template <int MT, bool INT8> NT_DEVICE void nt_attn_scale(float s[MT][8][4], float scale_log2, const float *k_scale) {
+template <int MT, bool INT8, int NT>
+NT_DEVICE void nt_attn_scale(float s[MT][NT][4], float scale_log2, const float *k_scale) {
+    if (INT8) scale_log2 = __fmul_rn(64, scale_log2);
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
+    for (int n = 0; n < NT; n++) {
         float c[2] = {scale_log2, scale_log2};
         if (INT8) {
             const float2 k = *(const float2 *)(k_scale + 8 * n + 2 * (nt_lane() & 3));
@@ -256,40 +274,37 @@ template <int MT> NT_DEVICE void nt_attn_last(const struct nt_attn_tile &t, int3
     }
 }
 
-/* -inf where a row does not see the key. base: position of the page's first slot. */
-template <int MT>
-NT_DEVICE void nt_attn_mask(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t warp_row,
-                            float s[MT][8][4], int32_t base) {
-    int32_t last[2 * MT];
-    nt_attn_last<MT>(t, warp_row, last);
+/* -inf where a row does not see the key. last: the rows' last visible positions; base: position of the first key. */
+template <int MT, int NT>
+NT_DEVICE void nt_attn_mask(float s[MT][NT][4], const int32_t last[2 * MT], int32_t base, int32_t span) {
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
-        for (int n = 0; n < 8; n++)
+        for (int n = 0; n < NT; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int32_t back = last[2 * m + e / 2] - base - (8 * n + 2 * (nt_lane() & 3) + (e & 1));
-                if (back < 0 || back > a.span) s[m][n][e] = -NT_INF;
+                if (back < 0 || back > span) s[m][n][e] = -NT_INF;
             }
 }
 
-/* The page's block of the online softmax: s becomes p; maxima and sums become those with the page, alpha what older
- * parts are to be multiplied by. True when a maximum moved. */
-template <int MT>
-NT_DEVICE bool nt_attn_softmax_state(float row_max[2 * MT], float row_sum[2 * MT], float s[MT][8][4],
-                                     float alpha[2 * MT]) {
+/* The page's block of the online softmax: s becomes p; maxima and sums become those with the page, and the
+ * accumulators are brought along. The first EIGHTS groups of 8 rows alone. */
+template <int COLS, int MT, int EIGHTS = 2 * MT>
+NT_DEVICE void nt_attn_softmax(struct nt_attn_rows<COLS, MT> &st, float s[MT][8][4]) {
+    float alpha[EIGHTS];
     bool moved = false;
 #pragma unroll
-    for (int i = 0; i < 2 * MT; i++) {
-        float max = row_max[i];
+    for (int i = 0; i < EIGHTS; i++) {
+        float max = st.max[i];
 #pragma unroll
         for (int n = 0; n < 8; n++) max = fmaxf(max, fmaxf(s[i / 2][n][2 * (i & 1)], s[i / 2][n][2 * (i & 1) + 1]));
         max = fmaxf(max, __shfl_xor_sync(NT_ALL_LANES, max, 1));
         max = fmaxf(max, __shfl_xor_sync(NT_ALL_LANES, max, 2));
         const float base = nt_attn_base(max);
-        alpha[i] = nt_exp2(__fsub_rn(row_max[i], base));
-        moved |= max != row_max[i];
-        row_max[i] = max;
+        alpha[i] = nt_exp2(__fsub_rn(st.max[i], base));
+        moved |= max != st.max[i];
+        st.max[i] = max;
         float sum = 0;
 #pragma unroll
         for (int n = 0; n < 8; n++)
@@ -298,58 +313,36 @@ NT_DEVICE bool nt_attn_softmax_state(float row_max[2 * MT], float row_sum[2 * MT
                 s[i / 2][n][e] = nt_exp2(__fsub_rn(s[i / 2][n][e], base));
                 sum = __fadd_rn(sum, s[i / 2][n][e]);
             }
-        row_sum[i] = __fmaf_rn(row_sum[i], alpha[i], sum);
+        st.sum[i] = __fmaf_rn(st.sum[i], alpha[i], sum);
     }
-    return moved;
-}
-
-/* Brings the accumulators along. */
-template <int D, int MT> NT_DEVICE void nt_attn_softmax(struct nt_attn_rows<D, MT> &st, float s[MT][8][4]) {
-    float alpha[2 * MT];
-    const bool moved = nt_attn_softmax_state<MT>(st.max, st.sum, s, alpha);
     if (__any_sync(NT_ALL_LANES, moved)) { /* else every factor is 1 or the row is still zero */
 #pragma unroll
-        for (int m = 0; m < MT; m++)
+        for (int i = 0; i < EIGHTS; i++)
 #pragma unroll
-            for (int n = 0; n < D / 8; n++)
+            for (int n = 0; n < COLS / 8; n++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) st.o[m][n][e] = __fmul_rn(st.o[m][n][e], alpha[2 * m + e / 2]);
+                for (int e = 2 * (i & 1); e < 2 * (i & 1) + 2; e++)
+                    st.o[i / 2][n][e] = __fmul_rn(st.o[i / 2][n][e], alpha[i]);
     }
 }
 
-/* A fragments of bf16(p) for the 4 k steps. */
-template <int MT, bool INT8>
+/* A fragments of bf16(p) for the 4 k steps; rows past EIGHTS groups of 8 are zero. */
+template <int MT, bool INT8, int EIGHTS = 2 * MT>
 NT_DEVICE void nt_attn_probabilities(const float s[MT][8][4], const float *v_scale, uint32_t p[MT][4][4]) {
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         float2 v = make_float2(1.0f, 1.0f);
         if (INT8) v = *(const float2 *)(v_scale + 8 * n + 2 * (nt_lane() & 3));
 #pragma unroll
-        for (int m = 0; m < MT; m++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                float x = s[m][n][2 * h], y = s[m][n][2 * h + 1];
-                if (INT8) {
-                    x = x == 0.0f ? 0.0f : __fmul_rn(x, v.x);
-                    y = y == 0.0f ? 0.0f : __fmul_rn(y, v.y);
-                }
-                p[m][n / 2][2 * (n & 1) + h] = nt_bf16_pack(x, y);
+        for (int i = 0; i < 2 * MT; i++) {
+            float x = s[i / 2][n][2 * (i & 1)], y = s[i / 2][n][2 * (i & 1) + 1];
+            if (INT8) {
+                x = x == 0.0f ? 0.0f : __fmul_rn(x, v.x);
+                y = y == 0.0f ? 0.0f : __fmul_rn(y, v.y);
             }
+            p[i / 2][n / 2][2 * (n & 1) + (i & 1)] = i < EIGHTS ? nt_bf16_pack(x, y) : 0;
+        }
     }
-}
-
-/* Is a NaN or Inf in the page's V (bf16)? */
-template <int D> NT_DEVICE bool nt_attn_not_finite(const unsigned char *v) {
-    uint32_t carry = 0; /* an exponent of all ones carries into the sign's place */
-#pragma unroll 4
-    for (int at = nt_lane(); at < NT_KV_PAGE * D / 8; at += NT_WARP) {
-        const uint4 x = nt_load128(v + 16 * at);
-        carry |= (x.x & 0x7f807f80u) + 0x00800080u;
-        carry |= (x.y & 0x7f807f80u) + 0x00800080u;
-        carry |= (x.z & 0x7f807f80u) + 0x00800080u;
-        carry |= (x.w & 0x7f807f80u) + 0x00800080u;
-    }
-    return __any_sync(NT_ALL_LANES, (carry & 0x80008000u) != 0);
 }
 
 /* A pair of bf16 with NaN and Inf taken as 0. */
@@ -364,25 +357,29 @@ template <int D, bool INT8> NT_DEVICE uint32_t nt_attn_v_address(uint32_t v, int
     return INT8 ? v + nt_attn_at<D>(row, j, lane >> 4) : v + nt_attn_at<2 * D>(row, 2 * j, lane >> 4);
 }
 
-/* CLEAN: NaN and Inf in V (bf16) count as 0. */
-template <int D, int MT, bool INT8, bool CLEAN>
-NT_DEVICE void nt_attn_add_values(struct nt_attn_rows<D, MT> &st, uint32_t v, const uint32_t p[MT][4][4]) {
+/* o += p v for COLS columns from col0 on. CLEAN: NaN and Inf in V (bf16) count as 0. */
+template <int D, int COLS, int MT, bool INT8, bool CLEAN>
+NT_DEVICE void nt_attn_add_values(struct nt_attn_rows<COLS, MT> &st, uint32_t v, int32_t col0,
+                                  const uint32_t p[MT][4][4]) {
 #pragma unroll
     for (int kk = 0; kk < 4; kk++)
 #pragma unroll
-        for (int j = 0; j < D / 16; j += INT8 ? 2 : 1) {
+        for (int j = 0; j < COLS / 16; j += INT8 ? 2 : 1) {
+            if (D % COLS != 0 && col0 + 16 * j >= D) continue;
             uint32_t b[4];
-            nt_ldmatrix_x4_trans(b, nt_attn_v_address<D, INT8>(v, kk, j));
+            nt_ldmatrix_x4_trans(b, nt_attn_v_address<D, INT8>(v, kk, col0 / 16 + j));
             if (CLEAN) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) b[i] = nt_attn_clean_pair(b[i]);
             }
             if constexpr (INT8) {
 #pragma unroll
+                for (int i = 0; i < 4; i++) b[i] = nt_int8_biased(b[i]);
+#pragma unroll
                 for (int i = 0; i < 4; i++) { /* columns 16 (j + i / 2), the even or the odd ones */
                     const uint32_t pick = i % 2 ? 0x4341 : 0x4240;
-                    const uint32_t b0 = nt_int8_pick(b[i & 2], pick);
-                    const uint32_t b1 = nt_int8_pick(b[(i & 2) + 1], pick);
+                    const uint32_t b0 = nt_int8_64ths(b[i & 2], pick);
+                    const uint32_t b1 = nt_int8_64ths(b[(i & 2) + 1], pick);
 #pragma unroll
                     for (int m = 0; m < MT; m++) nt_mma_bf16(st.o[m][2 * j + i], p[m][kk], b0, b1);
                 }
@@ -396,41 +393,6 @@ NT_DEVICE void nt_attn_add_values(struct nt_attn_rows<D, MT> &st, uint32_t v, co
         }
 }
 
-/* Adds what the page's NaN and Inf (bf16, value by value) give the rows that see them: p * v, NaN where p is 0. */
-template <int D, int MT>
-NT_DEVICE void nt_attn_add_not_finite(struct nt_attn_rows<D, MT> &st, const unsigned char *v,
-                                      const uint32_t p[MT][4][4], const int32_t last[2 * MT], int32_t base,
-                                      int32_t span) {
-    uint64_t used[2 * MT]; /* bit k: p of key k is not 0 */
-#pragma unroll
-    for (int i = 0; i < 2 * MT; i++) {
-        used[i] = 0;
-#pragma unroll
-        for (int n = 0; n < 8; n++) {
-            const uint32_t pair = p[i / 2][n / 2][2 * (n & 1) + (i & 1)];
-            const uint64_t bits = (pair & 0x00007fffu ? 1 : 0) | (pair & 0x7fff0000u ? 2 : 0);
-            used[i] |= bits << (8 * n + 2 * (nt_lane() & 3));
-        }
-        used[i] |= __shfl_xor_sync(NT_ALL_LANES, used[i], 1);
-        used[i] |= __shfl_xor_sync(NT_ALL_LANES, used[i], 2);
-    }
-#pragma unroll 1
-    for (int32_t k = 0; k < NT_KV_PAGE; k++) {
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) {
-            const uint32_t w = *(const uint32_t *)(v + nt_attn_at<2 * D>(k, n, 0) + 4 * (nt_lane() & 3));
-            const float x[2] = {nt_bf16_low(w), nt_bf16_high(w)};
-#pragma unroll
-            for (int i = 0; i < 4 * MT; i++) {
-                const int32_t back = last[i / 2] - base - k;
-                if (isfinite(x[i & 1]) || back < 0 || back > span) continue;
-                const float add = used[i / 2] >> k & 1 ? x[i & 1] : nt_dev_to_f32(0x7fc0);
-                st.o[i / 4][n][i & 3] = __fadd_rn(st.o[i / 4][n][i & 3], add);
-            }
-        }
-    }
-}
-
 /* ---- ends of splits ---- */
 
 NT_DEVICE float nt_attn_quad_sum(float x) {
@@ -438,44 +400,27 @@ NT_DEVICE float nt_attn_quad_sum(float x) {
     return __fadd_rn(x, __shfl_xor_sync(NT_ALL_LANES, x, 2));
 }
 
-/* This lane's share of the sums becomes the row's. */
-template <int D, int MT> NT_DEVICE void nt_attn_close_sums(struct nt_attn_rows<D, MT> &st) {
+/* A split is over: this lane's share of the sums becomes the row's, and o is whole. */
+template <int COLS, int MT, bool INT8> NT_DEVICE void nt_attn_close(struct nt_attn_rows<COLS, MT> &st) {
 #pragma unroll
     for (int i = 0; i < 2 * MT; i++) st.sum[i] = nt_attn_quad_sum(st.sum[i]);
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int n = 0; n < COLS / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                if (INT8) st.o[m][n][e] = __fmul_rn(64, st.o[m][n][e]);
 }
 
 /* Columns a lane holds of row half h = 2 (i & 1):  bf16: o[n][h], o[n][h + 1] are columns 8n + 2t, + 1.
  * int8: o[2j][h], o[2j + 1][h], o[2j][h + 1], o[2j + 1][h + 1] are columns 16j + 4t .. + 3. */
-template <int D, int MT, bool INT8>
-NT_DEVICE void nt_attn_unpark(struct nt_attn_rows<D, MT> &st, int i, const float *from, float2 old, int32_t d_pad) {
+template <int COLS, int MT, bool INT8>
+NT_DEVICE void nt_attn_park(const struct nt_attn_rows<COLS, MT> &st, int i, float *to, int32_t n_col) {
     const int m = i / 2, h = 2 * (i & 1), t = nt_lane() & 3;
-    float max = old.x, older, newer;
-    nt_attn_merge_factors(&max, st.max[i], &older, &newer);
-    st.max[i] = max;
-    st.sum[i] = nt_attn_merge(old.y, older, st.sum[i], newer);
 #pragma unroll
-    for (int n = 0; n < D / 8; n += 2) {
-        if (8 * n >= d_pad) continue;
-        float x[4];
-        if (INT8) {
-            const float4 f = nt_load_f4(from + 8 * n + 4 * t);
-            x[0] = f.x, x[2] = f.y, x[1] = f.z, x[3] = f.w;
-        } else {
-            const float2 f = *(const float2 *)(from + 8 * n + 2 * t), g = *(const float2 *)(from + 8 * n + 8 + 2 * t);
-            x[0] = f.x, x[1] = f.y, x[2] = g.x, x[3] = g.y;
-        }
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            st.o[m][n + e / 2][h + e % 2] = nt_attn_merge(x[e], older, st.o[m][n + e / 2][h + e % 2], newer);
-    }
-}
-template <int D, int MT, bool INT8>
-NT_DEVICE void nt_attn_park(const struct nt_attn_rows<D, MT> &st, int i, float *to, float *ml, int32_t d_pad) {
-    const int m = i / 2, h = 2 * (i & 1), t = nt_lane() & 3;
-    if (t == 0) *(float2 *)ml = make_float2(st.max[i], st.sum[i]);
-#pragma unroll
-    for (int n = 0; n < D / 8; n += 2) {
-        if (8 * n >= d_pad) continue;
+    for (int n = 0; n < COLS / 8; n += 2) {
+        if (8 * n >= n_col) continue;
         const float *x = &st.o[m][n][h], *y = &st.o[m][n + 1][h];
         if (INT8) {
             nt_store_f4(to + 8 * n + 4 * t, make_float4(x[0], y[0], x[1], y[1]));
@@ -487,9 +432,9 @@ NT_DEVICE void nt_attn_park(const struct nt_attn_rows<D, MT> &st, int i, float *
 }
 
 /* lse of the warp's rows. */
-template <int D, int MT>
+template <int COLS, int MT>
 NT_DEVICE void nt_attn_write_lse(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
-                                 const struct nt_attn_rows<D, MT> &st, int32_t warp_row) {
+                                 const struct nt_attn_rows<COLS, MT> &st, int32_t warp_row) {
 #pragma unroll
     for (int i = 0; i < 2 * MT; i++) {
         const int32_t in_tile = warp_row + 8 * i + nt_lane() / 4, r = t.row0 + in_tile;
@@ -498,38 +443,42 @@ NT_DEVICE void nt_attn_write_lse(const struct nt_attn_launch &a, const struct nt
     }
 }
 
-/* out = o / sum of the warp's rows: through the warp's own rows of q's shared memory, so that rows leave in 16-byte
- * pieces. rows: how many of the warp's rows exist; r0: the first one's number in sequence and KV head. */
-template <int D, int MT, bool INT8>
-NT_DEVICE void nt_attn_write_out(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
-                                 const struct nt_attn_rows<D, MT> &st, unsigned char *shared, int32_t r0,
-                                 int32_t rows) {
+/* bf16(o / sum) of columns from col0 on into rows of 2 D bytes, swizzled as those of q. */
+template <int D, int COLS, int MT, bool INT8>
+NT_DEVICE void nt_attn_stage_out(const struct nt_attn_rows<COLS, MT> &st, unsigned char *shared, int32_t col0) {
     const int32_t lane = nt_lane(), g = lane / 4, q4 = lane & 3;
-    __syncwarp();
 #pragma unroll
     for (int i = 0; i < 2 * MT; i++) {
         const int m = i / 2, h = 2 * (i & 1), row = 8 * i + g;
         const float inverse = nt_attn_inverse(st.sum[i]);
 #pragma unroll
-        for (int n = 0; n < D / 8; n += 2) {
+        for (int n = 0; n < COLS / 8; n += 2) {
+            const int32_t chunk = col0 / 8 + n;
+            if (D % COLS != 0 && 8 * chunk >= D) continue;
             float x[4];
 #pragma unroll
             for (int e = 0; e < 4; e++) x[e] = __fmul_rn(st.o[m][n + e / 2][h + e % 2], inverse);
             if (INT8) { /* rows of a swizzle pair store their two words in opposite order: no bank conflict */
                 const uint32_t w0 = nt_bf16_pack(x[0], x[2]), w1 = nt_bf16_pack(x[1], x[3]);
                 const int32_t odd = D % 64 == 0 ? g & 1 : (g >> 1) & 1, at = 8 * (q4 & 1);
-                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, n, q4 / 2) + at + 4 * odd) = odd ? w1 : w0;
-                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, n, q4 / 2) + at + 4 * (1 - odd)) = odd ? w0 : w1;
+                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, chunk, q4 / 2) + at + 4 * odd) = odd ? w1 : w0;
+                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, chunk, q4 / 2) + at + 4 * (1 - odd)) = odd ? w0 : w1;
             } else {
-                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, n, 0) + 4 * q4) = nt_bf16_pack(x[0], x[1]);
-                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, n, 1) + 4 * q4) = nt_bf16_pack(x[2], x[3]);
+                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, chunk, 0) + 4 * q4) = nt_bf16_pack(x[0], x[1]);
+                *(uint32_t *)(shared + nt_attn_at<2 * D>(row, chunk, 1) + 4 * q4) = nt_bf16_pack(x[2], x[3]);
             }
         }
     }
-    __syncwarp();
+}
+
+/* Rows that stand there leave in 16-byte pieces, by thread `thread` of THREADS. r0: the number of the first one in
+ * sequence and KV head. */
+template <int D, int THREADS>
+NT_DEVICE void nt_attn_send_out(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
+                                const unsigned char *shared, int32_t r0, int32_t rows, int32_t thread) {
     const bool wide = a.d_head % 8 == 0 && a.ldo % 8 == 0 && nt_is_aligned16(a.out);
     const int32_t piece = wide ? 8 : 1, per_row = a.d_head / piece;
-    for (int32_t at = lane; at < rows * per_row; at += NT_WARP) {
+    for (int32_t at = thread; at < rows * per_row; at += THREADS) {
         const int32_t row = at / per_row, col = at % per_row * piece, r = r0 + row;
         nt_bf16 *out = a.out + (int64_t)(t.q_row + r / t.group) * a.ldo + (t.head0 + r % t.group) * a.d_head + col;
         const unsigned char *from = shared + nt_attn_at<2 * D>(row, col / 8, 0) + 2 * (col % 8);
@@ -540,14 +489,7 @@ NT_DEVICE void nt_attn_write_out(const struct nt_attn_launch &a, const struct nt
     }
 }
 
-/* ---- the block ---- */
-
-template <int WARPS> NT_DEVICE void nt_attn_sync(void) {
-    if (WARPS == 1)
-        __syncwarp();
-    else
-        __syncthreads();
-}
+/* ---- the ring ---- */
 
 /* Page numbers [first, first + 32) are in the lanes; none after `last` is read. */
 struct nt_attn_page_list {
@@ -561,6 +503,70 @@ NT_DEVICE int64_t nt_attn_page_number(struct nt_attn_page_list &list, const int3
     return __shfl_sync(NT_ALL_LANES, list.mine, page - list.first);
 }
 
+/* Buffers of one half each, K or V of a page, which the block's threads fill and use in order: K and V of page0, K and
+ * V of the next one, ... up to page1. int8: both scales come with K, or APART with what they scale. */
+template <int D, bool INT8, int THREADS, int HALVES, bool APART> struct nt_attn_ring {
+    static constexpr int values = NT_KV_PAGE * (INT8 ? D : 2 * D), scales = INT8 ? NT_ATTN_SCALES / (1 + APART) : 0;
+    static constexpr int half = values + scales;
+    unsigned char *buffers;
+    int32_t page0, page1, issued, issue_slot, use_slot;
+    struct nt_attn_page_list list;
+};
+
+/* lo, hi: first and last position that some row sees. */
+template <int D, bool INT8, int THREADS, int HALVES, bool APART>
+NT_DEVICE void nt_attn_issue(struct nt_attn_ring<D, INT8, THREADS, HALVES, APART> &r, const struct nt_attn_launch &a,
+                             const struct nt_attn_tile &t, int32_t lo, int32_t hi) {
+    const int32_t page = r.page0 + r.issued / 2;
+    const bool v = r.issued & 1;
+    if (page <= r.page1) {
+        const int64_t number = nt_attn_page_number(r.list, t.pages, page);
+        const unsigned char *head = a.cache + number * a.page_bytes + t.kv * a.head_bytes;
+        const uint32_t to = nt_shared_address(r.buffers) + (uint32_t)(r.issue_slot * r.half);
+        lo -= page * NT_KV_PAGE, hi -= page * NT_KV_PAGE;
+        nt_attn_copy_half<D, INT8, THREADS>(a, head, v, lo, hi, to);
+        if (INT8 && (APART || !v))
+            nt_attn_copy_scales(head + 2 * NT_KV_PAGE * a.d_pad + (v ? r.scales : 0), r.scales, hi, to + r.values);
+    }
+    nt_cp_async_commit();
+    r.issued++;
+    r.issue_slot = r.issue_slot + 1 == HALVES ? 0 : r.issue_slot + 1;
+}
+
+/* Its first halves are under way. */
+template <int D, bool INT8, int THREADS, int HALVES, bool APART>
+NT_DEVICE void nt_attn_begin(struct nt_attn_ring<D, INT8, THREADS, HALVES, APART> &r, const struct nt_attn_launch &a,
+                             const struct nt_attn_tile &t, unsigned char *buffers, int32_t page0, int32_t page1,
+                             int32_t lo, int32_t hi) {
+    r = {
+        buffers, page0, page1, 0, 0, -1, {page0 - NT_WARP, page1, 0}
+    };
+#pragma unroll 1
+    for (int i = 0; i < HALVES - 1; i++) nt_attn_issue(r, a, t, lo, hi);
+}
+
+/* The next half, which has arrived for every thread; the one used before it makes room for that HALVES - 1 ahead. A
+ * barrier of the block: what was written before is visible. */
+template <int D, bool INT8, int THREADS, int HALVES, bool APART>
+NT_DEVICE const unsigned char *nt_attn_next(struct nt_attn_ring<D, INT8, THREADS, HALVES, APART> &r,
+                                            const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t lo,
+                                            int32_t hi) {
+    nt_cp_async_wait<HALVES - 2>();
+    __syncthreads();
+    nt_attn_issue(r, a, t, lo, hi);
+    r.use_slot = r.use_slot + 1 == HALVES ? 0 : r.use_slot + 1;
+    return r.buffers + r.use_slot * r.half;
+}
+
+/* ---- what a block and its warps know ---- */
+
+/* In shared memory, read where needed: registers are for the accumulators. */
+struct nt_attn_block_info {
+    struct nt_attn_tile tile;
+    struct nt_attn_bounds all, warp[NT_ATTN_PREFILL_WARPS]; /* of the tile's rows, of each warp's */
+};
+static_assert(sizeof(struct nt_attn_block_info) <= NT_ATTN_TILE_BYTES, "fits its place");
+
 /* Thread 0 and the first lanes write what the block and the warps read later. */
 NT_DEVICE void nt_attn_publish(const struct nt_attn_launch &a, const struct nt_attn_tile &found, int32_t warp_row,
                                int32_t rows_warp, struct nt_attn_block_info &info) {
@@ -572,155 +578,6 @@ NT_DEVICE void nt_attn_publish(const struct nt_attn_launch &a, const struct nt_a
         const int32_t end = min(found.n_row, warp_row + rows_warp);
         info.warp[nt_warp()] = nt_attn_bounds_of(a, found, warp_row, max(end - 1, warp_row));
     }
-}
-
-/* The place of row r of the tile: of the decode kernel's split, of the prefill kernel's row. */
-NT_DEVICE int64_t nt_attn_split_place(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t r,
-                                      int32_t seq, int32_t split) {
-    const int32_t tok = (t.row0 + r) / t.group, head = t.head0 + (t.row0 + r) % t.group;
-    const int32_t first = max(t.pos0 - a.span, 0) / NT_ATTN_SPLIT;
-    return ((int64_t)(seq * a.max_q + tok) * a.n_head + head) * a.n_split + (split - first);
-}
-NT_DEVICE int64_t nt_attn_row_place(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t r) {
-    const int32_t tok = (t.row0 + r) / t.group, head = t.head0 + (t.row0 + r) % t.group;
-    return (int64_t)(t.q_row + tok - a.tok_begin) * a.n_head + head;
-}
-
-/* A split's state is merged behind the parked one, and parked when other splits follow. */
-template <int D, int MT, bool INT8>
-NT_DEVICE void nt_attn_end_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
-                                 struct nt_attn_rows<D, MT> &st, int32_t warp_row, bool parked, bool park) {
-    const int32_t r0 = warp_row + nt_lane() / 4;
-    float2 old[2 * MT];
-    nt_attn_close_sums<D, MT>(st);
-#pragma unroll
-    for (int i = 0; i < 2 * MT; i++)
-        if (parked && r0 + 8 * i < t.n_row)
-            old[i] = *(const float2 *)(a.state_ml + nt_attn_row_place(a, t, r0 + 8 * i) * 2);
-    __syncwarp(); /* a quad has read before one of its lanes writes */
-#pragma unroll
-    for (int i = 0; i < 2 * MT; i++) {
-        if (r0 + 8 * i >= t.n_row) continue;
-        const int64_t place = nt_attn_row_place(a, t, r0 + 8 * i);
-        if (parked) nt_attn_unpark<D, MT, INT8>(st, i, a.state + place * a.d_pad, old[i], a.d_pad);
-        if (park) nt_attn_park<D, MT, INT8>(st, i, a.state + place * a.d_pad, a.state_ml + place * 2, a.d_pad);
-    }
-}
-
-/* A split's state is left for the merge, by the one warp of the decode kernel. */
-template <int D, int MT, bool INT8>
-NT_DEVICE void nt_attn_leave_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
-                                   const struct nt_attn_rows<D, MT> &st, int32_t seq, int32_t split) {
-#pragma unroll
-    for (int i = 0; i < 2 * MT; i++) {
-        const int32_t r = 8 * i + nt_lane() / 4;
-        const int64_t place = nt_attn_split_place(a, t, r, seq, split);
-        if (r < t.n_row) nt_attn_park<D, MT, INT8>(st, i, a.state + place * a.d_pad, a.state_ml + place * 2, a.d_pad);
-    }
-}
-
-/* The whole tile, or with SPLIT one split of a tile of one token, whose result is left in the workspace when the
- * sequence has other splits. */
-template <int D, int MT, int WARPS, int HALVES, bool INT8, bool SPLIT>
-NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_attn_tile &found, int32_t seq,
-                             int32_t split, unsigned char *shared) {
-    constexpr int rows_warp = 16 * MT, rows = WARPS * rows_warp, threads = WARPS * NT_WARP;
-    constexpr int row_bytes = INT8 ? D : 2 * D, scales_at = NT_KV_PAGE * row_bytes;
-    constexpr int half_bytes = scales_at + (INT8 ? NT_ATTN_SCALES : 0), ring_at = rows * 2 * D;
-    constexpr int info_at = ring_at + HALVES * half_bytes;
-    static_assert(D % 32 == 0, "V of int8 is loaded 32 columns at a time");
-    static_assert(SPLIT ? WARPS == 1 : WARPS <= NT_ATTN_PREFILL_WARPS, "a split has one warp; bounds of the warps");
-    static_assert(info_at + NT_ATTN_TILE_BYTES == NT_ATTN_SHARED(D, rows, HALVES, INT8), "host and device agree");
-    struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
-    const struct nt_attn_tile &t = info.tile;
-    const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
-    const int32_t warp_row = nt_warp() * rows_warp;
-    nt_attn_publish(a, found, warp_row, rows_warp, info);
-    nt_attn_sync<WARPS>();
-    const int32_t warp_rows = min(max(t.n_row - warp_row, 0), rows_warp);
-    int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
-    if (SPLIT) {
-        page0 = max(page0, split * NT_ATTN_SPLIT_PAGES);
-        page1 = min(page1, split * NT_ATTN_SPLIT_PAGES + NT_ATTN_SPLIT_PAGES - 1);
-    }
-
-    const uint32_t ring = nt_shared_address(shared + ring_at);
-    const uint32_t q = nt_shared_address(shared) + (uint32_t)(warp_row * 2 * D);
-    struct nt_attn_page_list list = {page0 - NT_WARP, page1, 0};
-    int32_t issued = 0, issue_slot = 0; /* halves: K and V of page page0 + issued / 2 */
-    const auto issue = [&]() {
-        const int32_t page = page0 + issued / 2;
-        if (page <= page1) {
-            const int64_t number = nt_attn_page_number(list, t.pages, page);
-            nt_attn_copy_half<D, INT8, threads>(a, a.cache + number * a.page_bytes + t.kv * a.head_bytes, issued & 1,
-                                                all.first_lo - page * NT_KV_PAGE, all.last_hi - page * NT_KV_PAGE,
-                                                ring + (uint32_t)(issue_slot * half_bytes));
-        }
-        nt_cp_async_commit();
-        issued++;
-        issue_slot = issue_slot + 1 == HALVES ? 0 : issue_slot + 1;
-    };
-    /* The next half has arrived for every thread, and the buffer used before it is free for the half HALVES - 1 ahead.
-     */
-    int32_t use_slot = -1;
-    const auto next = [&]() {
-        nt_cp_async_wait<HALVES - 2>();
-        nt_attn_sync<WARPS>();
-        issue();
-        use_slot = use_slot + 1 == HALVES ? 0 : use_slot + 1;
-        return use_slot * half_bytes;
-    };
-#pragma unroll 1
-    for (int i = 0; i < HALVES - 1; i++) issue();
-    nt_attn_load_q<D, INT8, rows, threads>(a, t, shared);
-
-    struct nt_attn_rows<D, MT> st;
-    nt_attn_reset(st);
-    bool parked = false;
-#pragma unroll 1
-    for (int32_t page = page0; page <= page1; page++) {
-        const int32_t base = page * NT_KV_PAGE;
-        const int32_t k = next();
-        const bool sees = warp_rows > 0 && base <= mine.last_hi && base + NT_KV_PAGE > mine.first_lo;
-        const bool full = base + NT_KV_PAGE - 1 <= mine.last_lo && base >= mine.first_hi;
-        uint32_t p[MT][4][4];
-        if (sees) {
-            const float *scales = (const float *)(shared + ring_at + k + scales_at); /* of K, then of V */
-            float s[MT][8][4];
-            nt_attn_dots<D, MT, INT8>(q, ring + (uint32_t)k, s);
-            nt_attn_scale<MT, INT8>(s, a.scale_log2, scales);
-            if (!full) nt_attn_mask<MT>(a, t, warp_row, s, base);
-            nt_attn_softmax<D, MT>(st, s);
-            nt_attn_probabilities<MT, INT8>(s, scales + NT_KV_PAGE, p);
-        }
-        const int32_t v = next();
-        if (sees) {
-            const unsigned char *values = shared + ring_at + v;
-            if (!INT8 && !SPLIT && !full && all.last_lo != all.last_hi && nt_attn_not_finite<D>(values)) {
-                int32_t last[2 * MT];
-                nt_attn_last<MT>(t, warp_row, last);
-                nt_attn_add_values<D, MT, false, true>(st, ring + (uint32_t)v, p);
-                nt_attn_add_not_finite<D, MT>(st, values, p, last, base, a.span);
-            } else {
-                nt_attn_add_values<D, MT, INT8, false>(st, ring + (uint32_t)v, p);
-            }
-        }
-        const bool ends = page == page1;
-        if (SPLIT || !(ends || page % NT_ATTN_SPLIT_PAGES == NT_ATTN_SPLIT_PAGES - 1)) continue;
-        nt_attn_end_split<D, MT, INT8>(a, t, st, warp_row, parked, !ends);
-        parked = true;
-        if (!ends) nt_attn_reset(st);
-    }
-    nt_cp_async_wait<0>();
-    if (SPLIT) {
-        nt_attn_close_sums<D, MT>(st);
-        if (max(t.pos0 - a.span, 0) / NT_ATTN_SPLIT != (t.pos0 + t.n_q - 1) / NT_ATTN_SPLIT) {
-            nt_attn_leave_split<D, MT, INT8>(a, t, st, seq, split);
-            return;
-        }
-    }
-    if (a.lse) nt_attn_write_lse<D, MT>(a, t, st, warp_row);
-    nt_attn_write_out<D, MT, INT8>(a, t, st, shared + warp_row * 2 * D, t.row0 + warp_row, warp_rows);
 }
 
 #endif

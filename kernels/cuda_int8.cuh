@@ -1,7 +1,9 @@
 /* Signed bytes to bf16 in registers, for products of int8 caches and int8 weights on tensor cores.
  *
  * Exact: a byte is its low 7 bits less 0 or 128; 128 + those bits is a bf16 whose mantissa holds them, and one fma takes
- * off 128, or 256 of a negative one. Four instructions a pair with the permutation that picks it. No state, no memory. */
+ * off 128, or 256 of a negative one. Half the instructions are needed where a factor of 64 may be given back later: the
+ * number b + 128 taken for the bits of a bf16 is that number times 2^-133, as 8 bits reach from the subnormal ones into
+ * the first binade behind them, and one fma with 2^127 and -2 makes b / 64 of it. No state, no memory. */
 #ifndef NT_CUDA_INT8_CUH
 #define NT_CUDA_INT8_CUH
 
@@ -19,6 +21,15 @@ NT_DEVICE uint32_t nt_int8_pick(uint32_t four, uint32_t selector) {
 /* Bytes 2 i and 2 i + 1. */
 NT_DEVICE uint32_t nt_int8_pair(uint32_t four, int i) {
     return nt_int8_pick(four, i ? 0x4342 : 0x4140);
+}
+
+/* Four signed bytes, each plus 128. */
+NT_DEVICE uint32_t nt_int8_biased(uint32_t four) {
+    return four ^ 0x80808080u;
+}
+/* 1/64 of two of them, exactly: those that the selector of __byte_perm puts into the low bytes of the halves. */
+NT_DEVICE uint32_t nt_int8_64ths(uint32_t biased, uint32_t selector) {
+    return nt_fma_bf16x2(__byte_perm(biased, 0, selector), 0x7f007f00u, 0xc000c000u);
 }
 
 #endif
