@@ -1,8 +1,8 @@
 /* Attention of prompts and chunks: variable-length, causal, over the paged cache (attention_tile.cuh has the design).
  *
- * Block (x, y): tile x, counted from the last, of sequence y. A tile is 128 rows (64 at d 256) of one KV head's group,
- * token-major; 4 warps of 32 (16) rows share every page. Tiles are launched for the bound max_q; those a sequence does
- * not have leave at once, and the longest ones come first. A row's state is parked in the workspace between splits.
+ * Block (x, y): tile x, the longest first, of sequence y. A tile is 128 rows (64 at d 256) of one KV head's group,
+ * token-major; 4 warps of 32 (16) rows share every page. Tiles are launched for the bounds max_q and max_group; those a
+ * sequence does not have leave at once. A row's state is parked in the workspace between splits.
  * Layout: q [n_tok, n_head, d_pad]; cache ROWS or ROWS_INT8; out [n_tok, ldo].
  * Roofline, prompt of n tokens, d 128, causal: 2 n^2 d n_head FLOP. Bytes: q and out 4 n d n_head; K and V from L2,
  * n / 2 keys per tile of 128 rows: 64 FLOP a byte for a head (128 rows share a page of 32 KB: 128 FLOP a byte where the
@@ -195,8 +195,8 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
 template <int D, bool INT8> NT_DEVICE void nt_attn_prefill(const struct nt_attn_launch &a) {
     constexpr int mt = D <= 128 ? 2 : 1, rows = NT_ATTN_PREFILL_WARPS * 16 * mt;
     struct nt_attn_tile t;
-    const int32_t seq = (int32_t)blockIdx.y, index = (int32_t)(gridDim.x - 1 - blockIdx.x);
-    if (!nt_attn_find_tile(a, seq, -1, index, rows, &t)) return;
+    const int32_t seq = (int32_t)blockIdx.y;
+    if (!nt_attn_find_longest(a, seq, (int32_t)blockIdx.x, rows, &t)) return;
     const int32_t tok = t.q_row + t.row0 / t.group;
     if (tok < a.tok_begin || tok >= a.tok_end) return;
     nt_attn_block<D, mt, INT8>(a, t, nt_attention_shared);

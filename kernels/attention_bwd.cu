@@ -170,19 +170,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) nt_attention_bwd_delta(con
 
 /* ---- dk and dv ---- */
 
-/* Head and group of a KV head; group 0: nobody reads it. */
-NT_DEVICE void find_group(const struct nt_attn_bwd_launch &a, int32_t kv, struct nt_attn_tile *t) {
-    t->kv = kv;
-    t->head0 = t->group = 0;
-    for (int32_t h0 = 0; h0 < a.f.n_head; h0 += NT_WARP) {
-        const int32_t h = h0 + nt_lane();
-        const uint32_t same =
-            __ballot_sync(NT_ALL_LANES, h < a.f.n_head && a.f.kv_of_head[min(h, a.f.n_head - 1)] == kv);
-        if (same && t->group == 0) t->head0 = h0 + __ffs((int)same) - 1;
-        t->group += __popc(same);
-    }
-}
-
 /* P^T and dS^T of a warp's keys, from `key` on in this lane, and 8 NT rows as A operands. stats and tok of the rows are
  * in shared memory; full: every row sees every key. */
 template <int D, int MT, int NT>
@@ -239,17 +226,17 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
     constexpr int nt = mt == 1 ? 4 : 2; /* rows at once: registers */
     static_assert(4 * warp_keys == keys, "four warps have the block's keys");
     const struct nt_attn_seq *seq = a.f.seqs + blockIdx.z;
-    const int32_t kv = (int32_t)blockIdx.y, key0 = (int32_t)blockIdx.x * keys;
+    const int32_t kv = (int32_t)blockIdx.x, key0 = (int32_t)blockIdx.y * keys;
     struct nt_attn_tile t;
     t.n_q = seq->n_q;
     t.q_row = seq->q_row;
     t.row0 = t.pos0 = 0;
     if (key0 >= t.n_q) return;
-    find_group(a, kv, &t);
+    nt_attn_find_group(a.f, kv, &t);
     t.n_row = t.n_q * t.group;
     const int32_t n_key = min(t.n_q - key0, keys), d = a.f.d_head;
     float *dk = a.dqkv + (int64_t)(t.q_row + key0) * a.width + (int64_t)(a.f.n_head + kv) * d;
-    float *dv = dk + (int64_t)a.n_kv * d;
+    float *dv = dk + (int64_t)a.f.n_kv * d;
     if (t.group == 0) {
         for (int32_t i = (int32_t)threadIdx.x; i < n_key * d; i += count)
             dk[i / d * a.width + i % d] = dv[i / d * a.width + i % d] = 0;
@@ -334,8 +321,7 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
 NT_DEVICE bool begin_tile(const struct nt_attn_bwd_launch &a, int32_t rows, int32_t rows_warp,
                           struct nt_attn_block_info &info) {
     struct nt_attn_tile found;
-    if (!nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, (int32_t)(gridDim.x - 1 - blockIdx.x), rows, &found))
-        return false;
+    if (!nt_attn_find_longest(a.f, (int32_t)blockIdx.y, (int32_t)blockIdx.x, rows, &found)) return false;
     nt_attn_publish(a.f, found, nt_warp() * rows_warp, rows_warp, info);
     __syncthreads();
     return true;

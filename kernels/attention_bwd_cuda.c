@@ -40,8 +40,7 @@ static nt_status fill(const struct nt_attention_bwd_args *args, struct nt_attn_b
                                      .ldo = args->ldo,
                                      .lddo = args->lddo,
                                      .width = (int64_t)(args->n_head + 2 * kv->n_kv) * kv->d_head,
-                                     .scale = args->scale,
-                                     .n_kv = kv->n_kv};
+                                     .scale = args->scale};
     NT_TRY(nt_attention_cuda_prepare(&forward, &l->f));
     l->f.min_q = 1;
     l->f.max_q = args->max_q;
@@ -59,20 +58,22 @@ nt_status nt_attention_bwd_cuda(struct nt_backend *be, const struct nt_attention
     size_t w = 0;
     if (args->n_seq == 0 || args->n_tok == 0) return NT_OK;
     NT_TRY(fill(args, &l));
-    if (l.n_kv > 65535)
-        return NT_FAIL(NT_E_UNSUPPORTED, "attention_bwd on CUDA takes at most 65535 KV heads, not %d", l.n_kv);
     NT_TRY(nt_cuda_workspace(be, (size_t)args->n_tok * (size_t)args->n_head * 2 * sizeof *l.stats, "attention_bwd",
                              &memory));
     l.stats = memory;
     while (widths[w].d < l.f.d_pad) w++;
-    const int32_t n_key = (args->max_q + widths[w].keys - 1) / widths[w].keys;
+    const int64_t n_key = nt_ceil_div(args->max_q, widths[w].keys);
     const int64_t all = (int64_t)args->max_q * args->n_head; /* each KV head's last tile may be part */
+    const int64_t tiles = nt_attn_tiles(args->max_q, args->max_group, args->n_head, widths[w].rows) * l.f.n_kv;
+    if (n_key > 65535)
+        return NT_FAIL(NT_E_UNSUPPORTED, "attention_bwd on CUDA takes at most %d tokens of a sequence, not %d",
+                       65535 * widths[w].keys, args->max_q);
     NT_TRY(NT_CUDA_LAUNCH(be, NT_CUDA_attention_bwd_delta,
-                          nt_ceil_div(all / NT_ATTN_BWD_DELTA_ROWS + l.n_kv, NT_ATTN_PREFILL_WARPS), args->n_seq, 1,
+                          nt_ceil_div(all / NT_ATTN_BWD_DELTA_ROWS + l.f.n_kv, NT_ATTN_PREFILL_WARPS), args->n_seq, 1,
                           NT_ATTN_PREFILL_WARPS * 32, 0, &l));
-    NT_TRY(NT_CUDA_LAUNCH(be, widths[w].dkdv, n_key, l.n_kv, args->n_seq, widths[w].key_threads,
+    NT_TRY(NT_CUDA_LAUNCH(be, widths[w].dkdv, l.f.n_kv, (int32_t)n_key, args->n_seq, widths[w].key_threads,
                           (size_t)widths[w].keys_shared, &l));
-    NT_TRY(NT_CUDA_LAUNCH(be, widths[w].dq, all / widths[w].rows + l.n_kv, args->n_seq, 1, NT_ATTN_PREFILL_WARPS * 32,
+    NT_TRY(NT_CUDA_LAUNCH(be, widths[w].dq, tiles, args->n_seq, 1, NT_ATTN_PREFILL_WARPS * 32,
                           (size_t)widths[w].queries_shared, &l));
     return NT_OK;
 }

@@ -19,7 +19,7 @@ struct nt_attn_bwd_launch {
     float *stats;            // [n_tok, n_head, 2]
     int64_t ldo, lddo, width;
     float scale;
-    int32_t n_kv, staged;
+    int32_t staged;
 };
 
 /* A warp has so many tiles of 16 keys or query rows; a B fragment serves all. dq: rows of a tile of 4 warps. dk and dv:

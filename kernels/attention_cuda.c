@@ -75,7 +75,7 @@ static nt_status prefill(struct nt_backend *be, const struct nt_attention_args *
     const bool int8 = a->kv->format == NT_KV_ROWS_INT8;
     const int32_t d = widths[w].d, rows = nt_attn_prefill_rows(d);
     const size_t shared = (size_t)NT_ATTN_SHARED(d, rows, NT_ATTN_PREFILL_HALVES(d), int8);
-    const int64_t tiles = (int64_t)a->max_q * a->n_head / rows + a->kv->n_kv; /* each KV head's last one may be part */
+    const int64_t tiles = nt_attn_tiles(a->max_q, a->max_group, a->n_head, rows) * a->kv->n_kv;
     const int32_t step = nt_attn_prefill_tokens(a, be->cuda->workspace_bytes);
     l.min_q = NT_ATTN_DECODE_Q + 1;
     l.max_q = a->max_q;
@@ -128,6 +128,7 @@ nt_status nt_attention_cuda_prepare(const struct nt_attention_args *args, struct
         .span = args->window > 0 && args->window < MAX_POS ? args->window - 1 : MAX_POS,
         .n_seq = args->n_seq,
         .n_head = args->n_head,
+        .n_kv = kv->n_kv,
         .d_head = kv->d_head,
         .d_pad = nt_d_pad(kv->d_head),
         .n_split = 1,

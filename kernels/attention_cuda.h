@@ -37,13 +37,18 @@ struct nt_attn_launch {
     int64_t ldo, page_bytes, head_bytes;
     float scale_log2; /* scale * log2(e) */
     int32_t span;     /* window - 1, or more than any position */
-    int32_t n_seq, n_head, d_head, d_pad;
+    int32_t n_seq, n_head, n_kv, d_head, d_pad;
     int32_t min_q, max_q;       /* the kernel skips sequences outside [min_q, max_q] */
     int32_t n_split;            /* places per row, decode only */
     int32_t tok_begin, tok_end; /* prefill: tiles whose first token is in this range of rows of the step */
 };
 
 #ifndef __CUDACC__
+/* Tiles of `rows` rows of a KV head at most; max_group 0: any number of the heads may be its. */
+static inline int64_t nt_attn_tiles(int32_t max_q, int32_t max_group, int32_t n_head, int32_t rows) {
+    return ((int64_t)max_q * (max_group > 0 ? max_group : n_head) + rows - 1) / rows;
+}
+
 /* Checks the args and fills in all that follows from them: the tables' and the cache's part, one split. For the
  * launchers of attention and of its gradient. */
 NT_MUST nt_status nt_attention_cuda_prepare(const struct nt_attention_args *args, struct nt_attn_launch *out);

@@ -92,6 +92,37 @@ NT_DEVICE bool nt_attn_find_tile(const struct nt_attn_launch &a, int32_t seq, in
     return false;
 }
 
+/* Head and group of a KV head; group 0: nobody reads it. Called by whole warps. */
+NT_DEVICE void nt_attn_find_group(const struct nt_attn_launch &a, int32_t kv, struct nt_attn_tile *t) {
+    t->kv = kv;
+    t->head0 = t->group = 0;
+    for (int32_t h0 = 0; h0 < a.n_head; h0 += NT_WARP) {
+        const int32_t h = h0 + nt_lane();
+        const uint32_t same = __ballot_sync(NT_ALL_LANES, h < a.n_head && a.kv_of_head[min(h, a.n_head - 1)] == kv);
+        if (same && t->group == 0) t->head0 = h0 + __ffs((int)same) - 1;
+        t->group += __popc(same);
+    }
+}
+
+/* The tiles of all tokens of a sequence with the longest first: the last tile of each KV head, then those before them.
+ * Blocks start in their order, and a long one that starts last is waited for by the whole device. False: the KV head has
+ * no tile so far from its end. Called by whole warps. */
+NT_DEVICE bool nt_attn_find_longest(const struct nt_attn_launch &a, int32_t seq, int32_t index, int32_t rows,
+                                    struct nt_attn_tile *t) {
+    const struct nt_attn_seq *s = a.seqs + seq;
+    t->n_q = s->n_q;
+    if (t->n_q < a.min_q || t->n_q > a.max_q) return false;
+    nt_attn_find_group(a, index % a.n_kv, t);
+    const int32_t n_row = t->n_q * t->group;
+    t->row0 = ((n_row + rows - 1) / rows - 1 - index / a.n_kv) * rows;
+    if (t->row0 < 0) return false;
+    t->n_row = min(rows, n_row - t->row0);
+    t->q_row = s->q_row;
+    t->pos0 = s->pos0;
+    t->pages = s->pages;
+    return true;
+}
+
 /* Positions some row of a run of rows sees: the first and last token's bounds. Row r is of the tile. */
 struct nt_attn_bounds {
     int32_t first_lo, first_hi, last_lo, last_hi; /* first and last visible position, of the first and last token */

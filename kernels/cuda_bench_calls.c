@@ -189,7 +189,8 @@ static nt_status call_attention(struct nt_cuda_call *c, enum nt_kv_format format
                                         .n_head = d->n_head,
                                         .max_q = c->max_q,
                                         .max_pos = c->max_pos,
-                                        .min_q = c->max_q};
+                                        .min_q = c->max_q,
+                                        .max_group = d->n_head / d->n_kv};
     FINISH(c, attention, &a);
 }
 
@@ -348,7 +349,8 @@ static nt_status call_attention_bwd(struct nt_cuda_call *c) {
                                             .n_seq = c->n_seq,
                                             .n_tok = c->n_tok,
                                             .n_head = d->n_head,
-                                            .max_q = c->max_q};
+                                            .max_q = c->max_q,
+                                            .max_group = d->n_head / d->n_kv};
     FINISH(c, attention_bwd, &a);
 }
 

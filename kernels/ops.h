@@ -211,6 +211,7 @@ struct nt_attention_args {
     int32_t n_seq, n_tok, n_head;
     int32_t max_q, max_pos; /* no n_q and no pos0 + n_q is larger; bounds for launches, CPUs ignore them */
     int32_t min_q;          /* no n_q but 0 is smaller; another such bound, 0 where nobody knows */
+    int32_t max_group;      /* no KV head has more query heads; likewise */
 };
 
 /* Per row r: max[r], argmax[r] (lowest index among equals), sum_exp[r] = sum exp(x - max) in f32 with a fixed order.

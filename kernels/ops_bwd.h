@@ -101,6 +101,7 @@ struct nt_attention_bwd_args {
     int32_t window;
     int32_t n_seq, n_tok, n_head;
     int32_t max_q;
+    int32_t max_group; /* as in attention */
 };
 
 /* Gradient of rope_kv: rotates q and k back, then the backward of their norms where the forward had them (q_norm and

@@ -205,7 +205,8 @@ static nt_status attention(struct nt_training *t, int32_t layer, const float *dh
                                                .n_seq = b->n_seq,
                                                .n_tok = b->n_tok,
                                                .n_head = m->shard.n_head,
-                                               .max_q = t->step.max_q};
+                                               .max_q = t->step.max_q,
+                                               .max_group = m->spec.n_head / m->spec.n_kv};
     NT_TRY(m->backend->ops.attention_bwd(m->backend, &args));
     const struct nt_rope_bwd_args rope = {.dqkv = t->back.dqkv,
                                           .qkv = l->q_norm ? a->qkv : NULL,

@@ -103,7 +103,8 @@ static nt_status attention(struct nt_model *m, int32_t layer, const struct nt_st
                                            .n_head = m->shard.n_head,
                                            .max_q = s->max_q,
                                            .max_pos = s->max_pos,
-                                           .min_q = s->min_q};
+                                           .min_q = s->min_q,
+                                           .max_group = spec->n_head / spec->n_kv};
     return m->backend->ops.attention(m->backend, &args);
 }
 
