@@ -2,6 +2,7 @@
 #include "gemm_bwd_cuda.h"
 #include "cuda_bodies.h"
 #include "cuda_granted.h"
+#include "launch_places.h"
 
 #define TILE(op, rows, cols, warps, shared)                                                                            \
     { NT_CUDA_gemm_##op##_##rows##x##cols, (rows), (cols), 32 * (warps), (shared) }
@@ -88,7 +89,7 @@ nt_status nt_gemm_dgrad_cuda(struct nt_backend *be, const struct nt_gemm_dgrad_a
     NT_TRY(check_dgrad(args));
     const enum nt_weight_format format = args->w->format;
     const struct nt_gemm_tile_row *tile = nt_gemm_choose(dgrad_of_format[format].row, dgrad_of_format[format].count,
-                                                         args->n_tok, args->w->k, be->cuda->facts.n_sm);
+                                                         args->n_tok, args->w->k, 1, be->cuda->facts.n_sm);
     const struct nt_gemm_dgrad_quant_cuda a = {.d = dgrad_of(args, tile),
                                                .data = args->w->data,
                                                .n_panel = (int32_t)nt_ceil_div(args->w->n, NT_PANEL),
@@ -99,23 +100,44 @@ nt_status nt_gemm_dgrad_cuda(struct nt_backend *be, const struct nt_gemm_dgrad_a
     return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a.d);
 }
 
+/* The tokens of a, in one launch, and the join where blocks of them leave their sums. */
+static nt_status launch_wgrad(struct nt_backend *be, const struct nt_gemm_tile_row *tile,
+                              const struct nt_gemm_wgrad_cuda *a) {
+    const int64_t blocks = (int64_t)a->row_tiles * a->col_tiles;
+    const int64_t n_block = a->part ? nt_ceil_div(a->n_tok, NT_WGRAD_TOKENS) : 1;
+    NT_TRY(NT_CUDA_LAUNCH(be, tile->kernel, blocks, n_block, 1, tile->threads, tile->shared, a));
+    if (!a->part) return NT_OK;
+    const int64_t joins = a->m * nt_ceil_div(a->n, NT_WGRAD_JOIN_THREADS);
+    return NT_CUDA_LAUNCH(be, NT_CUDA_gemm_wgrad_join, joins, 1, 1, NT_WGRAD_JOIN_THREADS, 0, a);
+}
+
 nt_status nt_gemm_wgrad_cuda(struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
     nt_gemm_wgrad_check(args);
     if (args->n_tok == 0) return NT_OK;
-    const struct nt_gemm_tile_row *tile = nt_gemm_choose(wgrad_tiles, N_WGRAD, args->m, args->n, be->cuda->facts.n_sm);
-    const struct nt_gemm_wgrad_cuda a = {.a = args->a,
-                                         .b = args->b,
-                                         .dw = args->dw,
-                                         .lda = args->lda,
-                                         .ldb = args->ldb,
-                                         .lddw = args->lddw,
-                                         .alpha = args->alpha,
-                                         .n_tok = args->n_tok,
-                                         .m = args->m,
-                                         .n = args->n,
-                                         .b_run = args->b_run,
-                                         .row_tiles = (int32_t)nt_ceil_div(args->m, tile->rows),
-                                         .col_tiles = (int32_t)nt_ceil_div(args->n, tile->cols)};
-    const int64_t blocks = (int64_t)a.row_tiles * a.col_tiles;
-    return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
+    const struct nt_wgrad_cut cut = nt_wgrad_cut(args, be->cuda->workspace_bytes);
+    const struct nt_gemm_tile_row *tile =
+        nt_gemm_choose(wgrad_tiles, N_WGRAD, args->m, args->n, cut.n_block > 0 ? cut.n_block : 1, be->cuda->facts.n_sm);
+    struct nt_gemm_wgrad_cuda a = {.dw = args->dw,
+                                   .lda = args->lda,
+                                   .ldb = args->ldb,
+                                   .lddw = args->lddw,
+                                   .alpha = args->alpha,
+                                   .m = args->m,
+                                   .n = args->n,
+                                   .b_run = args->b_run,
+                                   .row_tiles = (int32_t)nt_ceil_div(args->m, tile->rows),
+                                   .col_tiles = (int32_t)nt_ceil_div(args->n, tile->cols)};
+    if (cut.n_block > 0) {
+        void *memory;
+        NT_TRY(nt_cuda_workspace(be, (size_t)cut.n_block * cut.place, "gemm_wgrad", &memory));
+        a.part = memory;
+    }
+    const int64_t most = a.part ? cut.n_block * NT_WGRAD_TOKENS : args->n_tok;
+    for (int64_t first = 0; first < args->n_tok; first += most) {
+        a.a = args->a + first * args->lda;
+        a.b = args->b + first * args->ldb;
+        a.n_tok = (int32_t)(args->n_tok - first < most ? args->n_tok - first : most);
+        NT_TRY(launch_wgrad(be, tile, &a));
+    }
+    return NT_OK;
 }

@@ -62,9 +62,14 @@ struct nt_gemm_wgrad_cuda {
     const nt_bf16 *a, *b; // [n_tok, m], [n_tok, n]
     float *dw;            // [m, n]
     int64_t lda, ldb, lddw;
+    float *part; // [n_block, m, n], sums of blocks of NT_WGRAD_TOKENS tokens that the join adds; NULL: a tile is added
     float alpha;
     int32_t n_tok, m, n, b_run;
     int32_t row_tiles, col_tiles;
+};
+enum {
+    NT_WGRAD_JOIN_THREADS = 128,
+    NT_WGRAD_JOIN_AHEAD = 8, /* parts that a thread has under way */
 };
 
 #endif

@@ -29,9 +29,9 @@ NT_GEMM_ADAPTER_TILES(CHECK)
 /* Cycles of the busiest multiprocessor per 16 of k, from the rates of an H100: it fetches about 40 bytes a cycle from
  * L2, multiplies 16 x 8 x 16 in 2 cycles, and a chain of dependent mma with its loads takes 40 cycles a link whatever
  * the tile; four blocks hide each other's chains. Each kernel has the same bits, so an estimate is good enough. */
-static int64_t cycles_of(const struct nt_gemm_tile_row *tile, int32_t n_tok, int32_t n, int32_t n_sm) {
+static int64_t cycles_of(const struct nt_gemm_tile_row *tile, int32_t n_tok, int32_t n, int64_t times, int32_t n_sm) {
     enum { FETCH = 40, CHAIN = 40, BLOCKS_TOGETHER = 4 };
-    const int64_t blocks = nt_ceil_div(nt_gemm_blocks(tile->rows, tile->cols, n_tok, n), n_sm);
+    const int64_t blocks = nt_ceil_div(times * nt_gemm_blocks(tile->rows, tile->cols, n_tok, n), n_sm);
     const int64_t fetch = (tile->rows + tile->cols) * 16 * (int64_t)sizeof(nt_bf16) / FETCH;
     const int64_t multiply = (int64_t)tile->rows * tile->cols / (16 * 8) * 2;
     const int64_t busy = blocks * (fetch > multiply ? fetch : multiply);
@@ -40,11 +40,11 @@ static int64_t cycles_of(const struct nt_gemm_tile_row *tile, int32_t n_tok, int
 }
 
 const struct nt_gemm_tile_row *nt_gemm_choose(const struct nt_gemm_tile_row *from, int count, int32_t n_tok, int32_t n,
-                                              int32_t n_sm) {
+                                              int64_t times, int32_t n_sm) {
     const struct nt_gemm_tile_row *best = &from[0];
     int64_t least = INT64_MAX;
     for (int i = 0; i < count; i++) {
-        const int64_t cycles = cycles_of(&from[i], n_tok, n, n_sm);
+        const int64_t cycles = cycles_of(&from[i], n_tok, n, times, n_sm);
         if (cycles > least || (cycles == least && from[i].rows > best->rows && best->rows >= n_tok)) continue;
         least = cycles;
         best = &from[i];
@@ -112,7 +112,7 @@ struct nt_gemm_adapter nt_gemm_adapter_of(const struct nt_gemm_args *args) {
 nt_status nt_gemm_mma(struct nt_backend *be, const struct nt_gemm_args *args) {
     const bool adapts = nt_gemm_cuda_adapts(args);
     const struct nt_gemm_tile_row *tile =
-        nt_gemm_choose(adapts ? adapter_tiles : tiles, adapts ? N_ADAPTER_TILES : N_TILES, args->n_tok, args->w->n,
+        nt_gemm_choose(adapts ? adapter_tiles : tiles, adapts ? N_ADAPTER_TILES : N_TILES, args->n_tok, args->w->n, 1,
                        be->cuda->facts.n_sm);
     const struct nt_gemm_adapted a = {nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols),
                                       nt_gemm_adapter_of(args)};

@@ -67,9 +67,9 @@ struct nt_gemm_tile_row {
 static inline int64_t nt_gemm_blocks(int32_t rows, int32_t cols, int32_t n_tok, int32_t n) {
     return nt_ceil_div(n_tok, rows) * nt_ceil_div(n, cols);
 }
-/* Of `count` kernels with the same bits, the one that is expected to take least for n_tok x n results. */
+/* Of `count` kernels with the same bits, the one that is expected to take least for `times` n_tok x n results. */
 const struct nt_gemm_tile_row *nt_gemm_choose(const struct nt_gemm_tile_row *from, int count, int32_t n_tok, int32_t n,
-                                              int32_t n_sm);
+                                              int64_t times, int32_t n_sm);
 
 /* What no kernel of gemm takes: NT_E_UNSUPPORTED with a sentence. */
 NT_MUST nt_status nt_gemm_cuda_check(const struct nt_gemm_args *args);

@@ -1,40 +1,49 @@
 /* dw += alpha a^T b on tensor cores: the gradient of weights, of an adapter's factors, of biases. Spec: ops_bwd.h.
  *
- * A block computes a tile of dw over all tokens (gemm_bwd_tile.cuh); one kernel per row of NT_GEMM_WGRAD_TILES. Lines of
- * both operands are tokens, turned by ldmatrix.trans. After each NT_WGRAD_TOKENS tokens the sums are scaled and added to
- * dw, by the thread that added before, and begin again from zero; the ring stays full meanwhile, and a row of mma tiles
- * is loaded before any of it is stored, so dw's latency is waited for M times a block of tokens.
+ * A block computes a tile of dw (gemm_bwd_tile.cuh); one kernel per row of NT_GEMM_WGRAD_TILES. Lines of both operands
+ * are tokens, turned by ldmatrix.trans. Order of sums, whatever the tile and the grid: over NT_WGRAD_TOKENS tokens a
+ * chain from zero, then dw + alpha chain, two roundings, chains ascending.
+ * One block for all tokens of a tile: after each chain it is added to dw, by the thread that added before; the ring
+ * stays full meanwhile, and a row of mma tiles is loaded before any of it is stored, so dw's latency is waited for M
+ * times a chain.
+ * Few tiles (nt_wgrad_cut): a block for each chain, blockIdx.y, which leaves its sums in the workspace, and
+ * nt_gemm_wgrad_join adds them with the same operations in the same order, a thread for an element of dw: same bits.
  * Columns of b may be every second run of b_run (a multiple of 16: a chunk of 8 columns lies in one run).
  * Blocks of NT_GEMM_GROUP row tiles run together: the head's a is 100 MB a chunk of rows, and is read once.
- * Layout: a [n_tok, m], b [n_tok, n] row-major; stages [depth, rows] of a, [depth, cols] of b.
- * Roofline: 2 n_tok (m + n) bytes once each in an ideal tiling, 8 m n per block of tokens; 2 n_tok m n FLOP. Full
- * weights: 128 x 128 tiles, 6 ldmatrix per 16 mma of a warp, expected 60-65 % of the matrix rate on A100, 40-45 % on
- * H100 (mma.sync; dw comes from L2 or DRAM once per 1024 tokens). An adapter's rank of 8 to 64 is one row of tiles and
- * bytes of b bound it: expected 70 % of copy bandwidth where n / 64 blocks fill the device, less below: tokens are not
- * split among blocks, as the order of sums is. */
+ * Layout: a [n_tok, m], b [n_tok, n] row-major; stages [depth, rows] of a, [depth, cols] of b; part [n_block, m, n].
+ * Roofline: 2 n_tok (m + n) bytes once each in an ideal tiling, 8 m n per chain (of dw, or of a part); 2 n_tok m n
+ * FLOP. Full weights: 128 x 128 tiles, 6 ldmatrix per 16 mma of a warp, expected 60-65 % of the matrix rate on A100,
+ * 40-45 % on H100 (mma.sync; dw comes from L2 or DRAM once per 1024 tokens). An adapter's rank of 8 to 64 is one row of
+ * tiles and bytes of b bound it: expected 50 % of copy bandwidth where n / 64 n_block blocks fill the device. Below that
+ * the chain is the time: a block takes 12 us for 1024 tokens (measured on H200), and no grid shortens it. */
 #include "gemm_bwd_tile.cuh"
 #include "gemm_epilogue.cuh"
 
 extern __shared__ __align__(256) char nt_gemm_wgrad_stages[];
 
-/* dw += alpha acc, acc = 0: the warp's part of the tile at row m0, column n0. */
+/* dw += alpha acc, acc = 0: the warp's part of the tile at row m0, column n0. Or acc becomes its part of the sums of
+ * this block's own tokens. */
 template <class T>
 NT_DEVICE void add_tile(const struct nt_gemm_wgrad_cuda *w, float acc[T::M][T::N][4], int32_t m0, int32_t n0) {
     const int32_t row0 = m0 + nt_warp() % T::WARPS_M * T::WARP_ROWS + nt_lane() / 4;
     const int32_t col0 = n0 + nt_warp() / T::WARPS_M * T::WARP_COLS + 2 * (nt_lane() & 3);
+    const bool own = w->part;
+    float *dw = own ? w->part + (int64_t)blockIdx.y * w->m * w->n : w->dw;
+    const int64_t ld = own ? w->n : w->lddw;
 #pragma unroll
     for (int i = 0; i < 2 * T::M; i++) {
         const int m = i / 2, half = i % 2;
         const int32_t row = row0 + 16 * m + 8 * half, end = row < w->m ? w->n : 0;
-        float *to = w->dw + row * w->lddw;
+        float *to = dw + row * ld;
         float2 old[T::N];
 #pragma unroll
-        for (int n = 0; n < T::N; n++) old[n] = nt_load_pair_f32(to, col0 + 8 * n, end);
+        for (int n = 0; n < T::N; n++) old[n] = nt_load_pair_f32(to, col0 + 8 * n, own ? 0 : end);
 #pragma unroll
         for (int n = 0; n < T::N; n++) {
             float *sum = &acc[m][n][2 * half];
-            nt_store_pair_f32(to, col0 + 8 * n, end, __fadd_rn(old[n].x, __fmul_rn(w->alpha, sum[0])),
-                              __fadd_rn(old[n].y, __fmul_rn(w->alpha, sum[1])), false);
+            nt_store_pair_f32(to, col0 + 8 * n, end,
+                              own ? sum[0] : __fadd_rn(old[n].x, __fmul_rn(w->alpha, sum[0])),
+                              own ? sum[1] : __fadd_rn(old[n].y, __fmul_rn(w->alpha, sum[1])), false);
             sum[0] = sum[1] = 0;
         }
     }
@@ -47,16 +56,18 @@ template <class T> NT_DEVICE void wgrad(const struct nt_gemm_wgrad_cuda *w) {
     nt_gemm_place_in(w->row_tiles, w->col_tiles, &m0, &n0);
     m0 *= T::ROWS;
     n0 *= T::COLS;
+    const int32_t first = (int32_t)blockIdx.y * NT_WGRAD_TOKENS;
+    const int32_t n_tok = w->part ? min(w->n_tok - first, (int32_t)NT_WGRAD_TOKENS) : w->n_tok;
     struct nt_bwd_loop<T> l;
     l.stages = nt_gemm_wgrad_stages;
-    l.a = nt_bwd_copier_of<typename T::A>(w->a, w->lda, 0, w->n_tok, m0, w->m);
-    l.b = nt_bwd_copier_of<typename T::B>(w->b, w->ldb, 0, w->n_tok, n0, w->n);
+    l.a = nt_bwd_copier_of<typename T::A>(w->a, w->lda, first, w->n_tok, m0, w->m);
+    l.b = nt_bwd_copier_of<typename T::B>(w->b, w->ldb, first, w->n_tok, n0, w->n);
     if (w->b_run > 0) { /* further by the runs that are left out */
         const int32_t col = w->n - l.b.left;
         l.b.from += col / w->b_run * (int64_t)w->b_run;
     }
     l.second.args = NULL;
-    l.n_stage = (w->n_tok + T::DEPTH - 1) / T::DEPTH;
+    l.n_stage = (n_tok + T::DEPTH - 1) / T::DEPTH;
     float acc[T::M][T::N][4] = {};
     nt_bwd_begin<T>(&l);
     for (int32_t done = 0; done < l.n_stage; done += BLOCK) {
@@ -72,3 +83,25 @@ template <class T> NT_DEVICE void wgrad(const struct nt_gemm_wgrad_cuda *w) {
         wgrad<nt_bwd_tile<rows, cols, depth, stages, warps_m, warps_n, true>>(&a);                                     \
     }
 NT_GEMM_WGRAD_TILES(NT_GEMM_WGRAD_KERNEL)
+
+/* dw += alpha part of each block of tokens, ascending. */
+extern "C" __global__ void __launch_bounds__(NT_WGRAD_JOIN_THREADS)
+    nt_gemm_wgrad_join(const struct nt_gemm_wgrad_cuda a) {
+    const int32_t per_row = (a.n + NT_WGRAD_JOIN_THREADS - 1) / NT_WGRAD_JOIN_THREADS;
+    const int32_t row = (int32_t)blockIdx.x / per_row, block = (int32_t)blockIdx.x % per_row;
+    const int32_t col = block * NT_WGRAD_JOIN_THREADS + (int32_t)threadIdx.x;
+    if (col >= a.n) return;
+    const int32_t n_block = (a.n_tok + NT_WGRAD_TOKENS - 1) / NT_WGRAD_TOKENS;
+    const int64_t size = (int64_t)a.m * a.n;
+    const float *from = a.part + (int64_t)row * a.n + col;
+    float *at = a.dw + row * a.lddw + col, sum = *at;
+    for (int32_t b = 0; b < n_block; b += NT_WGRAD_JOIN_AHEAD) {
+        float part[NT_WGRAD_JOIN_AHEAD];
+#pragma unroll
+        for (int32_t k = 0; k < NT_WGRAD_JOIN_AHEAD; k++) part[k] = b + k < n_block ? from[(b + k) * size] : 0;
+#pragma unroll
+        for (int32_t k = 0; k < NT_WGRAD_JOIN_AHEAD; k++)
+            if (b + k < n_block) sum = __fadd_rn(sum, __fmul_rn(a.alpha, part[k]));
+    }
+    *at = sum;
+}

@@ -54,3 +54,21 @@ struct nt_attn_short nt_attn_short_cut(const struct nt_attention_args *a, size_t
     if (c.n_split > 1) c.n_seq = (int32_t)nt_places(workspace, nt_attn_place(a) * (size_t)c.per_seq, a->n_seq);
     return c;
 }
+
+/* ---- gradients of weights ---- */
+
+/* Tiles of 64 x 64 that keep a device busy, two for each multiprocessor of an H100: with fewer, blocks of tokens run
+ * beside each other. Their sums are then written and read once each, and so is dw in the other case; the join is one
+ * launch more. Not of the device at hand, so that who counts launches needs none. A grid has at most 65535 of them. */
+enum { WGRAD_TILE = 64, WGRAD_TILES = 2 * 132, WGRAD_GRID = 65535 };
+
+struct nt_wgrad_cut nt_wgrad_cut(const struct nt_gemm_wgrad_args *a, size_t workspace) {
+    const int64_t n_block = ((int64_t)a->n_tok + NT_WGRAD_TOKENS - 1) / NT_WGRAD_TOKENS;
+    const int64_t down = ((int64_t)a->m + WGRAD_TILE - 1) / WGRAD_TILE;
+    const int64_t tiles = down * (((int64_t)a->n + WGRAD_TILE - 1) / WGRAD_TILE);
+    struct nt_wgrad_cut c = {.place = (size_t)a->m * (size_t)a->n * sizeof(float)};
+    if (n_block <= 1 || tiles >= WGRAD_TILES) return (struct nt_wgrad_cut){0};
+    const int64_t most = nt_places(workspace, c.place, least(n_block, WGRAD_GRID)), n = (n_block + most - 1) / most;
+    c.n_block = (n_block + n - 1) / n; /* launches of the same size, about */
+    return c;
+}

@@ -2,12 +2,12 @@
  *
  * The launchers ask with the workspace they have, the cost of an op (ops_cost.h) with the one a backend opens with, so
  * both count the same launches. A place is what one row or token needs; what lies in it is said where its kernel's
- * struct is (attention_cuda.h, topk_cuda.h, sample_cuda.h, head_cuda.h). No ownership, no state, no errors, any thread.
- */
+ * struct is (attention_cuda.h, topk_cuda.h, sample_cuda.h, head_cuda.h, gemm_bwd_cuda.h). No ownership, no state, no
+ * errors, any thread. */
 #ifndef NT_LAUNCH_PLACES_H
 #define NT_LAUNCH_PLACES_H
 
-#include "ops.h"
+#include "ops_bwd.h"
 
 /* How many of n places of `bytes` each there is room for; at least 1, which nt_cuda_workspace refuses where not even
  * that fits. */
@@ -29,5 +29,13 @@ struct nt_attn_short {
     int64_t per_seq;
 };
 struct nt_attn_short nt_attn_short_cut(const struct nt_attention_args *a, size_t workspace);
+
+/* gemm_wgrad: bytes of the sum of one block of tokens, blocks that a launch takes; 0: all of them in order, no place.
+ */
+struct nt_wgrad_cut {
+    size_t place;
+    int64_t n_block;
+};
+struct nt_wgrad_cut nt_wgrad_cut(const struct nt_gemm_wgrad_args *a, size_t workspace);
 
 #endif

@@ -258,12 +258,14 @@ struct nt_cost nt_op_cost_gemm_dgrad(const struct nt_gemm_dgrad_args *a) {
                             .launches = n_tok > 0};
 }
 
-/* dw is read, scaled and written; gradients are as large as their weights and are no activations. */
+/* dw is read, scaled and written; gradients are as large as their weights and are no activations. Two kernels where
+ * blocks of tokens leave their sums. */
 struct nt_cost nt_op_cost_gemm_wgrad(const struct nt_gemm_wgrad_args *a) {
+    const int64_t step = nt_wgrad_cut(a, NT_CUDA_WORKSPACE_BYTES).n_block * NT_WGRAD_TOKENS;
     const double n_tok = a->n_tok, m = a->m, n = a->n;
     return (struct nt_cost){.flops = 2 * n_tok * m * n + 2 * m * n,
                             .read_bytes = n_tok * (m + n) * BF16 + m * n * F32,
                             .write_bytes = m * n * F32,
                             .stored_bytes = 2 * m * n * F32,
-                            .launches = n_tok > 0};
+                            .launches = step > 0 ? 2 * ((a->n_tok + step - 1) / step) : n_tok > 0};
 }

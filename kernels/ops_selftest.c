@@ -409,18 +409,19 @@ static nt_status test_gemm_dgrad(struct nt_selftest *t) {
     return NT_OK;
 }
 
+/* Without a width the tokens are two blocks of NT_WGRAD_TOKENS. */
 static nt_status test_gemm_wgrad(struct nt_selftest *t) {
-    enum { TOK = 75 };
-    const int32_t m = t->width > 0 ? t->width : 21, n = t->width > 0 ? 576 : 104;
+    const bool wide = t->width > 0;
+    const int32_t n_tok = wide ? 75 : NT_WGRAD_TOKENS + 75, m = wide ? t->width : 21, n = wide ? 576 : 104;
     float *dw = nt_selftest_floats(t, m * n, 1);
-    const struct nt_gemm_wgrad_args a = {.a = nt_selftest_halves(t, TOK * m, 1),
-                                         .b = nt_selftest_halves(t, TOK * n, 1),
+    const struct nt_gemm_wgrad_args a = {.a = nt_selftest_halves(t, n_tok * m, 1),
+                                         .b = nt_selftest_halves(t, n_tok * n, 1),
                                          .lda = m,
                                          .ldb = n,
                                          .dw = dw,
                                          .lddw = n,
                                          .alpha = 0.3f,
-                                         .n_tok = TOK,
+                                         .n_tok = n_tok,
                                          .m = m,
                                          .n = n};
     NT_TRY(t->ops.gemm_wgrad(t->be, &a));

@@ -1,5 +1,7 @@
 /* Cases of gemm's backward, gemm_dgrad and gemm_wgrad: odd shapes with and without an adapter, blocks of the sum, INT4,
  * INT8, special values, and the bitwise promises. */
+#include "cuda_backend.h"
+#include "launch_places.h"
 #include "op_matrix.h"
 #include "ops_bwd.h"
 #include <math.h>
@@ -502,23 +504,62 @@ static void check_wgrad_alone(struct op_env *env) {
     drop_wgrad(&p);
 }
 
-/* A batch cut after whole blocks of tokens adds up to the same bits. */
-static void check_wgrad_cut(struct op_env *env) {
-    enum { TOKENS = 2 * NT_WGRAD_TOKENS + 100 };
-    struct wgrad p = make_wgrad(4, TOKENS, 19, 70, 0.3f, 0, true), part = p;
-    NT_CHECK(run_wgrad(&env->be[0], &p) == NT_OK);
-    float *all = op_alloc(p.dw_bytes);
-    memcpy(all, p.dw, p.dw_bytes);
-    for (int32_t t = 0; t < TOKENS; t += NT_WGRAD_TOKENS) {
-        part.args.n_tok = TOKENS - t < NT_WGRAD_TOKENS ? TOKENS - t : NT_WGRAD_TOKENS;
-        part.a = p.a + t * p.args.lda;
-        part.b = p.b + t * p.args.ldb;
+/* The result of p once more, a call for each block of tokens: a GPU then has one tile for all tokens of a call. */
+static void run_blocks(struct op_env *env, struct wgrad *p) {
+    struct wgrad part = *p;
+    float *before = op_alloc(p->dw_bytes);
+    memcpy(before, p->dw0, p->dw_bytes);
+    for (int32_t t = 0; t < p->args.n_tok; t += NT_WGRAD_TOKENS) {
+        part.args.n_tok = p->args.n_tok - t < NT_WGRAD_TOKENS ? p->args.n_tok - t : NT_WGRAD_TOKENS;
+        part.a = p->a + t * p->args.lda;
+        part.b = p->b + t * p->args.ldb;
         NT_CHECK(run_wgrad(&env->be[t / NT_WGRAD_TOKENS % OP_BACKENDS], &part) == NT_OK);
-        memcpy(p.dw0, p.dw, p.dw_bytes); /* the next call adds to it */
+        memcpy(p->dw0, p->dw, p->dw_bytes); /* the next call adds to it */
     }
-    op_compare_bytes(env, "whole blocks of tokens, one after the other", all, p.dw, p.dw_bytes);
-    free(all);
-    drop_wgrad(&p);
+    memcpy(p->dw0, before, p->dw_bytes);
+    free(before);
+}
+
+/* In a workspace for so many blocks. */
+static void run_in_places(struct op_env *env, struct wgrad *p, int32_t n_block) {
+    struct nt_cuda *cuda = ((struct nt_backend *)env->be[0].watch_arg)->cuda; /* cuda_staged.h */
+    const size_t all = cuda->workspace_bytes;
+    cuda->workspace_bytes = (size_t)n_block * nt_wgrad_cut(&p->args, all).place;
+    NT_CHECK(run_wgrad(&env->be[0], p) == NT_OK);
+    cuda->workspace_bytes = all;
+}
+
+/* A batch cut after whole blocks of tokens adds up to the same bits; on a GPU so do blocks beside each other, in as
+ * many launches as the workspace has places for, and in order where there are enough tiles. */
+static void check_wgrad_cut(struct op_env *env) {
+    static const struct {
+        int32_t n_tok, m, n, b_run;
+        float alpha;
+        bool aligned, apart;
+    } shapes[] = {
+        {2 * NT_WGRAD_TOKENS + 100, 19,  70,    0,  0.3f, true,  true },
+        {9 * NT_WGRAD_TOKENS + 1,   16,  40,    0,  2,    true,  true }, /* more than the join has under way */
+        {4 * NT_WGRAD_TOKENS,       5,   131,   16, -1,   false, true },
+        {3 * NT_WGRAD_TOKENS + 17,  48,  96,    48, 0.7f, true,  true },
+        {NT_WGRAD_TOKENS + 64,      130, 200,   0,  1,    false, true },
+        {NT_WGRAD_TOKENS + 30,      9,   16900, 0,  0.7f, true,  false},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct wgrad p = make_wgrad(i + 4, shapes[i].n_tok, shapes[i].m, shapes[i].n, shapes[i].alpha, shapes[i].b_run,
+                                    shapes[i].aligned);
+        NT_CHECK((nt_wgrad_cut(&p.args, NT_CUDA_WORKSPACE_BYTES).n_block > 0) == shapes[i].apart);
+        check_wgrad(env, &p);
+        float *all = op_alloc(p.dw_bytes);
+        memcpy(all, p.dw, p.dw_bytes);
+        run_blocks(env, &p);
+        op_compare_bytes(env, "whole blocks of tokens, one after the other", all, p.dw, p.dw_bytes);
+        for (int32_t n = 1; n <= 3 && env->cuda && shapes[i].apart; n++) {
+            run_in_places(env, &p, n);
+            op_compare_bytes(env, "places for some blocks of tokens", all, p.dw, p.dw_bytes);
+        }
+        free(all);
+        drop_wgrad(&p);
+    }
 }
 
 static void perf_wgrad(struct op_env *env) {

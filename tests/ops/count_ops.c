@@ -152,13 +152,14 @@ static int count_gradients(struct nt_backend *be) {
         {576,  576},
         {2048, 576}
     };
+    enum { TOKENS = NT_WGRAD_TOKENS + 128 }; /* two blocks, and their join */
     int failed = 0;
     for (size_t i = 0; i < sizeof dgrad / sizeof dgrad[0]; i++) {
         for (int f = 0; f < N_COUNTED; f++) failed += count_dgrad(be, counted[f], dgrad[i][0], 128, dgrad[i][1]);
     }
     for (size_t i = 0; i < sizeof wgrad / sizeof wgrad[0]; i++)
         failed += count_wgrad(be, 128, wgrad[i][0], wgrad[i][1]);
-    return failed;
+    return failed + count_wgrad(be, TOKENS, 16, 192);
 }
 
 struct product {

@@ -7,6 +7,7 @@
 
 #include "gpu_table.h"
 #include "ledger_backend.h"
+#include "ops_bwd.h"
 #include <string.h>
 
 /* Queries and positions one by one. */
@@ -115,7 +116,7 @@ static void test_passes(void **state) {
 
 /* Rows of which not all find room in the workspace of 64 MiB take more launches: 32 chunks of a vocabulary of 128256
  * leave 128 keys of 4 bytes each, the draw 24 bytes more; a decode step of 256 sequences has 80 splits of 130 floats
- * for 32 heads. */
+ * for 32 heads; a gradient of 512 x 2048 has room for the sums of 16 blocks of tokens. */
 static void test_many_rows(void **state) {
     (void)state;
     struct nt_logit_topk_args topk = {.n_row = 4096, .n_vocab = 128256, .k = 20};
@@ -137,6 +138,14 @@ static void test_many_rows(void **state) {
     assert_int_equal(nt_op_cost_attention(&a).launches, 4);
     a.window = 512; /* touches two splits at most */
     assert_int_equal(nt_op_cost_attention(&a).launches, 2);
+    struct nt_gemm_wgrad_args wgrad = {.n_tok = 16 * NT_WGRAD_TOKENS, .m = 512, .n = 2048};
+    assert_int_equal(nt_op_cost_gemm_wgrad(&wgrad).launches, 2);
+    wgrad.n_tok++;
+    assert_int_equal(nt_op_cost_gemm_wgrad(&wgrad).launches, 4);
+    wgrad.m = 1024; /* enough tiles */
+    assert_int_equal(nt_op_cost_gemm_wgrad(&wgrad).launches, 1);
+    wgrad.n_tok = 0;
+    assert_int_equal(nt_op_cost_gemm_wgrad(&wgrad).launches, 0);
 }
 
 /* Whatever the op, an empty or a small call costs a finite amount, and its parts add up. */
