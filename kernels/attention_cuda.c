@@ -102,7 +102,8 @@ static nt_status decode(struct nt_backend *be, const struct nt_attention_args *a
     for (int32_t seq = 0; seq < a->n_seq; seq += cut.n_seq) {
         l.seqs = a->seqs + seq;
         l.n_seq = least(cut.n_seq, a->n_seq - seq);
-        NT_TRY(NT_CUDA_LAUNCH(be, widths[w].decode[int8], tiles * l.max_q, l.n_split, l.n_seq, NT_ATTN_DECODE_WARPS * 32, shared, &l));
+        NT_TRY(NT_CUDA_LAUNCH(be, widths[w].decode[int8], tiles * l.max_q, l.n_split, l.n_seq,
+                              NT_ATTN_DECODE_WARPS * 32, shared, &l));
         if (l.n_split == 1) continue;
         const int64_t warps = NT_ATTN_MERGE_THREADS / 32, n_row = (int64_t)l.n_seq * l.max_q * a->n_head;
         NT_TRY(NT_CUDA_LAUNCH(be, NT_CUDA_attention_merge, (n_row + warps - 1) / warps, 1, 1, NT_ATTN_MERGE_THREADS, 0,

@@ -54,8 +54,8 @@ static inline int64_t nt_attn_tiles(int32_t max_q, int32_t max_group, int32_t n_
 NT_MUST nt_status nt_attention_cuda_prepare(const struct nt_attention_args *args, struct nt_attn_launch *out);
 #endif
 
-/* Bytes of dynamic shared memory. Prefill: q rows, then `halves` buffers of K or V of one page, then what the block knows
- * of its tile. Decode: q rows, later the scores that the warps exchange, then the buffers. */
+/* Bytes of dynamic shared memory. Prefill: q rows, then `halves` buffers of K or V of one page, then what the block
+ * knows of its tile. Decode: q rows, later the scores that the warps exchange, then the buffers. */
 #define NT_ATTN_TILE_BYTES 128
 #define NT_ATTN_SHARED(d, rows, halves, int8)                                                                          \
     (NT_ATTN_TILE_BYTES + (rows) * (d)*2 + (halves) * ((int8) ? NT_KV_PAGE * (d) + NT_ATTN_SCALES : NT_KV_PAGE * (d)*2))

@@ -1,18 +1,24 @@
 /* Attention of sequences with few new tokens: split over the keys, the heads of a group packed into one mma tile.
  *
  * Layout: q [n_tok, n_head, d_pad]; cache ROWS or ROWS_INT8; out [n_tok, ldo].
- * nt_attention_decode_*: block (x, y, z) is one warp: token x % max_q of sequence z, tile x / max_q (16 heads of one
- * KV head's group), over split y of NT_ATTN_SPLIT positions. A sequence inside one split is finished here; else the
+ * nt_attention_decode_*: block (x, y, z) is token x % max_q of sequence z, tile x / max_q (16 heads of one KV head's
+ * group), over split y of NT_ATTN_SPLIT positions. Its two warps share every page: each scores half of the keys, all
+ * scores go through shared memory, the softmax is done by both (so that each has every p in its fragments), and each
+ * adds p V to half of the columns. The barrier at which V has arrived is the one behind which the scores are read, and
+ * that of the next K the one behind which they are overwritten. A sequence inside one split is finished here; else the
  * split's (m, sum, o) goes to the workspace. nt_attention_merge: one warp per (sequence, token, head) merges the splits
  * in ascending order. Which splits exist follows from positions alone, so the order of sums does not depend on the
  * batch. Sequences and page lists are read from device memory and bounds (max_q, max_pos) only size the grid: a
- * captured graph stays valid; blocks of places without tokens or beyond a sequence's end leave at once. Roofline, one
- * token at context n: 4 n d n_kv bytes of cache (bf16; 2 n (d + 4) n_kv for int8) and 4 n d n_head FLOP: n_head / n_kv
- * FLOP a byte, memory-bound by far (A100: 150, H100: 290). An SM needs about 40 KB in flight for its share of HBM; d
- * 128: 3 blocks with 3 of 4 half pages (16 KB) under way each. mma does 16 rows for the group's few, 64 x 16 x 4 d FLOP
- * a page, hidden. Workspace traffic 8 (d + 2) n_head bytes per split of 1024 d n_kv ... 2048 d n_kv: below 2 % per 4
- * heads a group. Expected 85-90 % of the copy bandwidth for batch * n_kv * splits of a few hundred and more; a lone
- * short sequence is bound by the latency of 8 pages in a row. Budget: one warp, at most 255 registers, no spills. */
+ * captured graph stays valid; blocks of places without tokens or beyond a sequence's end leave at once.
+ * Roofline, one token at context n: 4 n d n_kv bytes of cache (bf16; 2 n (d + 4) n_kv for int8) and 4 n d n_head FLOP:
+ * n_head / n_kv FLOP a byte, memory-bound by far (A100: 150, H100: 290). An SM needs about 40 KB in flight for its
+ * share of HBM; d 128: 3 blocks with 3 of 4 half pages (16 KB) under way each, int8: 6 with halves of 8 KB. What can
+ * come in the way is the issue of instructions: at d 128 and up to 8 heads a group 450 a warp and page, int8 870. mma
+ * does 16 rows for the group's few, 64 x 16 x 4 d FLOP a page, hidden. Workspace traffic 8 (d + 2) n_head bytes per
+ * split of 1024 d n_kv ... 2048 d n_kv: below 2 % per 4 heads a group. Expected 85-90 % of the copy bandwidth for
+ * batch x n_kv x splits of a few hundred and more; a lone short sequence is bound by the latency of 8 pages in a row:
+ * at d 128 each is 8 mma behind each other, a barrier, the softmax and 4 mma.
+ * Budget: 64 threads, no spills; at d 128 registers and shared memory (228 KB an SM) for 3 blocks, int8 for 6. */
 #include "attention_tile.cuh"
 
 extern __shared__ __align__(128) unsigned char nt_attention_shared[];
@@ -45,6 +51,14 @@ NT_DEVICE void nt_attn_get_scores(const unsigned char *exchange, float s[1][8][4
     }
 }
 
+/* p of a page, of rows in EIGHTS groups of 8. */
+template <int COLS, bool INT8, int EIGHTS>
+NT_DEVICE void nt_attn_weigh(struct nt_attn_rows<COLS, 1> &st, float s[1][8][4], const float *v_scale,
+                             uint32_t p[1][4][4]) {
+    nt_attn_softmax<COLS, 1, EIGHTS>(st, s);
+    nt_attn_probabilities<1, INT8, EIGHTS>(s, v_scale, p);
+}
+
 /* The split's state is left for the merge. */
 template <int COLS, bool INT8>
 NT_DEVICE void nt_attn_leave_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
@@ -61,17 +75,32 @@ NT_DEVICE void nt_attn_leave_split(const struct nt_attn_launch &a, const struct 
     }
 }
 
+/* Of a sequence inside one split. */
+template <int D, int COLS, bool INT8>
+NT_DEVICE void nt_attn_finish(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
+                              const struct nt_attn_rows<COLS, 1> &st, unsigned char *shared, int32_t col0) {
+    if (a.lse && threadIdx.x < NT_WARP) nt_attn_write_lse<COLS, 1>(a, t, st, 0);
+    __syncthreads(); /* the scores have been read */
+    nt_attn_stage_out<D, COLS, 1, INT8>(st, shared, col0);
+    __syncthreads();
+    nt_attn_send_out<D, NT_ATTN_DECODE_WARPS * NT_WARP>(a, t, shared, t.row0, t.n_row, (int32_t)threadIdx.x);
+}
+
 /* Split `split` of a sequence that has those from `begin` to `end`. */
 template <int D, bool INT8>
 NT_DEVICE void nt_attn_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t seq, int32_t split,
                              int32_t begin, int32_t end, unsigned char *shared) {
     constexpr int threads = NT_ATTN_DECODE_WARPS * NT_WARP, halves = NT_ATTN_DECODE_HALVES(D);
     constexpr int cols = nt_attn_warp_cols<D, INT8>, half_rows = NT_KV_PAGE / 2 * (INT8 ? D : 2 * D);
+    struct nt_attn_ring<D, INT8, threads, halves, true> ring;
+    static_assert(D % 32 == 0, "V of int8 is loaded 32 columns at a time");
+    static_assert(NT_ATTN_DECODE_FRONT(D) >= 8 * NT_WARP * 16, "the scores have room");
+    static_assert(NT_ATTN_DECODE_FRONT(D) + halves * ring.half == NT_ATTN_DECODE_SHARED(D, INT8),
+                  "host and device agree");
     const int32_t last = t.pos0 + t.row0 / t.group, first = max(last - a.span, 0); /* visible positions */
     const int32_t warp = nt_warp(), col0 = warp * cols, key0 = warp * (NT_KV_PAGE / 2);
     const int32_t page0 = max(first / NT_KV_PAGE, split * NT_ATTN_SPLIT_PAGES);
     const int32_t page1 = min(last / NT_KV_PAGE, split * NT_ATTN_SPLIT_PAGES + NT_ATTN_SPLIT_PAGES - 1);
-    struct nt_attn_ring<D, INT8, threads, halves, true> ring;
     nt_attn_begin(ring, a, t, shared + NT_ATTN_DECODE_FRONT(D), page0, page1, first, last);
     nt_attn_load_q<D, INT8, NT_ATTN_DECODE_ROWS, threads>(a, t, shared);
     __syncthreads();
@@ -100,26 +129,18 @@ NT_DEVICE void nt_attn_split(const struct nt_attn_launch &a, const struct nt_att
         nt_attn_get_scores(shared, s);
         const float *v_scale = (const float *)(v + ring.values);
         uint32_t p[1][4][4];
-        if (t.n_row <= 8) {
-            nt_attn_softmax<cols, 1, 1>(st, s);
-            nt_attn_probabilities<1, INT8, 1>(s, v_scale, p);
-        } else {
-            nt_attn_softmax<cols, 1>(st, s);
-            nt_attn_probabilities<1, INT8>(s, v_scale, p);
-        }
+        if (t.n_row <= 8)
+            nt_attn_weigh<cols, INT8, 1>(st, s, v_scale, p);
+        else
+            nt_attn_weigh<cols, INT8, 2>(st, s, v_scale, p);
         nt_attn_add_values<D, cols, 1, INT8, false>(st, nt_shared_address(v), col0, p);
     }
     nt_cp_async_wait<0>();
     nt_attn_close<cols, 1, INT8>(st);
-    if (begin != end) {
+    if (begin != end)
         nt_attn_leave_split<cols, INT8>(a, t, st, seq, split - begin, col0);
-        return;
-    }
-    if (a.lse && warp == 0) nt_attn_write_lse<cols, 1>(a, t, st, 0);
-    __syncthreads(); /* the scores have been read */
-    nt_attn_stage_out<D, cols, 1, INT8>(st, shared, col0);
-    __syncthreads();
-    nt_attn_send_out<D, threads>(a, t, shared, t.row0, t.n_row, (int32_t)threadIdx.x);
+    else
+        nt_attn_finish<D, cols, INT8>(a, t, st, shared, col0);
 }
 
 template <int D, bool INT8> NT_DEVICE void nt_attn_decode(const struct nt_attn_launch &a) {
@@ -134,36 +155,19 @@ template <int D, bool INT8> NT_DEVICE void nt_attn_decode(const struct nt_attn_l
     nt_attn_split<D, INT8>(a, t, seq, split, first, last, nt_attention_shared);
 }
 
-#define NT_ATTN_THREADS (NT_ATTN_DECODE_WARPS * NT_WARP)
-
-extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS) nt_attention_decode_d64(const struct nt_attn_launch a) {
-    nt_attn_decode<64, false>(a);
-}
-extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS) nt_attention_decode_d96(const struct nt_attn_launch a) {
-    nt_attn_decode<96, false>(a);
-}
-extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS) nt_attention_decode_d128(const struct nt_attn_launch a) {
-    nt_attn_decode<128, false>(a);
-}
-extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS) nt_attention_decode_d256(const struct nt_attn_launch a) {
-    nt_attn_decode<256, false>(a);
-}
-extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS)
-    nt_attention_decode_int8_d64(const struct nt_attn_launch a) {
-    nt_attn_decode<64, true>(a);
-}
-extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS)
-    nt_attention_decode_int8_d96(const struct nt_attn_launch a) {
-    nt_attn_decode<96, true>(a);
-}
-extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS)
-    nt_attention_decode_int8_d128(const struct nt_attn_launch a) {
-    nt_attn_decode<128, true>(a);
-}
-extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS)
-    nt_attention_decode_int8_d256(const struct nt_attn_launch a) {
-    nt_attn_decode<256, true>(a);
-}
+#define NT_ATTN_DECODE_KERNELS(d)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(NT_ATTN_DECODE_WARPS *NT_WARP)                                        \
+        nt_attention_decode_d##d(const struct nt_attn_launch a) {                                                      \
+        nt_attn_decode<d, false>(a);                                                                                   \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(NT_ATTN_DECODE_WARPS *NT_WARP)                                        \
+        nt_attention_decode_int8_d##d(const struct nt_attn_launch a) {                                                 \
+        nt_attn_decode<d, true>(a);                                                                                    \
+    }
+NT_ATTN_DECODE_KERNELS(64)
+NT_ATTN_DECODE_KERNELS(96)
+NT_ATTN_DECODE_KERNELS(128)
+NT_ATTN_DECODE_KERNELS(256)
 
 static_assert(NT_ATTN_CUDA_MAX_D <= 2 * 4 * NT_WARP, "a lane of the merge has at most 2 groups of 4 columns");
 

@@ -1,21 +1,24 @@
 /* Attention of one tile of query rows over pages of the cache: what the prefill and the decode kernel share.
  *
- * FlashAttention-2 (Dao 2023) over the paged cache: a warp owns MT * 16 rows (token, head of one KV head's group), so
- * all heads of a group and neighbouring tokens share every K and V read; a block step is one page of 64 keys, K and V
- * separate stages of a ring of HALVES buffers filled by cp.async. Shared rows are swizzled in 16-byte chunks, so that
- * cp.async, ldmatrix and the output are free of bank conflicts. Scores and state are f32, products mma m16n8k16 bf16.
+ * FlashAttention-2 (Dao 2023) over the paged cache. Rows are (token, head of one KV head's group), so all heads of a
+ * group and neighbouring tokens share every K and V read. A warp has MT * 16 rows, in the prefill kernel to itself; two
+ * warps of the decode kernel share 16. A block step is one page of 64 keys, K and V separate stages of a ring of HALVES
+ * buffers filled by cp.async. Shared rows are swizzled in 16-byte chunks, so that cp.async, ldmatrix and the output are
+ * free of bank conflicts. Scores and state are f32, products mma m16n8k16 bf16.
  * Order of sums, the same for every tile shape (that is what makes results independent of chunks and batches):
  *   score: d in steps of 16, ascending;  s = dot * scale_log2, int8: s = dot * (k_scale * scale_log2)
  *   page: m' = max(m, s), alpha = 2^(m - m'), p = 2^(s - m');  sum: per lane of a quad (keys 8n + 2t, +1), n ascending,
  *   then over the quad at the end of a split;  o = alpha o + sum of bf16(p) v, keys in steps of 16, ascending
  *   int8: bf16(p * v_scale) for bf16(p), 0 where p is 0
- *   split: every NT_ATTN_SPLIT positions a new (m, sum, o); nt_attn_merge in ascending order;  out = bf16(o * (1 /
- * sum)) Invisible keys have s = -inf, p = +0, and adding +0 * v is exact unless v is not finite. Slots no row of the
- * tile sees are zero-filled on the way in; a page whose rows see different keys is searched for NaN and Inf first and,
- * when one is there, its finite values are added first and the others one by one to the rows that see them. int8: the 4
- * values of a lane in an 8 x 16 byte ldmatrix stand for d = 4t .. 4t+3 of a k step, so q's pairs are exchanged to match
- * on the way into shared memory; in V they are 2 keys x 2 columns, so columns of the two output tiles of 16 columns are
- * the even and the odd ones. */
+ *   split: every NT_ATTN_SPLIT positions a new (m, sum, o); nt_attn_merge in ascending order
+ *   out = bf16(o * (1 / sum))
+ * Invisible keys have s = -inf, p = +0, and adding +0 * v is exact unless v is not finite. Slots no row of the tile
+ * sees are zero-filled on the way in; a page whose rows see different keys is searched for NaN and Inf first and, when
+ * one is there, its finite values are added first and the others one by one to the rows that see them.
+ * int8: values enter products as 64ths (cuda_int8.cuh), which the factor of the scores and the end of a split give
+ * back: powers of two, exact above 2^-100. The 4 values of a lane in an 8 x 16 byte ldmatrix stand for d = 4t .. 4t+3
+ * of a k step, so q's pairs are exchanged to match on the way into shared memory; in V they are 2 keys x 2 columns, so
+ * columns of the two output tiles of 16 columns are the even and the odd ones. */
 #ifndef NT_ATTENTION_TILE_CUH
 #define NT_ATTENTION_TILE_CUH
 
@@ -67,11 +70,11 @@ NT_DEVICE bool nt_attn_find_tile(const struct nt_attn_launch &a, int32_t seq, in
     t->n_q = s->n_q;
     if (t->n_q < a.min_q || t->n_q > a.max_q || tok >= t->n_q) return false;
     for (int32_t head = 0; head < a.n_head;) {
-        const int32_t kv = a.kv_of_head[head];
-        int32_t group = 0;
+        int32_t kv = -1, group = 0;
         for (uint32_t same = NT_ALL_LANES; same == NT_ALL_LANES;) {
-            const int32_t h = head + group + nt_lane();
-            same = __ballot_sync(NT_ALL_LANES, h < a.n_head && a.kv_of_head[h < a.n_head ? h : head] == kv);
+            const int32_t h = head + group + nt_lane(), mine = h < a.n_head ? a.kv_of_head[h] : -1;
+            if (group == 0) kv = __shfl_sync(NT_ALL_LANES, mine, 0);
+            same = __ballot_sync(NT_ALL_LANES, mine == kv);
             group += __popc(same);
         }
         const int32_t n_row = tok < 0 ? t->n_q * group : group, n_tile = (n_row + rows - 1) / rows;
@@ -150,31 +153,36 @@ template <int ROW_BYTES> NT_DEVICE uint32_t nt_attn_at(int32_t row, int32_t chun
                       (chunk & ~mask) * 16);
 }
 
-/* K or V of one page and KV head into a ring buffer, rows outside [lo, hi] and columns from d_pad on as zeros. */
+/* K or V of one page and KV head into a buffer, rows outside [lo, hi] and columns from d_pad on as zeros. */
 template <int D, bool INT8, int THREADS>
 NT_DEVICE void nt_attn_copy_half(const struct nt_attn_launch &a, const unsigned char *head, bool v, int32_t lo,
                                  int32_t hi, uint32_t to) {
     constexpr int row_bytes = INT8 ? D : 2 * D, chunks = row_bytes / 16, all = NT_KV_PAGE * chunks;
-    constexpr bool columns = THREADS % chunks == 0; /* a thread stays in its column of chunks */
     static_assert(all % THREADS == 0, "every thread copies the same number of chunks");
-    const int32_t bytes = INT8 ? a.d_pad : 2 * a.d_pad, thread = (int32_t)threadIdx.x;
+    const int32_t bytes = INT8 ? a.d_pad : 2 * a.d_pad;
     const unsigned char *from = head + (v ? NT_KV_PAGE * bytes : 0);
-    const auto row_of = [=](int i) {
-        return columns ? thread / chunks + i * (THREADS / chunks) : (thread + i * THREADS) / chunks;
-    };
-    const auto chunk_of = [=](int i) { return columns ? thread % chunks : (thread + i * THREADS) % chunks; };
-    if (lo <= 0 && hi >= NT_KV_PAGE - 1 && bytes == row_bytes) { /* most pages: the addresses differ by constants */
-#pragma unroll
-        for (int i = 0; i < all / THREADS; i++)
-            nt_cp_async_16(to + nt_attn_at<row_bytes>(row_of(i), chunk_of(i), 0), from + 16 * (thread + i * THREADS));
-    } else {
 #pragma unroll 2
-        for (int i = 0; i < all / THREADS; i++) {
-            const int32_t row = row_of(i), chunk = chunk_of(i);
-            const bool there = row >= lo && row <= hi && chunk * 16 < bytes;
-            nt_cp_async_16_zfill(to + nt_attn_at<row_bytes>(row, chunk, 0),
-                                 from + (there ? row * bytes + chunk * 16 : 0), there ? 16 : 0);
-        }
+    for (int i = 0; i < all / THREADS; i++) {
+        const int32_t at = (int32_t)threadIdx.x + i * THREADS, row = at / chunks, chunk = at % chunks;
+        const bool there = row >= lo && row <= hi && chunk * 16 < bytes;
+        nt_cp_async_16_zfill(to + nt_attn_at<row_bytes>(row, chunk, 0), from + (there ? row * bytes + chunk * 16 : 0),
+                             there ? 16 : 0);
+    }
+}
+
+/* The same of a page seen whole, d_pad being D: one instruction a chunk, as the addresses differ by constants. */
+template <int D, bool INT8, int THREADS>
+NT_DEVICE void nt_attn_copy_whole_half(const unsigned char *head, bool v, uint32_t to) {
+    constexpr int chunks = (INT8 ? D : 2 * D) / 16, all = NT_KV_PAGE * chunks;
+    constexpr int eight = 8 * chunks; /* the swizzle begins anew every 8 rows: after `turn` chunks of a thread */
+    constexpr int turn = eight % THREADS == 0 ? eight / THREADS : THREADS % eight == 0 ? 1 : 3;
+    static_assert(turn * THREADS % eight == 0 && all % THREADS == 0, "a multiple of 8 rows, and of the threads");
+    const unsigned char *from = head + ((v ? all : 0) + (int32_t)threadIdx.x) * 16;
+#pragma unroll
+    for (int i = 0; i < all / THREADS; i++) {
+        const int32_t at = (int32_t)threadIdx.x + i % turn * THREADS;
+        nt_cp_async_16(to + nt_attn_at<16 * chunks>(at / chunks, at % chunks, 0) + i / turn * turn * THREADS * 16,
+                       from + i * THREADS * 16);
     }
 }
 
@@ -555,7 +563,10 @@ NT_DEVICE void nt_attn_issue(struct nt_attn_ring<D, INT8, THREADS, HALVES, APART
         const unsigned char *head = a.cache + number * a.page_bytes + t.kv * a.head_bytes;
         const uint32_t to = nt_shared_address(r.buffers) + (uint32_t)(r.issue_slot * r.half);
         lo -= page * NT_KV_PAGE, hi -= page * NT_KV_PAGE;
-        nt_attn_copy_half<D, INT8, THREADS>(a, head, v, lo, hi, to);
+        if (lo <= 0 && hi >= NT_KV_PAGE - 1 && a.d_pad == D)
+            nt_attn_copy_whole_half<D, INT8, THREADS>(head, v, to);
+        else
+            nt_attn_copy_half<D, INT8, THREADS>(a, head, v, lo, hi, to);
         if (INT8 && (APART || !v))
             nt_attn_copy_scales(head + 2 * NT_KV_PAGE * a.d_pad + (v ? r.scales : 0), r.scales, hi, to + r.values);
     }

@@ -177,6 +177,7 @@ SCALARS(floats,
     {"mul.rn.f64 %y4, %y0, %y1;", {0, 0x3ff80000, 0, 0xc0000000}, 0xc008000000000000, Y4},
     {"fma.rn.f64 %y4, %y0, %y0, %y1;", {1, 0x3ff00000, 2, 0xbff00000}, 0x3970000000000000, Y4},
     {"fma.rn.bf16x2 %x4, %x0, %x1, %x2;", {0x3fc04000, 0x40004040, 0x3f003f80}, 0x406040e0, X4},
+    {"fma.rn.bf16x2 %x4, %x0, %x1, %x2;", {0x00ff0001, 0x7f007f00, 0xc000c000}, 0x3ffebffe, X4}, /* subnormal */
     {"fma.rn.f16x2 %x4, %x0, %x1, %x2;", {0x3e004000, 0x40004200, 0x38003c00}, 0x43004700, X4})
 
 SCALARS(conversions,
