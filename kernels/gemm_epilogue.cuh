@@ -79,6 +79,7 @@ NT_DEVICE void nt_lines_store(const struct nt_gemm_cuda *a, const float *lines, 
                               int64_t ldy, bool bf16) {
     const bool whole = nt_is_aligned16(y) && ldy % (bf16 ? 8 : 4) == 0;
     const int32_t rows = min(ROWS, a->n_tok - tok0);
+#pragma unroll 1
     for (int32_t i = nt_lane(); i < rows * (COLS / 8); i += NT_WARP) {
         const int32_t row = i / (COLS / 8), at = i % (COLS / 8) * 8;
         float v[8];
@@ -97,6 +98,7 @@ NT_DEVICE void nt_lines_store_gated(const struct nt_gemm_cuda *a, const float *l
     enum { HALF = NT_PANEL / 2, PER_ROW = COLS / 16 };
     const bool whole = nt_is_aligned16(a->y) && a->ldy % 8 == 0, silu = a->out == NT_GEMM_SWIGLU_BF16;
     const int32_t rows = min(ROWS, a->n_tok - tok0);
+#pragma unroll 1
     for (int32_t i = nt_lane(); i < rows * PER_ROW; i += NT_WARP) {
         const int32_t row = i / PER_ROW, at = i % PER_ROW * 8, gate_at = at / HALF * NT_PANEL + at % HALF;
         float gate[8], up[8];
