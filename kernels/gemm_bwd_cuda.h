@@ -26,11 +26,12 @@
     X(type, 64, 64, 64, 4, 2, 2)                                                                                       \
     X(type, 128, 128, 32, 4, 2, 4)
 
-/* m x n */
+/* m x n. Small tiles have a warp for 16 columns or 16 x 32: few of them run at a time, so a warp's own instructions,
+ * most of them its part of the copies, are what a stage takes. */
 #define NT_GEMM_WGRAD_TILES(X)                                                                                         \
-    X(16, 32, 64, 6, 1, 1)                                                                                             \
-    X(16, 64, 64, 6, 1, 2)                                                                                             \
-    X(32, 64, 64, 4, 1, 2)                                                                                             \
+    X(16, 32, 64, 6, 1, 2)                                                                                             \
+    X(16, 64, 64, 6, 1, 4)                                                                                             \
+    X(32, 64, 64, 4, 2, 2)                                                                                             \
     X(64, 64, 64, 4, 2, 2)                                                                                             \
     X(128, 128, 32, 4, 2, 4)
 

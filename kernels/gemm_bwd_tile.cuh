@@ -50,7 +50,8 @@ struct nt_bwd_tile {
     static_assert(SUM_LINES || A::LINE <= 128, "a step's chunks differ from another's in two bits");
     static_assert(STEPS % 2 == 0, "two sets of fragments take turns");
     static_assert(WARP_ROWS % 16 == 0 && (WARP_ROWS & (WARP_ROWS - 1)) == 0, "m differs in bits of the chunk");
-    static_assert(WARP_COLS % NT_PANEL == 0 && (WARP_COLS & (WARP_COLS - 1)) == 0, "whole panels; n, likewise");
+    static_assert(WARP_COLS % (SUM_LINES ? 16 : NT_PANEL) == 0, "pairs of mma tiles; whole panels are stored");
+    static_assert((WARP_COLS & (WARP_COLS - 1)) == 0, "n, likewise");
     static_assert(STAGES >= 2, "one stage is filled while another is read");
 };
 
