@@ -143,14 +143,18 @@ NT_DEVICE bool nt_dev_better(float a, int32_t ia, float b, int32_t ib) {
 NT_DEVICE struct nt_best nt_best_of(struct nt_best a, struct nt_best b) {
     return nt_dev_better(b.value, b.index, a.value, a.index) ? b : a;
 }
+/* A value as an integer of the same order. */
+NT_DEVICE uint32_t nt_dev_rank(float v) {
+    const uint32_t bits = __float_as_uint(__fadd_rn(v, 0.0f)); /* -0 becomes +0 */
+    return isnan(v) ? UINT32_MAX : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
 NT_DEVICE struct nt_best nt_warp_best(struct nt_best b) {
-#pragma unroll
-    for (int d = NT_WARP / 2; d; d /= 2) {
-        struct nt_best other;
-        other.value = __shfl_xor_sync(NT_ALL_LANES, b.value, d);
-        other.index = __shfl_xor_sync(NT_ALL_LANES, b.index, d);
-        b = nt_best_of(b, other);
-    }
+    const uint32_t rank = nt_dev_rank(b.value), top = __reduce_max_sync(NT_ALL_LANES, rank);
+    const uint32_t index = rank == top ? (uint32_t)b.index : INT32_MAX;
+    const uint32_t first = __reduce_min_sync(NT_ALL_LANES, index);
+    const uint32_t who = __ballot_sync(NT_ALL_LANES, rank == top && index == first);
+    b.value = __shfl_sync(NT_ALL_LANES, b.value, __ffs((int)who) - 1);
+    b.index = (int32_t)first;
     return b;
 }
 /* In every thread. scratch [NT_MAX_WARPS]. */

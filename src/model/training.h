@@ -26,7 +26,7 @@ struct nt_training_config {
     struct nt_lora_shape lora; /* targets 0: every weight is trained */
     enum nt_recompute recompute;
     float dropout; /* of the adapters' inputs, 0 to below 1 */
-    int32_t chunk; /* rows of logits at a time */
+    int32_t chunk; /* rows of logits at a time; 0: what suits the backend */
 };
 
 NT_MUST nt_status nt_training_new(struct nt_training **out, struct nt_model *m, const struct nt_training_config *c);
