@@ -20,7 +20,7 @@
     X(64, 32, 16, 1)                                                                                                   \
     X(64, 64, 6, 2)                                                                                                    \
     X(64, 128, 4, 2)                                                                                                   \
-    X(128, 128, 3, 2)                                                                                                  \
+    X(128, 128, 6, 1)                                                                                                  \
     X(128, 256, 4, 1)
 
 /* nt_gemm_sm90_adapter_<rows>x<cols>: with an adapter's product and pre-activations. */
