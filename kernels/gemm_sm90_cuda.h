@@ -30,7 +30,7 @@
     X(128, 256, 4, 1)
 
 enum {
-    NT_GEMM_SM90_DEPTH = 64, /* k of a stage: lines of 128 bytes, the width of the swizzle */
+    NT_GEMM_SM90_DEPTH = 64,    /* k of a stage: lines of 128 bytes, the width of the swizzle */
     NT_GEMM_SM90_BARRIERS = 256 /* bytes */
 };
 #define NT_GEMM_SM90_SHARED(rows, cols, stages)                                                                        \

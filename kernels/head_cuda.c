@@ -11,7 +11,7 @@ struct tile {
 };
 
 #define TILE(rows, cols, depth, stages, warps_m, warps_n)                                                              \
-    {NT_CUDA_head_##rows##x##cols, (rows), (cols), 32 * (warps_m) * (warps_n),                                             \
+    {NT_CUDA_head_##rows##x##cols, (rows), (cols), 32 * (warps_m) * (warps_n),                                         \
      NT_GEMM_SHARED(rows, cols, depth, stages)},
 static const struct tile tiles[] = {NT_HEAD_TILES(TILE)};
 #undef TILE
@@ -59,7 +59,8 @@ static struct nt_gemm_args product_of(const struct nt_head_argmax_args *args) {
 static nt_status launch(struct nt_backend *be, const struct nt_head_argmax_args *args) {
     const struct nt_gemm_args product = product_of(args);
     const bool sm90 = nt_gemm_sm90_takes(be, &product);
-    const struct tile *tile = sm90 ? choose(sm90_tiles, N_SM90_TILES, args->n_row) : choose(tiles, N_TILES, args->n_row);
+    const struct tile *tile =
+        sm90 ? choose(sm90_tiles, N_SM90_TILES, args->n_row) : choose(tiles, N_TILES, args->n_row);
     struct nt_head_cuda h = {.g = nt_gemm_cuda_of(&product, args->n_vocab, tile->rows, tile->cols),
                              .inv_temp = args->inv_temp,
                              .seed = args->seed,

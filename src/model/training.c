@@ -25,8 +25,8 @@ static nt_status open_all(struct nt_training *t) {
     return nt_lora_open(&t->lora, &t->lora_arena, m, shape);
 }
 
-/* Of logits. On a GPU the product that leads back from them has k x rows results and the vocabulary as its sum: few rows
- * are too few tiles (H200, SmolLM2: a third of the step with 256). */
+/* Of logits. On a GPU the product that leads back from them has k x rows results and the vocabulary as its sum: few
+ * rows are too few tiles (H200, SmolLM2: a third of the step with 256). */
 enum { ROWS_CPU = 256, ROWS_CUDA = 1024 };
 
 nt_status nt_training_new(struct nt_training **out, struct nt_model *m, const struct nt_training_config *c) {
