@@ -37,16 +37,16 @@ template <int D, bool INT8> constexpr int nt_attn_warp_cols = INT8 ? (D + 63) / 
 
 /* Scores of the warp's half of the keys to the block, and those of all keys from it: fragments as they are, so that
  * lanes find their own place and no bank conflict. */
-NT_DEVICE void nt_attn_put_scores(unsigned char *exchange, const float s[1][4][4]) {
+NT_DEVICE void nt_attn_put_scores(float4 *exchange, const float s[1][4][4]) {
 #pragma unroll
     for (int n = 0; n < 4; n++)
-        nt_store_f4((float *)exchange + 4 * (NT_WARP * (4 * nt_warp() + n) + nt_lane()),
-                    make_float4(s[0][n][0], s[0][n][1], s[0][n][2], s[0][n][3]));
+        exchange[NT_WARP * (4 * nt_warp() + n) + nt_lane()] =
+            make_float4(s[0][n][0], s[0][n][1], s[0][n][2], s[0][n][3]);
 }
-NT_DEVICE void nt_attn_get_scores(const unsigned char *exchange, float s[1][8][4]) {
+NT_DEVICE void nt_attn_get_scores(const float4 *exchange, float s[1][8][4]) {
 #pragma unroll
     for (int n = 0; n < 8; n++) {
-        const float4 f = nt_load_f4((const float *)exchange + 4 * (NT_WARP * n + nt_lane()));
+        const float4 f = exchange[NT_WARP * n + nt_lane()];
         s[0][n][0] = f.x, s[0][n][1] = f.y, s[0][n][2] = f.z, s[0][n][3] = f.w;
     }
 }
@@ -124,9 +124,9 @@ NT_DEVICE void nt_attn_split(const struct nt_attn_launch &a, const struct nt_att
             const int32_t both[2] = {last, last};
             nt_attn_mask<1>(mine, both, base + key0, a.span);
         }
-        nt_attn_put_scores(shared, mine);
+        nt_attn_put_scores((float4 *)shared, mine);
         const unsigned char *v = nt_attn_next(ring, a, t, first, last);
-        nt_attn_get_scores(shared, s);
+        nt_attn_get_scores((const float4 *)shared, s);
         const float *v_scale = (const float *)(v + ring.values);
         uint32_t p[1][4][4];
         if (t.n_row <= 8)

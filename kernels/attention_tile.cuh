@@ -462,7 +462,7 @@ NT_DEVICE void nt_attn_park(const struct nt_attn_rows<COLS, MT> &st, int i, floa
         if (8 * n >= n_col) continue;
         const float *x = &st.o[m][n][h], *y = &st.o[m][n + 1][h];
         if (INT8) {
-            nt_store_f4(to + 8 * n + 4 * t, make_float4(x[0], y[0], x[1], y[1]));
+            nt_store_f4_whole(to + 8 * n + 4 * t, make_float4(x[0], y[0], x[1], y[1]));
         } else {
             *(float2 *)(to + 8 * n + 2 * t) = make_float2(x[0], x[1]);
             *(float2 *)(to + 8 * n + 8 + 2 * t) = make_float2(y[0], y[1]);

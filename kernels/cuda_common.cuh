@@ -44,12 +44,16 @@ NT_DEVICE float4 nt_load_f4_once(const float *p) {
 NT_DEVICE void nt_store128(void *p, uint4 v) {
     *(uint4 *)p = v;
 }
-/* To global memory, as one store wherever it stands: nvcc may split an assignment whose words come from branches. */
+/* _whole: to global memory, as one store wherever it stands: nvcc may split an assignment whose words come from
+ * branches. */
 NT_DEVICE void nt_store128_whole(void *p, uint4 v) {
     __stwb((uint4 *)p, v);
 }
 NT_DEVICE void nt_store_f4(float *p, float4 v) {
     *(float4 *)p = v;
+}
+NT_DEVICE void nt_store_f4_whole(float *p, float4 v) {
+    __stwb((float4 *)p, v);
 }
 NT_DEVICE bool nt_is_aligned16(const void *p) {
     return ((uintptr_t)p & 15) == 0;
