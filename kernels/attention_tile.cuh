@@ -580,9 +580,10 @@ template <int D, bool INT8, int THREADS, int HALVES, bool APART>
 NT_DEVICE void nt_attn_begin(struct nt_attn_ring<D, INT8, THREADS, HALVES, APART> &r, const struct nt_attn_launch &a,
                              const struct nt_attn_tile &t, unsigned char *buffers, int32_t page0, int32_t page1,
                              int32_t lo, int32_t hi) {
-    r = {
-        buffers, page0, page1, 0, 0, -1, {page0 - NT_WARP, page1, 0}
-    };
+    r.buffers = buffers;
+    r.page0 = page0, r.page1 = page1;
+    r.issued = r.issue_slot = 0, r.use_slot = -1;
+    r.list = {page0 - NT_WARP, page1, 0};
 #pragma unroll 1
     for (int i = 0; i < HALVES - 1; i++) nt_attn_issue(r, a, t, lo, hi);
 }
