@@ -1,7 +1,7 @@
 /* What becomes of the sums of a product: bias, gate, conversion, store. Shared by all gemm kernels; spec: ops.h.
  *
- * A warp's sums go through lines of shared memory (cuda_lines.cuh), 16 rows at a time; a lane then has 8 neighbouring
- * columns, of a gated product the 8 of gate and the 8 of up, and stores them in one piece. Rows that are not aligned for
+ * A warp's sums go through lines of shared memory (cuda_lines.cuh), 16 rows at a time; a lane then has 4 neighbouring
+ * columns, of a gated product the 4 of gate and the 4 of up, and stores them in one piece. Rows that are not aligned for
  * that, and the last columns of a ragged n, are stored one by one. Columns at or after n are not stored. */
 #ifndef NT_GEMM_EPILOGUE_CUH
 #define NT_GEMM_EPILOGUE_CUH
@@ -40,74 +40,79 @@ NT_DEVICE float2 nt_load_pair_f32(const float *row, int32_t col, int32_t n) {
     if (col + 1 < n && ((uintptr_t)row & 7) == 0) return *(const float2 *)(row + col);
     return make_float2(col < n ? row[col] : 0.0f, col + 1 < n ? row[col + 1] : 0.0f);
 }
-/* Columns col to col + 7 of a row of y [n], in one piece where there are all and the rows allow it (`whole`). */
-NT_DEVICE void nt_store8_f32(float *row, int32_t col, int32_t n, const float v[8], bool whole, bool add) {
-    if (whole && col + 8 <= n) {
-#pragma unroll
-        for (int i = 0; i < 8; i += 4) {
-            const float4 old = add ? nt_load_f4(row + col + i) : make_float4(0, 0, 0, 0);
-            const float4 new4 = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
-            nt_store_f4(row + col + i, add ? make_float4(old.x + new4.x, old.y + new4.y, old.z + new4.z, old.w + new4.w)
-                                           : new4);
-        }
+/* Columns col to col + 3 of a row of y [n], in one piece where there are all and the rows allow it (`whole`). */
+NT_DEVICE void nt_store4_f32(float *row, int32_t col, int32_t n, float4 v, bool whole, bool add) {
+    if (whole && col + 4 <= n) {
+        const float4 old = add ? nt_load_f4(row + col) : make_float4(0, 0, 0, 0);
+        nt_store_f4_whole(row + col, add ? make_float4(old.x + v.x, old.y + v.y, old.z + v.z, old.w + v.w) : v);
         return;
     }
+    const float x[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        if (col + i < n) row[col + i] = add ? row[col + i] + v[i] : v[i];
+    for (int i = 0; i < 4; i++)
+        if (col + i < n) row[col + i] = add ? row[col + i] + x[i] : x[i];
 }
-NT_DEVICE void nt_store8_bf16(nt_bf16 *row, int32_t col, int32_t n, const float v[8], bool whole) {
-    if (whole && col + 8 <= n) {
-        nt_store128_whole(row + col, nt_bf16_pack8(v));
+NT_DEVICE void nt_store4_bf16(nt_bf16 *row, int32_t col, int32_t n, float4 v, bool whole) {
+    if (whole && col + 4 <= n) {
+        __stwb((uint2 *)(row + col), make_uint2(nt_bf16_pack(v.x, v.y), nt_bf16_pack(v.z, v.w)));
         return;
     }
+    const float x[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        if (col + i < n) row[col + i] = nt_dev_to_bf16(v[i]);
+    for (int i = 0; i < 4; i++)
+        if (col + i < n) row[col + i] = nt_dev_to_bf16(x[i]);
 }
 
-/* 8 columns of a line, with their biases. */
-NT_DEVICE void nt_line_load8(const struct nt_gemm_cuda *a, const float *line, int32_t at, int32_t n0, float v[8]) {
-    const float4 low = nt_load_f4(line + at), high = nt_load_f4(line + at + 4);
-    const float x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-    for (int i = 0; i < 8; i++) v[i] = a->bias && n0 + at + i < a->n ? x[i] + a->bias[n0 + at + i] : x[i];
+NT_DEVICE float nt_biased(const struct nt_gemm_cuda *a, float x, int32_t col) {
+    return col < a->n ? x + a->bias[col] : x;
+}
+/* 4 columns of a line, with their biases. */
+NT_DEVICE float4 nt_line_load4(const struct nt_gemm_cuda *a, const float *line, int32_t at, int32_t n0) {
+    const float4 x = nt_load_f4(line + at);
+    const int32_t col = n0 + at;
+    if (!a->bias) return x;
+    return make_float4(nt_biased(a, x.x, col), nt_biased(a, x.y, col + 1), nt_biased(a, x.z, col + 2),
+                       nt_biased(a, x.w, col + 3));
 }
 
 /* ROWS lines of a warp as they are, row 0 of them row tok0 of y, as bf16 or f32. */
 template <int ROWS, int COLS>
 NT_DEVICE void nt_lines_store(const struct nt_gemm_cuda *a, const float *lines, int32_t tok0, int32_t n0, void *y,
                               int64_t ldy, bool bf16) {
-    const bool whole = nt_is_aligned16(y) && ldy % (bf16 ? 8 : 4) == 0;
-    const int32_t rows = min(ROWS, a->n_tok - tok0);
-#pragma unroll 1
-    for (int32_t i = nt_lane(); i < rows * (COLS / 8); i += NT_WARP) {
-        const int32_t row = i / (COLS / 8), at = i % (COLS / 8) * 8;
-        float v[8];
-        nt_line_load8(a, lines + row * NT_LINE(COLS), at, n0, v);
-        const int64_t begin = (tok0 + row) * ldy;
-        if (bf16)
-            nt_store8_bf16((nt_bf16 *)y + begin, n0 + at, a->n, v, whole);
-        else
-            nt_store8_f32((float *)y + begin, n0 + at, a->n, v, whole, a->out == NT_GEMM_ADD_F32);
-    }
-}
-
-/* The same gated: of each panel the first half gates the second; n is whole panels. */
-template <int ROWS, int COLS>
-NT_DEVICE void nt_lines_store_gated(const struct nt_gemm_cuda *a, const float *lines, int32_t tok0, int32_t n0) {
-    enum { HALF = NT_PANEL / 2, PER_ROW = COLS / 16 };
-    const bool whole = nt_is_aligned16(a->y) && a->ldy % 8 == 0, silu = a->out == NT_GEMM_SWIGLU_BF16;
+    enum { PER_ROW = COLS / 4 };
+    const bool whole = ((uintptr_t)y & (bf16 ? 7 : 15)) == 0 && ldy % 4 == 0;
     const int32_t rows = min(ROWS, a->n_tok - tok0);
 #pragma unroll 1
     for (int32_t i = nt_lane(); i < rows * PER_ROW; i += NT_WARP) {
-        const int32_t row = i / PER_ROW, at = i % PER_ROW * 8, gate_at = at / HALF * NT_PANEL + at % HALF;
-        float gate[8], up[8];
-        nt_line_load8(a, lines + row * NT_LINE(COLS), gate_at, n0, gate);
-        nt_line_load8(a, lines + row * NT_LINE(COLS), gate_at + HALF, n0, up);
-#pragma unroll
-        for (int j = 0; j < 8; j++) gate[j] = (silu ? nt_silu(gate[j]) : nt_gelu_tanh(gate[j])) * up[j];
-        nt_store8_bf16((nt_bf16 *)a->y + (tok0 + row) * a->ldy, n0 / 2 + at, a->n / 2, gate, whole);
+        const int32_t row = i / PER_ROW, at = i % PER_ROW * 4;
+        const float4 v = nt_line_load4(a, lines + row * NT_LINE(COLS), at, n0);
+        const int64_t begin = (tok0 + row) * ldy;
+        if (bf16)
+            nt_store4_bf16((nt_bf16 *)y + begin, n0 + at, a->n, v, whole);
+        else
+            nt_store4_f32((float *)y + begin, n0 + at, a->n, v, whole, a->out == NT_GEMM_ADD_F32);
+    }
+}
+
+/* The same gated: of each panel the first half gates the second; n is whole panels. Lanes of every second panel load
+ * the second half first: 8 lanes in turn touch all banks. */
+template <int ROWS, int COLS>
+NT_DEVICE void nt_lines_store_gated(const struct nt_gemm_cuda *a, const float *lines, int32_t tok0, int32_t n0) {
+    enum { HALF = NT_PANEL / 2, PER_ROW = COLS / 8 };
+    const bool whole = ((uintptr_t)a->y & 7) == 0 && a->ldy % 4 == 0, silu = a->out == NT_GEMM_SWIGLU_BF16;
+    const int32_t rows = min(ROWS, a->n_tok - tok0);
+#pragma unroll 1
+    for (int32_t i = nt_lane(); i < rows * PER_ROW; i += NT_WARP) {
+        const int32_t row = i / PER_ROW, at = i % PER_ROW * 4, gate_at = at / HALF * NT_PANEL + at % HALF;
+        const int32_t turn = at / HALF % 2 * HALF;
+        const float4 x = nt_line_load4(a, lines + row * NT_LINE(COLS), gate_at + turn, n0);
+        const float4 y = nt_line_load4(a, lines + row * NT_LINE(COLS), gate_at + HALF - turn, n0);
+        const float4 gate = turn ? y : x, up = turn ? x : y;
+        const float4 v = silu ? make_float4(nt_silu(gate.x) * up.x, nt_silu(gate.y) * up.y, nt_silu(gate.z) * up.z,
+                                            nt_silu(gate.w) * up.w)
+                              : make_float4(nt_gelu_tanh(gate.x) * up.x, nt_gelu_tanh(gate.y) * up.y,
+                                            nt_gelu_tanh(gate.z) * up.z, nt_gelu_tanh(gate.w) * up.w);
+        nt_store4_bf16((nt_bf16 *)a->y + (tok0 + row) * a->ldy, n0 / 2 + at, a->n / 2, v, whole);
     }
 }
 

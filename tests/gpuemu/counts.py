@@ -26,8 +26,6 @@ PAIR = "a pair of value and index per row and block, rows apart: nothing beside 
 PARTS = "a part per chunk of a row, few bytes beside the logits"
 CHANCE = "bins and places by the values: conflicts by chance"
 SCATTERED = {  # (kernel, kind): why its lanes touch places apart
-    ("nt_head_16x128", "global_store"): PAIR, ("nt_head_64x128", "global_store"): PAIR,
-    ("nt_head_sm90_64x128", "global_store"): PAIR, ("nt_head_sm90_64x128", "global_load"): PAIR,
     ("nt_head_join", "global_load"): PAIR,
     ("nt_logit_edit", "global_load"): "single logits of a list", ("nt_logit_edit", "global_store"): "as its loads",
     ("nt_draw_pairs", "global_load"): "binary searches in the other ranks' lists",
