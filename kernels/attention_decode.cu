@@ -15,9 +15,9 @@
  * share of HBM; d 128: 3 blocks with 3 of 4 half pages (16 KB) under way each, int8: 6 with halves of 8 KB. What can
  * come in the way is the issue of instructions: at d 128 and up to 8 heads a group 450 a warp and page, int8 870. mma
  * does 16 rows for the group's few, 64 x 16 x 4 d FLOP a page, hidden. Workspace traffic 8 (d + 2) n_head bytes per
- * split of 1024 d n_kv ... 2048 d n_kv: below 2 % per 4 heads a group. An H200 reaches 98 % of the copy bandwidth
- * at d 128 with 256 sequences of 1024, int8 89 %; a lone short sequence is bound by the latency of 8 pages in a row (14
- * us): at d 128 each is 8 mma behind each other, a barrier, the softmax and 4 mma.
+ * split of 1024 d n_kv ... 2048 d n_kv: below 2 % per 4 heads a group. Expected, as an H200 has it, 98 % of the copy
+ * bandwidth at d 128 with 256 sequences of 1024, int8 89 %; a lone short sequence is bound by the latency of 8 pages in
+ * a row (14 us): at d 128 each is 8 mma behind each other, a barrier, the softmax and 4 mma.
  * Budget: 64 threads, no spills; at d 128 registers and shared memory (228 KB an SM) for 3 blocks, int8 for 6. */
 #include "attention_tile.cuh"
 
