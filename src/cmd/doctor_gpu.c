@@ -174,6 +174,8 @@ static nt_status open_device(struct doctor *d) {
     struct nt_world *w = d->ctx->world;
     if (w->size != 1)
         return NT_FAIL(NT_E_USAGE, "doctor --gpu measures one GPU: start it with one rank, not %d", w->size);
+    if (strcmp(d->ctx->config->run_device, "cpu") == 0)
+        return NT_FAIL(NT_E_USAGE, "doctor --gpu is for a GPU: leave out run.device = cpu, or --gpu");
     return nt_backend_from_config(d->ctx->config, w, NT_DEVICE_CUDA, &d->pool, &d->be);
 }
 

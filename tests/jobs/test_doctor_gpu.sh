@@ -12,6 +12,9 @@ if [ ! -e "$EMU" ]; then # a build without nvcc
     exit 0
 fi
 
+expect_rc 2 "$NOCTURNE" doctor --gpu --device cpu
+check "a GPU's report on the CPU is refused" grep -q 'leave out run.device = cpu, or --gpu' out
+
 # without a driver
 expect_rc 69 env NOCTURNE_CUDA_DRIVER="$WORK/none.so" "$NOCTURNE" doctor --gpu --report refused
 check "the reason" grep -q "NOCTURNE_CUDA_DRIVER names a library that does not open" out

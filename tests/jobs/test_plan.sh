@@ -10,6 +10,7 @@ cp out plan.md
 check "sixteen options" test "$(grep -cE '^\| (best)? *\| (bf16|bf16-kv8|int8-kv8|int4-kv8) \|' plan.md)" -eq 16
 check "one best" test "$(grep -c '^| best ' plan.md)" -eq 1
 check "the best is int4 on one GPU" grep -q '^| best | int4-kv8 | 1 |' plan.md
+check "what integer weights cost with many rows is said" grep -q '^caution .*15 to 20 % of the arithmetic' plan.md
 check "bf16 on one GPU does not fit" grep -q '^|  | bf16 | 1 | 141.1 | 0.0 | does not fit' plan.md
 check "what is printed" grep -q '^memory .*weights .* GB, cache .* GB' plan.md
 check "cache" grep -q '^cache .*per position.*sequences of mean length' plan.md
