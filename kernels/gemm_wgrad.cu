@@ -18,9 +18,22 @@
  * the chain is the time, 12 us by estimate (25 us for two, one after the other, on H200 with a warp for 32 columns), and
  * no grid shortens it: its warps are small. */
 #include "gemm_bwd_tile.cuh"
-#include "gemm_epilogue.cuh"
 
 extern __shared__ __align__(256) char nt_gemm_wgrad_stages[];
+
+/* Columns col, col + 1 (col even) of a row; those at and after n are not stored, and 0 when loaded. */
+NT_DEVICE void store_pair(float *row, int32_t col, int32_t n, float v0, float v1) {
+    if (col + 1 < n && ((uintptr_t)row & 7) == 0) {
+        *(float2 *)(row + col) = make_float2(v0, v1);
+        return;
+    }
+    if (col < n) row[col] = v0;
+    if (col + 1 < n) row[col + 1] = v1;
+}
+NT_DEVICE float2 load_pair(const float *row, int32_t col, int32_t n) {
+    if (col + 1 < n && ((uintptr_t)row & 7) == 0) return *(const float2 *)(row + col);
+    return make_float2(col < n ? row[col] : 0.0f, col + 1 < n ? row[col + 1] : 0.0f);
+}
 
 /* dw += alpha acc, acc = 0: the warp's part of the tile at row m0, column n0. Or acc becomes its part of the sums of
  * this block's own tokens. */
@@ -38,13 +51,13 @@ NT_DEVICE void add_tile(const struct nt_gemm_wgrad_cuda *w, float acc[T::M][T::N
         float *to = dw + row * ld;
         float2 old[T::N];
 #pragma unroll
-        for (int n = 0; n < T::N; n++) old[n] = nt_load_pair_f32(to, col0 + 8 * n, own ? 0 : end);
+        for (int n = 0; n < T::N; n++) old[n] = load_pair(to, col0 + 8 * n, own ? 0 : end);
 #pragma unroll
         for (int n = 0; n < T::N; n++) {
             float *sum = &acc[m][n][2 * half];
-            nt_store_pair_f32(to, col0 + 8 * n, end,
+            store_pair(to, col0 + 8 * n, end,
                               own ? sum[0] : __fadd_rn(old[n].x, __fmul_rn(w->alpha, sum[0])),
-                              own ? sum[1] : __fadd_rn(old[n].y, __fmul_rn(w->alpha, sum[1])), false);
+                              own ? sum[1] : __fadd_rn(old[n].y, __fmul_rn(w->alpha, sum[1])));
             sum[0] = sum[1] = 0;
         }
     }

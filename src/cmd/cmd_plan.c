@@ -209,8 +209,7 @@ static void print_caution(const struct option *o) {
     if (!nt_weight_is_quantized(o->precision->blocks) || o->plan.mixed.n_decode + o->plan.mixed.n_prefill < MANY_ROWS)
         return;
     printf("caution   with hundreds of rows our products of int4 and int8 weights reach 15 to 20 %% of the arithmetic "
-           "on an "
-           "H200, less than these figures say: measure beside bf16 where that fits\n");
+           "on an H200, less than these figures say: measure beside bf16 where that fits\n");
 }
 
 static void print_report(const struct report *r) {
