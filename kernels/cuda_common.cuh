@@ -79,14 +79,6 @@ NT_DEVICE uint32_t nt_bf16_pack(float low, float high) {
     return *(const uint32_t *)&pair;
 }
 /* Eight elements. */
-NT_DEVICE void nt_bf16_unpack8(uint4 v, float f[8]) {
-    const uint32_t w[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        f[2 * i] = nt_bf16_low(w[i]);
-        f[2 * i + 1] = nt_bf16_high(w[i]);
-    }
-}
 NT_DEVICE uint4 nt_bf16_pack8(const float f[8]) {
     return make_uint4(nt_bf16_pack(f[0], f[1]), nt_bf16_pack(f[2], f[3]), nt_bf16_pack(f[4], f[5]),
                       nt_bf16_pack(f[6], f[7]));

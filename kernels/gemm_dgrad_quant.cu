@@ -9,7 +9,7 @@
  * An adapter's rows follow in gemm_dgrad.cu's own ring, when this one has run dry.
  * Layout: w in panels of 32 rows, each of blocks of 32 x 128 integers with their scales (ops.h, pack.c).
  * Roofline: 4.125 or 8.125 bits a weight, 2 n_tok n of dy, 4 or 2 n_tok k of dx; 2 n_tok n k FLOP. Of training's hundreds
- * of rows the matrix rate bounds it; unpacking takes 2 (int8: 3) instructions a weight pair of a block, an eighth to a
+ * of rows the matrix rate bounds it; unpacking takes 2 instructions a weight pair of a block, an eighth to a
  * fifth of the mma's issue slots at 128 rows: expected 60 % of the matrix rate on A100, 40 % on H100. Below about 75 rows
  * (int8: 150) on H100 the packed bytes bound it in theory; expected 50 % of copy bandwidth there, as unpacking does not
  * hide behind so few mma. */
@@ -79,11 +79,12 @@ template <class T, class W> NT_DEVICE void unpack(const char *raw, char *to) {
         W w;
         nt_quant_load_rows(&w, from + half * I::HALF, rows);
         const uint32_t scale = *(const nt_bf16 *)(from + I::HALVES * I::HALF + 2 * row) * 0x10001u; /* twice */
+        const uint32_t scale_64 = nt_fma_bf16x2(scale, 0x42804280u, 0x80008000u); /* - 0: signs stay */
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             const uint32_t q = nt_quant_row_pair(&w, c);
             char *at = to + nt_gemm_chunk_at<typename T::B>(panel * NT_PANEL + row, 8 * half + c);
-            *(uint32_t *)(at + 4 * (nt_lane() & 3)) = nt_fma_bf16x2(q, scale, 0x80008000u); /* - 0: signs stay */
+            *(uint32_t *)(at + 4 * (nt_lane() & 3)) = nt_fma_bf16x2(q, scale_64, 0x80008000u);
         }
     }
 }

@@ -3,10 +3,13 @@
  * A struct per format is both its constants and the registers of one load; functions are overloaded on it, so that a
  * kernel is written once with the format as a template parameter. A load is of half a block: 32 rows by 64 of k, HALF
  * bytes at `from`, put there chunk by chunk of 16 bytes at nt_quant_chunk_at.
- * INT4: a block has the order of fragments (pack.c); a word of 8 weights becomes 4 registers in 11 instructions: a nibble
- * in the mantissa of 128 is 128 + (q + 8), and one fma takes 136 off, exactly.
+ * Registers hold 64ths, q / 64, and scales are 64 times theirs: powers of two, so every sum is the same, up to weights of
+ * 2^120. Subnormal bf16 and their first binade are 8 bits times 2^-133, so bits need no exponent of their own.
+ * INT4: a block has the order of fragments (pack.c); a word of 8 weights becomes 4 registers in 9 instructions: a mask
+ * leaves q + 8 in each half, at bit 0 or bit 4, and one fma gives it its size and takes 8 / 64 off, exactly.
  * INT8: a block is lines of 32 pairs of k. A pair is 16 bits, so ldmatrix.trans gives a lane pairs of one row: with lines
  * t and t + 4 of 8 next to each other in the order of its addresses, the four bytes are both registers of an mma's step.
+ * Two and a half instructions a pair (cuda_int8.cuh).
  * Chunks are swizzled for it (nt_gemm_chunk_at): the 8 lines of a matrix touch all banks once. */
 #ifndef NT_GEMM_QUANT_CUH
 #define NT_GEMM_QUANT_CUH
@@ -26,10 +29,18 @@ struct nt_quant_int8 {
 static_assert(2 * nt_quant_half_int4 + 2 * NT_PANEL == NT_INT4_BLOCK, "two halves and the scales");
 static_assert(2 * nt_quant_half_int8 + 2 * NT_PANEL == NT_INT8_BLOCK, "two halves and the scales");
 
-/* Register i (0..3) of a word of 8 4-bit weights (pack.c): the pair q, q of nibbles i and i + 4 in bf16. */
+/* Register i (0..3) of a word of 8 4-bit weights (pack.c): q / 64 of nibbles i and i + 4. */
 NT_DEVICE uint32_t nt_int4_pair(uint32_t word, int i) {
-    const uint32_t plus_136 = (word >> 4 * i & 0x000f000fu) | 0x43004300u; /* 128 + nibble */
-    return nt_fma_bf16x2(plus_136, 0x3f803f80u, 0xc308c308u);              /* * 1 - 136 */
+    const uint32_t bits = (i < 2 ? word : word >> 8) & (i & 1 ? 0x00f000f0u : 0x000f000fu);
+    return nt_fma_bf16x2(bits, i & 1 ? 0x7d007d00u : 0x7f007f00u, 0xbe00be00u); /* * 2^123 or 2^127 - 8 / 64 */
+}
+/* q / 64 of two of the four bytes, in the place of the even and the odd k. */
+NT_DEVICE uint32_t nt_int8_pair(uint32_t biased, int i) {
+    return nt_int8_64ths(biased, i ? 0x4342 : 0x4140);
+}
+/* 64 times the scale of a row. */
+NT_DEVICE float nt_quant_scale(const char *scales, int32_t row) {
+    return 64.0f * nt_dev_to_f32(*(const nt_bf16 *)(scales + 2 * row));
 }
 
 /* Where chunk c of a half, or of the halves and scales of a block, lies in shared memory. */
@@ -57,8 +68,10 @@ NT_DEVICE void nt_quant_load_step(struct nt_quant_int4 *w, const char *from, int
 }
 NT_DEVICE void nt_quant_load_step(struct nt_quant_int8 *w, const char *from, int step) {
     nt_ldmatrix_x4_trans(w->four, nt_shared_address(from) + nt_quant_line_at(step, nt_lane() / 8));
+#pragma unroll
+    for (int i = 0; i < 4; i++) w->four[i] = nt_int8_biased(w->four[i]);
 }
-/* Register i (0, 1) of the B fragment of that step for rows 8 n .. 8 n + 7. */
+/* Register i (0, 1) of that step for rows 8 n .. 8 n + 7: of a B fragment, or 2 i + n % 2 of an A fragment of 16 rows. */
 NT_DEVICE uint32_t nt_quant_step_pair(const struct nt_quant_int4 *w, int n, int step, int i) {
     return nt_int4_pair(w->word[n][step / 2], 2 * (step % 2) + i);
 }
@@ -75,8 +88,10 @@ NT_DEVICE void nt_quant_load_rows(struct nt_quant_int4 *w, const char *from, int
 }
 NT_DEVICE void nt_quant_load_rows(struct nt_quant_int8 *w, const char *from, int32_t rows) {
     nt_ldmatrix_x4_trans(w->four, nt_shared_address(from) + nt_quant_line_at(nt_lane() / 8, rows));
+#pragma unroll
+    for (int i = 0; i < 4; i++) w->four[i] = nt_int8_biased(w->four[i]);
 }
-/* The pair of row lane / 4 at k 8 c + 2 (lane % 4). */
+/* The pair of row lane / 4 at k 8 c + 2 (lane % 4), 64ths as well. */
 NT_DEVICE uint32_t nt_quant_row_pair(const struct nt_quant_int4 *w, int c) {
     return nt_int4_pair(w->word[0][c / 4], c % 4);
 }

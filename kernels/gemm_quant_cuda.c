@@ -3,13 +3,14 @@
 #include "cuda_bodies.h"
 #include "cuda_granted.h"
 
-#define TILE(kernel, type, rows, cols, stages)                                                                         \
+#define TILE(kernel, type, rows, cols, slots, stages, together)                                                        \
     {                                                                                                                  \
-        NT_CUDA_gemm_##kernel##_##rows##x##cols, (rows), (cols), NT_GEMM_QUANT_THREADS(cols),                          \
-            NT_GEMM_QUANT_SHARED(type, rows, cols, stages)                                                             \
+        NT_CUDA_gemm_##kernel##_##rows##x##cols, (rows), (cols), NT_GEMM_QUANT_THREADS(cols, slots),                   \
+            NT_GEMM_QUANT_SHARED(type, rows, cols, slots, stages, together)                                            \
     }
-#define OWN(type, rows, cols, stages)     TILE(type, type, rows, cols, stages),
-#define ADAPTER(type, rows, cols, stages) TILE(type##_adapter, type, rows, cols, stages),
+#define OWN(type, rows, cols, slots, stages, together, blocks) TILE(type, type, rows, cols, slots, stages, together),
+#define ADAPTER(type, rows, cols, slots, stages, together, blocks)                                                     \
+    TILE(type##_adapter, type, rows, cols, slots, stages, together),
 static const struct nt_gemm_tile_row int4_tiles[] = {NT_GEMM_INT4_TILES(OWN)};
 static const struct nt_gemm_tile_row int8_tiles[] = {NT_GEMM_INT8_TILES(OWN)};
 static const struct nt_gemm_tile_row int4_adapter_tiles[] = {NT_GEMM_INT4_ADAPTER_TILES(ADAPTER)};
@@ -18,10 +19,10 @@ static const struct nt_gemm_tile_row int8_adapter_tiles[] = {NT_GEMM_INT8_ADAPTE
 #define GRANTED(name, bytes)                                                                                           \
     _Static_assert(nt_granted_##name == (bytes), "as cuda_kernels.def");                                               \
     _Static_assert((bytes) <= NT_A100_SHARED, "more than an A100 has");
-#define CHECK(type, rows, cols, stages)                                                                                \
-    GRANTED(gemm_##type##_##rows##x##cols, NT_GEMM_QUANT_SHARED(type, rows, cols, stages))
-#define CHECK_ADAPTER(type, rows, cols, stages)                                                                        \
-    GRANTED(gemm_##type##_adapter_##rows##x##cols, NT_GEMM_QUANT_SHARED(type, rows, cols, stages))
+#define CHECK(type, rows, cols, slots, stages, together, blocks)                                                       \
+    GRANTED(gemm_##type##_##rows##x##cols, NT_GEMM_QUANT_SHARED(type, rows, cols, slots, stages, together))
+#define CHECK_ADAPTER(type, rows, cols, slots, stages, together, blocks)                                               \
+    GRANTED(gemm_##type##_adapter_##rows##x##cols, NT_GEMM_QUANT_SHARED(type, rows, cols, slots, stages, together))
 NT_GEMM_INT4_TILES(CHECK)
 NT_GEMM_INT8_TILES(CHECK)
 NT_GEMM_INT4_ADAPTER_TILES(CHECK_ADAPTER)

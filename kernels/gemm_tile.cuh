@@ -129,7 +129,7 @@ template <class T> NT_DEVICE void nt_gemm_multiply(float acc[T::M][T::N][4], con
 
 /* The tile of this block, counted in tiles: NT_GEMM_GROUP row tiles pass over the columns together. */
 NT_DEVICE void nt_gemm_place_in(int32_t row_tiles, int32_t col_tiles, int32_t *row_tile, int32_t *col_tile) {
-    const int32_t per_group = NT_GEMM_GROUP * col_tiles, block = (int32_t)blockIdx.x;
+    const int32_t per_group = NT_GEMM_GROUP * col_tiles, block = nt_block_again();
     const int32_t first = block / per_group * NT_GEMM_GROUP, in_group = block % per_group;
     const int32_t rows = min(NT_GEMM_GROUP, row_tiles - first);
     *row_tile = first + in_group % rows;

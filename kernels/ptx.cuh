@@ -17,6 +17,13 @@ NT_DEVICE uint32_t nt_shared_address(const void *p) {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+/* blockIdx.x, read anew: what is computed from it again need not be kept in registers. */
+NT_DEVICE int32_t nt_block_again(void) {
+    int32_t block;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+    return block;
+}
+
 /* ---- asynchronous copies ---- */
 
 NT_DEVICE void nt_cp_async_16(uint32_t to, const void *from) {
@@ -45,9 +52,6 @@ NT_DEVICE void nt_async_proxy_fence(void) {
 
 /* ---- fragments ---- */
 
-NT_DEVICE void nt_ldmatrix_x2(uint32_t r[2], uint32_t at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(at) : "memory");
-}
 NT_DEVICE void nt_ldmatrix_x4(uint32_t r[4], uint32_t at) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
