@@ -16,8 +16,9 @@
  * Roofline: 4.125 or 8.125 bits a weight, 2 n_tok n k FLOP: bandwidth up to about 32 rows (int8: 64) on H100, expected
  * 60-75 % of copy bandwidth from 16 MB of packed weights on: 32 to 64 KB of weights a multiprocessor are under way, and
  * x comes from L2 once per 32 or 64 columns (at 64 rows more bytes than the weights, which then bounds small matrices).
- * Unpacking and multiplying 2048 weights is about 110 instructions of a warp: at most 37 bytes of int4 a clock.
- * Beyond that the rate of mma.sync bounds it; prefills are as fast as the 64 x 64 tile, at best half of gemm.cu. */
+ * Unpacking and multiplying 2048 weights is about 165 instructions of a warp: at most 25 bytes of int4 a clock.
+ * Beyond that the rate of mma.sync bounds it; prefills are as fast as the 64 x 64 tile, at best half of gemm.cu. On
+ * compute capability 9.0 gemm_quant_sm90.cu takes them, in the same order of sums. */
 #include "gemm_epilogue.cuh"
 #include "gemm_quant.cuh"
 
@@ -67,10 +68,6 @@ struct nt_quant_copier {
     int32_t group, end; /* which comes next; where its part ends */
 };
 
-NT_DEVICE int32_t groups_of_part(const struct nt_gemm_quant *a) {
-    return (a->n_group + NT_GEMM_QUANT_PARTS - 1) / NT_GEMM_QUANT_PARTS;
-}
-
 /* The slot's threads see each other's copies and are done with what they read. */
 template <class T> NT_DEVICE void slot_barrier(int32_t slot) {
     if (T::PANELS == 1)
@@ -83,11 +80,11 @@ template <class T> NT_DEVICE void slot_barrier(int32_t slot) {
 template <class T>
 NT_DEVICE struct nt_quant_copier copier_of(const struct nt_gemm_quant *a, int32_t slot, int32_t m0, int32_t panel0) {
     const int32_t tid = (int32_t)threadIdx.x % T::SLOT_THREADS, line = tid / T::CHUNKS;
-    const int32_t panel = min(panel0 + tid / NT_WARP, a->n_panel - 1), group = slot * groups_of_part(a);
+    const int32_t panel = min(panel0 + tid / NT_WARP, a->n_panel - 1), group = slot * nt_quant_part_groups(a->n_group);
     struct nt_quant_copier c = {
         a->g.x + (m0 + line) * a->g.ldx + group * NT_INT4_GROUP + 8 * (tid % T::CHUNKS),
         a->data + ((int64_t)panel * a->n_group + group) * T::W::BLOCK + 16 * nt_lane(),
-        a->g.n_tok - m0 - line, group, group + groups_of_part(a)};
+        a->g.n_tok - m0 - line, group, group + nt_quant_part_groups(a->n_group)};
     return c;
 }
 
@@ -144,11 +141,11 @@ NT_DEVICE void copy_stage(const struct nt_gemm_quant *a, struct nt_quant_copier 
         copy_weights<T>(c, h, stage);
         if (h == 1) {
             const bool turns = c->group + 1 == c->end; /* on to the slot's next part */
-            const int32_t groups = turns ? 1 + (T::SLOTS - 1) * groups_of_part(a) : 1;
+            const int32_t groups = turns ? 1 + (T::SLOTS - 1) * nt_quant_part_groups(a->n_group) : 1;
             c->group += groups;
             c->x += groups * NT_INT4_GROUP;
             c->w += groups * T::W::BLOCK;
-            if (turns) c->end += T::SLOTS * groups_of_part(a);
+            if (turns) c->end += T::SLOTS * nt_quant_part_groups(a->n_group);
         }
     }
     nt_cp_async_commit();
@@ -229,11 +226,6 @@ NT_DEVICE void sum_part(const struct nt_gemm_quant *a, struct nt_quant_copier *c
     }
 }
 
-/* The pair of bf16 at an even column. */
-NT_DEVICE uint32_t pair_at(const nt_bf16 *matrix, int64_t ld, int32_t row, int32_t rows, int32_t col, int32_t cols) {
-    return row < rows && col < cols ? *(const uint32_t *)(matrix + row * ld + col) : 0;
-}
-
 /* part = an adapter's product. Ranks are small, so the fragments come straight from memory. */
 template <class T>
 NT_DEVICE void sum_adapter(const struct nt_gemm_adapter *b, int32_t n_tok, int32_t n_pad, int32_t m0, int32_t n0,
@@ -245,11 +237,11 @@ NT_DEVICE void sum_adapter(const struct nt_gemm_adapter *b, int32_t n_tok, int32
 #pragma unroll
         for (int i = 0; i < 4 * T::M; i++)
             w[i / 4][i % 4] =
-                pair_at(b->w, b->k_pad, n0 + i / 4 * 16 + i % 2 * 8 + row, n_pad, k + i / 2 % 2 * 8, b->k);
+                nt_pair_at(b->w, b->k_pad, n0 + i / 4 * 16 + i % 2 * 8 + row, n_pad, k + i / 2 % 2 * 8, b->k);
 #pragma unroll
         for (int n = 0; n < T::N; n++) {
-            const uint32_t x0 = pair_at(b->x, b->ldx, m0 + 8 * n + row, n_tok, k, b->k);
-            const uint32_t x1 = pair_at(b->x, b->ldx, m0 + 8 * n + row, n_tok, k + 8, b->k);
+            const uint32_t x0 = nt_pair_at(b->x, b->ldx, m0 + 8 * n + row, n_tok, k, b->k);
+            const uint32_t x1 = nt_pair_at(b->x, b->ldx, m0 + 8 * n + row, n_tok, k + 8, b->k);
 #pragma unroll
             for (int m = 0; m < T::M; m++) nt_mma_bf16(part[m][n], w[m], x0, x1);
         }
@@ -316,7 +308,7 @@ NT_DEVICE void join_adapter(const struct nt_gemm_quant *a, const struct nt_gemm_
 template <class T>
 NT_DEVICE void sum_own(const struct nt_gemm_quant *a, struct nt_quant_copier *c, int32_t *read, int32_t slot,
                        int32_t own, float part[T::M][T::N][4]) {
-    const int32_t per_part = groups_of_part(a);
+    const int32_t per_part = nt_quant_part_groups(a->n_group);
 #pragma unroll
     for (int i = 0; i < T::M * T::N * 4; i++) part[0][0][i] = 0;
     sum_part<T>(a, c, read, slot, min(per_part, a->n_group - own * per_part), part);
@@ -325,7 +317,7 @@ NT_DEVICE void sum_own(const struct nt_gemm_quant *a, struct nt_quant_copier *c,
 /* total = the tile. */
 template <class T>
 NT_DEVICE void sum_parts(const struct nt_gemm_quant *a, int32_t m0, int32_t panel0, float4 total[T::FOURS]) {
-    const int32_t n_part = (a->n_group + groups_of_part(a) - 1) / groups_of_part(a);
+    const int32_t n_part = (a->n_group + nt_quant_part_groups(a->n_group) - 1) / nt_quant_part_groups(a->n_group);
     const int32_t slot = nt_warp() / T::PANELS;
     struct nt_quant_copier c = copier_of<T>(a, slot, m0, panel0);
     float part[T::M][T::N][4];

@@ -99,4 +99,52 @@ NT_DEVICE uint32_t nt_quant_row_pair(const struct nt_quant_int8 *w, int c) {
     return nt_int8_pair(w->four[c / 2], c % 2);
 }
 
+/* For 16 rows, the A operand of a product (ptx.cuh): 8 steps of 16 of k, whole blocks of a group of each panel one behind
+ * the other, chunk by chunk where nt_quant_chunk_at says, counted from the first panel's first.
+ * Where the lane's part of rows 16 `half` .. of a panel begins, for the loads of all steps. */
+template <class W> NT_DEVICE uint32_t nt_quant_rows16_at(int32_t panel, int32_t half) {
+    if constexpr (W::SWIZZLED) {
+        const int32_t i = nt_lane() & 7, line = panel * (W::BLOCK / W::LINE) + 8 * (nt_lane() / 16);
+        return nt_gemm_chunk_at<W>(line + (i >> 1) + 4 * (i & 1), 2 * half + (nt_lane() / 8 & 1));
+    } else {
+        return (uint32_t)(panel * W::BLOCK + half * (W::HALF / 2) + 16 * nt_lane());
+    }
+}
+/* Where the scale of its row lane / 4 lies; that of the row 8 further: ^ 16. */
+template <class W> NT_DEVICE uint32_t nt_quant_scale_at(int32_t panel, int32_t half) {
+    const int32_t chunk = (panel * W::BLOCK + 2 * W::HALF) / 16 + 2 * half;
+    return nt_quant_chunk_at<W>(chunk) + 2 * (uint32_t)(nt_lane() / 4);
+}
+/* Before step 0 to 7 is unpacked: one load for 4 steps, for 2 of INT8 (16 of k are 8 lines). */
+NT_DEVICE void nt_quant_load_rows16(struct nt_quant_int4 *w, const char *from, int step) {
+    if (step % 4 > 0) return;
+    const uint4 all = nt_load128(from + step / 4 * nt_quant_int4::HALF);
+    w->word[0][0] = all.x;
+    w->word[0][1] = all.y;
+    w->word[1][0] = all.z;
+    w->word[1][1] = all.w;
+}
+NT_DEVICE void nt_quant_load_rows16(struct nt_quant_int8 *w, const char *from, int step) {
+    if (step % 2 == 0) nt_ldmatrix_x4_trans(w->four, nt_shared_address(from) + (uint32_t)(8 * step * nt_quant_int8::LINE));
+}
+/* The fragment of a step. */
+NT_DEVICE void nt_quant_fragment(const struct nt_quant_int4 *w, int step, uint32_t a[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) a[i] = nt_int4_pair(w->word[i % 2][step % 4 / 2], 2 * (step % 2) + i / 2);
+}
+NT_DEVICE void nt_quant_fragment(const struct nt_quant_int8 *w, int step, uint32_t a[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) a[i] = nt_int8_pair(nt_int8_biased(w->four[2 * (step % 2) + i % 2]), i / 2);
+}
+
+/* Groups of a part of k (gemm_quant_cuda.h), but for the last part, which may have fewer. */
+NT_DEVICE int32_t nt_quant_part_groups(int32_t n_group) {
+    return (n_group + NT_GEMM_QUANT_PARTS - 1) / NT_GEMM_QUANT_PARTS;
+}
+
+/* The pair of bf16 at an even column. */
+NT_DEVICE uint32_t nt_pair_at(const nt_bf16 *matrix, int64_t ld, int32_t row, int32_t rows, int32_t col, int32_t cols) {
+    return row < rows && col < cols ? *(const uint32_t *)(matrix + row * ld + col) : 0;
+}
+
 #endif

@@ -73,16 +73,20 @@ bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *
            (((uintptr_t)args->x | (uintptr_t)args->w->data) & 15) == 0;
 }
 
-/* Rows of k bf16, ld apart, in boxes of NT_GEMM_SM90_DEPTH columns by box_rows. Reads beyond them give zeros. */
-static nt_status encode(const struct nt_backend *be, const void *data, int32_t rows, int32_t k, int64_t ld,
-                        int32_t box_rows, struct nt_tensor_map *out) {
-    const cuuint64_t dims[2] = {(cuuint64_t)k, (cuuint64_t)rows};
-    const cuuint64_t strides[1] = {(cuuint64_t)ld * sizeof(nt_bf16)};
-    const cuuint32_t box[2] = {NT_GEMM_SM90_DEPTH, (cuuint32_t)box_rows}, element_strides[2] = {1, 1};
+nt_status nt_sm90_encode_tensor(const struct nt_backend *be, const struct nt_sm90_tensor *t,
+                                struct nt_tensor_map *out) {
+    static const cuuint32_t element_strides[NT_SM90_RANK] = {1, 1, 1};
+    cuuint64_t dims[NT_SM90_RANK], strides[NT_SM90_RANK - 1];
+    cuuint32_t box[NT_SM90_RANK];
     CUtensorMap map;
+    for (uint32_t i = 0; i < t->rank; i++) {
+        dims[i] = t->dim[i];
+        box[i] = t->box[i];
+        if (i > 0) strides[i - 1] = t->stride[i - 1];
+    }
     const CUresult result = be->cuda->driver->cuTensorMapEncodeTiled(
-        &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)(uintptr_t)data, dims, strides, box, element_strides,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+        &map, (CUtensorMapDataType)t->type, t->rank, (void *)(uintptr_t)t->data, dims, strides, box, element_strides,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, (CUtensorMapSwizzle)t->swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result != CUDA_SUCCESS)
         return nt_gpu_fail(be->cuda->driver, result, "cuTensorMapEncodeTiled", __FILE__, __LINE__);
@@ -90,13 +94,27 @@ static nt_status encode(const struct nt_backend *be, const void *data, int32_t r
     return NT_OK;
 }
 
+nt_status nt_sm90_encode_rows(const struct nt_backend *be, const void *data, int32_t rows, int32_t k, int64_t ld,
+                              int32_t box_rows, struct nt_tensor_map *out) {
+    const struct nt_sm90_tensor t = {
+        .data = data,
+        .type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        .rank = 2,
+        .dim = {(uint64_t)k,                    (uint64_t)rows},
+        .stride = {(uint64_t)ld * sizeof(nt_bf16)},
+        .box = {NT_GEMM_SM90_DEPTH,            (uint32_t)box_rows              },
+        .swizzle = CU_TENSOR_MAP_SWIZZLE_128B,
+    };
+    return nt_sm90_encode_tensor(be, &t, out);
+}
+
 nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args *args, int32_t rows, int32_t cols,
                          struct nt_sm90_operands *out) {
     const struct nt_packed *w = args->w;
     const int32_t n_pad = (int32_t)nt_ceil_div(w->n, NT_PANEL) * NT_PANEL, k_pad = (int32_t)nt_ceil_div(w->k, 8) * 8;
     out->x_rows = rows == 64 && args->n_tok < rows ? (int32_t)nt_ceil_div(args->n_tok, 8) * 8 : rows;
-    NT_TRY(encode(be, args->x, args->n_tok, w->k, args->ldx, out->x_rows, &out->x));
-    return encode(be, w->data, n_pad, w->k, k_pad, cols, &out->w);
+    NT_TRY(nt_sm90_encode_rows(be, args->x, args->n_tok, w->k, args->ldx, out->x_rows, &out->x));
+    return nt_sm90_encode_rows(be, w->data, n_pad, w->k, k_pad, cols, &out->w);
 }
 
 static nt_status with_adapter(struct nt_backend *be, const struct nt_gemm_args *args) {

@@ -62,6 +62,22 @@ struct nt_gemm_sm90_adapted {
 bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args);
 /* Only what nt_gemm_sm90_takes; shapes as nt_gemm_cuda has checked them. */
 NT_MUST nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args);
+/* What a tensor map says; dimension 0 is dense, strides of the others in bytes. */
+enum { NT_SM90_RANK = 3 };
+struct nt_sm90_tensor {
+    const void *data;
+    int type; /* CUtensorMapDataType */
+    uint32_t rank;
+    uint64_t dim[NT_SM90_RANK], stride[NT_SM90_RANK - 1];
+    uint32_t box[NT_SM90_RANK];
+    int swizzle; /* CUtensorMapSwizzle */
+};
+/* Reads beyond the dimensions give zeros. */
+NT_MUST nt_status nt_sm90_encode_tensor(const struct nt_backend *be, const struct nt_sm90_tensor *t,
+                                        struct nt_tensor_map *out);
+/* Rows of k bf16, ld apart, in boxes of NT_GEMM_SM90_DEPTH columns by box_rows. */
+NT_MUST nt_status nt_sm90_encode_rows(const struct nt_backend *be, const void *data, int32_t rows, int32_t k,
+                                      int64_t ld, int32_t box_rows, struct nt_tensor_map *out);
 /* The tensor maps of x and w for tiles of rows x cols. */
 NT_MUST nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args *args, int32_t rows,
                                  int32_t cols, struct nt_sm90_operands *out);

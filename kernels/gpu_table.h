@@ -12,6 +12,7 @@
 
 struct nt_gpu {
     const char *name, *doc;
+    int32_t cc;        /* compute capability, times 10 */
     double flops;      /* bf16, dense */
     double bandwidth;  /* of memory, bytes/s */
     double memory;     /* bytes */

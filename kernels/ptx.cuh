@@ -107,6 +107,12 @@ NT_DEVICE void nt_tensor_copy_2d(uint32_t to, const void *map, int32_t c0, int32
                  "l"(map), "r"(c0), "r"(c1), "r"(mbarrier)
                  : "memory");
 }
+NT_DEVICE void nt_tensor_copy_3d(uint32_t to, const void *map, int32_t c0, int32_t c1, int32_t c2, uint32_t mbarrier) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
+                 "[%1, {%2, %3, %4}], [%5];" ::"r"(to),
+                 "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(mbarrier)
+                 : "memory");
+}
 NT_DEVICE void nt_tensor_map_prefetch(const void *map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
@@ -178,6 +184,23 @@ NT_WGMMA(256,
                      "," NT_WGMMA_D7,
          128, 129, 130, NT_WGMMA_F32(0), NT_WGMMA_F32(32), NT_WGMMA_F32(64), NT_WGMMA_F32(96))
 #undef NT_WGMMA
+
+/* The same with a in registers, each warp its 16 rows as mma.m16n8k16 has them. They may not change before a wait has
+ * seen the product end, and after a change comes a fence. */
+template <int N> NT_DEVICE void nt_wgmma_bf16_rs(float *d, const uint32_t a[4], uint64_t b, int accumulate);
+#define NT_WGMMA_RS(n, names, i0, i1, i2, i3, ib, ip, ...)                                                             \
+    template <>                                                                                                        \
+    __device__ __forceinline__ void nt_wgmma_bf16_rs<n>(float *d, const uint32_t a[4], uint64_t b, int accumulate) {   \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ip ", 0;\n"                                                 \
+                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names "}, {%" #i0 ",%" #i1 ",%" #i2  \
+                     ",%" #i3 "}, %" #ib ", p, 1, 1, 0;\n}"                                                            \
+                     : __VA_ARGS__                                                                                     \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));                           \
+    }
+NT_WGMMA_RS(64, NT_WGMMA_D0 "," NT_WGMMA_D1, 32, 33, 34, 35, 36, 37, NT_WGMMA_F32(0))
+NT_WGMMA_RS(128, NT_WGMMA_D0 "," NT_WGMMA_D1 "," NT_WGMMA_D2 "," NT_WGMMA_D3, 64, 65, 66, 67, 68, 69, NT_WGMMA_F32(0),
+            NT_WGMMA_F32(32))
+#undef NT_WGMMA_RS
 
 /* ---- flags between devices ---- */
 

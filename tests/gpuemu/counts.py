@@ -24,6 +24,7 @@ SLACK = 0.02
 WASTE = 1.5
 PAIR = "a pair of value and index per row and block, rows apart: nothing beside the weights that are read"
 PARTS = "a part per chunk of a row, few bytes beside the logits"
+HALVES = "4 pairs of a row of an adapter's x: the other half of each sector comes with the load behind it"
 CHANCE = "bins and places by the values: conflicts by chance"
 SCATTERED = {  # (kernel, kind): why its lanes touch places apart
     ("nt_head_join", "global_load"): PAIR,
@@ -33,6 +34,10 @@ SCATTERED = {  # (kernel, kind): why its lanes touch places apart
     ("nt_logit_penalty", "global_store"): "single logits of a list",
     ("nt_logit_pick", "global_load"): "one logit of each row",
     ("nt_logit_stats_join", "global_load"): PARTS,
+    ("nt_gemm_int4_adapter_sm90_64x128", "global_load"): HALVES,
+    ("nt_gemm_int4_adapter_sm90_128x128", "global_load"): HALVES,
+    ("nt_gemm_int8_adapter_sm90_64x128", "global_load"): HALVES,
+    ("nt_gemm_int8_adapter_sm90_128x128", "global_load"): HALVES,
     ("nt_sample_pick", "shared_load"): CHANCE, ("nt_topk_select", "shared_load"): CHANCE,
 }
 TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "counts.txt")

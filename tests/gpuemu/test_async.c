@@ -420,6 +420,8 @@ static const struct {
      "without a wgmma.fence since"                                                                                                                                                                },
     {FENCES WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0; mov.f32 %f5, 0f00000000;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,
      128,                                                                                                                 true,  "accumulator 5 was changed while a wgmma on it is under way"     },
+    {FENCES WGMMA "{%r20, %r21, %r22, %r23}, %rd3, %p1, 1, 1, 0; add.u32 %r22, %r22, 1;" ENDS,                       128, true,
+     "register 2 of A was changed while the wgmma is under way"                                                                                                                                   },
     {FENCES WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0; wgmma.commit_group.sync.aligned;",                                   128, true,  "nobody waited for it"                                           },
     {FENCES "setp.lt.u32 %p3, %r10, 32; @!%p3 bra over;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS "over:",          128, true,
      "the warps of warpgroup 0 did not execute the same wgmma"                                                                                                                                    },

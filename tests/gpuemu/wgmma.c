@@ -189,13 +189,22 @@ static void drop_sum(struct wgmma *g, struct sum *s) {
     free(s);
 }
 
+/* Registers of A are read at any time until the wait: they must still hold what they held when it was issued. */
+static bool fragment_is_kept(struct warp *w, const struct product *p) {
+    for (int32_t i = 0; p->op->mode & A_IN_REGISTERS && i < 4; i++)
+        for (uint32_t l = 0; l < 32; l++)
+            if (lanes32(w, &p->op->src[i])[l] != p->a_reg[i][l])
+                return (void)FATAL(w, p->op, l, "register %d of A was changed while the wgmma is under way", i), false;
+    return true;
+}
+
 /* The products of all but the newest `keep` committed groups; keep < 0: of the open group too. */
 static bool finish(struct warp *w, int32_t keep) {
     struct wgmma *g = w->wgmma;
     int32_t n = 0;
     while (n < g->n && (keep < 0 || g->of[n].group < g->group - keep)) {
         const struct product *p = &g->of[n++];
-        if (!compute(w, p)) return w->run->stop = true, false;
+        if (!fragment_is_kept(w, p) || !compute(w, p)) return w->run->stop = true, false;
         if (--p->sum->pending > 0) continue;
         write_back(w, p->sum);
         drop_sum(g, p->sum);

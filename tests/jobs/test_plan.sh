@@ -10,7 +10,7 @@ cp out plan.md
 check "sixteen options" test "$(grep -cE '^\| (best)? *\| (bf16|bf16-kv8|int8-kv8|int4-kv8) \|' plan.md)" -eq 16
 check "one best" test "$(grep -c '^| best ' plan.md)" -eq 1
 check "the best is int4 on one GPU" grep -q '^| best | int4-kv8 | 1 |' plan.md
-check "what integer weights cost with many rows is said" grep -q '^caution .*15 to 20 % of the arithmetic' plan.md
+check "what integer weights cost with many rows is said" grep -q '^caution .*expected to reach 45 to 55 % of the arithmetic' plan.md
 check "bf16 on one GPU does not fit" grep -q '^|  | bf16 | 1 | 141.1 | 0.0 | does not fit' plan.md
 check "what is printed" grep -q '^memory .*weights .* GB, cache .* GB' plan.md
 check "cache" grep -q '^cache .*per position.*sequences of mean length' plan.md
@@ -19,6 +19,9 @@ for step in Steady Decode Prefill; do check "$step step" grep -q "^$step step: .
 for kernel in embed rmsnorm gemm rope_kv 'attention, decode' 'attention, prefill' head_argmax; do
     check "kernel $kernel" grep -q "^| $kernel | " plan.md
 done
+
+expect_rc 0 "$NOCTURNE" plan --model llama3-70b --gpu a100-80 --precision int4-kv8 --in 1000 --out 1000
+check "and that other GPUs have no wgmma for them" grep -q '^caution .*by mma.sync.* 15 to 20 % of the arithmetic' out
 
 expect_rc 0 "$NOCTURNE" plan --model llama3-70b --gpu h100 --tp 8 --in 1000 --out 1000 --wire bf16 -o json
 cp out plan.json

@@ -246,12 +246,54 @@ static void check_tiles(struct op_env *env) {
         {{NT_WEIGHT_BF16, 40, 96, 72, 0, NT_GEMM_SWIGLU_BF16, false, true, true},      {3}         },
         {{NT_WEIGHT_INT4, 70, 3050, 264, 90, NT_GEMM_ADD_F32, true, false, false},     {30, 9, 1}  },
         {{NT_WEIGHT_INT8, 67, 96, 392, 70, NT_GEMM_SWIGLU_BF16, true, true, false},    {31, 8, 1}  },
+        {{NT_WEIGHT_INT4, 37, 40, 1160, 8, NT_GEMM_STORE_F32, true, false, false},     {2}         },
+        {{NT_WEIGHT_INT8, 37, 40, 1160, 8, NT_GEMM_STORE_F32, true, false, false},     {2}         },
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         struct problem p = make(i, parts[i].s);
         check_problem(env, &p);
         for (int t = 0; t < 4 && parts[i].n_tok[t] > 0; t++)
             check_part(env, &p, t & 1 ? 0 : parts[i].s.n_tok - parts[i].n_tok[t], parts[i].n_tok[t]);
+        drop(&p);
+    }
+}
+
+/* The product again with rows of x that begin at other places: as TMA does not want them, by another kernel. */
+static void check_other_rows(struct op_env *env, const struct problem *p) {
+    struct problem other = *p;
+    other.args.ldx = p->args.ldx + 2;
+    other.x = op_alloc((size_t)(p->s.n_tok * other.args.ldx) * sizeof *other.x);
+    for (int64_t t = 0; t < p->s.n_tok; t++)
+        memcpy(other.x + t * other.args.ldx, p->x + t * p->args.ldx, (size_t)p->s.k * sizeof *p->x);
+    other.y = op_alloc(p->y_bytes);
+    other.pre = op_alloc(p->pre_bytes);
+    NT_CHECK(run(&env->be[0], &other) == NT_OK);
+    op_compare_bytes(env, p->what, p->y, other.y, p->y_bytes);
+    op_compare_bytes(env, p->what, p->pre, other.pre, p->pre_bytes);
+    free(other.x);
+    free(other.y);
+    free(other.pre);
+}
+
+/* Integer weights with many rows, without and with an adapter: each tile of compute capability 9.0 with its ring
+ * several times around, parts of one and of several groups, and the bits of the kernel for few rows. */
+static void check_many_rows(struct op_env *env) {
+    static const struct shape shapes[] = {
+        {NT_WEIGHT_INT4, 200, 140,  2310, 0,  NT_GEMM_STORE_F32,   true,  false, true},
+        {NT_WEIGHT_INT8, 70,  60,   4140, 20, NT_GEMM_STORE_F32,   true,  false, true},
+        {NT_WEIGHT_INT8, 130, 160,  1160, 0,  NT_GEMM_SWIGLU_BF16, false, false, true},
+        {NT_WEIGHT_INT4, 65,  8460, 660,  0,  NT_GEMM_STORE_BF16,  false, false, true},
+        {NT_WEIGHT_INT8, 65,  8460, 530,  0,  NT_GEMM_ADD_F32,     true,  false, true},
+        {NT_WEIGHT_INT4, 97,  96,   300,  40, NT_GEMM_SWIGLU_BF16, true,  true,  true},
+        {NT_WEIGHT_INT8, 65,  8480, 140,  90, NT_GEMM_GEGLU_BF16,  false, true,  true},
+        {NT_WEIGHT_INT4, 66,  8500, 70,   74, NT_GEMM_STORE_F32,   false, false, true},
+        {NT_WEIGHT_INT8, 33,  130,  520,  24, NT_GEMM_ADD_F32,     true,  false, true},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct problem p = make(i, shapes[i]);
+        check_problem(env, &p);
+        check_other_rows(env, &p);
+        check_part(env, &p, shapes[i].n_tok - 9, 9);
         drop(&p);
     }
 }
@@ -379,6 +421,7 @@ static const struct op_case cases[] = {
     {NT_OP_gemm,       "adapter, large",            check_large,       NULL},
     {NT_OP_gemm,       "adapter, batch invariance", check_alone,       NULL},
     {NT_OP_gemm,       "adapter, tiles",            check_tiles,       NULL},
+    {NT_OP_gemm,       "integers, many rows",       check_many_rows,   NULL},
     {NT_OP_gemm_dgrad, "finite differences",        check_differences, NULL},
 };
 const struct op_cases gemm_adapter_cases = {sizeof cases / sizeof cases[0], cases};

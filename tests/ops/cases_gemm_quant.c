@@ -230,9 +230,9 @@ static void check_shapes(struct op_env *env) {
     }
 }
 
-/* Every tile of CUDA: 16, 32 and 64 rows, one panel and two a block (small ones too, for the emulator), more rows than
- * a tile has. CPUs: sums of several
- * blocks, several blocks of rows. */
+/* Every tile of CUDA: 8, 16, 32 and 64 rows, one panel and two a block (small ones too, for the emulator), more rows
+ * than a tile has; parts of k of one group and of several, in one round and in several. CPUs: sums of several blocks,
+ * several blocks of rows. */
 static void check_tiles(struct op_env *env) {
     static const struct {
         int32_t n_tok, n, k;
@@ -248,7 +248,10 @@ static void check_tiles(struct op_env *env) {
         {33,  8500, 6   },
         {150, 64,   256 },
         {500, 40,   256 },
-        {19,  300,  2050}
+        {19,  300,  2050},
+        {9,   70,   4170},
+        {40,  40,   2300},
+        {17,  8500, 514 }
     };
     const int n_shape = (int)(sizeof shapes / sizeof shapes[0]);
     for (int i = 0; i < n_shape * N_FORMATS; i++) {

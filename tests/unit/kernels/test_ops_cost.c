@@ -200,6 +200,7 @@ static void test_gpus(void **state) {
     for (int32_t i = 0; i < n; i++) {
         const struct nt_gpu *g = &table[i];
         assert_ptr_equal(nt_gpu_find(g->name), g);
+        assert_true(g->cc >= 80 && g->cc <= 120);
         assert_true(g->flops > 1e14 && g->flops < 1e16 && g->bandwidth > 5e11 && g->bandwidth < 2e13);
         assert_true(g->memory >= 24e9 && g->memory < 1e12 && g->link >= 16e9 && g->link_delay > 0);
         assert_true(g->compute_factor < 1 && g->memory_factor < 1 && g->link_factor < 1);
