@@ -294,9 +294,10 @@ static nt_status sweep_all(struct sweep *s, int n_counts, int n_widths) {
             /* Rows of whole 16 bytes, and rows that only the kernels of compute capability 8.0 take. */
             const enum nt_gemm_out out = (enum nt_gemm_out)(i % NT_GEMM_OUT_COUNT);
             for (int adapter = 0; adapter < 2 - i % 2; adapter++) {
-                for (int f = 0; f < N_FORMATS; f++)
+                for (int f = 0; f < N_FORMATS; f++) {
                     NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k, out, f, adapter));
-                NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out, 0, adapter));
+                    NT_TRY(check_shape(s, tok_counts[t], widths[w], s->k + 2, out, f, adapter));
+                }
             }
         }
     }
