@@ -9,8 +9,8 @@
 
 /* n_tok and n so that every tile is some shape's choice on a device of 40 to 200 multiprocessors; small: without the
  * largest ones. n: whole panels, as gated products want them. k: no multiple of any tile's depth. */
-static const int32_t tok_counts[] = {1, 5, 17, 70, 130, 33, 64, 200, 256, 520, 1030, 2050}; /* small: the first 5 */
-static const int32_t widths[] = {96, 320, 2080, 576, 1056, 4128, 14432, 38624};             /* small: the first 3 */
+static const int32_t tok_counts[] = {1, 5, 17, 70, 130, 33, 64, 200, 256, 520, 1030, 2050, 12}; /* small: the first 5 */
+static const int32_t widths[] = {96, 320, 2080, 576, 1056, 4128, 14432, 38624};                 /* small: the first 3 */
 enum { N_COUNTS = sizeof tok_counts / sizeof tok_counts[0], N_WIDTHS = sizeof widths / sizeof widths[0] };
 enum { SMALL_COUNTS = 5, SMALL_WIDTHS = 3, SMALL_TOK = 130, SMALL_N = 2080, SMALL_K = 72 };
 enum { MAX_TOK = 2050, MAX_N = 38624, K = 264, LDX = K + 2, MAX_SAMPLE = 24, COLS = 96 };

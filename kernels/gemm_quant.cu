@@ -88,7 +88,7 @@ NT_DEVICE struct nt_quant_copier copier_of(const struct nt_gemm_quant *a, int32_
     return c;
 }
 
-/* A chunk of x whose columns end, or whose rows are not aligned: same bits, slower. */
+/* The same of rows that are not aligned, one pair at a time. */
 NT_DEVICE void copy_pairs(char *to, const nt_bf16 *from, int bytes) {
     uint32_t pair[4];
 #pragma unroll
@@ -100,21 +100,20 @@ NT_DEVICE void copy_pairs(char *to, const nt_bf16 *from, int bytes) {
 template <class T>
 NT_DEVICE void copy_tokens(const struct nt_gemm_quant *a, const struct nt_quant_copier *c, int h, char *stage) {
     const int32_t tid = (int32_t)threadIdx.x % T::SLOT_THREADS, line = tid / T::CHUNKS, chunk = tid % T::CHUNKS;
-    const int32_t left = a->g.k - c->group * NT_INT4_GROUP - h * T::DEPTH;
+    const int left = nt_gemm_bytes_before(c->group * NT_INT4_GROUP + h * T::DEPTH + 8 * chunk, a->g.k);
     const nt_bf16 *from = c->x + h * T::DEPTH;
-    if (left >= T::DEPTH && a->g.ldx % 8 == 0 && nt_is_aligned16(a->g.x)) {
+    if (a->g.ldx % 8 == 0 && nt_is_aligned16(a->g.x)) {
 #pragma unroll
         for (int i = 0; i < T::ROWS / T::PASS_ROWS; i++) {
-            const bool there = i * T::PASS_ROWS < c->lines;
+            const int bytes = i * T::PASS_ROWS < c->lines ? left : 0;
             nt_cp_async_16_zfill(nt_shared_address(stage) + nt_gemm_chunk_at<T>(line + i * T::PASS_ROWS, chunk),
-                                 there ? from + i * T::PASS_ROWS * a->g.ldx : a->g.x, there ? 16 : 0);
+                                 bytes > 0 ? from + i * T::PASS_ROWS * a->g.ldx : a->g.x, bytes);
         }
         return;
     }
 #pragma unroll 1
     for (int32_t i = 0; i < T::ROWS; i += T::PASS_ROWS)
-        copy_pairs(stage + nt_gemm_chunk_at<T>(line + i, chunk), from + i * a->g.ldx,
-                   i < c->lines ? nt_gemm_bytes_before(8 * chunk, left) : 0);
+        copy_pairs(stage + nt_gemm_chunk_at<T>(line + i, chunk), from + i * a->g.ldx, i < c->lines ? left : 0);
 }
 
 /* The warp's weights of half h of a group, and behind the second half the group's scales. */

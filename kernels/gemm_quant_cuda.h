@@ -1,12 +1,11 @@
 /* gemm with NT_WEIGHT_INT4 and NT_WEIGHT_INT8 on CUDA: what gemm_quant.cu and its launcher agree on.
  *
  * NT_GEMM_INT4_TILES and NT_GEMM_INT8_TILES have a row per kernel nt_gemm_<type>_<rows>x<cols>: tile of y; slots, each
- * of which sums parts of k on its own; stages of a slot's ring in shared memory; slots whose sums lie in shared memory at
- * a time; blocks a multiprocessor is expected to hold.
- * Order of sums, the same in every tile and in gemm_quant_sm90.cu: the groups of k are cut into NT_GEMM_QUANT_PARTS
- * parts; a part is a chain of fma(scale, sum of a group, part) from zero over its groups; y is part 0 + part 1 + ... in
- * order, then an adapter's product. Epilogues, x and y are those of gemm_cuda.h. Pointers are device memory. Errors: the
- * launcher's. */
+ * of which sums parts of k on its own; stages of a slot's ring in shared memory; slots whose sums lie in shared memory
+ * at a time; blocks a multiprocessor is expected to hold. Order of sums, the same in every tile and in
+ * gemm_quant_sm90.cu: the groups of k are cut into NT_GEMM_QUANT_PARTS parts; a part is a chain of fma(scale, sum of a
+ * group, part) from zero over its groups; y is part 0 + part 1 + ... in order, then an adapter's product. Epilogues, x
+ * and y are those of gemm_cuda.h. Pointers are device memory. Errors: the launcher's. */
 #ifndef NT_GEMM_QUANT_CUDA_H
 #define NT_GEMM_QUANT_CUDA_H
 
@@ -17,7 +16,7 @@
     X(int4, 8, 32, 16, 3, 16, 2)                                                                                       \
     X(int4, 16, 32, 16, 3, 16, 1)                                                                                      \
     X(int4, 16, 64, 8, 3, 8, 1)                                                                                        \
-    X(int4, 32, 32, 8, 3, 8, 1)                                                                                      \
+    X(int4, 32, 32, 8, 3, 8, 1)                                                                                        \
     X(int4, 32, 64, 4, 3, 4, 1)                                                                                        \
     X(int4, 64, 32, 4, 3, 4, 1)                                                                                        \
     X(int4, 64, 64, 4, 3, 2, 1)
@@ -33,7 +32,7 @@
 /* nt_gemm_<type>_adapter_<rows>x<cols>: with an adapter's product and pre-activations. */
 #define NT_GEMM_INT4_ADAPTER_TILES(X)                                                                                  \
     X(int4, 8, 32, 16, 3, 16, 2)                                                                                       \
-    X(int4, 32, 32, 8, 3, 8, 1)                                                                                      \
+    X(int4, 32, 32, 8, 3, 8, 1)                                                                                        \
     X(int4, 64, 64, 4, 3, 2, 1)
 #define NT_GEMM_INT8_ADAPTER_TILES(X)                                                                                  \
     X(int8, 8, 32, 16, 2, 16, 2)                                                                                       \
@@ -48,8 +47,7 @@ enum {
 };
 #define NT_GEMM_QUANT_STAGE(half, rows, cols)                                                                          \
     ((rows)*NT_GEMM_QUANT_DEPTH * 2 + (cols) / NT_PANEL * ((half) + 2 * NT_PANEL))
-#define NT_GEMM_QUANT_RINGS(half, rows, cols, slots, stages)                                                           \
-    ((slots) * (stages)*NT_GEMM_QUANT_STAGE(half, rows, cols))
+#define NT_GEMM_QUANT_RINGS(half, rows, cols, slots, stages) ((slots) * (stages)*NT_GEMM_QUANT_STAGE(half, rows, cols))
 /* Floats from one row of a slot's sums to the next: rows 2 apart, of 4 lanes, lie in different banks. */
 #define NT_GEMM_QUANT_LINE(cols)                 ((cols) + 4)
 #define NT_GEMM_QUANT_SUMS(rows, cols, together) ((together) * (rows)*NT_GEMM_QUANT_LINE(cols) * 4)

@@ -249,9 +249,10 @@ static void check_tiles(struct op_env *env) {
         {150, 64,   256 },
         {500, 40,   256 },
         {19,  300,  2050},
-        {9,   70,   4170},
-        {40,  40,   2300},
-        {17,  8500, 514 }
+        {5,   70,   4170},
+        {9,   70,   2180},
+        {24,  33,   2300},
+        {40,  20,   2300}
     };
     const int n_shape = (int)(sizeof shapes / sizeof shapes[0]);
     for (int i = 0; i < n_shape * N_FORMATS; i++) {

@@ -184,7 +184,10 @@ static int count_products(struct nt_backend *be) {
         {128, 27648, 32,  NT_GEMM_STORE_BF16 },
         {60,  27648, 32,  NT_GEMM_STORE_BF16 },
         {30,  27648, 32,  NT_GEMM_STORE_BF16 },
+        {30,  9216,  32,  NT_GEMM_STORE_BF16 },
         {1,   27648, 32,  NT_GEMM_STORE_BF16 },
+        {12,  27648, 32,  NT_GEMM_STORE_BF16 },
+        {12,  1536,  576, NT_GEMM_ADD_F32    },
         {250, 6144,  32,  NT_GEMM_ADD_F32    },
         {50,  3072,  64,  NT_GEMM_ADD_F32    },
     };
