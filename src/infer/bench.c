@@ -1,6 +1,7 @@
 #include "bench.h"
 
 #include "clock.h"
+#include "memory_plan.h"
 #include "pages.h"
 #include "rng.h"
 
@@ -130,9 +131,15 @@ nt_status nt_bench_model(struct nt_session *s, const struct nt_bench_test *test,
         return NT_FAIL(NT_E_USAGE, "bench: %d + %d tokens exceed the model's longest sequence of %d", test->n_prompt,
                        test->n_gen, s->max_len);
     b.per_seq = nt_pages_for(test->n_prompt + test->n_gen);
+    const struct nt_memory_plan plan = {.world = s->world,
+                                        .model = s->model,
+                                        .memory = &b.memory,
+                                        .n_page = test->n_seq * b.per_seq,
+                                        .remedy = "bench.batch or the lengths of the benchmark"};
     nt_job_memory_init(&b.memory, &s->backend);
     nt_status st = layout(&b);
-    if (st == NT_OK) st = nt_job_memory_bind(&b.memory);
+    if (st == NT_OK) st = nt_memory_plan_check(&plan);
+    if (st == NT_OK) st = nt_memory_plan_bind(&plan);
     if (st == NT_OK) st = layout(&b);
     if (st == NT_OK) st = measure(&b, reps, out);
     /* Not after one rank's error: giving memory back waits for the stream, and that may wait for the other. */

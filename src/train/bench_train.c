@@ -2,6 +2,7 @@
 #include "clock.h"
 #include "cuda_bench.h"
 #include "log.h"
+#include "memory_plan.h"
 #include "peak.h"
 #include "rng.h"
 #include "sysmem.h"
@@ -51,6 +52,21 @@ static nt_status layout(const struct nt_train_bench *b, struct nt_training *t, s
     m->logp = NT_TAKE(a, float, n_out);
     m->seqs = NT_TAKE(a, struct nt_attn_seq, m->n_seq);
     return NT_OK;
+}
+
+/* The plan is told before memory is taken. */
+static nt_status bind_memory(const struct nt_train_bench *b, struct nt_training *t, struct nt_job_memory *mem,
+                             struct micro *m) {
+    const struct nt_memory_plan plan = {.world = b->world,
+                                        .model = b->model,
+                                        .memory = mem,
+                                        .n_page = (b->length + NT_KV_PAGE - 1) / NT_KV_PAGE * m->n_seq,
+                                        .trained = nt_training_state_bytes(t),
+                                        .remedy = "train.micro_batch_tokens, or set train.recompute = full"};
+    NT_TRY(layout(b, t, mem, m));
+    NT_TRY(nt_memory_plan_check(&plan));
+    NT_TRY(nt_memory_plan_bind(&plan));
+    return layout(b, t, mem, m);
 }
 
 static void fill(const struct nt_train_bench *b, struct micro *m) {
@@ -140,9 +156,7 @@ nt_status nt_bench_train(const struct nt_train_bench *b, struct nt_train_bench_r
     nt_job_memory_init(&mem, b->backend);
     nt_status st = nt_model_connect_copies(b->model);
     if (st == NT_OK) st = nt_training_new(&t, b->model, &b->config);
-    if (st == NT_OK) st = layout(b, t, &mem, &m);
-    if (st == NT_OK) st = nt_job_memory_bind(&mem);
-    if (st == NT_OK) st = layout(b, t, &mem, &m);
+    if (st == NT_OK) st = bind_memory(b, t, &mem, &m);
     if (st == NT_OK) {
         fill(b, &m);
         st = nt_training_publish(t);
