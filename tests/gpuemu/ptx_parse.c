@@ -49,15 +49,26 @@ struct parser {
     bool failed;
 };
 
+/* "kernel k, file.cu:12, PTX line 80: ..."; outside of kernels the line alone. */
+static void place_of(const struct parser *p, char *to, size_t n) {
+    char source[160] = "";
+    if (p->loc_file != NULL) snprintf(source, sizeof source, "%.128s:%d, ", p->loc_file, p->loc_line);
+    if (p->code == NULL)
+        snprintf(to, n, "PTX line %d", p->line);
+    else
+        snprintf(to, n, "kernel %.128s, %sPTX line %d", p->code->kernel.name, source, p->line);
+}
+
 static bool fail(struct parser *p, const char *format, ...) {
     if (p->failed) return false;
     p->failed = true;
-    char text[384];
+    char text[384], place[320];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    snprintf(p->error, p->n_error, "PTX line %d: %s", p->line, text);
+    place_of(p, place, sizeof place);
+    snprintf(p->error, p->n_error, "%s: %s", place, text);
     return false;
 }
 
@@ -587,6 +598,14 @@ static bool parse_statement(struct parser *p) {
     return text[0] == '\0' || parse_operation(p, text);
 }
 
+static bool no_label(struct parser *p, const struct branch *b) { /* known at the end only, but of that operation */
+    const struct emu_instr *i = &p->code->op[b->op].info;
+    p->line = i->ptx_line;
+    p->loc_file = i->file;
+    p->loc_line = i->line;
+    return fail(p, "no label %s: %s", b->name, i->text);
+}
+
 static bool resolve_branches(struct parser *p) {
     for (int32_t i = 0; i < p->n_branch; i++) {
         const struct branch *b = &p->branch[i];
@@ -594,7 +613,7 @@ static bool resolve_branches(struct parser *p) {
         for (int32_t scope = b->scope; scope >= 0 && found < 0; scope = p->symbols.parent[scope])
             for (int32_t j = 0; j < p->n_label; j++)
                 if (p->label[j].scope == scope && strcmp(p->label[j].name, b->name) == 0) found = p->label[j].target;
-        if (found < 0) return fail(p, "no label %s", b->name);
+        if (found < 0) return no_label(p, b);
         p->code->op[b->op].target = found;
     }
     p->n_branch = p->n_label = 0;
@@ -704,6 +723,8 @@ static bool parse_whole(struct ptx_kernel *k, char *error, size_t n_error) {
     p->error = error;
     p->n_error = n_error;
     p->cap_op = 0;
+    if (p->failed)
+        snprintf(error, n_error, "kernel %.128s: another kernel of its module cannot be run", c->kernel.name);
     bool ok = !p->failed && parse_from_head(p, k, true);
     if (ok) {
         (void)new_op(p, "exit (end of text)");
@@ -718,7 +739,7 @@ bool ptx_complete(struct ptx_code *c) {
     struct ptx_kernel *k = (struct ptx_kernel *)c;
     char error[512] = "";
     if (k->complete || parse_whole(k, error, sizeof error)) return true;
-    emu_report(NULL, "kernel %s cannot be run: %s", c->kernel.name, error);
+    emu_report(NULL, "PTX that cannot be run: %s", error);
     return false;
 }
 

@@ -433,6 +433,58 @@ static void refused(void **state) {
     }
 }
 
+/* The report names kernel, source line and PTX line, wherever in the building it fails; a kernel beside it runs. */
+static const char *refused_text(const char *body) {
+    CUmodule module = NULL;
+    CUfunction good = NULL, bad = NULL;
+    char text[2048];
+    start();
+    CUstream stream = new_stream();
+    snprintf(text, sizeof text,
+             "%s.visible .entry good()\n{\nret;\n}\n.visible .entry bad()\n{\n.reg .b32 %%r<8>; .reg .pred %%p<4>;\n"
+             ".loc 2 11 1\nadd.u32 %%r1, 1, 2;\n.loc 1 12 5\n%s\n.loc 1 13 5\nret;\n}\n"
+             ".file 1 \"/somewhere/else/case.cu\"\n.file 2 \"other.cuh\"\n",
+             head, body);
+    OK(cuModuleLoadData(&module, text));
+    OK(cuModuleGetFunction(&good, module, "good"));
+    OK(cuModuleGetFunction(&bad, module, "bad"));
+    OK(cuLaunchKernel(good, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL));
+    OK(cuStreamSynchronize(stream));
+    (void)cuLaunchKernel(bad, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL);
+    CHECK(cuStreamSynchronize(stream) == CUDA_ERROR_LAUNCH_FAILED && emu_report_count() == 1);
+    return emu_report_text(0);
+}
+
+#define BAD_AT ": kernel bad, case.cu:12, PTX line 14: "
+static const char *expected_text;
+static void is_placed(void) {
+    const char *text = refused_text(line_under_test);
+    if (strstr(text, BAD_AT) == NULL || strstr(text, expected_text) == NULL) {
+        fprintf(stderr, "%s: instead of %s%s\n", text, BAD_AT, expected_text);
+        CHECK(false);
+    }
+    emu_report_clear();
+}
+
+static void refusals_name_their_place(void **state) {
+    static const char *const wrong[][2] = {
+        {"frobnicate.b32 %r1, %r2;",           "unknown opcode frobnicate"},
+        {"add.frob.u32 %r1, %r2, %r3;",        "unknown modifier .frob"   },
+        {"add.u32 %r1, %r2;",                  "operand 2 is missing"     },
+        {"add.u32 %r1, %r2, %r9;",             "%r9"                      },
+        {"@%p9 add.u32 %r1, %r2, %r3;",        "%p9 is not a predicate"   },
+        {"shfl.sync.b32 %r1, %r2, 1, 31, -1;", "unknown form of shfl"     },
+        {"bra nowhere;",                       "no label nowhere"         },
+        {".reg .b99 %q<2>;",                   ".b99"                     },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        line_under_test = wrong[i][0];
+        expected_text = wrong[i][1];
+        if (run_case("cc=90", is_placed) != 0) fail_msg("without its place: %s", wrong[i][0]);
+    }
+}
+
 static const struct row rows[] = {
     ROW("cc=90", integer_lines), ROW("cc=90", comparison_lines),  ROW("cc=90", conversion_lines),
     ROW("cc=90", float_lines),   ROW("cc=90", memory_lines),      ROW("cc=90", wrong_line),
@@ -440,6 +492,6 @@ static const struct row rows[] = {
 };
 
 int main(void) {
-    const struct CMUnitTest others[] = {cmocka_unit_test(refused)};
+    const struct CMUnitTest others[] = {cmocka_unit_test(refused), cmocka_unit_test(refusals_name_their_place)};
     return run_rows(rows, sizeof rows / sizeof rows[0]) + cmocka_run_group_tests(others, NULL, NULL);
 }
