@@ -3,11 +3,13 @@
  *
  * Agents are the 32 warps of a block and, as number 32, the async proxy (TMA). clk[a] is agent a's clock, vc[a][b] how
  * much of b's past a has seen. Every word has a cell, or, once parts of it were touched, each of its bytes: who wrote
- * last and when, who has read since then and when. A barrier joins the pasts of its warps and ticks their clocks;
- * __syncwarp ticks the own clock; an mbarrier carries the past of who arrives to who waits. Shuffles order nothing. An
- * access races with an earlier one whose clock value the accessing agent has not seen; within a warp, with one by
- * another lane since the last tick. The clocks of a block start above all of the previous block, so cells are never
- * cleared: clk < base means untouched.
+ * last and when, who has read since then and when. A barrier joins the pasts of its warps and ticks their clocks; an
+ * mbarrier carries the past of who arrives to who waits. Shuffles order nothing. An access races with an earlier one
+ * whose clock value the accessing agent has not seen. Within a warp, lanes[a] is the value below which all lanes have
+ * seen each other, as a barrier, an mbarrier that was waited for and __syncwarp of all lanes make them; from there on
+ * each lane has seen what __syncwarp of some lanes showed it: pairs, made at the first of these.
+ * The clocks of a block start above all of the previous block, so cells and pairs are never cleared: clk < base means
+ * untouched.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,20 +18,21 @@
 #include "driver.h"
 #include "emu.h"
 
-enum { N_AGENT = 33, ASYNC = 32, MANY = 255, NOBODY = 255, SEVERAL = 254, MAX_MBARRIER = 64 };
+enum { N_AGENT = 33, ASYNC = 32, NOBODY = 255, SEVERAL = 254, MAX_MBARRIER = 64 };
 
 struct cell {
     uint32_t w_clk, r_clk;
-    uint8_t w_agent, w_lane, w_strong;
-    uint8_t r_strong;        // all reads since the last write
-    uint8_t r_agent, r_lane; // NOBODY: no read since the last write; SEVERAL agents: their times are in struct readers
-    uint8_t split;           // of a word: its bytes have their own cells
+    uint8_t w_agent, w_lane;
+    uint8_t r_agent;                 // NOBODY: no read since the last write; SEVERAL: what follows is in struct readers
+    uint8_t r_lane, r_last, r_lag;   // as in struct emu_stamp
+    bool w_strong : 1, r_strong : 1; // r_strong: all reads since the last write
+    bool split : 1;                  // of a word: its bytes have their own cells
 };
 
 struct readers { // of a cell that several agents have read
     uint64_t agents;
     uint32_t clk[N_AGENT];
-    uint8_t lane[N_AGENT];
+    uint8_t lane[N_AGENT], last[N_AGENT], lag[N_AGENT];
 };
 
 struct mbarrier {
@@ -39,7 +42,9 @@ struct mbarrier {
 
 struct race { // of one resident block; reused by later blocks
     uint32_t base, clk[N_AGENT], vc[N_AGENT][N_AGENT];
-    bool proxy_ordered; // the interpreter tells when async copies are issued
+    uint32_t lanes[N_AGENT];
+    uint32_t (*pairs)[32][32]; // [warp][lane][of which lane]; NULL: every __syncwarp was of all lanes so far
+    bool proxy_ordered;        // the interpreter tells when async copies are issued
     int32_t n_mbarrier;
     struct mbarrier mbarrier[MAX_MBARRIER];
     size_t n_word;
@@ -76,10 +81,11 @@ void emu_check_block_begin(struct emu_block *block) {
         if (r->clk[i] >= base) base = r->clk[i] + 1;
     if (base > UINT32_MAX / 2) { // once in very many blocks
         memset(r->cell, 0, 5 * r->n_word * sizeof *r->cell);
+        if (r->pairs != NULL) memset(r->pairs, 0, 32 * sizeof *r->pairs);
         base = 1;
     }
     r->base = base;
-    for (int i = 0; i < N_AGENT; i++) r->clk[i] = base;
+    for (int i = 0; i < N_AGENT; i++) r->clk[i] = r->lanes[i] = base;
     memset(r->vc, 0, sizeof r->vc);
     r->n_mbarrier = 0;
     r->proxy_ordered = false;
@@ -113,12 +119,31 @@ void emu_check_barrier(struct emu_block *block, uint32_t warps) {
     for (int w = 0; w < 32; w++)
         if (warps >> w & 1) {
             memcpy(r->vc[w], all, sizeof all);
-            r->clk[w]++;
+            r->lanes[w] = ++r->clk[w];
         }
 }
 
-void emu_check_syncwarp(const struct emu_thread *thread) {
-    emu_check_barrier(thread->block, 1u << thread->warp);
+/* Each of the lanes has seen from now on what any of them had, and all that they did. */
+static void join_some(uint32_t pairs[32][32], uint32_t lanes, uint32_t clk) {
+    uint32_t all[32] = {0};
+    for (int i = 0; i < 32; i++)
+        for (int j = 0; (lanes >> i & 1) != 0 && j < 32; j++)
+            if (pairs[i][j] > all[j]) all[j] = pairs[i][j];
+    for (int i = 0; i < 32; i++)
+        if (lanes >> i & 1) all[i] = clk;
+    for (int i = 0; i < 32; i++)
+        if (lanes >> i & 1) memcpy(pairs[i], all, sizeof all);
+}
+
+void emu_check_syncwarp(const struct emu_thread *thread, uint32_t lanes, uint32_t live) {
+    struct race *r = thread->block->check;
+    const int w = thread->warp;
+    if (r == NULL) return;
+    const bool some = (live & ~lanes) != 0;
+    if (some && r->pairs == NULL) r->pairs = calloc(32, sizeof *r->pairs);
+    if (some && r->pairs != NULL) join_some(r->pairs[w], lanes, r->clk[w]);
+    r->clk[w]++;
+    if (!some || r->pairs == NULL) r->lanes[w] = r->clk[w];
 }
 
 static struct mbarrier *find_mbarrier(struct race *r, uint32_t address) {
@@ -154,7 +179,10 @@ void emu_check_acquire(const struct emu_where *where, uint32_t address) {
     const struct emu_block *block = block_of(where);
     struct race *r = block->check;
     struct mbarrier *m = r == NULL ? NULL : find_mbarrier(r, address);
-    if (m != NULL) raise_to(r->vc[agent_of(where, block)], m->past);
+    if (m == NULL) return;
+    const int a = agent_of(where, block);
+    raise_to(r->vc[a], m->past);
+    if (m->past[a] >= r->lanes[a]) r->lanes[a] = m->past[a] + 1;
 }
 
 void emu_check_async_issue(const struct emu_where *where) {
@@ -184,8 +212,29 @@ bool emu_is_strong(int access) {
 
 /* Whether agent a, lane, has not seen what agent b, its lane, did at clock `then`. */
 static bool unseen(const struct race *r, int a, int lane, int b, int b_lane, uint32_t then) {
-    if (a == b) return a != ASYNC && b_lane != lane && then >= r->clk[a];
-    return r->vc[a][b] < then;
+    if (a != b) return r->vc[a][b] < then;
+    if (a == ASYNC || b_lane == lane || then < r->lanes[a]) return false;
+    return r->pairs == NULL || r->pairs[a][lane][b_lane] < then;
+}
+
+/* The same of several lanes: those between the lowest and the highest pass, as does what they did after the first. */
+static bool any_unseen(const struct race *r, int a, int lane, struct emu_stamp by) {
+    if (a != by.agent) return r->vc[a][by.agent] < by.clk;
+    return unseen(r, a, lane, a, by.lane, by.clk - by.lag) ||
+           (by.last != by.lane && unseen(r, a, lane, a, by.last, by.clk - by.lag));
+}
+
+/* A read by a lane after others of its warp: those that it has seen are forgotten, of the others it becomes one. */
+static bool join_readers(const struct race *r, int a, int lane, struct emu_stamp *by) {
+    const uint32_t lag = r->clk[a] - by->clk + by->lag;
+    const bool joins = by->agent == a && lag <= UINT8_MAX && any_unseen(r, a, lane, *by);
+    const struct emu_stamp before = *by;
+    *by = (struct emu_stamp){.clk = r->clk[a], .agent = (uint8_t)a, .lane = (uint8_t)lane, .last = (uint8_t)lane};
+    if (!joins) return false;
+    by->lag = (uint8_t)lag;
+    if (before.lane < lane) by->lane = before.lane;
+    if (before.last > lane) by->last = before.last;
+    return true;
 }
 
 static const struct race *race_of(const struct emu_where *where) {
@@ -196,17 +245,26 @@ struct emu_stamp emu_check_stamp(const struct emu_where *where) {
     const struct race *r = race_of(where);
     if (r == NULL) return EMU_NO_STAMP;
     const int a = where->thread->warp;
-    return (struct emu_stamp){.clk = r->clk[a], .agent = (uint8_t)a, .lane = (uint8_t)where->thread->lane};
+    const uint8_t lane = (uint8_t)where->thread->lane;
+    return (struct emu_stamp){.clk = r->clk[a], .agent = (uint8_t)a, .lane = lane, .last = lane};
+}
+
+bool emu_check_join(const struct emu_where *where, struct emu_stamp *by) {
+    const struct race *r = race_of(where);
+    if (r != NULL && by->agent != NOBODY && by->clk >= r->base)
+        return join_readers(r, where->thread->warp, where->thread->lane, by);
+    *by = emu_check_stamp(where);
+    return false;
 }
 
 bool emu_check_unseen(const struct emu_where *where, struct emu_stamp then) {
     const struct race *r = race_of(where);
     return r != NULL && then.agent != NOBODY && then.clk >= r->base &&
-           unseen(r, where->thread->warp, where->thread->lane, then.agent, then.lane, then.clk);
+           any_unseen(r, where->thread->warp, where->thread->lane, then);
 }
 
 void emu_check_name(struct emu_stamp who, char *text, size_t n_text) {
-    if (who.lane == MANY)
+    if (who.lane != who.last)
         snprintf(text, n_text, "several lanes of warp %d", who.agent);
     else
         snprintf(text, n_text, "thread %d (warp %d lane %d)", who.agent * 32 + who.lane, who.agent, who.lane);
@@ -214,34 +272,46 @@ void emu_check_name(struct emu_stamp who, char *text, size_t n_text) {
 
 struct trouble {
     const char *what; // NULL: none
-    int agent, lane;
+    struct emu_stamp by;
 };
 
+static struct emu_stamp writer(const struct cell *c) {
+    return (struct emu_stamp){.clk = c->w_clk, .agent = c->w_agent, .lane = c->w_lane, .last = c->w_lane};
+}
+
 static struct trouble check_read(const struct race *r, const struct cell *c, int a, int lane, bool strong) {
-    if (c->w_clk < r->base) return (struct trouble){"reads uninitialised", 0, 0};
+    if (c->w_clk < r->base) return (struct trouble){.what = "reads uninitialised"};
     if (!(strong && c->w_strong) && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
-        return (struct trouble){"RACE: reads what may not have been written yet in", c->w_agent, c->w_lane};
+        return (struct trouble){"RACE: reads what may not have been written yet in", writer(c)};
     return (struct trouble){0};
 }
 
-static struct trouble still_read(int agent, int lane) {
-    return (struct trouble){"RACE: overwrites what may still be read in", agent, lane};
+static struct emu_stamp reader(const struct cell *c) {
+    return (struct emu_stamp){
+        .clk = c->r_clk, .agent = c->r_agent, .lane = c->r_lane, .last = c->r_last, .lag = c->r_lag};
+}
+
+static struct emu_stamp reader_of(const struct readers *all, int a) {
+    return (struct emu_stamp){
+        .clk = all->clk[a], .agent = (uint8_t)a, .lane = all->lane[a], .last = all->last[a], .lag = all->lag[a]};
+}
+
+static struct trouble check_reader(const struct race *r, int a, int lane, struct emu_stamp by) {
+    if (!any_unseen(r, a, lane, by)) return (struct trouble){0};
+    return (struct trouble){"RACE: overwrites what may still be read in", by};
 }
 
 static struct trouble check_write(const struct race *r, const struct cell *c, int a, int lane, bool strong) {
     if (a == ASYNC && !r->proxy_ordered) return (struct trouble){0};
     if (c->w_clk >= r->base && !(strong && c->w_strong) && unseen(r, a, lane, c->w_agent, c->w_lane, c->w_clk))
-        return (struct trouble){"RACE: overwrites what another thread may still be writing in", c->w_agent, c->w_lane};
+        return (struct trouble){"RACE: overwrites what another thread may still be writing in", writer(c)};
     if (c->r_agent == NOBODY || c->w_clk < r->base || (strong && c->r_strong)) return (struct trouble){0};
-    if (c->r_agent != SEVERAL)
-        return unseen(r, a, lane, c->r_agent, c->r_lane, c->r_clk) ? still_read(c->r_agent, c->r_lane)
-                                                                   : (struct trouble){0};
+    if (c->r_agent != SEVERAL) return check_reader(r, a, lane, reader(c));
     const struct readers *all = &r->readers[c - r->cell];
-    for (uint64_t left = all->agents; left != 0; left &= left - 1) {
-        const int b = __builtin_ctzll(left);
-        if (unseen(r, a, lane, b, all->lane[b], all->clk[b])) return still_read(b, all->lane[b]);
-    }
-    return (struct trouble){0};
+    struct trouble t = {0};
+    for (uint64_t left = all->agents; left != 0 && t.what == NULL; left &= left - 1)
+        t = check_reader(r, a, lane, reader_of(all, __builtin_ctzll(left)));
+    return t;
 }
 
 static void note_several(const struct race *r, struct cell *c, int a, int lane) {
@@ -250,12 +320,17 @@ static void note_several(const struct race *r, struct cell *c, int a, int lane) 
         all->agents = (uint64_t)1 << c->r_agent;
         all->clk[c->r_agent] = c->r_clk;
         all->lane[c->r_agent] = c->r_lane;
+        all->last[c->r_agent] = c->r_last;
+        all->lag[c->r_agent] = c->r_lag;
         c->r_agent = SEVERAL;
     }
-    const bool again = (all->agents >> a & 1) != 0 && all->clk[a] == r->clk[a] && all->lane[a] != lane;
+    struct emu_stamp by = (all->agents >> a & 1) != 0 ? reader_of(all, a) : EMU_NO_STAMP;
+    (void)join_readers(r, a, lane, &by);
     all->agents |= (uint64_t)1 << a;
-    all->lane[a] = (uint8_t)(again ? MANY : lane);
-    all->clk[a] = r->clk[a];
+    all->lane[a] = by.lane;
+    all->last[a] = by.last;
+    all->lag[a] = by.lag;
+    all->clk[a] = by.clk;
 }
 
 static void note_read(const struct race *r, struct cell *c, int a, int lane, bool strong) {
@@ -265,10 +340,13 @@ static void note_read(const struct race *r, struct cell *c, int a, int lane, boo
         note_several(r, c, a, lane);
         return;
     }
-    const bool again = c->r_agent == a && c->r_clk == r->clk[a] && c->r_lane != lane;
+    struct emu_stamp by = reader(c);
+    (void)join_readers(r, a, lane, &by);
     c->r_agent = (uint8_t)a;
-    c->r_lane = (uint8_t)(again ? MANY : lane);
-    c->r_clk = r->clk[a];
+    c->r_lane = by.lane;
+    c->r_last = by.last;
+    c->r_lag = by.lag;
+    c->r_clk = by.clk;
 }
 
 /* Whoever is ordered behind this write is ordered behind the reads that it was checked against: they are forgotten. */
@@ -327,8 +405,7 @@ static void tell(const struct emu_where *where, struct trouble t, uint32_t addre
         emu_report(where, "%s shared memory at byte %u (%zu bytes)", t.what, address, size);
         return;
     }
-    if (t.agent != ASYNC)
-        emu_check_name((struct emu_stamp){.agent = (uint8_t)t.agent, .lane = (uint8_t)t.lane}, who, sizeof who);
+    if (t.by.agent != ASYNC) emu_check_name(t.by, who, sizeof who);
     emu_report(where, "%s shared memory at byte %u (%zu bytes): other party: %s", t.what, address, size, who);
 }
 

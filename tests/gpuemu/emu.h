@@ -156,17 +156,20 @@ void emu_check_block_begin(struct emu_block *block);
  * the same block. For words of global memory. */
 struct emu_stamp {
     uint32_t clk;
-    uint8_t agent, lane; // of a warp: MANY lanes at once
+    uint8_t agent, lane, last; // of several lanes, none of which had seen another: the lowest and the highest
+    uint8_t lag;               // and how long before clk the first of them was
 };
 #define EMU_NO_STAMP ((struct emu_stamp){.agent = UINT8_MAX})
 struct emu_stamp emu_check_stamp(const struct emu_where *where);
 bool emu_check_unseen(const struct emu_where *where, struct emu_stamp then);
+/* Who reads now, in place of `by`; true: beside it, as other lanes of the warp whose read it has not seen. */
+bool emu_check_join(const struct emu_where *where, struct emu_stamp *by);
 /* "thread 5 (warp 0 lane 5)" */
 void emu_check_name(struct emu_stamp who, char *text, size_t n_text);
 void emu_check_block_end(struct emu_block *block);
-/* A barrier joins these warps (bit mask) of the block; __syncwarp: only one bit. */
+/* A barrier joins these warps (bit mask) of the block; __syncwarp these lanes of a warp, of which `live` still run. */
 void emu_check_barrier(struct emu_block *block, uint32_t warps);
-void emu_check_syncwarp(const struct emu_thread *thread);
+void emu_check_syncwarp(const struct emu_thread *thread, uint32_t lanes, uint32_t live);
 /* mbarrier at a shared address: arrive releases, a wait that succeeds acquires; TMA completion releases as well. */
 void emu_check_release(const struct emu_where *where, uint32_t address);
 /* When an async copy is issued: what the issuing warp has seen is what the copy may overwrite later. */

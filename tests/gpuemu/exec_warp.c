@@ -183,7 +183,7 @@ static bool build_elect(struct build *b) {
 
 static enum flow syncwarp(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     MEMBERS(0);
-    emu_check_syncwarp(&w->thread[__builtin_ctz(mask)]);
+    emu_check_syncwarp(&w->thread[__builtin_ctz(mask)], mask, w->live);
     return FLOW_NEXT;
 }
 static bool build_syncwarp(struct build *b) {

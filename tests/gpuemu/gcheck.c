@@ -104,12 +104,9 @@ static struct emu_stamp stamp(const struct access *a) {
 static void note_word(const struct access *a, enum emu_access kind, struct emu_shadow *s, uint8_t bytes) {
     if (!emu_writes(kind)) {
         const bool fresh = s->r_time >= now.launch_time;
-        const struct emu_stamp by = stamp(a);
-        const bool again = fresh && s->r_block == a->block && (s->r_bytes & bytes) != 0 && s->r_by.agent == by.agent &&
-                           s->r_by.clk == by.clk && s->r_by.lane != by.lane;
+        if (a->async || !fresh || s->r_block != a->block || (s->r_bytes & bytes) == 0) s->r_by = EMU_NO_STAMP;
+        const bool again = !a->async && emu_check_join(a->where, &s->r_by);
         s->r_bytes = again ? s->r_bytes & bytes : bytes;
-        s->r_by = by;
-        if (again) s->r_by.lane = UINT8_MAX; // several lanes
         s->r_strong = emu_is_strong(kind) && (!fresh || s->r_strong);
         s->r_mask = (uint8_t)(fresh ? s->r_mask | bytes : bytes);
         s->r_block = fresh && s->r_block != a->block ? MANY_BLOCKS : a->block;

@@ -92,6 +92,80 @@ static void lanes_bad(void) {
     emu_report_clear();
 }
 
+/* ---- lanes that meet without the rest of their warp ---- */
+
+struct meeting {
+    unsigned first, second, reads;
+    int partner;
+    bool good;
+};
+
+static const struct meeting meetings[] = {
+    {0xffffffff, 0,          0xffffffff, 31, true },
+    {0x0000ffff, 0,          0x0000ffff, 1,  true },
+    {0x0000ffff, 0,          0x0000ffff, 16, false}, // the other half was not there
+    {0x00ff00ff, 0,          0x00ff0000, 16, true },
+    {0x00000003, 0x00000006, 0x00000004, 2,  true }, // lane 1 passes on what lane 0 showed it
+    {0x00000006, 0x00000003, 0x00000004, 2,  false}, // lane 0 came after that
+    {0x00000003, 0x0000000c, 0x00000004, 2,  false}, // two pairs that never met
+    {0x00000003, 0xffffffff, 0x00000004, 2,  true },
+    {0xffffffff, 0x00000003, 0xffffffff, 16, true },
+};
+
+static void run_meetings(const char *name) {
+    for (size_t i = 0; i < sizeof meetings / sizeof meetings[0]; i++) {
+        struct meeting m = meetings[i];
+        start();
+        in = floats(32);
+        out = device_bytes(4 * 64);
+        void *params[] = {&out, &in, &m.first, &m.second, &m.reads, &m.partner};
+        const CUresult result = run(name, 1, 32, 0, params);
+        const int reader = __builtin_ctz(m.reads);
+        if (m.good) {
+            OK(result);
+            CHECK(float_at(out, reader) == (float)(reader ^ m.partner));
+        } else {
+            CHECK(result == CUDA_ERROR_LAUNCH_FAILED);
+            CHECK(reported("RACE: reads what"));
+        }
+    }
+}
+static void some_lanes_meet(void) {
+    run_meetings("meet_shared");
+}
+static void some_lanes_meet_in_global_memory(void) {
+    run_meetings("meet_global");
+}
+
+static void run_looks(const char *name, const char *race) {
+    static const unsigned rows[][3] = {
+  /* readers, who meets, good */
+        {0xffffffff, 0xffffffff, 1},
+        {0x0000ffff, 0x0000ffff, 1},
+        {0xffffffff, 0x0000ffff, 0},
+        {0x80000001, 0x0000ffff, 0},
+        {0x80000000, 0x80000001, 1},
+        {0x00000001, 0,          1},
+        {0x00000002, 0,          0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        unsigned reads = rows[i][0], meets = rows[i][1];
+        start();
+        in = floats(2);
+        out = device_bytes(4 * 64);
+        void *params[] = {&out, &in, &reads, &meets};
+        const CUresult result = run(name, 1, 32, 0, params);
+        CHECK(result == (rows[i][2] ? CUDA_SUCCESS : CUDA_ERROR_LAUNCH_FAILED));
+        if (!rows[i][2]) CHECK(reported(race));
+    }
+}
+static void some_lanes_look(void) {
+    run_looks("look_shared", "RACE: overwrites what may still be read");
+}
+static void some_lanes_look_at_global_memory(void) {
+    run_looks("look_global", "RACE: writes what was read by");
+}
+
 static void stages_good(void) {
     OK(run_pair("stages_good", 64, 512));
     CHECK(float_at(out, 0) == 252 && float_at(out, 256) == 508);
@@ -630,6 +704,10 @@ static const struct row rows[] = {
     ALL_ORDERS(reuse_bad),
     ALL_ORDERS(lanes_good),
     ALL_ORDERS(lanes_bad),
+    ALL_ORDERS(some_lanes_meet),
+    ALL_ORDERS(some_lanes_meet_in_global_memory),
+    ALL_ORDERS(some_lanes_look),
+    ALL_ORDERS(some_lanes_look_at_global_memory),
     ALL_ORDERS(stages_good),
     ROW("order=forward,copies=late", stages_bad),
     ROW("order=backward,copies=late", stages_bad),

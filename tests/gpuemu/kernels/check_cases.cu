@@ -62,6 +62,42 @@ template <bool fixed> __device__ void lanes(float *out, const float *in) {
 extern "C" __global__ void lanes_bad(float *out, const float *in) { lanes<false>(out, in); }
 extern "C" __global__ void lanes_good(float *out, const float *in) { lanes<true>(out, in); }
 
+// Some lanes of a warp meet, then some others; lanes of `reads` then want what lane ^ partner wrote at the start.
+template <class Tile>
+__device__ void meet(Tile tile, float *out, const float *in, unsigned first, unsigned second, unsigned reads,
+                     int partner) {
+    const int i = threadIdx.x;
+    tile[i] = in[i];
+    if (first >> i & 1) __syncwarp(first);
+    if (second >> i & 1) __syncwarp(second);
+    if (reads >> i & 1) out[i] = tile[i ^ partner];
+}
+// Lanes of `reads` look at a word; some lanes meet; lane 0 writes it again.
+template <class Tile> __device__ void look(Tile tile, float *out, const float *in, unsigned reads, unsigned meets) {
+    const int i = threadIdx.x;
+    if (i == 0) tile[0] = in[0];
+    __syncwarp();
+    if (reads >> i & 1) out[i] = tile[0];
+    if (meets >> i & 1) __syncwarp(meets);
+    if (i == 0) tile[0] = in[1];
+}
+extern "C" __global__ void meet_shared(float *out, const float *in, unsigned first, unsigned second, unsigned reads,
+                                       int partner) {
+    __shared__ volatile float tile[32];
+    meet(tile, out, in, first, second, reads, partner);
+}
+extern "C" __global__ void meet_global(float *out, const float *in, unsigned first, unsigned second, unsigned reads,
+                                       int partner) {
+    meet((volatile float *) out + 32, out, in, first, second, reads, partner);
+}
+extern "C" __global__ void look_shared(float *out, const float *in, unsigned reads, unsigned meets) {
+    __shared__ volatile float tile[1];
+    look(tile, out, in, reads, meets);
+}
+extern "C" __global__ void look_global(float *out, const float *in, unsigned reads, unsigned meets) {
+    look((volatile float *) out + 32, out, in, reads, meets);
+}
+
 // Each lane has a byte of its own, so no order is needed; `shift` makes lanes read their neighbour's.
 extern "C" __global__ void own_bytes(uint8_t *out, int shift) {
     __shared__ volatile uint8_t tile[64];
