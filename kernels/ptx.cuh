@@ -130,10 +130,16 @@ template <int N> NT_DEVICE void nt_registers_lower(void) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 
-/* Descriptor of a tile whose lines of 64 bf16 (128 bytes) follow each other with the 128-byte swizzle; 8 lines are 1024
- * bytes and begin at a multiple of that. 16 columns further: + 2. (PTX ISA, "Matrix Descriptor", K-major.) */
+/* Descriptors of tiles whose lines of 64 bf16 (128 bytes) follow each other with the 128-byte swizzle; 8 lines are 1024
+ * bytes and begin at a multiple of that (PTX ISA, "Matrix Descriptor"). Turned (MN-major): a line is an element of the
+ * sum, its columns are the operand's; the next 64 columns lie `box` bytes further. 16 elements of the sum further: + 128.
+ */
+NT_DEVICE uint64_t nt_wgmma_turned_tile(uint32_t at, uint32_t box) {
+    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)(box >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+}
+/* K-major: the columns of a line are elements of the sum. 16 of them further: + 2. */
 NT_DEVICE uint64_t nt_wgmma_tile(uint32_t at) {
-    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+    return nt_wgmma_turned_tile(at, 16);
 }
 /* Before the first wgmma and whenever other code touched the accumulators. */
 NT_DEVICE void nt_wgmma_fence(void) {
@@ -165,16 +171,19 @@ template <int COUNT> NT_DEVICE void nt_wgmma_settle(float *d) {
 #define NT_WGMMA_F8(i) NT_WGMMA_F4(i), NT_WGMMA_F4(i + 4)
 #define NT_WGMMA_F32(i) NT_WGMMA_F8(i), NT_WGMMA_F8(i + 8), NT_WGMMA_F8(i + 16), NT_WGMMA_F8(i + 24)
 /* d (+)= a b^T: 64 x 16 times 16 x n, n / 2 accumulators a thread. Of thread T of the warpgroup, w = T / 32, l = T % 32,
- * value v: row 16 w + l / 4 + 8 (v / 2 % 2), column 8 (v / 4) + 2 (l % 4) + v % 2. accumulate 0: d is not read. */
-template <int N> NT_DEVICE void nt_wgmma_bf16(float *d, uint64_t a, uint64_t b, int accumulate);
-#define NT_WGMMA(n, names, ia, ib, ip, ...)                                                                            \
-    template <> __device__ __forceinline__ void nt_wgmma_bf16<n>(float *d, uint64_t a, uint64_t b, int accumulate) {   \
+ * value v: row 16 w + l / 4 + 8 (v / 2 % 2), column 8 (v / 4) + 2 (l % 4) + v % 2. accumulate 0: d is not read.
+ * TURNED: b is a turned tile. */
+template <int N, bool TURNED = false> NT_DEVICE void nt_wgmma_bf16(float *d, uint64_t a, uint64_t b, int accumulate);
+#define NT_WGMMA_OF(n, turned, names, ia, ib, ip, ...)                                                                 \
+    template <>                                                                                                        \
+    __device__ __forceinline__ void nt_wgmma_bf16<n, turned>(float *d, uint64_t a, uint64_t b, int accumulate) {       \
         asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ip ", 0;\n"                                                 \
                      "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names "}, %" #ia ", %" #ib           \
-                     ", p, 1, 1, 0, 0;\n}"                                                                             \
+                     ", p, 1, 1, 0, " #turned ";\n}"                                                                   \
                      : __VA_ARGS__                                                                                     \
                      : "l"(a), "l"(b), "r"(accumulate));                                                               \
     }
+#define NT_WGMMA(n, ...) NT_WGMMA_OF(n, 0, __VA_ARGS__) NT_WGMMA_OF(n, 1, __VA_ARGS__)
 NT_WGMMA(32, NT_WGMMA_D0, 16, 17, 18, NT_WGMMA_F8(0), NT_WGMMA_F8(8))
 NT_WGMMA(64, NT_WGMMA_D0 "," NT_WGMMA_D1, 32, 33, 34, NT_WGMMA_F32(0))
 NT_WGMMA(128, NT_WGMMA_D0 "," NT_WGMMA_D1 "," NT_WGMMA_D2 "," NT_WGMMA_D3, 64, 65, 66, NT_WGMMA_F32(0),
@@ -184,6 +193,7 @@ NT_WGMMA(256,
                      "," NT_WGMMA_D7,
          128, 129, 130, NT_WGMMA_F32(0), NT_WGMMA_F32(32), NT_WGMMA_F32(64), NT_WGMMA_F32(96))
 #undef NT_WGMMA
+#undef NT_WGMMA_OF
 
 /* The same with a in registers, each warp its 16 rows as mma.m16n8k16 has them. They may not change before a wait has
  * seen the product end, and after a change comes a fence. */

@@ -283,6 +283,43 @@ static void wrong_tile(void) { /* a 64-byte swizzle read as one of 32 bytes must
                      3, 10, 1));
     emu_report_clear();
 }
+/* B 128 x 16, MN-major, over both halves of the tile; A in registers. before: of the descriptor %rd2. */
+static bool run_wide(const char *before) {
+    static struct images x;
+    static float out[128][64];
+    char body[8192], d[512];
+    int at = 0, n = 0;
+    uint16_t *image = (uint16_t *)(void *)&x; /* both tiles' place */
+    fill_images(&x, 3, 3);
+    for (int i = 0; i < 256; i++)
+        for (int e = 0; e < 8; e++) image[cute_wide.piece[i] / 2 + e] = bf16(b_at(i % 16 * 8 + e, i / 16));
+    x.a_descriptor = cute_wide.descriptor;
+    for (int i = 0; i < 64; i++) at += snprintf(d + at, sizeof d - (size_t)at, "%s%%f%d", i > 0 ? "," : "", i);
+    n = snprintf(body, sizeof body,
+                 "%s%s" FENCES
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {%s}, {%%r20, %%r21, %%r22, %%r23}, "
+                 "%%rd2, %%p2, 1, 1, 1;\n" ENDS "\nmul.wide.u32 %%rd1, %%r10, 256; add.u64 %%rd1, %%rd1, %%rd11;\n",
+                 wgmma_before, before, d);
+    for (int i = 0; i < 64; i++)
+        n += snprintf(body + n, sizeof body - (size_t)n, "st.global.f32 [%%rd1+%d], %%f%d;\n", 4 * i, i);
+    const struct ptx_run r = {
+        .body = body, .n_thread = 128, .in = &x, .n_in = sizeof x, .out = out, .n_out = sizeof out};
+    if (!run_text(&r)) return false;
+    for (int t = 0; t < 128; t++)
+        for (int i = 0; i < 64; i++) {
+            const int c = cute_wgmma_c_n32[t][i % 16];
+            float want = 0;
+            for (int k = 0; k < 16; k++) want += a_at(c % 64, k) * b_at(c / 64 + i / 16 * 32, k);
+            if (out[t][i] != want) return false;
+        }
+    return true;
+}
+static void wide_tile(void) {
+    start();
+    CHECK(run_wide(""));
+    CHECK(!run_wide("sub.u64 %rd2, %rd2, 0x1000000;\n")); /* half the way from box to box */
+    emu_report_clear();
+}
 static void registers_and_scales(void) {
     start();
     CHECK(run_wgmma(FENCES WGMMA "{%r20, %r21, %r22, %r23}, %rd3, %p1, 1, 1, 0;\n" ENDS, 3, 3, 10, 1));
@@ -468,6 +505,7 @@ static const struct row rows[] = {
     ROW("cc=90", all_tiles),
     ROW("cc=90,shuffle=1,order=random", all_tiles),
     ROW("cc=90", wrong_tile),
+    ROW("cc=90", wide_tile),
     ROW("cc=90", registers_and_scales),
     ROW("cc=90", chains),
     ROW("cc=90,copies=early", chains),
