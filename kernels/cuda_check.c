@@ -42,11 +42,11 @@ static void staged_row(struct nt_cuda_check *out, struct nt_backend *staged, str
 }
 
 /* The widths at which other kernels take over, or the rows where those decide (norm_cuda.h, attention_cuda.c,
- * head_cuda.h; of gemm's gradients on 100 to 140 multiprocessors, nt_gemm_choose). */
+ * head_cuda.h; of gemm's gradients on 100 to 140 multiprocessors, nt_gemm_choose and nt_sm90_choose). */
 static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, struct nt_backend *be, bool small,
                         const bool skip[NT_OP_COUNT]) {
     static const int32_t norms[] = {110, 576, 4096}, heads[] = {64, 96, 128, 256}, head_rows[] = {3, 40, 70};
-    static const int32_t product_rows[] = {0, 128, 256, 576, 2048}; /* small: the first */
+    static const int32_t product_rows[] = {0, 128, 256, 576, 1024, 2048, 4096}; /* small: the first */
     for (int i = 0; i < NT_OP_COUNT; i++) {
         const enum nt_op op = (enum nt_op)i;
         const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention;
@@ -58,7 +58,7 @@ static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, st
         else if (op == NT_OP_head_argmax)
             for (int w = 0; w < 3; w++) staged_row(out, staged, be, op, head_rows[w]);
         else if (is_rows(op))
-            for (int w = 0; w < (small ? 1 : 5); w++) staged_row(out, staged, be, op, product_rows[w]);
+            for (int w = 0; w < (small ? 1 : 7); w++) staged_row(out, staged, be, op, product_rows[w]);
         else if (!cache)
             staged_row(out, staged, be, op, 0);
         for (int int8 = 0; int8 < 2 && cache; int8++) {

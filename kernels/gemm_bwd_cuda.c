@@ -2,6 +2,7 @@
 #include "gemm_bwd_cuda.h"
 #include "cuda_bodies.h"
 #include "cuda_granted.h"
+#include "gemm_dgrad_sm90_cuda.h"
 #include "launch_places.h"
 
 #define TILE(op, rows, cols, warps, shared)                                                                            \
@@ -59,27 +60,29 @@ static nt_status check_dgrad(const struct nt_gemm_dgrad_args *args) {
     return NT_OK;
 }
 
+struct nt_gemm_cuda nt_gemm_dgrad_cuda_of(const struct nt_gemm_dgrad_args *args, int32_t rows, int32_t cols) {
+    const struct nt_packed *w = args->w;
+    return (struct nt_gemm_cuda){.x = args->dy,
+                                 .w = w->data,
+                                 .y = args->dx,
+                                 .ldx = args->lddy,
+                                 .ldy = args->lddx,
+                                 .n_tok = args->n_tok,
+                                 .n = w->k,
+                                 .n_pad = (int32_t)(nt_ceil_div(w->k, 8) * 8),
+                                 .k = w->n,
+                                 .row_tiles = (int32_t)nt_ceil_div(args->n_tok, rows),
+                                 .col_tiles = (int32_t)nt_ceil_div(w->k, cols),
+                                 .out = (int32_t)args->out};
+}
+
 static struct nt_gemm_dgrad_cuda dgrad_of(const struct nt_gemm_dgrad_args *args, const struct nt_gemm_tile_row *tile) {
-    const struct nt_packed *w = args->w, *w2 = args->w2;
-    struct nt_gemm_dgrad_cuda a = {
-        .g = {.x = args->dy,
-              .w = w->data,
-              .y = args->dx,
-              .ldx = args->lddy,
-              .ldy = args->lddx,
-              .n_tok = args->n_tok,
-              .n = w->k,
-              .n_pad = (int32_t)(nt_ceil_div(w->k, 8) * 8),
-              .k = w->n,
-              .row_tiles = (int32_t)nt_ceil_div(args->n_tok, tile->rows),
-              .col_tiles = (int32_t)nt_ceil_div(w->k, tile->cols),
-              .out = (int32_t)args->out}
-    };
-    if (w2) {
+    struct nt_gemm_dgrad_cuda a = {.g = nt_gemm_dgrad_cuda_of(args, tile->rows, tile->cols)};
+    if (args->w2) {
         a.second.x = args->dy2;
-        a.second.w = w2->data;
+        a.second.w = args->w2->data;
         a.second.ldx = args->lddy2;
-        a.second.k = w2->n;
+        a.second.k = args->w2->n;
     }
     return a;
 }
@@ -87,6 +90,7 @@ static struct nt_gemm_dgrad_cuda dgrad_of(const struct nt_gemm_dgrad_args *args,
 nt_status nt_gemm_dgrad_cuda(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
     if (args->n_tok == 0) return NT_OK;
     NT_TRY(check_dgrad(args));
+    if (nt_gemm_dgrad_sm90_takes(be, args)) return nt_gemm_dgrad_sm90(be, args);
     const enum nt_weight_format format = args->w->format;
     const struct nt_gemm_tile_row *tile = nt_gemm_choose(dgrad_of_format[format].row, dgrad_of_format[format].count,
                                                          args->n_tok, args->w->k, 1, be->cuda->facts.n_sm);

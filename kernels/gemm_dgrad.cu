@@ -6,8 +6,9 @@
  * Layout: w row-major [n, k_pad] (NT_WEIGHT_BF16_ROWS), dy row-major; stages [rows, depth] of dy, [depth, cols] of w.
  * Roofline: 2 n k bytes of weights, 2 n_tok n of dy, 4 or 2 n_tok k of dx; 2 n_tok n k FLOP. Bytes bound it up to about
  * 295 rows on H100 (160 on A100), expected 75-80 % of copy bandwidth there; beyond, with 128 x 128 tiles, 8 ldmatrix feed
- * 32 mma of a warp: expected 70-75 % of the matrix rate on A100 and, mma.sync being slower than wgmma, 45-50 % on H100.
- * An adapter's own (dy2's n of 8 to 64 outputs): 2 n_tok n bytes bound it, half of the 32 columns of a tile idle. */
+ * 32 mma of a warp: expected 70-75 % of the matrix rate on A100; mma.sync being slower than wgmma, 43 % on an H200, where
+ * gemm_dgrad_sm90.cu takes what is aligned for it.
+ * An adapter's own (8 to 64 columns of dx): 2 n_tok n bytes bound it, half of the 32 columns of a tile idle. */
 #include "gemm_bwd_tile.cuh"
 #include "gemm_epilogue.cuh"
 

@@ -8,29 +8,22 @@
 
 _Static_assert(sizeof(struct nt_tensor_map) == sizeof(CUtensorMap), "as cuda.h has it");
 
-struct tile {
-    enum nt_cuda_kernel kernel;
-    int32_t rows, cols, blocks, threads;
-    size_t shared;
-};
-
 #define TILE(rows, cols, stages, blocks)                                                                               \
     {NT_CUDA_gemm_sm90_##rows##x##cols,      (rows), (cols), (blocks), NT_GEMM_SM90_THREADS(rows, cols),               \
      NT_GEMM_SM90_SHARED(rows, cols, stages)},
-static const struct tile tiles[] = {NT_GEMM_SM90_TILES(TILE)};
+static const struct nt_sm90_tile_row tiles[] = {NT_GEMM_SM90_TILES(TILE)};
 #undef TILE
 #define TILE(rows, cols, stages, blocks)                                                                               \
     {NT_CUDA_gemm_sm90_adapter_##rows##x##cols, (rows), (cols), (blocks), NT_GEMM_SM90_THREADS(rows, cols),            \
      NT_GEMM_SM90_SHARED(rows, cols, stages)},
-static const struct tile adapter_tiles[] = {NT_GEMM_SM90_ADAPTER_TILES(TILE)};
+static const struct nt_sm90_tile_row adapter_tiles[] = {NT_GEMM_SM90_ADAPTER_TILES(TILE)};
 #undef TILE
 enum { N_TILES = sizeof tiles / sizeof tiles[0], N_ADAPTER_TILES = sizeof adapter_tiles / sizeof adapter_tiles[0] };
 
-/* An H100 has 228 KiB a multiprocessor, 1 KiB of a block is the system's. */
 #define CHECK(rows, cols, stages, blocks)                                                                              \
     _Static_assert(nt_granted_gemm_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),                    \
                    "cuda_kernels.def");                                                                                \
-    _Static_assert((NT_GEMM_SM90_SHARED(rows, cols, stages) + 1024) * (blocks) <= 228 * 1024, "blocks do not fit");
+    _Static_assert(NT_SM90_FIT(rows, cols, stages, blocks), "blocks do not fit");
 NT_GEMM_SM90_TILES(CHECK)
 #undef CHECK
 #define CHECK(rows, cols, stages, blocks)                                                                              \
@@ -42,7 +35,7 @@ NT_GEMM_SM90_ADAPTER_TILES(CHECK)
 /* Cycles of the busiest multiprocessor per 16 of k, from the rates of an H100: it fetches about 40 bytes a cycle from
  * L2 (rows beyond n_tok are not fetched), multiplies 64 x 8 x 16 in 4 cycles, and a block alone takes some 40 for the
  * four steps' waits and issues. Each kernel has the same bits, so an estimate is good enough. */
-static int64_t cycles_of(const struct tile *tile, int32_t n_tok, int32_t n, int32_t n_sm) {
+static int64_t cycles_of(const struct nt_sm90_tile_row *tile, int32_t n_tok, int32_t n, int32_t n_sm) {
     enum { FETCH = 40, ALONE = 40 };
     const int64_t blocks = nt_ceil_div(nt_gemm_blocks(tile->rows, tile->cols, n_tok, n), n_sm),
                   rows = n_tok < tile->rows ? n_tok : tile->rows;
@@ -53,9 +46,9 @@ static int64_t cycles_of(const struct tile *tile, int32_t n_tok, int32_t n, int3
     return busy > alone ? busy : alone;
 }
 
-/* Ties go to the larger tile; none has a warpgroup without rows. */
-static const struct tile *choose(const struct tile *from, int count, int32_t n_tok, int32_t n, int32_t n_sm) {
-    const struct tile *best = &from[0];
+const struct nt_sm90_tile_row *nt_sm90_choose(const struct nt_sm90_tile_row *from, int count, int32_t n_tok, int32_t n,
+                                              int32_t n_sm) {
+    const struct nt_sm90_tile_row *best = &from[0];
     int64_t least = INT64_MAX;
     for (int i = 0; i < count; i++) {
         const int64_t cycles = cycles_of(&from[i], n_tok, n, n_sm);
@@ -108,17 +101,23 @@ nt_status nt_sm90_encode_rows(const struct nt_backend *be, const void *data, int
     return nt_sm90_encode_tensor(be, &t, out);
 }
 
+nt_status nt_sm90_encode_x(const struct nt_backend *be, const nt_bf16 *x, int32_t n_tok, int32_t k, int64_t ldx,
+                           int32_t rows, struct nt_sm90_operands *out) {
+    out->x_rows = rows == 64 && n_tok < rows ? (int32_t)nt_ceil_div(n_tok, 8) * 8 : rows;
+    return nt_sm90_encode_rows(be, x, n_tok, k, ldx, out->x_rows, &out->x);
+}
+
 nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args *args, int32_t rows, int32_t cols,
                          struct nt_sm90_operands *out) {
     const struct nt_packed *w = args->w;
     const int32_t n_pad = (int32_t)nt_ceil_div(w->n, NT_PANEL) * NT_PANEL, k_pad = (int32_t)nt_ceil_div(w->k, 8) * 8;
-    out->x_rows = rows == 64 && args->n_tok < rows ? (int32_t)nt_ceil_div(args->n_tok, 8) * 8 : rows;
-    NT_TRY(nt_sm90_encode_rows(be, args->x, args->n_tok, w->k, args->ldx, out->x_rows, &out->x));
+    NT_TRY(nt_sm90_encode_x(be, args->x, args->n_tok, w->k, args->ldx, rows, out));
     return nt_sm90_encode_rows(be, w->data, n_pad, w->k, k_pad, cols, &out->w);
 }
 
 static nt_status with_adapter(struct nt_backend *be, const struct nt_gemm_args *args) {
-    const struct tile *tile = choose(adapter_tiles, N_ADAPTER_TILES, args->n_tok, args->w->n, be->cuda->facts.n_sm);
+    const struct nt_sm90_tile_row *tile =
+        nt_sm90_choose(adapter_tiles, N_ADAPTER_TILES, args->n_tok, args->w->n, be->cuda->facts.n_sm);
     struct nt_gemm_sm90_adapted a = {.own.g = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols),
                                      .second = nt_gemm_adapter_of(args)};
     const struct nt_gemm_args behind = {.x = args->x2, .ldx = args->ldx2, .w = args->w2, .n_tok = args->n_tok};
@@ -130,7 +129,7 @@ static nt_status with_adapter(struct nt_backend *be, const struct nt_gemm_args *
 
 nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args) {
     if (nt_gemm_cuda_adapts(args)) return with_adapter(be, args);
-    const struct tile *tile = choose(tiles, N_TILES, args->n_tok, args->w->n, be->cuda->facts.n_sm);
+    const struct nt_sm90_tile_row *tile = nt_sm90_choose(tiles, N_TILES, args->n_tok, args->w->n, be->cuda->facts.n_sm);
     struct nt_gemm_sm90 a = {.g = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols)};
     NT_TRY(nt_sm90_encode(be, args, tile->rows, tile->cols, &a.operands));
     return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.g.row_tiles * a.g.col_tiles, 1, 1, tile->threads, tile->shared,

@@ -35,6 +35,9 @@ enum {
 };
 #define NT_GEMM_SM90_SHARED(rows, cols, stages)                                                                        \
     ((stages) * ((rows) + (cols)) * NT_GEMM_SM90_DEPTH * 2 + NT_GEMM_SM90_BARRIERS)
+/* An H100 has 228 KiB a multiprocessor, 1 KiB of a block is the system's. */
+#define NT_SM90_FIT(rows, cols, stages, blocks)                                                                        \
+    ((NT_GEMM_SM90_SHARED(rows, cols, stages) + 1024) * (blocks) <= 228 * 1024)
 /* One warp copies; with 256 columns a whole warpgroup, whose registers the multiplying ones take. */
 #define NT_GEMM_SM90_THREADS(rows, cols) (2 * (rows) + ((cols) > 128 ? 128 : 32))
 
@@ -43,7 +46,7 @@ struct nt_tensor_map {
 } __attribute__((aligned(64)));
 
 struct nt_sm90_operands {
-    struct nt_tensor_map x, w; /* boxes of DEPTH columns by x_rows or the tile's cols */
+    struct nt_tensor_map x, w; /* boxes of DEPTH columns by x_rows or the tile's cols (SUM_LINES: DEPTH) */
     int32_t x_rows;            /* the tile's, or as few times 8 as there are: rows outside x cost as much as others */
 };
 struct nt_gemm_sm90 {
@@ -58,6 +61,15 @@ struct nt_gemm_sm90_adapted {
 
 #ifndef __CUDACC__
 #include "backend.h"
+
+struct nt_sm90_tile_row {
+    enum nt_cuda_kernel kernel;
+    int32_t rows, cols, blocks, threads;
+    size_t shared;
+};
+/* As nt_gemm_choose, for n_tok x n results. Ties go to the larger tile; none has a warpgroup without rows. */
+const struct nt_sm90_tile_row *nt_sm90_choose(const struct nt_sm90_tile_row *from, int count, int32_t n_tok, int32_t n,
+                                              int32_t n_sm);
 
 bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args);
 /* Only what nt_gemm_sm90_takes; shapes as nt_gemm_cuda has checked them. */
@@ -78,6 +90,9 @@ NT_MUST nt_status nt_sm90_encode_tensor(const struct nt_backend *be, const struc
 /* Rows of k bf16, ld apart, in boxes of NT_GEMM_SM90_DEPTH columns by box_rows. */
 NT_MUST nt_status nt_sm90_encode_rows(const struct nt_backend *be, const void *data, int32_t rows, int32_t k,
                                       int64_t ld, int32_t box_rows, struct nt_tensor_map *out);
+/* x [n_tok, k] for tiles of so many rows: its map and x_rows. */
+NT_MUST nt_status nt_sm90_encode_x(const struct nt_backend *be, const nt_bf16 *x, int32_t n_tok, int32_t k, int64_t ldx,
+                                   int32_t rows, struct nt_sm90_operands *out);
 /* The tensor maps of x and w for tiles of rows x cols. */
 NT_MUST nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args *args, int32_t rows,
                                  int32_t cols, struct nt_sm90_operands *out);

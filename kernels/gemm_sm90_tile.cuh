@@ -1,10 +1,12 @@
-/* A tile of y = x w^T by TMA, mbarriers and wgmma, compute capability 9.0: what the kernels of *_sm90.cu share.
+/* A tile of y = x w^T, or of x w, by TMA, mbarriers and wgmma, compute capability 9.0: what the kernels of *_sm90.cu
+ * share.
  *
  * One elected thread of the last warp(group) copies stages of x and w by TMA into a ring; each of rows / 64 warpgroups
  * multiplies 64 rows by all columns of the tile (m64nNk16, both operands from shared memory) with one group of four
  * wgmma under way while the next is issued. `full` of a stage ends when its bytes are there, `empty` when every
  * multiplying warp has seen its wgmma end. A line of a stage is 64 k = 128 bytes with the 128-byte swizzle of TMA and
- * wgmma: no bank conflicts. Rows beyond n_tok, n_pad and k arrive as zeros, or are cleared once where x has few rows:
+ * wgmma: no bank conflicts; of x w, w's lines are read as they lie and are the k, in boxes of 64 columns side by side,
+ * and wgmma turns them. Rows beyond n_tok, n_pad and k arrive as zeros, or are cleared once where x has few rows:
  * the copy engine takes longer for rows outside x than for those inside (H200, one row of 64: 1.4 times the whole time).
  * Order of sums: k in steps of 16 ascending, one accumulator per element, the same in every tile; then an adapter's
  * product (`behind`, k2 terms) in the same way. */
@@ -15,13 +17,17 @@
 #include "gemm_sm90_cuda.h"
 #include "ptx.cuh"
 
-template <int ROWS_, int COLS_, int STAGES_> struct nt_sm90_tile {
+/* SUM_LINES: a line of w is an element of the sum, its columns are the tile's (dgrad); else it is a column of the tile. */
+template <int ROWS_, int COLS_, int STAGES_, bool SUM_LINES_ = false> struct nt_sm90_tile {
     enum {
         ROWS = ROWS_,
         COLS = COLS_,
         STAGES = STAGES_,
+        SUM_LINES = SUM_LINES_,
         GROUPS = ROWS / 64,
-        LINE = NT_GEMM_SM90_DEPTH * 2, /* bytes */
+        LINE = NT_GEMM_SM90_DEPTH * 2,   /* bytes */
+        BOX = NT_GEMM_SM90_DEPTH * LINE, /* SUM_LINES: as many columns of w by as many lines */
+        BOXES = SUM_LINES ? COLS / NT_GEMM_SM90_DEPTH : 1,
         STAGE_BYTES = (ROWS + COLS) * LINE,
         MULTIPLIERS = 4 * GROUPS, /* warps */
         THREADS = NT_GEMM_SM90_THREADS(ROWS, COLS),
@@ -31,6 +37,7 @@ template <int ROWS_, int COLS_, int STAGES_> struct nt_sm90_tile {
     static_assert(LINE == 128, "the swizzle of the tensor maps and descriptors");
     static_assert(STAGES >= 2 && 2 * STAGES * 8 <= NT_GEMM_SM90_BARRIERS, "two mbarriers a stage");
     static_assert(COLS % NT_PANEL == 0 && COLS <= 256, "one instruction spans the columns; gate and up in one thread");
+    static_assert(!SUM_LINES || COLS % NT_GEMM_SM90_DEPTH == 0, "whole boxes");
 };
 
 /* The mbarriers lie behind the stages. */
@@ -51,6 +58,16 @@ template <class T> NT_DEVICE void nt_sm90_init_barriers(const struct nt_sm90_ope
     nt_mbarrier_init_fence();
 }
 
+/* w's part of a stage: the sum from element `at` on, the tile's columns from n0 on. */
+template <class T>
+NT_DEVICE void nt_sm90_copy_w(uint32_t to, const struct nt_tensor_map *w, int32_t at, int32_t n0, uint32_t full) {
+#pragma unroll
+    for (int i = 0; i < T::BOXES; i++) {
+        const int32_t n = n0 + i * NT_GEMM_SM90_DEPTH;
+        nt_tensor_copy_2d(to + i * T::BOX, w, T::SUM_LINES ? n : at, T::SUM_LINES ? at : n, full);
+    }
+}
+
 /* One thread. Of the n_k stages those from n_own on are of `behind`, if there is one. */
 template <class T>
 NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const struct nt_sm90_operands *behind,
@@ -65,7 +82,7 @@ NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const str
         const struct nt_sm90_operands *a = second ? behind : own;
         const int32_t col = (second ? kt - n_own : kt) * NT_GEMM_SM90_DEPTH;
         nt_tensor_copy_2d(to, &a->x, col, m0, full);
-        nt_tensor_copy_2d(to + T::ROWS * T::LINE, &a->w, col, n0, full);
+        nt_sm90_copy_w<T>(to + T::ROWS * T::LINE, &a->w, col, n0, full);
         if (++stage == T::STAGES) {
             stage = 0;
             phase ^= 1;
@@ -85,17 +102,19 @@ template <class T> NT_DEVICE void nt_sm90_clear_rows(char *stages, int32_t rows,
 
 /* A warpgroup: acc = its 64 rows by the tile's columns. */
 template <class T> NT_DEVICE void nt_sm90_multiply_stages(float *acc, uint32_t base, int32_t group, int32_t n_k) {
+    enum { STEP = T::SUM_LINES ? 128 : 2 }; /* of w's descriptor, per 16 of the sum */
     int32_t stage = 0, before = T::STAGES - 1;
     uint32_t phase = 0;
     for (int32_t kt = 0; kt < n_k; kt++) {
         const uint32_t at = base + (uint32_t)(stage * T::STAGE_BYTES);
         const uint64_t x = nt_wgmma_tile(at + (uint32_t)(group * 64 * T::LINE));
-        const uint64_t w = nt_wgmma_tile(at + T::ROWS * T::LINE);
+        const uint32_t w_at = at + T::ROWS * T::LINE;
+        const uint64_t w = T::SUM_LINES ? nt_wgmma_turned_tile(w_at, T::BOX) : nt_wgmma_tile(w_at);
         nt_mbarrier_wait(nt_sm90_full_at<T>(base, stage), phase);
         nt_wgmma_fence();
 #pragma unroll
         for (int s = 0; s < NT_GEMM_SM90_DEPTH / 16; s++)
-            nt_wgmma_bf16<T::COLS>(acc, x + 2 * s, w + 2 * s, kt > 0 || s > 0);
+            nt_wgmma_bf16<T::COLS, T::SUM_LINES>(acc, x + 2 * s, w + STEP * s, kt > 0 || s > 0);
         nt_wgmma_commit();
         nt_wgmma_wait<1>(); /* the stage before this one has been read */
         if (kt > 0 && nt_lane() == 0) nt_mbarrier_arrive(nt_sm90_empty_at<T>(base, before));

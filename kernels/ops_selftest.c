@@ -363,16 +363,25 @@ static void keep_rows(struct nt_selftest *t, const float *v, int32_t rows, int32
 }
 
 /* The products of a training step with an adapter: forward with its second product and the pre-activations, backward
- * through both. */
+ * through both; once with rows of dy2 that are whole 16 bytes, which other kernels take. */
 static nt_status test_gemm_dgrad(struct nt_selftest *t) {
-    enum { N = 96, RANK = 10, OUTS = NT_GEMM_STORE_BF16 + 1 };
+    enum { N = 96, RANK = 10, WHOLE = 16, OUTS = NT_GEMM_STORE_BF16 + 1 };
     const int32_t n_tok = t->width > 0 ? t->width : 19, k = t->width > 0 ? 576 : 152;
     const struct nt_packed up = random_weights(t, NT_WEIGHT_BF16, N, RANK);
     const struct nt_packed down = random_weights(t, NT_WEIGHT_BF16, RANK, k);
-    static const enum nt_weight_format formats[] = {NT_WEIGHT_BF16, NT_WEIGHT_INT4, NT_WEIGHT_INT8};
-    const int n_format = sizeof formats / sizeof formats[0];
-    for (int i = 0; i < n_format * (t->width > 0 ? 1 : OUTS); i++) {
-        const struct nt_packed w = random_weights(t, formats[i % n_format], N, k);
+    static const struct {
+        enum nt_weight_format format;
+        int32_t lddy2;
+    } ways[] = {
+        {NT_WEIGHT_BF16, RANK },
+        {NT_WEIGHT_BF16, WHOLE},
+        {NT_WEIGHT_INT4, RANK },
+        {NT_WEIGHT_INT8, RANK },
+    };
+    const int n_way = sizeof ways / sizeof ways[0];
+    for (int i = 0; i < n_way * (t->width > 0 ? 1 : OUTS); i++) {
+        const int32_t lddy2 = ways[i % n_way].lddy2;
+        const struct nt_packed w = random_weights(t, ways[i % n_way].format, N, k);
         float *dx = nt_selftest_floats(t, n_tok * k, 1);
         nt_bf16 *pre = nt_selftest_halves(t, n_tok * N, 0), *y = nt_selftest_halves(t, n_tok * N / 2, 0);
         const struct nt_gemm_args forward = {.x = nt_selftest_halves(t, n_tok * k, 1),
@@ -390,13 +399,13 @@ static nt_status test_gemm_dgrad(struct nt_selftest *t) {
         const struct nt_gemm_dgrad_args a = {.dy = pre,
                                              .lddy = N,
                                              .w = &w,
-                                             .dy2 = nt_selftest_halves(t, n_tok * RANK, 1),
-                                             .lddy2 = RANK,
+                                             .dy2 = nt_selftest_halves(t, n_tok * lddy2, 1),
+                                             .lddy2 = lddy2,
                                              .w2 = &down,
                                              .dx = dx,
                                              .lddx = k,
                                              .n_tok = n_tok,
-                                             .out = (enum nt_gemm_out)(i / n_format)};
+                                             .out = (enum nt_gemm_out)(i / n_way)};
         NT_TRY(t->ops.gemm(t->be, &forward));
         NT_TRY(t->ops.gemm_dgrad(t->be, &a));
         nt_selftest_keep_bf16(t, y, n_tok * N / 2);

@@ -51,6 +51,11 @@ NT_EMU=devices=4,leaks=1,stream0=0 NOCTURNE_NCCL=$EMU/absent.so ranks ranks.host
 check "the slow way is said" grep -q 'sums over the ranks of dp go through host memory' out
 same_adapter ranks ranks.host
 
+# compute capability 9.0 has a gradient of its own
+NT_EMU=$NT_EMU,cc=90,count=$PWD/launches.sm90 gpu rows sm90 $rows
+near cpu sm90 2e-3
+check "no gradient went through wgmma" grep -q "nt_gemm_dgrad_sm90_" launches.sm90
+
 # dropout is the sample's
 tune rows cpu.drop $rows --lora-dropout 0.2 --device cpu
 gpu rows drop $rows --lora-dropout 0.2

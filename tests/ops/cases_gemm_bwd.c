@@ -275,6 +275,9 @@ static void check_dgrad_tiles(struct op_env *env) {
         {NT_WEIGHT_BF16, 2040, 150, 560,  40, NT_GEMM_STORE_BF16, true },
         {NT_WEIGHT_INT4, 2040, 150, 560,  40, NT_GEMM_STORE_F32,  true },
         {NT_WEIGHT_BF16, 2040, 45,  560,  0,  NT_GEMM_STORE_F32,  false},
+        {NT_WEIGHT_BF16, 1100, 290, 566,  9,  NT_GEMM_STORE_BF16, true },
+        {NT_WEIGHT_BF16, 2040, 400, 520,  8,  NT_GEMM_ADD_F32,    true },
+        {NT_WEIGHT_BF16, 505,  270, 4330, 40, NT_GEMM_ADD_F32,    true },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct dgrad p = make_dgrad(i + 100, shapes[i]);

@@ -145,6 +145,11 @@ static int count_gradients(struct nt_backend *be) {
         {576,  576 },
         {2048, 576 }
     };
+    static const int32_t only_bf16[][2] = {
+  /* tiles of compute capability 9.0 */
+        {1088, 576 },
+        {512,  4352}
+    };
     static const int32_t wgrad[][2] = {
         {16,   576},
         {128,  576},
@@ -157,6 +162,8 @@ static int count_gradients(struct nt_backend *be) {
     for (size_t i = 0; i < sizeof dgrad / sizeof dgrad[0]; i++) {
         for (int f = 0; f < N_COUNTED; f++) failed += count_dgrad(be, counted[f], dgrad[i][0], 128, dgrad[i][1]);
     }
+    for (size_t i = 0; i < sizeof only_bf16 / sizeof only_bf16[0]; i++)
+        failed += count_dgrad(be, NT_WEIGHT_BF16, only_bf16[i][0], 128, only_bf16[i][1]);
     for (size_t i = 0; i < sizeof wgrad / sizeof wgrad[0]; i++)
         failed += count_wgrad(be, 128, wgrad[i][0], wgrad[i][1]);
     return failed + count_wgrad(be, TOKENS, 16, 192);

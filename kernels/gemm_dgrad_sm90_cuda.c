@@ -1,0 +1,45 @@
+/* Launches of gemm_dgrad_sm90. */
+#include "gemm_dgrad_sm90_cuda.h"
+
+#include "cuda_bodies.h"
+#include "cuda_granted.h"
+#include "gpu_api.h"
+
+#define TILE(rows, cols, stages, blocks)                                                                               \
+    {NT_CUDA_gemm_dgrad_sm90_##rows##x##cols, (rows), (cols), (blocks), NT_GEMM_SM90_THREADS(rows, cols),              \
+     NT_GEMM_SM90_SHARED(rows, cols, stages)},
+static const struct nt_sm90_tile_row tiles[] = {NT_GEMM_DGRAD_SM90_TILES(TILE)};
+enum { N_TILES = sizeof tiles / sizeof tiles[0] };
+
+#define CHECK(rows, cols, stages, blocks)                                                                              \
+    _Static_assert(nt_granted_gemm_dgrad_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),              \
+                   "cuda_kernels.def");                                                                                \
+    _Static_assert(NT_SM90_FIT(rows, cols, stages, blocks), "blocks do not fit");
+NT_GEMM_DGRAD_SM90_TILES(CHECK)
+
+/* Whether the copy engine takes rows of x, ldx apart. */
+static bool is_copied(const nt_bf16 *x, int64_t ldx) {
+    return ((uintptr_t)x & 15) == 0 && ldx % 8 == 0;
+}
+
+bool nt_gemm_dgrad_sm90_takes(const struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
+    return nt_cuda_has(be, tiles[0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled &&
+           args->w->format == NT_WEIGHT_BF16_ROWS && is_copied(args->dy, args->lddy) &&
+           (!args->w2 || is_copied(args->dy2, args->lddy2));
+}
+
+static nt_status encode(const struct nt_backend *be, const nt_bf16 *dy, int64_t lddy, const struct nt_packed *w,
+                        int32_t n_tok, int32_t rows, struct nt_sm90_operands *out) {
+    NT_TRY(nt_sm90_encode_x(be, dy, n_tok, w->n, lddy, rows, out));
+    return nt_sm90_encode_rows(be, w->data, w->n, w->k, nt_ceil_div(w->k, 8) * 8, NT_GEMM_SM90_DEPTH, &out->w);
+}
+
+nt_status nt_gemm_dgrad_sm90(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
+    const struct nt_sm90_tile_row *tile = nt_sm90_choose(tiles, N_TILES, args->n_tok, args->w->k, be->cuda->facts.n_sm);
+    struct nt_gemm_dgrad_sm90 a = {.g = nt_gemm_dgrad_cuda_of(args, tile->rows, tile->cols),
+                                   .k2 = args->w2 ? args->w2->n : 0};
+    NT_TRY(encode(be, args->dy, args->lddy, args->w, args->n_tok, tile->rows, &a.own));
+    if (args->w2) NT_TRY(encode(be, args->dy2, args->lddy2, args->w2, args->n_tok, tile->rows, &a.behind));
+    return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.g.row_tiles * a.g.col_tiles, 1, 1, tile->threads, tile->shared,
+                          &a);
+}
