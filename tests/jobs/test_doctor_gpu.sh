@@ -69,7 +69,7 @@ reached = {k for c in r["checks"] for k in c["kernels"]}
 assert reached == {k["name"] for k in r["kernels"] if k["checked"] == "ok"}
 # what small shapes cannot reach are the larger tiles of products alone, and what runs on 9.0 only
 assert all(k.startswith("gemm") or "sm90" in k for k in set(kernels) - reached), set(kernels) - reached
-assert {"gemm_16x32", "gemm_int4_16x32", "gemm_int8_16x32", "gemm_dgrad_int8_32x64", "gemm_wgrad_join", "attention_merge", "allreduce_norm_p2p", "best_pairs", "draw_pairs"} <= reached
+assert {"gemm_16x32", "gemm_int4_8x32", "gemm_int8_8x32", "gemm_dgrad_int8_32x64", "gemm_wgrad_join", "attention_merge", "allreduce_norm_p2p", "best_pairs", "draw_pairs"} <= reached
 assert r["ceilings"]["copy_gb_s"] > 0 and r["ceilings"]["cublaslt_tflop_s"] > 0 and not r["ceilings"]["meaningful"]
 assert r["ceilings"]["matrix_tflop_s"] == max(r["ceilings"]["cublaslt_tflop_s"], r["ceilings"]["nocturne_tflop_s"])
 assert {t["op"] for t in r["timings"]} == set(ops)
