@@ -47,6 +47,7 @@ static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, st
                         const bool skip[NT_OP_COUNT]) {
     static const int32_t norms[] = {110, 576, 4096}, heads[] = {64, 96, 128, 256}, head_rows[] = {3, 40, 70};
     static const int32_t product_rows[] = {0, 128, 256, 576, 1024, 2048, 4096}; /* small: the first */
+    enum { N_PRODUCT_ROWS = sizeof product_rows / sizeof product_rows[0] };
     for (int i = 0; i < NT_OP_COUNT; i++) {
         const enum nt_op op = (enum nt_op)i;
         const bool cache = op == NT_OP_rope_kv || op == NT_OP_attention;
@@ -58,7 +59,7 @@ static void staged_rows(struct nt_cuda_check *out, struct nt_backend *staged, st
         else if (op == NT_OP_head_argmax)
             for (int w = 0; w < 3; w++) staged_row(out, staged, be, op, head_rows[w]);
         else if (is_rows(op))
-            for (int w = 0; w < (small ? 1 : 7); w++) staged_row(out, staged, be, op, product_rows[w]);
+            for (int w = 0; w < (small ? 1 : N_PRODUCT_ROWS); w++) staged_row(out, staged, be, op, product_rows[w]);
         else if (!cache)
             staged_row(out, staged, be, op, 0);
         for (int int8 = 0; int8 < 2 && cache; int8++) {

@@ -13,28 +13,14 @@
  * columns): bytes of dy bound it, but few multiprocessors have a tile and each fetches some 40 bytes a cycle: expected
  * 20-35 % of copy bandwidth at 2048 rows (gemm_dgrad.cu there, measured: 11 %). */
 #include "gemm_dgrad_sm90_cuda.h"
-#include "gemm_epilogue.cuh"
-#include "gemm_sm90_tile.cuh"
-#include "gemm_tile.cuh"
+#include "gemm_sm90_block.cuh"
 
 extern __shared__ __align__(1024) char nt_gemm_dgrad_sm90_stages[];
-
-template <class T> NT_DEVICE void dgrad_sm90(const struct nt_gemm_dgrad_sm90 *a) {
-    enum { LINES = 16 * NT_LINE(T::COLS) }; /* floats of a warp */
-    static_assert(T::MULTIPLIERS * LINES * 4 <= T::STAGES * T::STAGE_BYTES, "the lines find room where the stages were");
-    int32_t m0, n0;
-    nt_gemm_place(&a->g, &m0, &n0);
-    m0 *= T::ROWS;
-    n0 *= T::COLS;
-    float acc[T::COLS / 2];
-    if (!nt_sm90_product<T>(&a->own, &a->behind, nt_gemm_dgrad_sm90_stages, m0, n0, a->g.k, a->k2, acc)) return;
-    nt_gemm_store_rows<T::COLS / 8>(&a->g, NULL, (float *)nt_gemm_dgrad_sm90_stages + nt_warp() * LINES, acc,
-                                    m0 + 16 * nt_warp(), n0);
-}
 
 #define NT_GEMM_DGRAD_SM90_KERNEL(rows, cols, stages, blocks)                                                          \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_SM90_THREADS(rows, cols), blocks)                             \
         nt_gemm_dgrad_sm90_##rows##x##cols(const __grid_constant__ struct nt_gemm_dgrad_sm90 a) {                      \
-        dgrad_sm90<nt_sm90_tile<rows, cols, stages, true>>(&a);                                                        \
+        nt_sm90_block<nt_sm90_tile<rows, cols, stages, true>>(&a.g, &a.own, &a.behind, a.k2, NULL,                     \
+                                                              nt_gemm_dgrad_sm90_stages);                              \
     }
 NT_GEMM_DGRAD_SM90_TILES(NT_GEMM_DGRAD_SM90_KERNEL)

@@ -8,9 +8,9 @@
  * fewer once a round, with the next round's stages under way.
  * A group's sum is made of integer q in f32; scale * sum is added to the part at its end, one fma for 128 k.
  * Order of sums: gemm_quant_cuda.h; in a group k in steps of 16 ascending from zero.
- * nt_gemm_int?_adapter_*: an adapter's product, of bf16, is a part of its own, the last one, summed by slot 0.
+ * nt_gemm_int?_adapter_*: an adapter's product, of bf16, is a part of its own, the last one, summed by a warp a panel.
  * Registers (ptxas, no spills): 64 a thread at 8 rows, so that two blocks share a multiprocessor: 32 warps, as unpacking
- * is a chain of dependent instructions (with 4 to 8 warps an H200 reached 17 to 38 % of the copy bandwidth); 96 to 110 at
+ * is a chain of dependent instructions (with 4 to 8 warps an H200 reached 17 to 51 % of the copy bandwidth); 96 to 110 at
  * 16 rows, 128 to 153 at 32, up to 255 at 64.
  * Layout: x and y as gemm.cu's; w in panels of 32 rows, each of blocks of 32 x 128 integers with their scales (ops.h).
  * Roofline: 4.125 or 8.125 bits a weight, 2 n_tok n k FLOP: bandwidth up to about 32 rows (int8: 64) on H100, expected
@@ -46,7 +46,7 @@ template <class W_, int ROWS_, int COLS_, int SLOTS_, int STAGES_, int TOGETHER_
         W_BYTES = HALF + 2 * NT_PANEL,
         STAGE_BYTES = NT_GEMM_QUANT_STAGE(HALF, ROWS, COLS),
         SUMS_AT = NT_GEMM_QUANT_SUMS_AT(HALF, ROWS, COLS, SLOTS, STAGES),
-        SUM_LINE = NT_GEMM_QUANT_LINE(COLS),
+        SUM = ROWS * NT_LINE(COLS), /* floats from the sums of a slot to those of the next */
         PASS_BYTES = 16 * NT_WARP,         /* of weights copied by one instruction of a warp */
         PASS_ROWS = SLOT_THREADS / CHUNKS, /* lines of x copied by one instruction of a slot */
         FOURS = (ROWS * COLS / 4 + THREADS - 1) / THREADS, /* of y's columns, of a thread that joins sums */
@@ -54,10 +54,10 @@ template <class W_, int ROWS_, int COLS_, int SLOTS_, int STAGES_, int TOGETHER_
     static_assert(LINE == 128, "the swizzle of lines");
     static_assert(HALF % PASS_BYTES == 0, "no lane is left out");
     static_assert(ROWS % PASS_ROWS == 0 && (PASS_ROWS % 8 == 0 || 8 % PASS_ROWS == 0), "no thread is left out");
-    static_assert(STAGE_BYTES == X_BYTES + PANELS * W_BYTES, "the launcher counts them all");
+    static_assert(STAGE_BYTES == X_BYTES + PANELS * W_BYTES && NT_GEMM_QUANT_SUMS(ROWS, COLS, TOGETHER) == TOGETHER * SUM * 4,
+                  "the launcher counts them all");
     static_assert(STAGE_BYTES % 16 == 0 && W::BLOCK % 16 == 0 && SUMS_AT % 16 == 0, "copies of 16 bytes");
     static_assert(SLOTS % TOGETHER == 0 && NT_GEMM_QUANT_PARTS % SLOTS == 0, "whole turns, whole rounds");
-    static_assert(ROWS * NT_LINE(COLS) <= TOGETHER * ROWS * SUM_LINE, "the lines find room where sums were");
 };
 
 /* What a thread copies, from group to group of its slot. */
@@ -204,11 +204,12 @@ NT_DEVICE void end_group(float part[T::M][T::N][4], float sum[T::M][T::N][4], co
     }
 }
 
-/* part = the sum of so many groups, the next ones of the ring, of which stage *read is the first. */
+/* part += the slot's next part, number `own`, from stage *read of its ring on; one that does not exist is nothing. */
 template <class T>
 NT_DEVICE void sum_part(const struct nt_gemm_quant *a, struct nt_quant_copier *c, int32_t *read, int32_t slot,
-                        int32_t n_group, float part[T::M][T::N][4]) {
-    const int32_t panel = (int32_t)threadIdx.x % T::SLOT_THREADS / NT_WARP;
+                        int32_t own, float part[T::M][T::N][4]) {
+    const int32_t panel = (int32_t)threadIdx.x % T::SLOT_THREADS / NT_WARP, per_part = nt_quant_part_groups(a->n_group);
+    const int32_t n_group = min(per_part, a->n_group - own * per_part);
     float sum[T::M][T::N][4] = {};
 #pragma unroll 1
     for (int32_t i = 0; i < n_group; i++) {
@@ -225,55 +226,32 @@ NT_DEVICE void sum_part(const struct nt_gemm_quant *a, struct nt_quant_copier *c
     }
 }
 
-/* part = an adapter's product. Ranks are small, so the fragments come straight from memory. */
-template <class T>
-NT_DEVICE void sum_adapter(const struct nt_gemm_adapter *b, int32_t n_tok, int32_t n_pad, int32_t m0, int32_t n0,
-                           float part[T::M][T::N][4]) {
-    const int32_t row = nt_lane() / 4, pair = 2 * (nt_lane() & 3);
-    for (int32_t step = 0; step < b->k; step += 16) {
-        const int32_t k = step + pair;
-        uint32_t w[T::M][4];
-#pragma unroll
-        for (int i = 0; i < 4 * T::M; i++)
-            w[i / 4][i % 4] =
-                nt_pair_at(b->w, b->k_pad, n0 + i / 4 * 16 + i % 2 * 8 + row, n_pad, k + i / 2 % 2 * 8, b->k);
-#pragma unroll
-        for (int n = 0; n < T::N; n++) {
-            const uint32_t x0 = nt_pair_at(b->x, b->ldx, m0 + 8 * n + row, n_tok, k, b->k);
-            const uint32_t x1 = nt_pair_at(b->x, b->ldx, m0 + 8 * n + row, n_tok, k + 8, b->k);
-#pragma unroll
-            for (int m = 0; m < T::M; m++) nt_mma_bf16(part[m][n], w[m], x0, x1);
-        }
-    }
+template <class T> NT_DEVICE float *sums(void) {
+    return (float *)(nt_gemm_quant_shared + T::SUMS_AT);
+}
+/* Where the 4 columns lie, of a tile of sums or lines, that are this thread's i-th; negative: there are none. */
+template <class T> NT_DEVICE int32_t four_at(int i) {
+    const int32_t four = (int32_t)threadIdx.x + i * T::THREADS, per_row = T::COLS / 4;
+    return four < T::ROWS * per_row ? four / per_row * NT_LINE(T::COLS) + four % per_row * 4 : -1;
 }
 
-/* A warp's part to where place `at` of the sums is, as rows of tokens. */
+/* A warp's part to place `at` of the sums, a row a token. */
 template <class T> NT_DEVICE void put_part(const float part[T::M][T::N][4], int32_t at) {
     const int32_t panel = (int32_t)threadIdx.x % T::SLOT_THREADS / NT_WARP;
-    float *to = (float *)(nt_gemm_quant_shared + T::SUMS_AT) + at * T::ROWS * T::SUM_LINE +
-                2 * (nt_lane() & 3) * T::SUM_LINE + NT_PANEL * panel + nt_lane() / 4;
+    float *to = sums<T>() + at * T::SUM + NT_PANEL * panel;
 #pragma unroll
-    for (int m = 0; m < T::M; m++)
-#pragma unroll
-        for (int n = 0; n < T::N; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) to[(8 * n + (i & 1)) * T::SUM_LINE + 16 * m + i / 2 * 8] = part[m][n][i];
+    for (int m = 0; m < T::M; m++) nt_lines_put_turned<T::N, T::COLS>(to + 16 * m, &part[m][0][0]);
 }
 
-/* total, of the tile shared out over the threads, += `count` sums in their order; the first ones begin it. */
-template <class T> NT_DEVICE void add_parts(float4 total[T::FOURS], int32_t count, bool first) {
-    const float *sums = (const float *)(nt_gemm_quant_shared + T::SUMS_AT);
+/* total, of the tile shared out over the threads, += `count` sums in their order. */
+template <class T> NT_DEVICE void add_parts(float4 total[T::FOURS], int32_t count) {
 #pragma unroll
     for (int i = 0; i < T::FOURS; i++) {
-        const int32_t four = (int32_t)threadIdx.x + i * T::THREADS;
-        const float *from = sums + four / (T::COLS / 4) * T::SUM_LINE + four % (T::COLS / 4) * 4;
-        if (four >= T::ROWS * T::COLS / 4) continue;
-        float4 all = first ? nt_load_f4(from) : total[i];
-        for (int32_t p = first ? 1 : 0; p < count; p++) {
-            const float4 part = nt_load_f4(from + p * T::ROWS * T::SUM_LINE);
-            all = make_float4(all.x + part.x, all.y + part.y, all.z + part.z, all.w + part.w);
+        const int32_t at = four_at<T>(i);
+        for (int32_t p = 0; p < count && at >= 0; p++) {
+            const float4 part = nt_load_f4(sums<T>() + p * T::SUM + at);
+            total[i] = make_float4(total[i].x + part.x, total[i].y + part.y, total[i].z + part.z, total[i].w + part.w);
         }
-        total[i] = all;
     }
 }
 
@@ -283,9 +261,9 @@ NT_DEVICE void join_round(const float part[T::M][T::N][4], int32_t slot, int32_t
                           float4 total[T::FOURS]) {
     for (int32_t from = 0; from < T::SLOTS && part0 + from < n_part; from += T::TOGETHER) {
         __syncthreads(); /* nobody reads sums any more, or the rings where they come */
-        if (slot >= from && slot < from + T::TOGETHER) put_part<T>(part, slot - from);
+        if (slot >= from && slot < from + T::TOGETHER && part0 + slot < n_part) put_part<T>(part, slot - from);
         __syncthreads();
-        add_parts<T>(total, min((int32_t)T::TOGETHER, n_part - part0 - from), part0 + from == 0);
+        add_parts<T>(total, min((int32_t)T::TOGETHER, n_part - part0 - from));
     }
 }
 
@@ -295,45 +273,31 @@ NT_DEVICE void join_adapter(const struct nt_gemm_quant *a, const struct nt_gemm_
                             int32_t panel0, float4 total[T::FOURS]) {
     __syncthreads();
     if (nt_warp() < T::PANELS) {
-        float part[T::M][T::N][4] = {};
-        sum_adapter<T>(second, a->g.n_tok, NT_PANEL * a->n_panel, m0, NT_PANEL * (panel0 + nt_warp()), part);
+        float part[T::M][T::N][4];
+        nt_quant_sum_adapter<T::M, T::N>(second, a->g.n_tok, NT_PANEL * a->n_panel, m0, NT_PANEL * (panel0 + nt_warp()),
+                                         &part[0][0][0]);
         put_part<T>(part, 0);
     }
     __syncthreads();
-    add_parts<T>(total, 1, false);
+    add_parts<T>(total, 1);
 }
 
-/* The next part of a slot, number `own`; parts that do not exist are 0. */
-template <class T>
-NT_DEVICE void sum_own(const struct nt_gemm_quant *a, struct nt_quant_copier *c, int32_t *read, int32_t slot,
-                       int32_t own, float part[T::M][T::N][4]) {
-    const int32_t per_part = nt_quant_part_groups(a->n_group);
-#pragma unroll
-    for (int i = 0; i < T::M * T::N * 4; i++) part[0][0][i] = 0;
-    sum_part<T>(a, c, read, slot, min(per_part, a->n_group - own * per_part), part);
-}
-
-/* total = the tile. */
+/* total = the tile; -0 is what changes no bit of the first part. */
 template <class T>
 NT_DEVICE void sum_parts(const struct nt_gemm_quant *a, int32_t m0, int32_t panel0, float4 total[T::FOURS]) {
-    const int32_t n_part = (a->n_group + nt_quant_part_groups(a->n_group) - 1) / nt_quant_part_groups(a->n_group);
+    const int32_t per_part = nt_quant_part_groups(a->n_group), n_part = (a->n_group + per_part - 1) / per_part;
     const int32_t slot = nt_warp() / T::PANELS;
     struct nt_quant_copier c = copier_of<T>(a, slot, m0, panel0);
-    float part[T::M][T::N][4];
     int32_t read = 0;
 #pragma unroll
+    for (int i = 0; i < T::FOURS; i++) total[i] = make_float4(-0.0f, -0.0f, -0.0f, -0.0f);
+#pragma unroll
     for (int s = 0; s < T::STAGES - 1; s++) copy_stage<T>(a, &c, s & 1, stage_at<T>(slot, s));
-    if constexpr (T::SLOTS == NT_GEMM_QUANT_PARTS) {
-        sum_own<T>(a, &c, &read, slot, slot, part);
-        __syncthreads(); /* the rings have run dry */
-        if (slot < n_part) put_part<T>(part, slot);
-        __syncthreads();
-        add_parts<T>(total, n_part, true);
-    } else {
-        for (int32_t part0 = 0; part0 < n_part; part0 += T::SLOTS) {
-            sum_own<T>(a, &c, &read, slot, part0 + slot, part);
-            join_round<T>(part, slot, part0, n_part, total);
-        }
+    for (int32_t part0 = 0; part0 < n_part; part0 += T::SLOTS) {
+        float part[T::M][T::N][4] = {};
+        sum_part<T>(a, &c, &read, slot, part0 + slot, part);
+        join_round<T>(part, slot, part0, n_part, total);
+        if (T::SLOTS == NT_GEMM_QUANT_PARTS) break; /* the compiler sees that there is one round */
     }
     nt_cp_async_wait<0>();
 }
@@ -342,14 +306,11 @@ NT_DEVICE void sum_parts(const struct nt_gemm_quant *a, int32_t m0, int32_t pane
 template <class T>
 NT_DEVICE void store_tile(const struct nt_gemm_quant *a, const struct nt_gemm_adapter *second, int32_t m0,
                           int32_t panel0, const float4 total[T::FOURS]) {
-    float *lines = (float *)(nt_gemm_quant_shared + T::SUMS_AT);
+    float *lines = sums<T>();
     __syncthreads(); /* nobody reads sums any more */
 #pragma unroll
-    for (int i = 0; i < T::FOURS; i++) {
-        const int32_t four = (int32_t)threadIdx.x + i * T::THREADS;
-        if (four < T::ROWS * T::COLS / 4)
-            nt_store_f4(lines + four / (T::COLS / 4) * NT_LINE(T::COLS) + four % (T::COLS / 4) * 4, total[i]);
-    }
+    for (int i = 0; i < T::FOURS; i++)
+        if (four_at<T>(i) >= 0) nt_store_f4(lines + four_at<T>(i), total[i]);
     __syncthreads();
     for (int32_t row = 8 * nt_warp(); row < T::ROWS; row += 8 * (T::THREADS / NT_WARP))
         nt_gemm_store_lines<8, T::COLS>(&a->g, second, lines + row * NT_LINE(T::COLS), m0 + row, NT_PANEL * panel0);

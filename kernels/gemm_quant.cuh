@@ -147,4 +147,30 @@ NT_DEVICE uint32_t nt_pair_at(const nt_bf16 *matrix, int64_t ld, int32_t row, in
     return row < rows && col < cols ? *(const uint32_t *)(matrix + row * ld + col) : 0;
 }
 
+/* part = an adapter's product: 16 M rows of w from n0 on, 8 N tokens from m0 on; 4 numbers for each of them, as mma leaves
+ * them. Ranks are small, so the fragments come straight from memory. */
+template <int M, int N>
+NT_DEVICE void nt_quant_sum_adapter(const struct nt_gemm_adapter *b, int32_t n_tok, int32_t n_pad, int32_t m0,
+                                    int32_t n0, float *part) {
+    const int32_t row = nt_lane() / 4, pair = 2 * (nt_lane() & 3);
+#pragma unroll
+    for (int i = 0; i < 4 * M * N; i++) part[i] = 0;
+#pragma unroll 1
+    for (int32_t step = 0; step < b->k; step += 16) {
+        const int32_t k = step + pair;
+        uint32_t w[M][4];
+#pragma unroll
+        for (int i = 0; i < 4 * M; i++)
+            w[i / 4][i % 4] =
+                nt_pair_at(b->w, b->k_pad, n0 + i / 4 * 16 + i % 2 * 8 + row, n_pad, k + i / 2 % 2 * 8, b->k);
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            const uint32_t x0 = nt_pair_at(b->x, b->ldx, m0 + 8 * n + row, n_tok, k, b->k);
+            const uint32_t x1 = nt_pair_at(b->x, b->ldx, m0 + 8 * n + row, n_tok, k + 8, b->k);
+#pragma unroll
+            for (int m = 0; m < M; m++) nt_mma_bf16(part + 4 * (m * N + n), w[m], x0, x1);
+        }
+    }
+}
+
 #endif

@@ -48,9 +48,8 @@ enum {
 #define NT_GEMM_QUANT_STAGE(half, rows, cols)                                                                          \
     ((rows)*NT_GEMM_QUANT_DEPTH * 2 + (cols) / NT_PANEL * ((half) + 2 * NT_PANEL))
 #define NT_GEMM_QUANT_RINGS(half, rows, cols, slots, stages) ((slots) * (stages)*NT_GEMM_QUANT_STAGE(half, rows, cols))
-/* Floats from one row of a slot's sums to the next: rows 2 apart, of 4 lanes, lie in different banks. */
-#define NT_GEMM_QUANT_LINE(cols)                 ((cols) + 4)
-#define NT_GEMM_QUANT_SUMS(rows, cols, together) ((together) * (rows)*NT_GEMM_QUANT_LINE(cols) * 4)
+/* As lines of NT_LINE floats (cuda_lines.cuh). */
+#define NT_GEMM_QUANT_SUMS(rows, cols, together) ((together) * (rows) * ((cols) + 8) * 4)
 /* One slot a part: when their sums are there, the rings have run dry. */
 #define NT_GEMM_QUANT_SUMS_AT(half, rows, cols, slots, stages)                                                         \
     ((slots) == NT_GEMM_QUANT_PARTS ? 0 : NT_GEMM_QUANT_RINGS(half, rows, cols, slots, stages))

@@ -47,38 +47,17 @@ template <class W_, int ROWS_, int STAGES_> struct nt_quant_sm90_tile {
     static_assert(2 * STAGES * 8 <= NT_GEMM_SM90_BARRIERS, "two mbarriers a stage");
 };
 
-struct nt_quant_place {
-    int32_t stage;
-    uint32_t phase;
-};
-template <class T> NT_DEVICE void next_stage(struct nt_quant_place *p) {
-    if (++p->stage < T::STAGES) return;
-    p->stage = 0;
-    p->phase ^= 1;
-}
-
-template <class T> NT_DEVICE void init_barriers(const struct nt_gemm_quant_sm90 *a, uint32_t base) {
-    nt_tensor_map_prefetch(&a->x);
-    nt_tensor_map_prefetch(&a->w);
-    for (int32_t s = 0; s < T::STAGES; s++) {
-        nt_mbarrier_init(nt_sm90_full_at<T>(base, s), 1);
-        nt_mbarrier_init(nt_sm90_empty_at<T>(base, s), T::MULTIPLIERS);
-    }
-    nt_mbarrier_init_fence();
-}
-
 /* One thread. */
 template <class T>
 NT_DEVICE void copy_stages(const struct nt_gemm_quant_sm90 *a, uint32_t base, int32_t m0, int32_t panel0) {
-    struct nt_quant_place p = {0, 0};
-    for (int32_t group = 0; group < a->n_group; group++) {
+    struct nt_sm90_place p = {0, 0};
+    for (int32_t group = 0; group < a->n_group; group++, nt_sm90_next<T>(&p)) {
         const uint32_t to = base + (uint32_t)(p.stage * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, p.stage);
         nt_mbarrier_wait(nt_sm90_empty_at<T>(base, p.stage), p.phase ^ 1);
         nt_mbarrier_arrive_expect(full, T::BYTES);
         nt_tensor_copy_2d(to, &a->x, group * NT_INT4_GROUP, m0, full);
         nt_tensor_copy_2d(to + T::BOX, &a->x, group * NT_INT4_GROUP + NT_INT4_GROUP / 2, m0, full);
         nt_tensor_copy_3d(to + T::W_AT, &a->w, 0, group * (T::W::BLOCK / NT_GEMM_QUANT_SM90_LINE), panel0, full);
-        next_stage<T>(&p);
     }
 }
 
@@ -86,7 +65,7 @@ NT_DEVICE void copy_stages(const struct nt_gemm_quant_sm90 *a, uint32_t base, in
 template <class T> struct nt_quant_reader {
     uint32_t base;              /* of the stages */
     uint32_t rows_at, scale_at; /* the lane's, in the weights of a stage */
-    struct nt_quant_place here; /* the stage that is multiplied */
+    struct nt_sm90_place here; /* the stage that is multiplied */
     int32_t left;               /* stages from that one on */
     typename T::W w;
     uint32_t a[2][4]; /* fragments of even and of odd steps */
@@ -97,7 +76,7 @@ template <class T> NT_DEVICE const char *weights_of(int32_t stage) {
 }
 
 /* Loads for the first step of a stage, when it is there. */
-template <class T> NT_DEVICE void begin_stage(struct nt_quant_reader<T> *r, struct nt_quant_place p) {
+template <class T> NT_DEVICE void begin_stage(struct nt_quant_reader<T> *r, struct nt_sm90_place p) {
     nt_mbarrier_wait(nt_sm90_full_at<T>(r->base, p.stage), p.phase);
     nt_quant_load_rows16(&r->w, weights_of<T>(p.stage) + r->rows_at, 0);
 }
@@ -106,8 +85,8 @@ template <class T> NT_DEVICE void begin_stage(struct nt_quant_reader<T> *r, stru
 template <class T> NT_DEVICE void multiply_stage(struct nt_quant_reader<T> *r, float *sum) {
     const uint64_t x = nt_wgmma_tile(r->base + (uint32_t)(r->here.stage * T::STAGE_BYTES));
     const char *from = weights_of<T>(r->here.stage) + r->rows_at;
-    struct nt_quant_place next = r->here;
-    next_stage<T>(&next);
+    struct nt_sm90_place next = r->here;
+    nt_sm90_next<T>(&next);
 #pragma unroll
     for (int s = 0; s < T::STEPS; s++) {
         nt_wgmma_fence();
@@ -135,31 +114,8 @@ template <class T> NT_DEVICE void end_stage(struct nt_quant_reader<T> *r, float 
     if (nt_lane() == 0) nt_mbarrier_arrive(nt_sm90_empty_at<T>(r->base, r->here.stage));
 #pragma unroll
     for (int i = 0; i < T::SUMS; i++) part[i] = __fmaf_rn(scale[i / 2 % 2], sum[i], part[i]);
-    next_stage<T>(&r->here);
+    nt_sm90_next<T>(&r->here);
     r->left--;
-}
-
-/* part = an adapter's product, as in gemm_quant.cu: this warp's 16 rows of w from n0 on. */
-template <class T>
-NT_DEVICE void sum_adapter(const struct nt_gemm_adapter *b, int32_t n_tok, int32_t n_pad, int32_t m0, int32_t n0,
-                           float *part) {
-    const int32_t row = nt_lane() / 4, pair = 2 * (nt_lane() & 3);
-#pragma unroll
-    for (int i = 0; i < T::SUMS; i++) part[i] = 0;
-#pragma unroll 1
-    for (int32_t step = 0; step < b->k; step += 16) {
-        const int32_t k = step + pair;
-        uint32_t w[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            w[i] = nt_pair_at(b->w, b->k_pad, n0 + i % 2 * 8 + row, n_pad, k + i / 2 * 8, b->k);
-#pragma unroll
-        for (int m = 0; m < T::ROWS / 8; m++) {
-            const uint32_t x0 = nt_pair_at(b->x, b->ldx, m0 + 8 * m + row, n_tok, k, b->k);
-            const uint32_t x1 = nt_pair_at(b->x, b->ldx, m0 + 8 * m + row, n_tok, k + 8, b->k);
-            nt_mma_bf16(part + 4 * m, w, x0, x1);
-        }
-    }
 }
 
 /* part = the sum of so many groups. */
@@ -200,7 +156,7 @@ NT_DEVICE void sum_parts(const struct nt_gemm_quant_sm90 *a, const struct nt_gem
         add_part<T>(total, part);
     }
     if (!second) return;
-    sum_adapter<T>(second, a->g.n_tok, NT_PANEL * a->n_panel, m0, n0 + 16 * nt_warp(), part);
+    nt_quant_sum_adapter<1, T::ROWS / 8>(second, a->g.n_tok, NT_PANEL * a->n_panel, m0, n0 + 16 * nt_warp(), part);
     add_part<T>(total, part);
 }
 
@@ -212,7 +168,7 @@ NT_DEVICE void gemm_quant_sm90(const struct nt_gemm_quant_sm90 *a, const struct 
     const uint32_t base = nt_shared_address(nt_gemm_quant_sm90_stages);
     const int32_t n0 = col_tile * T::COLS;
     const int32_t warp = __shfl_sync(NT_ALL_LANES, nt_warp(), 0); /* the compiler sees that a warp takes one way */
-    if (threadIdx.x == 0) init_barriers<T>(a, base);
+    if (threadIdx.x == 0) nt_sm90_init_barriers<T>(&a->x, &a->w, base);
     __syncthreads();
     if (warp >= T::MULTIPLIERS) {
         nt_registers_lower<24>();

@@ -11,38 +11,21 @@
  * 60-68 % of copy bandwidth at 33 to 50 MB of weights, 85-94 % from 117 MB on. Beyond: 128 x 256 x 64 needs 1024 cycles
  * of the tensor cores and reads 80 bytes of shared memory a cycle of the 128 there are; 78 % of the dense rate at 8192 x
  * 8192 x 8192, the rest being clocks, the epilogue (not overlapped: one tile a block) and the last wave. */
-#include "gemm_sm90_tile.cuh"
-#include "gemm_tile.cuh"
-#include "gemm_epilogue.cuh"
+#include "gemm_sm90_block.cuh"
 
 extern __shared__ __align__(1024) char nt_gemm_sm90_stages[];
-
-template <class T>
-NT_DEVICE void gemm_sm90(const struct nt_gemm_sm90 *a, const struct nt_sm90_operands *behind,
-                         const struct nt_gemm_adapter *second) {
-    enum { LINES = 16 * NT_LINE(T::COLS) }; /* floats of a warp */
-    static_assert(T::MULTIPLIERS * LINES * 4 <= T::STAGES * T::STAGE_BYTES, "the lines find room where the stages were");
-    int32_t m0, n0;
-    nt_gemm_place(&a->g, &m0, &n0);
-    m0 *= T::ROWS;
-    n0 *= T::COLS;
-    float acc[T::COLS / 2];
-    if (!nt_sm90_product<T>(&a->operands, behind, nt_gemm_sm90_stages, m0, n0, a->g.k, second ? second->k : 0, acc))
-        return;
-    nt_gemm_store_rows<T::COLS / 8>(&a->g, second, (float *)nt_gemm_sm90_stages + nt_warp() * LINES, acc,
-                                    m0 + 16 * nt_warp(), n0);
-}
 
 #define NT_GEMM_SM90_KERNEL(rows, cols, stages, blocks)                                                                \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_SM90_THREADS(rows, cols), blocks)                             \
         nt_gemm_sm90_##rows##x##cols(const __grid_constant__ struct nt_gemm_sm90 a) {                                  \
-        gemm_sm90<nt_sm90_tile<rows, cols, stages>>(&a, NULL, NULL);                                                   \
+        nt_sm90_block<nt_sm90_tile<rows, cols, stages>>(&a.g, &a.operands, NULL, 0, NULL, nt_gemm_sm90_stages);        \
     }
 NT_GEMM_SM90_TILES(NT_GEMM_SM90_KERNEL)
 
 #define NT_GEMM_SM90_ADAPTER_KERNEL(rows, cols, stages, blocks)                                                        \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_SM90_THREADS(rows, cols), blocks)                             \
         nt_gemm_sm90_adapter_##rows##x##cols(const __grid_constant__ struct nt_gemm_sm90_adapted a) {                  \
-        gemm_sm90<nt_sm90_tile<rows, cols, stages>>(&a.own, &a.behind, &a.second);                                     \
+        nt_sm90_block<nt_sm90_tile<rows, cols, stages>>(&a.own.g, &a.own.operands, &a.behind, a.second.k, &a.second,   \
+                                                        nt_gemm_sm90_stages);                                          \
     }
 NT_GEMM_SM90_ADAPTER_TILES(NT_GEMM_SM90_ADAPTER_KERNEL)

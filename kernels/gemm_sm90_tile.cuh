@@ -48,9 +48,22 @@ template <class T> NT_DEVICE uint32_t nt_sm90_empty_at(uint32_t base, int32_t st
     return nt_sm90_full_at<T>(base, T::STAGES + stage);
 }
 
-template <class T> NT_DEVICE void nt_sm90_init_barriers(const struct nt_sm90_operands *a, uint32_t base) {
-    nt_tensor_map_prefetch(&a->x);
-    nt_tensor_map_prefetch(&a->w);
+/* A stage of the ring, and the parity of the phase in which it is filled this time. */
+struct nt_sm90_place {
+    int32_t stage;
+    uint32_t phase;
+};
+template <class T> NT_DEVICE void nt_sm90_next(struct nt_sm90_place *p) {
+    if (++p->stage == T::STAGES) {
+        p->stage = 0;
+        p->phase ^= 1;
+    }
+}
+
+/* x, w: the tensor maps. */
+template <class T> NT_DEVICE void nt_sm90_init_barriers(const void *x, const void *w, uint32_t base) {
+    nt_tensor_map_prefetch(x);
+    nt_tensor_map_prefetch(w);
     for (int32_t s = 0; s < T::STAGES; s++) {
         nt_mbarrier_init(nt_sm90_full_at<T>(base, s), 1);
         nt_mbarrier_init(nt_sm90_empty_at<T>(base, s), T::MULTIPLIERS);
@@ -72,21 +85,16 @@ NT_DEVICE void nt_sm90_copy_w(uint32_t to, const struct nt_tensor_map *w, int32_
 template <class T>
 NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const struct nt_sm90_operands *behind,
                                    uint32_t base, int32_t m0, int32_t n0, int32_t n_own, int32_t n_k) {
-    int32_t stage = 0;
-    uint32_t phase = 0;
-    for (int32_t kt = 0; kt < n_k; kt++) {
-        const uint32_t to = base + (uint32_t)(stage * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, stage);
-        nt_mbarrier_wait(nt_sm90_empty_at<T>(base, stage), phase ^ 1);
+    struct nt_sm90_place p = {0, 0};
+    for (int32_t kt = 0; kt < n_k; kt++, nt_sm90_next<T>(&p)) {
+        const uint32_t to = base + (uint32_t)(p.stage * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, p.stage);
+        nt_mbarrier_wait(nt_sm90_empty_at<T>(base, p.stage), p.phase ^ 1);
         nt_mbarrier_arrive_expect(full, (uint32_t)(own->x_rows + T::COLS) * T::LINE);
         const bool second = behind && kt >= n_own;
         const struct nt_sm90_operands *a = second ? behind : own;
         const int32_t col = (second ? kt - n_own : kt) * NT_GEMM_SM90_DEPTH;
         nt_tensor_copy_2d(to, &a->x, col, m0, full);
         nt_sm90_copy_w<T>(to + T::ROWS * T::LINE, &a->w, col, n0, full);
-        if (++stage == T::STAGES) {
-            stage = 0;
-            phase ^= 1;
-        }
     }
 }
 
@@ -103,14 +111,14 @@ template <class T> NT_DEVICE void nt_sm90_clear_rows(char *stages, int32_t rows,
 /* A warpgroup: acc = its 64 rows by the tile's columns. */
 template <class T> NT_DEVICE void nt_sm90_multiply_stages(float *acc, uint32_t base, int32_t group, int32_t n_k) {
     enum { STEP = T::SUM_LINES ? 128 : 2 }; /* of w's descriptor, per 16 of the sum */
-    int32_t stage = 0, before = T::STAGES - 1;
-    uint32_t phase = 0;
-    for (int32_t kt = 0; kt < n_k; kt++) {
-        const uint32_t at = base + (uint32_t)(stage * T::STAGE_BYTES);
+    struct nt_sm90_place p = {0, 0};
+    int32_t before = T::STAGES - 1;
+    for (int32_t kt = 0; kt < n_k; kt++, nt_sm90_next<T>(&p)) {
+        const uint32_t at = base + (uint32_t)(p.stage * T::STAGE_BYTES);
         const uint64_t x = nt_wgmma_tile(at + (uint32_t)(group * 64 * T::LINE));
         const uint32_t w_at = at + T::ROWS * T::LINE;
         const uint64_t w = T::SUM_LINES ? nt_wgmma_turned_tile(w_at, T::BOX) : nt_wgmma_tile(w_at);
-        nt_mbarrier_wait(nt_sm90_full_at<T>(base, stage), phase);
+        nt_mbarrier_wait(nt_sm90_full_at<T>(base, p.stage), p.phase);
         nt_wgmma_fence();
 #pragma unroll
         for (int s = 0; s < NT_GEMM_SM90_DEPTH / 16; s++)
@@ -118,11 +126,7 @@ template <class T> NT_DEVICE void nt_sm90_multiply_stages(float *acc, uint32_t b
         nt_wgmma_commit();
         nt_wgmma_wait<1>(); /* the stage before this one has been read */
         if (kt > 0 && nt_lane() == 0) nt_mbarrier_arrive(nt_sm90_empty_at<T>(base, before));
-        before = stage;
-        if (++stage == T::STAGES) {
-            stage = 0;
-            phase ^= 1;
-        }
+        before = p.stage;
     }
     nt_wgmma_wait<0>();
     nt_wgmma_settle<T::COLS / 2>(acc);
@@ -138,7 +142,7 @@ NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt
     const int32_t warp = __shfl_sync(NT_ALL_LANES, nt_warp(), 0); /* the compiler sees that a warp takes one way */
     const int32_t n_own = (k + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH;
     const int32_t n_k = behind ? n_own + (k2 + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH : n_own;
-    if (threadIdx.x == 0) nt_sm90_init_barriers<T>(a, base);
+    if (threadIdx.x == 0) nt_sm90_init_barriers<T>(&a->x, &a->w, base);
     __syncthreads();
     if (warp >= T::MULTIPLIERS) {
         if (T::GIVES_REGISTERS) nt_registers_lower<24>();

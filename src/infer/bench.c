@@ -138,8 +138,7 @@ nt_status nt_bench_model(struct nt_session *s, const struct nt_bench_test *test,
                                         .remedy = "bench.batch or the lengths of the benchmark"};
     nt_job_memory_init(&b.memory, &s->backend);
     nt_status st = layout(&b);
-    if (st == NT_OK) st = nt_memory_plan_check(&plan);
-    if (st == NT_OK) st = nt_memory_plan_bind(&plan);
+    if (st == NT_OK) st = nt_memory_plan_take(&plan);
     if (st == NT_OK) st = layout(&b);
     if (st == NT_OK) st = measure(&b, reps, out);
     /* Not after one rank's error: giving memory back waits for the stream, and that may wait for the other. */

@@ -335,8 +335,7 @@ static nt_status open_score(struct score *s, const char *input) {
                                         .n_page = page_count(s),
                                         .remedy = "score.window"};
     nt_status st = layout(s);
-    if (st == NT_OK) st = nt_memory_plan_check(&plan);
-    if (st == NT_OK) st = nt_memory_plan_bind(&plan);
+    if (st == NT_OK) st = nt_memory_plan_take(&plan);
     if (st == NT_OK) st = layout(s);
     if (st == NT_OK) st = nt_score_rows_open(&s->rows, s->session, input);
     NT_TRY(nt_comm_agree(w->world, st));

@@ -71,3 +71,8 @@ nt_status nt_memory_plan_bind(const struct nt_memory_plan *p) {
         taken, weights, workspace, peers, p->trained, m->device.size);
     return NT_OK;
 }
+
+nt_status nt_memory_plan_take(const struct nt_memory_plan *p) {
+    NT_TRY(nt_memory_plan_check(p));
+    return nt_memory_plan_bind(p);
+}

@@ -28,5 +28,7 @@ size_t nt_memory_plan_free(const struct nt_backend *be, const struct nt_world *w
 NT_MUST nt_status nt_memory_plan_check(const struct nt_memory_plan *p);
 /* Binds the memory (job_memory.h) and compares. */
 NT_MUST nt_status nt_memory_plan_bind(const struct nt_memory_plan *p);
+/* The one and then the other. */
+NT_MUST nt_status nt_memory_plan_take(const struct nt_memory_plan *p);
 
 #endif

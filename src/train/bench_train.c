@@ -64,8 +64,7 @@ static nt_status bind_memory(const struct nt_train_bench *b, struct nt_training 
                                         .trained = nt_training_state_bytes(t),
                                         .remedy = "train.micro_batch_tokens, or set train.recompute = full"};
     NT_TRY(layout(b, t, mem, m));
-    NT_TRY(nt_memory_plan_check(&plan));
-    NT_TRY(nt_memory_plan_bind(&plan));
+    NT_TRY(nt_memory_plan_take(&plan));
     return layout(b, t, mem, m);
 }
 

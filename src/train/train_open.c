@@ -134,8 +134,7 @@ static nt_status bind_memory(struct nt_trainer *t) {
     nt_job_memory_init(mem, t->job->backend);
     NT_TRY(nt_runner_layout(&t->runner, mem, &max));
     nt_info("train", "micro-batches of %d tokens, recompute %s", max.tok, t->c->train_recompute);
-    NT_TRY(nt_memory_plan_check(&plan));
-    NT_TRY(nt_memory_plan_bind(&plan));
+    NT_TRY(nt_memory_plan_take(&plan));
     return nt_runner_layout(&t->runner, mem, &max);
 }
 
