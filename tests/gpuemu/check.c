@@ -31,8 +31,7 @@ struct cell {
 
 struct readers { // of a cell that several agents have read
     uint64_t agents;
-    uint32_t clk[N_AGENT];
-    uint8_t lane[N_AGENT], last[N_AGENT], lag[N_AGENT];
+    struct emu_stamp by[N_AGENT];
 };
 
 struct mbarrier {
@@ -72,6 +71,7 @@ static struct race *get_race(size_t n_word) {
 
 void emu_check_block_begin(struct emu_block *block) {
     if (block->shared_bytes > 0) memset(block->shared, 0xFF, block->shared_bytes);
+    emu_order_block_begin(block);
     block->check = NULL;
     if (!emu_options()->check) return;
     struct race *r = get_race(block->shared_bytes / 4 + 1);
@@ -227,7 +227,7 @@ static bool any_unseen(const struct race *r, int a, int lane, struct emu_stamp b
 /* A read by a lane after others of its warp: those that it has seen are forgotten, of the others it becomes one. */
 static bool join_readers(const struct race *r, int a, int lane, struct emu_stamp *by) {
     const uint32_t lag = r->clk[a] - by->clk + by->lag;
-    const bool joins = by->agent == a && lag <= UINT8_MAX && any_unseen(r, a, lane, *by);
+    const bool joins = by->agent == a && by->clk >= r->lanes[a] && lag <= UINT8_MAX && any_unseen(r, a, lane, *by);
     const struct emu_stamp before = *by;
     *by = (struct emu_stamp){.clk = r->clk[a], .agent = (uint8_t)a, .lane = (uint8_t)lane, .last = (uint8_t)lane};
     if (!joins) return false;
@@ -247,6 +247,24 @@ struct emu_stamp emu_check_stamp(const struct emu_where *where) {
     const int a = where->thread->warp;
     const uint8_t lane = (uint8_t)where->thread->lane;
     return (struct emu_stamp){.clk = r->clk[a], .agent = (uint8_t)a, .lane = lane, .last = lane};
+}
+
+void emu_check_past(const struct emu_thread *thread, uint32_t lanes, struct emu_past *past) {
+    struct race *r = thread->block->check;
+    const int a = thread->warp;
+    if (r == NULL) return;
+    for (int b = 0; b < 32; b++)
+        if (past->all[b] < r->vc[a][b]) past->all[b] = r->vc[a][b];
+    const uint32_t own = r->pairs != NULL ? r->clk[a] : r->lanes[a] - 1;
+    if (past->all[a] < own) past->all[a] = own;
+    past->some[a] = r->clk[a]++; // what comes after is no longer part of it
+    past->lanes[a] |= lanes;
+}
+
+bool emu_past_covers(const struct emu_past *past, struct emu_stamp by) {
+    if (by.agent == NOBODY) return true;
+    const uint32_t clk = by.clk - by.lag;
+    return clk <= past->all[by.agent] || ((past->lanes[by.agent] >> by.lane & 1) != 0 && clk <= past->some[by.agent]);
 }
 
 bool emu_check_join(const struct emu_where *where, struct emu_stamp *by) {
@@ -291,11 +309,6 @@ static struct emu_stamp reader(const struct cell *c) {
         .clk = c->r_clk, .agent = c->r_agent, .lane = c->r_lane, .last = c->r_last, .lag = c->r_lag};
 }
 
-static struct emu_stamp reader_of(const struct readers *all, int a) {
-    return (struct emu_stamp){
-        .clk = all->clk[a], .agent = (uint8_t)a, .lane = all->lane[a], .last = all->last[a], .lag = all->lag[a]};
-}
-
 static struct trouble check_reader(const struct race *r, int a, int lane, struct emu_stamp by) {
     if (!any_unseen(r, a, lane, by)) return (struct trouble){0};
     return (struct trouble){"RACE: overwrites what may still be read in", by};
@@ -310,7 +323,7 @@ static struct trouble check_write(const struct race *r, const struct cell *c, in
     const struct readers *all = &r->readers[c - r->cell];
     struct trouble t = {0};
     for (uint64_t left = all->agents; left != 0 && t.what == NULL; left &= left - 1)
-        t = check_reader(r, a, lane, reader_of(all, __builtin_ctzll(left)));
+        t = check_reader(r, a, lane, all->by[__builtin_ctzll(left)]);
     return t;
 }
 
@@ -318,19 +331,29 @@ static void note_several(const struct race *r, struct cell *c, int a, int lane) 
     struct readers *all = &r->readers[c - r->cell];
     if (c->r_agent != SEVERAL) {
         all->agents = (uint64_t)1 << c->r_agent;
-        all->clk[c->r_agent] = c->r_clk;
-        all->lane[c->r_agent] = c->r_lane;
-        all->last[c->r_agent] = c->r_last;
-        all->lag[c->r_agent] = c->r_lag;
+        all->by[c->r_agent] = reader(c);
         c->r_agent = SEVERAL;
     }
-    struct emu_stamp by = (all->agents >> a & 1) != 0 ? reader_of(all, a) : EMU_NO_STAMP;
-    (void)join_readers(r, a, lane, &by);
+    struct emu_stamp *by = &all->by[a];
+    if ((all->agents >> a & 1) == 0) *by = EMU_NO_STAMP;
     all->agents |= (uint64_t)1 << a;
-    all->lane[a] = by.lane;
-    all->last[a] = by.last;
-    all->lag[a] = by.lag;
-    all->clk[a] = by.clk;
+    if (by->agent != a || by->clk != r->clk[a]) {
+        (void)join_readers(r, a, lane, by);
+        return;
+    }
+    if (lane < by->lane) by->lane = (uint8_t)lane;
+    if (lane > by->last) by->last = (uint8_t)lane;
+}
+
+/* A lane after others of its warp, when the clock went on between them but not for all lanes. */
+static void note_new_reader(const struct race *r, struct cell *c, int a, int lane) {
+    struct emu_stamp by = reader(c);
+    (void)join_readers(r, a, lane, &by);
+    c->r_agent = by.agent;
+    c->r_lane = by.lane;
+    c->r_last = by.last;
+    c->r_lag = by.lag;
+    c->r_clk = by.clk;
 }
 
 static void note_read(const struct race *r, struct cell *c, int a, int lane, bool strong) {
@@ -338,15 +361,17 @@ static void note_read(const struct race *r, struct cell *c, int a, int lane, boo
     c->r_strong = strong && (c->r_agent == NOBODY || c->r_strong);
     if (c->r_agent != a && c->r_agent != NOBODY) {
         note_several(r, c, a, lane);
-        return;
+    } else if (c->r_agent == NOBODY || c->r_clk < r->lanes[a]) {
+        c->r_clk = r->clk[a];
+        c->r_agent = (uint8_t)a;
+        c->r_lane = c->r_last = (uint8_t)lane;
+        c->r_lag = 0;
+    } else if (c->r_clk == r->clk[a]) { // nobody can have seen the others' reads since
+        if (lane < c->r_lane) c->r_lane = (uint8_t)lane;
+        if (lane > c->r_last) c->r_last = (uint8_t)lane;
+    } else {
+        note_new_reader(r, c, a, lane);
     }
-    struct emu_stamp by = reader(c);
-    (void)join_readers(r, a, lane, &by);
-    c->r_agent = (uint8_t)a;
-    c->r_lane = by.lane;
-    c->r_last = by.last;
-    c->r_lag = by.lag;
-    c->r_clk = by.clk;
 }
 
 /* Whoever is ordered behind this write is ordered behind the reads that it was checked against: they are forgotten. */

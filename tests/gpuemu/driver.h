@@ -25,7 +25,7 @@ enum { EMU_MAX_DEVICES = 8 };
 
 enum emu_mem_kind { EMU_MEM_DEVICE, EMU_MEM_HOST, EMU_MEM_PEER, EMU_MEM_GLOBAL };
 
-/* One 4-byte word of device memory: who touched it last, and which of its bytes. Times are check.c's clock. */
+/* One 4-byte word of device memory: who touched it last, and which of its bytes. Times are launches (gcheck.c). */
 struct emu_shadow {
     uint32_t w_time, w_block, r_time, r_block;
     uint8_t init, w_mask, r_mask, w_strong, r_strong; // bit i of a mask = byte i
@@ -96,7 +96,7 @@ CUresult emu_sticky_error(void);
 
 int emu_device_attribute(CUdevice_attribute which, int device, bool *known);
 
-/* ---- launch.c, limits.c, gcheck.c, count.c ---- */
+/* ---- launch.c, limits.c, gcheck.c, handover.c, count.c ---- */
 
 /* What an enum emu_access does. */
 bool emu_reads(int access);
@@ -113,6 +113,11 @@ int32_t emu_registers(const struct emu_kernel *kernel); // 0: not known
 int32_t emu_max_shared(void);
 int32_t emu_occupancy(const struct emu_kernel *kernel, int32_t n_thread, size_t dynamic_shared);
 void emu_check_launch_begin(const struct emu_launch *launch);
+void emu_order_launch_begin(const struct emu_launch *launch);
+void emu_order_block_begin(const struct emu_block *block);
+/* Whether the running block comes after what another block of its launch, or several (any other number), did; by
+ * EMU_NO_STAMP: after anything of it. */
+bool emu_handed_over(uint32_t block, struct emu_stamp by);
 void emu_count_launch(struct emu_kernel *kernel);
 void emu_counts_at_exit(void);
 void emu_watch_exit(void); // from now on reports decide the exit status, and the counters are written

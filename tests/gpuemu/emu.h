@@ -124,7 +124,8 @@ struct emu_where {
  * driver tries the launch again; host code and copies of other streams go on meanwhile. */
 void emu_pause_kernel(void);
 /* ATOMIC reads and writes (atom, red). STRONG ones are ld.relaxed/.acquire and st.relaxed/.release: they neither race
- * with each other nor with atomics, and order blocks as atomics do. volatile counts as plain. */
+ * with each other nor with atomics. volatile counts as plain, though behind a fence it releases, before one acquires.
+ */
 enum emu_access {
     EMU_READ,
     EMU_WRITE,
@@ -167,6 +168,19 @@ bool emu_check_join(const struct emu_where *where, struct emu_stamp *by);
 /* "thread 5 (warp 0 lane 5)" */
 void emu_check_name(struct emu_stamp who, char *text, size_t n_text);
 void emu_check_block_end(struct emu_block *block);
+/* What the fences of a block lie behind (check.c): of each warp what all lanes did up to all[], and these lanes up to
+ * some[]. A fence by these lanes of a warp adds what they have seen. */
+struct emu_past {
+    uint32_t all[32], some[32], lanes[32];
+};
+void emu_check_past(const struct emu_thread *thread, uint32_t lanes, struct emu_past *past);
+bool emu_past_covers(const struct emu_past *past, struct emu_stamp by);
+/* The order between blocks (handover.c): a fence for the device or wider by these lanes of a warp; a strong store or an
+ * atomic to global memory, after it was made, and a strong load or an atomic that returns a value; `itself`: it
+ * releases or acquires without a fence. */
+void emu_order_fence(const struct emu_thread *thread, uint32_t lanes);
+void emu_order_release(const struct emu_thread *thread, uint64_t address, bool itself);
+void emu_order_acquire(uint64_t address, bool itself);
 /* A barrier joins these warps (bit mask) of the block; __syncwarp these lanes of a warp, of which `live` still run. */
 void emu_check_barrier(struct emu_block *block, uint32_t warps);
 void emu_check_syncwarp(const struct emu_thread *thread, uint32_t lanes, uint32_t live);

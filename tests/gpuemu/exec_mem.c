@@ -77,6 +77,11 @@ void *emu_at(struct warp *w, const struct ptx_op *o, uint32_t lane, enum emu_spa
     }
 }
 
+/* Of an address that op_address gave. */
+static bool in_global(const struct ptx_op *o, uint64_t at) {
+    return o->space == EMU_SPACE_GLOBAL || (o->space == EMU_SPACE_GENERIC && at >> 56 == 0);
+}
+
 /* ---- counting ---- */
 
 static void count(struct warp *w, const struct ptx_op *o, uint32_t mask, int32_t bytes, bool write) {
@@ -87,10 +92,9 @@ static void count(struct warp *w, const struct ptx_op *o, uint32_t mask, int32_t
         const uint64_t at = op_address(w, o, l);
         const bool in_shared =
             o->space == EMU_SPACE_SHARED || (o->space == EMU_SPACE_GENERIC && at >> 56 << 56 == EMU_SHARED_WINDOW);
-        const bool in_global = o->space == EMU_SPACE_GLOBAL || (o->space == EMU_SPACE_GENERIC && at >> 56 == 0);
         address[l] = in_shared ? at & UINT32_MAX : at;
         shared |= (uint32_t)in_shared << l;
-        global |= (uint32_t)in_global << l;
+        global |= (uint32_t)in_global(o, at) << l;
     }
     const struct emu_where where = where_warp(w, o);
     if (shared) emu_count_access(&where, true, write, shared, address, bytes);
@@ -123,9 +127,18 @@ static enum flow ld(struct warp *w, const struct ptx_op *o, uint32_t mask) {
         uint8_t copy[64];
         if (from == NULL || (o->n && !acquires(w, o, l))) continue;
         memcpy(copy, from, (size_t)bytes); /* the destination may be the address */
+        if (o->mode && in_global(o, op_address(w, o, l)))
+            emu_order_acquire(op_address(w, o, l), o->n >= (int32_t)EMU_SCOPE_GPU);
         for (int32_t i = 0; i < o->n_dst; i++) set_lane(w, &o->dst[i], (int)l, load_value(copy + i * element, o->type));
     }
     return FLOW_NEXT;
+}
+
+/* A store that is seen behind a fence, or releases itself. */
+static void releases(struct warp *w, const struct ptx_op *o, uint32_t lane) {
+    const uint64_t at = op_address(w, o, lane);
+    emu_note_release(at, o->n ? (enum emu_scope)o->n : w->fenced);
+    if (in_global(o, at)) emu_order_release(&w->thread[lane], at, o->n >= (int32_t)EMU_SCOPE_GPU);
 }
 
 static enum flow st(struct warp *w, const struct ptx_op *o, uint32_t mask) {
@@ -137,7 +150,7 @@ static enum flow st(struct warp *w, const struct ptx_op *o, uint32_t mask) {
             const uint64_t v = lane_value(w, &o->src[1 + i], (int)l);
             memcpy(to + i * element, &v, (size_t)element);
         }
-        if (o->mode) emu_note_release(op_address(w, o, l), o->n ? (enum emu_scope)o->n : w->fenced);
+        if (o->mode) releases(w, o, l);
     }
     return FLOW_NEXT;
 }
@@ -271,6 +284,16 @@ static uint64_t exchange(const struct ptx_op *o, void *at, uint64_t b, uint64_t 
     return old;
 }
 
+enum { BLOCK_ALONE = 1, ACQUIRES = 2, RELEASES = 4 }; /* o->n */
+
+/* A reduction takes part in a release sequence, but nobody reads what it found. */
+static void order_atomic(const struct warp *w, const struct ptx_op *o, uint32_t lane) {
+    const uint64_t at = op_address(w, o, lane);
+    if ((o->n & BLOCK_ALONE) != 0 || !in_global(o, at)) return;
+    if (o->n_dst > 0) emu_order_acquire(at, (o->n & ACQUIRES) != 0);
+    emu_order_release(&w->thread[lane], at, (o->n & RELEASES) != 0);
+}
+
 static enum flow atom(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     w->yields = true;
     part_polls(w, o);
@@ -279,6 +302,7 @@ static enum flow atom(struct warp *w, const struct ptx_op *o, uint32_t mask) {
         if (at == NULL) continue;
         const uint64_t b = lane_value(w, &o->src[1], (int)l);
         const uint64_t old = exchange(o, at, b, o->n_src > 2 ? lane_value(w, &o->src[2], (int)l) : 0);
+        order_atomic(w, o, l);
         if (o->n_dst > 0) set_lane(w, &o->dst[0], (int)l, old);
     }
     return FLOW_NEXT;
@@ -295,6 +319,9 @@ static bool build_atomic(struct build *b, bool returns) {
         return false;
     if ((o->type == PTX_F32 || o->type == PTX_F64) && o->mode != A_ADD && o->mode != A_EXCH) return false;
     o->space = space_of(b);
+    if (has_mod(b, "cta")) o->n |= BLOCK_ALONE;
+    if (has_mod(b, "acquire") || has_mod(b, "acq_rel")) o->n |= ACQUIRES;
+    if (has_mod(b, "release") || has_mod(b, "acq_rel")) o->n |= RELEASES;
     o->run = atom;
     const int32_t first = returns ? 1 : 0;
     return (!returns || take_dst(b, 0, wide)) && take_address(b, first) && take_src(b, first + 1, wide) &&
@@ -350,7 +377,7 @@ static bool build_isspacep(struct build *b) {
     return take_dst(b, 0, false) && take_src(b, 1, true);
 }
 
-/* ---- hints and fences: one block runs at a time, in program order ---- */
+/* ---- hints and fences: memory itself is always in order, and fences are for the checks ---- */
 
 static enum flow nothing(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     (void)o;
@@ -360,6 +387,7 @@ static enum flow nothing(struct warp *w, const struct ptx_op *o, uint32_t mask) 
 }
 static enum flow fence(struct warp *w, const struct ptx_op *o, uint32_t mask) {
     if ((int32_t)w->fenced < o->n) w->fenced = (enum emu_scope)o->n;
+    if (o->n >= (int32_t)EMU_SCOPE_GPU) emu_order_fence(&w->thread[__builtin_ctz(mask)], mask);
     return nothing(w, o, mask);
 }
 static enum flow fence_async(struct warp *w, const struct ptx_op *o, uint32_t mask) {

@@ -1,45 +1,20 @@
 /* Global-memory checker: bounds, lifetime, peer access and alignment of every access; reads of uninitialised bytes;
  * races of a block's threads, by the clocks of check.c, with the last write and the last read of a word;
- * and conflicts between blocks of one launch, which nothing orders except atomics: a block that did an atomic after
- * its write, and then a block that did one before its read, may have handed the data over (the last-block pattern).
- * Time is a counter that grows at each launch and each atomic.
+ * and conflicts between blocks of one launch, which nothing orders except what handover.c knows. Times are launches.
  */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "driver.h"
 #include "emu.h"
 
-enum { MANY_BLOCKS = UINT32_MAX - 1, N_RECENT = 1 << 16 };
+enum { MANY_BLOCKS = UINT32_MAX - 1 };
 
-static struct {
-    uint32_t time, launch_time;
-    uint32_t last_atomic[N_RECENT]; // by block number modulo N_RECENT: when it did its last atomic
-} now = {.time = 1};
+static uint32_t this_launch;
 
 void emu_check_launch_begin(const struct emu_launch *launch) {
-    (void)launch;
-    if (now.time > UINT32_MAX / 2) { // so rare that forgetting is fine: old times count as long ago
-        now.time = 1;
-        memset(now.last_atomic, 0, sizeof now.last_atomic);
-    }
-    now.launch_time = ++now.time;
-}
-
-static uint32_t *last_atomic(uint32_t block) {
-    return &now.last_atomic[block % N_RECENT];
-}
-
-/* Whether block a, which acted at `then`, may have handed over to block b by atomics on both sides. */
-static bool handed_over(uint32_t a, uint32_t then, uint32_t b) {
-    if (a == MANY_BLOCKS) return *last_atomic(b) > then;
-    return *last_atomic(a) >= then && *last_atomic(a) >= now.launch_time && *last_atomic(b) > then;
-}
-
-static bool conflicts(uint32_t other, uint32_t then, uint8_t its_bytes, uint32_t block, uint8_t bytes) {
-    return then >= now.launch_time && other != block && (its_bytes & bytes) != 0 && !handed_over(other, then, block);
+    if (++this_launch == 0) this_launch = 1; // 0: before the first
+    emu_order_launch_begin(launch);
 }
 
 struct access {
@@ -50,6 +25,27 @@ struct access {
     bool async; // it acts when it lands, which the clocks of its thread say nothing of
 };
 
+/* What a word's accesses of one kind were in this launch: bytes that its last block touched, and by whom the last of
+ * these, `last`, were. */
+struct touched {
+    uint32_t block, time;
+    uint8_t bytes, last;
+    struct emu_stamp by;
+};
+
+static bool conflicts(const struct touched *t, const struct access *a, uint8_t bytes) {
+    if (t->time != this_launch || t->block == a->block || (t->bytes & bytes) == 0) return false;
+    return !emu_handed_over(t->block, (t->last & bytes) != 0 ? t->by : EMU_NO_STAMP);
+}
+
+static struct touched writes_of(const struct emu_shadow *s) {
+    return (struct touched){s->w_block, s->w_time, s->w_mask, s->w_bytes, s->w_by};
+}
+
+static struct touched reads_of(const struct emu_shadow *s) {
+    return (struct touched){s->r_block, s->r_time, s->r_mask, s->r_bytes, s->r_by};
+}
+
 static void tell(const struct access *a, const char *what, uint64_t word, uint32_t other) {
     char text[256], who[48] = "several blocks";
     if (other != MANY_BLOCKS) snprintf(who, sizeof who, "block number %u", other);
@@ -57,14 +53,13 @@ static void tell(const struct access *a, const char *what, uint64_t word, uint32
     emu_report(a->where, "CONFLICT between blocks of one launch: %s %s: %s", what, who, text);
 }
 
-/* A race within the block: what a word's last write or read, then, by its mask and stamp, may still be doing. */
-static bool races(const struct access *a, uint32_t block, uint32_t then, uint8_t its_bytes, struct emu_stamp by,
-                  uint8_t bytes, const char *what, uint64_t word) {
-    if (a->async || then < now.launch_time || block != a->block || (its_bytes & bytes) == 0 ||
-        !emu_check_unseen(a->where, by))
+/* A race within the block with what the word's last write or read may still be doing. */
+static bool races(const struct access *a, const struct touched *t, uint8_t bytes, const char *what, uint64_t word) {
+    if (a->async || t->time != this_launch || t->block != a->block || (t->last & bytes) == 0 ||
+        !emu_check_unseen(a->where, t->by))
         return false;
     char text[256], who[64];
-    emu_check_name(by, who, sizeof who);
+    emu_check_name(t->by, who, sizeof who);
     emu_describe_address(word, 1, text, sizeof text);
     emu_report(a->where, "RACE: %s %s, of this block and without a barrier between: %s", what, who, text);
     return true;
@@ -79,22 +74,21 @@ static bool check_word(const struct access *a, enum emu_access kind, struct emu_
         emu_report(a->where, "reads uninitialised device memory: %s", text);
         return false;
     }
-    if (!(emu_is_strong(kind) && s->w_strong) && conflicts(s->w_block, s->w_time, s->w_mask, a->block, bytes)) {
+    if (s->w_time != this_launch && !(writes && s->r_time == this_launch)) return true; // as usual
+    const struct touched written = writes_of(s), read = reads_of(s);
+    if (!(emu_is_strong(kind) && s->w_strong) && conflicts(&written, a, bytes)) {
         tell(a, writes ? "writes what was also written by" : "reads what was written by", word, s->w_block);
         return false;
     }
-    if (writes && !(emu_is_strong(kind) && s->r_strong) &&
-        conflicts(s->r_block, s->r_time, s->r_mask, a->block, bytes)) {
+    if (writes && !(emu_is_strong(kind) && s->r_strong) && conflicts(&read, a, bytes)) {
         tell(a, "writes what was read by", word, s->r_block);
         return false;
     }
     /* A plain first look before a loop of compare-and-swap is usual: a word of atomics is left alone. */
     if (emu_is_strong(kind) || s->w_strong) return true;
-    if (races(a, s->w_block, s->w_time, s->w_bytes, s->w_by, bytes,
-              writes ? "writes what was written by" : "reads what was written by", word))
+    if (races(a, &written, bytes, writes ? "writes what was written by" : "reads what was written by", word))
         return false;
-    return !writes || s->r_strong ||
-           !races(a, s->r_block, s->r_time, s->r_bytes, s->r_by, bytes, "writes what was read by", word);
+    return !writes || s->r_strong || !races(a, &read, bytes, "writes what was read by", word);
 }
 
 static struct emu_stamp stamp(const struct access *a) {
@@ -103,20 +97,20 @@ static struct emu_stamp stamp(const struct access *a) {
 
 static void note_word(const struct access *a, enum emu_access kind, struct emu_shadow *s, uint8_t bytes) {
     if (!emu_writes(kind)) {
-        const bool fresh = s->r_time >= now.launch_time;
+        const bool fresh = s->r_time == this_launch;
         if (a->async || !fresh || s->r_block != a->block || (s->r_bytes & bytes) == 0) s->r_by = EMU_NO_STAMP;
         const bool again = !a->async && emu_check_join(a->where, &s->r_by);
         s->r_bytes = again ? s->r_bytes & bytes : bytes;
         s->r_strong = emu_is_strong(kind) && (!fresh || s->r_strong);
         s->r_mask = (uint8_t)(fresh ? s->r_mask | bytes : bytes);
         s->r_block = fresh && s->r_block != a->block ? MANY_BLOCKS : a->block;
-        s->r_time = now.time;
+        s->r_time = this_launch;
         return;
     }
-    const bool same = s->w_time >= now.launch_time && s->w_block == a->block;
+    const bool same = s->w_time == this_launch && s->w_block == a->block;
     s->w_mask = (uint8_t)(same ? s->w_mask | bytes : bytes);
     s->w_block = a->block;
-    s->w_time = now.time;
+    s->w_time = this_launch;
     s->w_bytes = bytes;
     s->w_by = stamp(a);
     s->w_strong = emu_is_strong(kind);
@@ -126,7 +120,6 @@ static void note_word(const struct access *a, enum emu_access kind, struct emu_s
 
 static void check_shadow(const struct access *a, enum emu_access kind, const struct emu_alloc *alloc) {
     const uint64_t first = a->address - alloc->base, end = first + a->size;
-    if (emu_is_strong(kind)) *last_atomic(a->block) = ++now.time;
     bool told = false;
     for (uint64_t word = first / 4; word * 4 < end; word++) {
         const uint64_t low = word * 4 < first ? first - word * 4 : 0, high = end - word * 4 < 4 ? end - word * 4 : 4;

@@ -400,6 +400,64 @@ static void last_block_adds(void) {
     CHECK(float_at(out, 0) == 120);
 }
 
+/* As in the kernel. */
+enum how { FENCED, EACH_FENCES, ACQ_REL, UNFENCED, FENCED_EARLY, BLOCK_FENCE, NO_BARRIER, NO_ACQUIRE, APART };
+
+static CUresult hand_over(int how) {
+    start();
+    CUdeviceptr part = device_bytes(4 * 16 * 64), ticket = device_bytes(4 * 16);
+    out = device_bytes(4);
+    OK(cuMemsetD32(ticket, 0, 16));
+    OK(cuMemsetD32(part, 0, 16 * 64));
+    void *params[] = {&out, &part, &ticket, &how};
+    return run("hand_over", 16, 64, 0, params);
+}
+static void blocks_that_hand_over(void) {
+    for (int how = FENCED; how <= ACQ_REL; how++) {
+        OK(hand_over(how));
+        CHECK(float_at(out, 0) == 1023 * 1024 / 2);
+    }
+}
+static void blocks_that_do_not(void) {
+    for (int how = UNFENCED; how <= APART; how++) {
+        CHECK(hand_over(how) == CUDA_ERROR_LAUNCH_FAILED);
+        CHECK(reported("CONFLICT between blocks of one launch"));
+    }
+}
+
+static CUresult relay(unsigned gap) {
+    start();
+    CUdeviceptr part = device_bytes(4), flag = device_bytes(4 * 16);
+    out = device_bytes(4);
+    void *params[] = {&out, &part, &flag, &gap};
+    return run("relay", 16, 1, 0, params);
+}
+static void blocks_relay(void) {
+    OK(relay(0));
+    CHECK(float_at(out, 0) == 5);
+}
+static void a_relay_with_a_gap(void) {
+    CHECK(relay(7) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("CONFLICT between blocks of one launch: reads what was written by block number 0"));
+}
+
+static CUresult in_turn(int other) {
+    start();
+    CUdeviceptr ticket = device_bytes(8);
+    in = floats(1);
+    OK(cuMemsetD32(ticket, 0, 2));
+    void *params[] = {&in, &ticket, &other};
+    return run("in_turn", 16, 1, 0, params);
+}
+static void blocks_in_turn(void) {
+    OK(in_turn(0));
+    CHECK(float_at(in, 0) == 2 * 120);
+}
+static void blocks_out_of_turn(void) {
+    CHECK(in_turn(1) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(reported("CONFLICT between blocks of one launch"));
+}
+
 /* What a thread wrote before a flag is ordered for others by a release that reaches as far as their acquire. */
 static CUresult take_flag(const char *raise) {
     start();
@@ -740,6 +798,12 @@ static const struct row rows[] = {
     ALL_ORDERS(arrays_of_threads_with_holes),
     ALL_ORDERS(halves_of_a_word),
     ALL_ORDERS(last_block_adds),
+    ALL_ORDERS(blocks_that_hand_over),
+    ALL_ORDERS(blocks_that_do_not),
+    ROW("order=forward", blocks_relay),
+    ROW("order=forward", a_relay_with_a_gap),
+    ALL_ORDERS(blocks_in_turn),
+    ALL_ORDERS(blocks_out_of_turn),
     ROW("cc=80", flags_that_order),
     ROW("cc=80", flags_that_do_not),
     ROW("cc=90,order=forward,copies=late", tiles_good),

@@ -216,6 +216,66 @@ extern "C" __global__ void last_block(float *out, volatile float *part, unsigned
     *out = sum;
 }
 
+// The same by all threads, with `how` for what orders it; the ticket's last block adds all parts. APART: each block has
+// a ticket of its own, so the atomics of two blocks never meet.
+enum how {
+    FENCED, // by one thread, which a barrier puts behind the others
+    EACH_FENCES,
+    ACQ_REL,
+    UNFENCED,
+    FENCED_EARLY,
+    BLOCK_FENCE,
+    NO_BARRIER,
+    NO_ACQUIRE,
+    APART
+};
+extern "C" __global__ void hand_over(float *out, volatile float *part, unsigned *ticket, int how) {
+    __shared__ bool last;
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (how == FENCED_EARLY) __threadfence();
+    part[i] = (float) i;
+    if (how == EACH_FENCES) __threadfence();
+    if (how != NO_BARRIER) __syncthreads();
+    if (threadIdx.x == 0) {
+        unsigned *at = ticket + (how == APART ? blockIdx.x : 0), n;
+        if (how == BLOCK_FENCE) __threadfence_block();
+        if (how == FENCED || how == NO_BARRIER || how == NO_ACQUIRE || how == APART) __threadfence();
+        if (how == ACQ_REL)
+            asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(n) : "l"(at) : "memory");
+        else
+            n = atomicAdd(at, 1u);
+        last = how == APART || n == gridDim.x - 1;
+        if (how != NO_ACQUIRE && how != ACQ_REL) __threadfence();
+    }
+    __syncthreads();
+    if (!last || threadIdx.x != 0) return;
+    float sum = 0;
+    for (unsigned k = 0; k < gridDim.x * blockDim.x; k++) sum += part[k];
+    *out = sum;
+    for (unsigned k = 0; k < gridDim.x * blockDim.x; k++) part[k] = 0; // what all have written, and one has read
+}
+
+// Block b passes on to the next: the last one reads what the first one wrote and never gave it directly. `gap` does not
+// acquire. Blocks must run in order.
+extern "C" __global__ void relay(float *out, volatile float *part, unsigned *flag, unsigned gap) {
+    const unsigned b = blockIdx.x;
+    unsigned seen = 0;
+    if (b == 0) *part = 5;
+    if (b > 0 && b == gap) asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(flag + b - 1) : "memory");
+    if (b > 0 && b != gap) asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(flag + b - 1) : "memory");
+    if (b == gridDim.x - 1) *out = *part;
+    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag + b), "r"(seen + 1) : "memory");
+}
+
+// Each block adds to what the blocks before it left; it gives up its turn by the word of the ticket, or by another.
+extern "C" __global__ void in_turn(volatile float *sum, unsigned *ticket, int other) {
+    const unsigned n = atomicAdd(ticket, 1u);
+    __threadfence();
+    *sum = *sum + (float) n;
+    __threadfence();
+    atomicAdd(ticket + other, 1u);
+}
+
 // ---- flags ----
 
 #define RAISE(name, code)                                                                                              \
