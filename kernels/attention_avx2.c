@@ -119,10 +119,12 @@ static void tile_page(const struct nt_attention_args *a, struct nt_attn_state *s
                 st->o + (int64_t)r0 * d_pad + col, d_pad);
 }
 
-static bool finish_row(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r, nt_bf16 *out) {
+static bool finish_row(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r, float *sum,
+                       nt_bf16 *out) {
     const int32_t d = a->kv->d_head;
     const float *o = st->o + (int64_t)r * nt_d_pad(d);
-    const __m256 inverse = _mm256_set1_ps(1.0f / nt_v8_sum_lanes(_mm256_loadu_ps(st->l + NT_ATTN_LANES * r)));
+    *sum = nt_v8_sum_lanes(_mm256_loadu_ps(st->l + NT_ATTN_LANES * r));
+    const __m256 inverse = _mm256_set1_ps(1.0f / *sum);
     __m256 bad = _mm256_setzero_ps();
     for (int32_t i = 0; i < d; i += 8) {
         /* + 0 makes -0 of an underflow +0, whatever invisible keys were added to it */

@@ -104,10 +104,12 @@ static void tile_page(const struct nt_attention_args *a, struct nt_attn_state *s
     }
 }
 
-static bool finish_row(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r, nt_bf16 *out) {
+static bool finish_row(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r, float *sum,
+                       nt_bf16 *out) {
     const int32_t d = a->kv->d_head;
     const float *o = st->o + (int64_t)r * nt_d_pad(d);
-    const __m512 inverse = _mm512_set1_ps(1.0f / nt_v16_sum_lanes(_mm512_loadu_ps(st->l + NT_ATTN_LANES * r)));
+    *sum = nt_v16_sum_lanes(_mm512_loadu_ps(st->l + NT_ATTN_LANES * r));
+    const __m512 inverse = _mm512_set1_ps(1.0f / *sum);
     __mmask16 bad = 0;
     for (int32_t i = 0; i < d; i += 16) {
         /* + 0 makes -0 of an underflow +0, whatever invisible keys were added to it */

@@ -6,27 +6,24 @@
 #include "cpu_attention_bwd.h"
 #include "cpu_vec.h"
 
-enum { TILE = 6, COLS = 16, ROWS = 32, PAGE = NT_KV_PAGE };
+enum { TILE = 6, COLS = 16, ROWS = 96, PAGE = NT_KV_PAGE };
 _Static_assert((int)ROWS <= (int)NT_ATTN_BWD_ROWS && PAGE % COLS == 0 && NT_ATTN_LANES == 16, "rows and pages as here");
 
 struct work {
     float s[TILE][PAGE], dp[TILE][PAGE], p[ROWS][PAGE], ds[ROWS][PAGE];
-    float *q, *dout;     // [ROWS, d_pad]
-    float *kt, *vt, *kf; // [d_pad, PAGE], [d_pad, PAGE], [PAGE, d_pad]
-    float *sums;         // [2, PAGE, d_pad]
+    float *q, *dout, *dq; // [rows, d_pad]
+    float *kt, *vt, *kf;  // [d_pad, PAGE], [d_pad, PAGE], [PAGE, d_pad]
 };
 
-static struct work *work_init(void *scratch, int32_t d_pad) {
-    struct work *w = scratch;
-    float *at = (float *)scratch + (sizeof *w + 63) / 64 * 16;
+static void work_init(struct work *w, int32_t rows, int32_t d_pad) {
+    float *at = (float *)(void *)w + (sizeof *w + 63) / 64 * 16;
     w->q = at;
-    w->dout = w->q + ROWS * d_pad;
-    w->kt = w->dout + ROWS * d_pad;
+    w->dout = w->q + rows * d_pad;
+    w->dq = w->dout + rows * d_pad;
+    w->kt = w->dq + rows * d_pad;
     w->vt = w->kt + PAGE * d_pad;
     w->kf = w->vt + PAGE * d_pad;
-    w->sums = w->kf + PAGE * d_pad;
-    NT_CHECK((char *)(w->sums + 2 * PAGE * d_pad) - (char *)scratch <= NT_CPU_SCRATCH_BYTES - NT_ATTN_BWD_COUNTERS);
-    return w;
+    NT_CHECK((size_t)((char *)(w->kf + PAGE * d_pad) - (char *)w) <= nt_attn_bwd_scratch(d_pad));
 }
 
 struct product {
@@ -122,23 +119,32 @@ static float delta(const nt_bf16 *out, const float *dout, int32_t d_head) {
     return total;
 }
 
-static void begin(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, int32_t n_key,
-                  void *scratch) {
-    (void)n_key; /* keys are taken one at a time */
-    const int32_t d_pad = nt_d_pad(a->kv->d_head);
-    struct work *w = work_init(scratch, d_pad);
-    turn_k(k, d_pad, w->kt);
+static void begin(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows *rows, void *scratch) {
+    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d);
+    struct work *w = scratch;
+    work_init(w, rows->n, d_pad);
+    for (int32_t r = 0; r < rows->n; r++) {
+        rows->delta[r] = delta(rows->out[r], rows->dout[r], d);
+        for (int32_t i = 0; i < d_pad; i += 8) {
+            _mm256_storeu_ps(w->q + r * d_pad + i, nt_v8_load_bf16(rows->q[r] + i));
+            _mm256_storeu_ps(w->dout + r * d_pad + i, rounded(nt_v8_load(rows->dout[r] + i, d - i)));
+        }
+    }
+}
+
+static void end(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, void *scratch) {
+    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d);
+    const struct work *w = scratch;
+    for (int32_t r = 0; r < rows->n; r++) memcpy(rows->dq[r], w->dq + r * d_pad, (size_t)d * sizeof *w->dq);
+}
+
+static void turn_page(const struct nt_attn_bwd_page *page, int32_t d_pad, struct work *w) {
+    turn_k(page->k, d_pad, w->kt);
     for (int32_t slot = 0; slot < PAGE; slot++)
         for (int32_t i = 0; i < d_pad; i++) {
             w->kf[slot * d_pad + i] = w->kt[i * PAGE + slot];
-            w->vt[i * PAGE + slot] = nt_bf16_to_f32(v[slot / 2 * 2 * d_pad + 2 * i + slot % 2]);
+            w->vt[i * PAGE + slot] = nt_bf16_to_f32(page->v[slot / 2 * 2 * d_pad + 2 * i + slot % 2]);
         }
-    memset(w->sums, 0, 2 * PAGE * (size_t)d_pad * sizeof *w->sums);
-}
-
-static void load_q(const struct nt_attn_bwd_rows *rows, int32_t d_pad, float *q) {
-    for (int32_t r = 0; r < rows->n; r++)
-        for (int32_t i = 0; i < d_pad; i += 8) _mm256_storeu_ps(q + r * d_pad + i, nt_v8_load_bf16(rows->q[r] + i));
 }
 
 /* s[n, slots] of A rows [r0, r0 + n) times a page as [d, slots], up to the last slot that one of them sees. */
@@ -167,65 +173,54 @@ static void gradient_row(const struct nt_attention_bwd_args *a, const struct nt_
     }
 }
 
-/* dq += dS K; the tile's part first in the scores' place, COLS columns at a time. */
-static void add_dq(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, int32_t r0, int n,
-                   struct work *w) {
-    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d);
-    struct product p = {.a_step = 1, .ldb = d_pad, .ldc = PAGE, .k0 = rows->lo[r0], .k1 = rows->hi[r0 + n - 1]};
+/* dq += dS K */
+static void add_dq(const struct nt_attn_bwd_rows *rows, int32_t r0, int n, int32_t d_pad, struct work *w) {
+    struct product p = {.b = w->kf,
+                        .c = w->dq + r0 * d_pad,
+                        .a_step = 1,
+                        .ldb = d_pad,
+                        .ldc = d_pad,
+                        .k0 = rows->lo[r0],
+                        .k1 = rows->hi[r0 + n - 1]};
     for (int i = 0; i < n; i++) p.a[i] = w->ds[r0 + i];
-    for (int32_t col = 0; col < d_pad; col += COLS) {
-        p.b = w->kf + col;
-        p.c = w->s[0];
-        product_set(n, COLS, p);
-        for (int i = 0; i < n; i++)
-            for (int32_t j = col; j < col + COLS && j < d; j += 8) {
-                float *dq = rows->dq[r0 + i] + j;
-                const __m256 old = rows->first ? _mm256_setzero_ps() : nt_v8_load(dq, d - j);
-                nt_v8_store(dq, d - j, _mm256_add_ps(old, _mm256_loadu_ps(w->s[i] + j - col)));
-            }
-    }
+    if (rows->first)
+        product_set(n, d_pad, p);
+    else
+        product_add(n, d_pad, p);
 }
 
-/* sums[keys, d] += A^T B for the keys that rows see: A [rows, PAGE], B [rows, d_pad]. */
-static void add_keys(const struct nt_attn_bwd_rows *rows, int32_t d_pad, const float *a, const float *b, float *sums) {
+/* sums[keys, ld] += A^T B for the keys that rows see: A [rows, PAGE], B [rows, d_pad]. */
+static void add_keys(const struct nt_attn_bwd_rows *rows, int32_t d_pad, const float *a, const float *b, float *sums,
+                     int64_t ld) {
     const int32_t keys = rows->hi[rows->n - 1];
-    struct product p = {.b = b, .a_step = PAGE, .ldb = d_pad, .ldc = d_pad, .k1 = rows->n};
+    struct product p = {.b = b, .a_step = PAGE, .ldb = d_pad, .ldc = ld, .k1 = rows->n};
     for (int32_t key = 0; key < keys; key += TILE) {
         const int n = keys - key < TILE ? keys - key : TILE;
         while (rows->hi[p.k0] <= key) p.k0++; /* rows before the first that sees the tile */
         for (int i = 0; i < n; i++) p.a[i] = a + key + i;
-        p.c = sums + key * d_pad;
+        p.c = sums + key * ld;
         product_add(n, d_pad, p);
     }
 }
 
-static void rows_part(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, const nt_bf16 *k,
-                      void *scratch) {
+static void page(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows,
+                 const struct nt_attn_bwd_page *page, void *scratch) {
     const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d);
     struct work *w = scratch;
-    (void)k;
-    load_q(rows, d_pad, w->q);
-    for (int32_t r = 0; r < rows->n; r++)
-        for (int32_t i = 0; i < d_pad; i += 8)
-            _mm256_storeu_ps(w->dout + r * d_pad + i, rounded(nt_v8_load(rows->dout[r] + i, d - i)));
+    turn_page(page, d_pad, w);
     for (int32_t r0 = 0; r0 < rows->n; r0 += TILE) {
         const int32_t n = rows->n - r0 < TILE ? rows->n - r0 : TILE;
         nt_attn_bwd_fetch_ahead(rows, r0, n, d);
         page_product(rows, r0, n, w->q, d_pad, w->kt, w->s);
         page_product(rows, r0, n, w->dout, d_pad, w->vt, w->dp);
         for (int32_t i = 0; i < n; i++) gradient_row(a, rows, r0 + i, w->s[i], w->dp[i], w);
-        add_dq(a, rows, r0, n, w);
+        add_dq(rows, r0, n, d_pad, w);
     }
-    add_keys(rows, d_pad, w->ds[0], w->q, w->sums);
-    add_keys(rows, d_pad, w->p[0], w->dout, w->sums + PAGE * d_pad);
-}
-
-static const float *sums(void *scratch) {
-    return ((struct work *)scratch)->sums;
+    add_keys(rows, d_pad, w->ds[0], w->q, page->dk, page->ld);
+    add_keys(rows, d_pad, w->p[0], w->dout, page->dv, page->ld);
 }
 
 nt_status nt_attention_bwd_avx2(struct nt_backend *be, const struct nt_attention_bwd_args *args) {
-    static const struct nt_attn_bwd_body body = {
-        .max_rows = ROWS, .delta = delta, .begin = begin, .rows = rows_part, .sums = sums};
+    static const struct nt_attn_bwd_body body = {.max_rows = ROWS, .begin = begin, .page = page, .end = end};
     return nt_attn_bwd_run(be, args, &body) ? NT_OK : nt_attention_bwd_portable(be, args);
 }

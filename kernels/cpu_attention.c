@@ -177,13 +177,6 @@ static void attend_strict(const struct nt_attention_args *a, const struct nt_att
     }
 }
 
-static float row_lse(const struct nt_attn_state *st, int32_t r) {
-    const float *lanes = st->l + NT_ATTN_LANES * r;
-    float sum = 0;
-    for (int32_t i = 0; i < NT_ATTN_LANES; i++) sum += lanes[i];
-    return nt_attn_lse(st->m[r], sum);
-}
-
 static void attend_item(const struct nt_attention_args *a, const struct nt_attn_item *it,
                         const struct nt_attn_item *ahead, void *scratch, const void *context) {
     const struct nt_attn_body *body = context;
@@ -202,10 +195,12 @@ static void attend_item(const struct nt_attention_args *a, const struct nt_attn_
     for (int32_t r = 0; r < rows; r++) {
         const int64_t t = it->seq->q_row + it->tok0 + r / it->n_group, head = it->head0 + r % it->n_group;
         nt_bf16 *out = a->out + t * a->ldo + head * d;
-        if (a->lse) a->lse[t * a->n_head + head] = row_lse(st, r);
-        if (body->finish(a, st, r, out)) continue;
-        attend_strict(a, it, body, st, r);
-        (void)body->finish(a, st, r, out);
+        float sum;
+        if (!body->finish(a, st, r, &sum, out)) {
+            attend_strict(a, it, body, st, r);
+            (void)body->finish(a, st, r, &sum, out);
+        }
+        if (a->lse) a->lse[t * a->n_head + head] = nt_attn_lse(st->m[r], sum);
     }
 }
 

@@ -78,8 +78,9 @@ struct nt_attn_body {
     bool q_floats;
     void (*page)(const struct nt_attention_args *a, struct nt_attn_state *st, int32_t r0, int n,
                  const struct nt_attn_span *sp);
-    /* out[d_head] = o / l; false when a value is NaN or Inf. */
-    bool (*finish)(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r, nt_bf16 *out);
+    /* *sum = l over its lanes, out[d_head] = o / *sum; false when a value is NaN or Inf. */
+    bool (*finish)(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r, float *sum,
+                   nt_bf16 *out);
 };
 
 void nt_attn_run_tiles(struct nt_backend *be, const struct nt_attention_args *args, const struct nt_attn_body *body);

@@ -3,45 +3,90 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-enum { COUNTERS = NT_ATTN_BWD_COUNTERS / (int)sizeof(atomic_int), SPINS = 2000 };
+enum { COUNTERS = NT_ATTN_BWD_COUNTERS / (int)sizeof(atomic_int), SPINS = 2000, STRANDS_PER_THREAD = 4 };
 
 struct run {
     struct nt_backend *be;
     const struct nt_attention_bwd_args *args;
     const struct nt_attn_bwd_body *body;
-    atomic_int *done; // [n_item] query blocks before this one are through with the item
-    int64_t n_item;
+    int32_t n_tok; /* of a chunk */
     int32_t width; /* of a row of dqkv */
+    int64_t n_strand, n_chunk;
+    atomic_int *done; // [n_chunk] in a wave: pages before this one have the chunk's part; NULL: by strands
 };
 
-/* A page (or query block) of a sequence and a KV head. */
+/* A chunk. */
 struct item {
     const struct nt_attn_seq *seq;
-    int32_t page, kv_head, head0, n_group;
+    int32_t tok0, kv_head, head0, n_group;
     int64_t index;
 };
 
-static int32_t page_count(const struct nt_attn_seq *seq) {
-    return (seq->n_q + NT_KV_PAGE - 1) / NT_KV_PAGE;
+static int32_t chunk_count(const struct run *r, const struct nt_attn_seq *seq) {
+    return (seq->n_q + r->n_tok - 1) / r->n_tok;
 }
 
-/* Items are numbered by sequence, page, KV head. */
-static struct item item_at(const struct run *r, int64_t index) {
+static struct item item_of(const struct run *r, const struct nt_attn_seq *seq, int32_t chunk, int32_t kv_head) {
     const struct nt_attention_bwd_args *a = r->args;
-    const int32_t n_kv = a->kv->n_kv;
-    struct item it = {.seq = a->seqs, .index = index};
-    while (index >= (int64_t)page_count(it.seq) * n_kv) index -= (int64_t)page_count(it.seq++) * n_kv;
-    it.page = (int32_t)(index / n_kv);
-    it.kv_head = (int32_t)(index % n_kv);
-    while (it.head0 < a->n_head && a->kv_of_head[it.head0] < it.kv_head) it.head0++;
-    while (it.head0 + it.n_group < a->n_head && a->kv_of_head[it.head0 + it.n_group] == it.kv_head) it.n_group++;
+    struct item it = {.seq = seq, .tok0 = chunk * r->n_tok, .kv_head = kv_head};
+    while (it.head0 < a->n_head && a->kv_of_head[it.head0] < kv_head) it.head0++;
+    while (it.head0 + it.n_group < a->n_head && a->kv_of_head[it.head0 + it.n_group] == kv_head) it.n_group++;
     return it;
 }
 
-static const nt_bf16 *page_of(const struct run *r, const struct item *it, int32_t page) {
-    const struct nt_kv_layer *kv = r->args->kv;
-    return kv->base + it->seq->pages[page] * kv->page_stride + it->kv_head * nt_kv_head_elems(NT_KV_PAIRED, kv->d_head);
+/* Chunks of a wave are numbered by sequence, chunk, KV head. */
+static struct item item_at(const struct run *r, int64_t index) {
+    const int32_t n_kv = r->args->kv->n_kv;
+    const struct nt_attn_seq *seq = r->args->seqs;
+    int64_t at = index;
+    while (at >= (int64_t)chunk_count(r, seq) * n_kv) at -= (int64_t)chunk_count(r, seq++) * n_kv;
+    struct item it = item_of(r, seq, (int32_t)(at / n_kv), (int32_t)(at % n_kv));
+    it.index = index;
+    return it;
 }
+
+static int32_t first_visible(const struct nt_attention_bwd_args *a, int32_t pos) {
+    return a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+}
+
+/* Where the chunk's rows are. */
+static void rows_init(const struct run *r, const struct item *it, struct nt_attn_bwd_rows *rows) {
+    const struct nt_attention_bwd_args *a = r->args;
+    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d), left = it->seq->n_q - it->tok0;
+    rows->n = (left < r->n_tok ? left : r->n_tok) * it->n_group;
+    for (int32_t i = 0; i < rows->n; i++) {
+        const int32_t head = it->head0 + i % it->n_group;
+        const int64_t t = it->seq->q_row + it->tok0 + i / it->n_group;
+        rows->q[i] = a->q + (t * a->n_head + head) * d_pad;
+        rows->out[i] = a->out + t * a->ldo + (int64_t)head * d;
+        rows->dout[i] = a->dout + t * a->lddo + (int64_t)head * d;
+        rows->dq[i] = a->dqkv + t * r->width + (int64_t)head * d;
+    }
+}
+
+/* What needs their numbers. */
+static void rows_begin(const struct run *r, const struct item *it, struct nt_attn_bwd_rows *rows, void *scratch) {
+    const struct nt_attention_bwd_args *a = r->args;
+    for (int32_t i = 0; i < rows->n; i++) {
+        const int64_t t = it->seq->q_row + it->tok0 + i / it->n_group;
+        rows->lse[i] = a->lse[t * a->n_head + it->head0 + i % it->n_group];
+    }
+    r->body->begin(a, rows, scratch);
+}
+
+/* What they see of a page. */
+static void rows_see(const struct run *r, const struct item *it, int32_t page, struct nt_attn_bwd_rows *rows) {
+    rows->full = true;
+    for (int32_t i = 0; i < rows->n; i++) {
+        const int32_t pos = it->tok0 + i / it->n_group;
+        const int32_t lo = first_visible(r->args, pos) - page * NT_KV_PAGE, hi = pos + 1 - page * NT_KV_PAGE;
+        rows->lo[i] = lo < 0 ? 0 : lo > NT_KV_PAGE ? NT_KV_PAGE : lo;
+        rows->hi[i] = hi > NT_KV_PAGE ? NT_KV_PAGE : hi;
+        rows->full &= rows->lo[i] == 0 && rows->hi[i] == NT_KV_PAGE;
+    }
+}
+
+/* ---- keys' gradients -------------------------------------------------------------------------------------------- */
 
 /* The place of a token's dk; that of dv is n_kv heads further. */
 static float *dk_of(const struct run *r, const struct item *it, int32_t tok) {
@@ -49,78 +94,61 @@ static float *dk_of(const struct run *r, const struct item *it, int32_t tok) {
     return a->dqkv + (int64_t)(it->seq->q_row + tok) * r->width + (int64_t)(a->n_head + it->kv_head) * a->kv->d_head;
 }
 
-static int32_t first_visible(const struct nt_attention_bwd_args *a, int32_t pos) {
-    return a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+static int32_t keys_of(const struct item *it, int32_t page) {
+    const int32_t left = it->seq->n_q - page * NT_KV_PAGE;
+    return left < NT_KV_PAGE ? left : NT_KV_PAGE;
 }
 
-static int32_t block_rows(const struct item *it, int32_t block) {
-    const int32_t left = it->seq->n_q - block * NT_KV_PAGE;
-    return (left < NT_KV_PAGE ? left : NT_KV_PAGE) * it->n_group;
-}
-
-/* Rows of a query block from r0 on, as many as the body takes: where their operands are. */
-static void rows_init(const struct run *r, const struct item *it, int32_t block, int32_t r0,
-                      struct nt_attn_bwd_rows *rows) {
-    const struct nt_attention_bwd_args *a = r->args;
-    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d), left = block_rows(it, block) - r0;
-    rows->n = left < r->body->max_rows ? left : r->body->max_rows;
-    for (int32_t i = 0; i < rows->n; i++) {
-        const int32_t head = it->head0 + (r0 + i) % it->n_group;
-        const int64_t t = it->seq->q_row + block * NT_KV_PAGE + (r0 + i) / it->n_group;
-        rows->q[i] = a->q + (t * a->n_head + head) * d_pad;
-        rows->dout[i] = a->dout + t * a->lddo + (int64_t)head * d;
-        rows->dq[i] = a->dqkv + t * r->width + (int64_t)head * d;
+static void keys_zero(const struct run *r, const struct item *it, int32_t page) {
+    const int32_t d = r->args->kv->d_head, n = keys_of(it, page);
+    for (int32_t i = 0; i < n; i++) {
+        float *dk = dk_of(r, it, page * NT_KV_PAGE + i);
+        memset(dk, 0, (size_t)d * sizeof *dk);
+        memset(dk + r->args->kv->n_kv * d, 0, (size_t)d * sizeof *dk);
     }
 }
 
-/* What they see of a page; false: nothing. */
-static bool rows_see(const struct run *r, const struct item *it, int32_t block, int32_t r0, int32_t page,
-                     struct nt_attn_bwd_rows *rows) {
-    bool any = false;
-    for (int32_t i = 0; i < rows->n; i++) {
-        const int32_t pos = block * NT_KV_PAGE + (r0 + i) / it->n_group;
-        const int32_t lo = first_visible(r->args, pos) - page * NT_KV_PAGE, hi = pos + 1 - page * NT_KV_PAGE;
-        rows->lo[i] = lo < 0 ? 0 : lo > NT_KV_PAGE ? NT_KV_PAGE : lo;
-        rows->hi[i] = hi > NT_KV_PAGE ? NT_KV_PAGE : hi;
-        any |= rows->lo[i] < rows->hi[i];
-    }
-    return any;
-}
-
-/* ---- delta ------------------------------------------------------------------------------------------------------ */
-
-/* Of all heads of a token, as they lie in memory. */
-static void delta_token(const struct run *r, int64_t t) {
-    const struct nt_attention_bwd_args *a = r->args;
-    const int32_t d = a->kv->d_head;
-    float *dk = a->dqkv + t * r->width + a->n_head * d;
-    for (int32_t h = 0, g = 0; h < a->n_head; h++) {
-        const int32_t kv_head = a->kv_of_head[h];
-        g = h > 0 && a->kv_of_head[h - 1] == kv_head ? g + 1 : 0;
-        dk[kv_head * d + g] = r->body->delta(a->out + t * a->ldo + h * d, a->dout + t * a->lddo + h * d, d);
+/* The part that was formed apart. */
+static void keys_add(const struct run *r, const struct item *it, int32_t page, const struct nt_attn_bwd_page *part) {
+    const int32_t d = r->args->kv->d_head, n = keys_of(it, page);
+    for (int32_t i = 0; i < n; i++) {
+        float *dk = dk_of(r, it, page * NT_KV_PAGE + i), *dv = dk + r->args->kv->n_kv * d;
+        for (int32_t j = 0; j < d; j++) {
+            dk[j] += part->dk[i * part->ld + j];
+            dv[j] += part->dv[i * part->ld + j];
+        }
     }
 }
 
-static void delta_thread(void *arg, int thread, int n_threads) {
-    const struct run *r = arg;
-    const int32_t n_kv = r->args->kv->n_kv;
-    (void)thread;
-    (void)n_threads;
-    for (int64_t i; (i = nt_pool_next(r->be->pool, r->n_item / n_kv)) >= 0;) {
-        const struct item page = item_at(r, i * n_kv);
-        const int32_t tok0 = page.page * NT_KV_PAGE, left = page.seq->n_q - tok0;
-        for (int32_t tok = 0; tok < NT_KV_PAGE && tok < left; tok++)
-            delta_token(r, (int64_t)page.seq->q_row + tok0 + tok);
-    }
+/* A row of whole vectors takes its part where it lies; any other would have its neighbours written over. */
+static bool keys_in_place(const struct run *r) {
+    return r->args->kv->d_head % 16 == 0;
 }
 
-/* ---- gradients -------------------------------------------------------------------------------------------------- */
+static struct nt_attn_bwd_page page_of(const struct run *r, const struct item *it, int32_t page, void *scratch) {
+    const struct nt_kv_layer *kv = r->args->kv;
+    const int32_t d_pad = nt_d_pad(kv->d_head);
+    struct nt_attn_bwd_page p = {.n_key = keys_of(it, page)};
+    p.k = kv->base + it->seq->pages[page] * kv->page_stride + it->kv_head * nt_kv_head_elems(NT_KV_PAIRED, kv->d_head);
+    p.v = p.k + (int64_t)NT_KV_PAGE * d_pad;
+    p.dk = dk_of(r, it, page * NT_KV_PAGE);
+    p.dv = p.dk + kv->n_kv * kv->d_head;
+    p.ld = r->width;
+    if (keys_in_place(r)) return p;
+    p.dk = (float *)(void *)((char *)scratch + nt_attn_bwd_scratch(d_pad));
+    p.dv = p.dk + NT_KV_PAGE * d_pad;
+    p.ld = d_pad;
+    memset(p.dk, 0, 2 * NT_KV_PAGE * (size_t)d_pad * sizeof *p.dk);
+    return p;
+}
 
-/* Until the item of the page before has done this block. Its thread is running: tickets rise. */
-static void wait_for(const struct run *r, const struct item *it, int32_t block) {
-    if (it->page == 0) return;
+/* ---- chunks ----------------------------------------------------------------------------------------------------- */
+
+/* Until the chunk before has added its part to the page. Its thread is running: tickets rise. */
+static void wait_for(const struct run *r, const struct item *it, int32_t page) {
+    if (!r->done || page * NT_KV_PAGE >= it->tok0) return; /* no chunk before sees it */
     atomic_int *before = &r->done[it->index - r->args->kv->n_kv];
-    for (int i = 0; atomic_load_explicit(before, memory_order_acquire) <= block; i++) {
+    for (int i = 0; atomic_load_explicit(before, memory_order_acquire) <= page; i++) {
         if (i < SPINS)
             __asm__ volatile("" ::: "memory");
         else
@@ -128,83 +156,110 @@ static void wait_for(const struct run *r, const struct item *it, int32_t block) 
     }
 }
 
-/* A block's rows from r0 on against the page. */
-static void rows_page(const struct run *r, const struct item *it, int32_t block, int32_t r0, const nt_bf16 *k,
-                      struct nt_attn_bwd_rows *rows, void *scratch) {
-    rows->first = first_visible(r->args, block * NT_KV_PAGE) / NT_KV_PAGE == it->page;
-    if (!rows_see(r, it, block, r0, it->page, rows) && !rows->first) return;
-    for (int32_t i = 0; i < rows->n; i++) {
-        const int32_t tok = block * NT_KV_PAGE + (r0 + i) / it->n_group, g = (r0 + i) % it->n_group;
-        rows->lse[i] = r->args->lse[(int64_t)(it->seq->q_row + tok) * r->args->n_head + it->head0 + g];
-        rows->delta[i] = dk_of(r, it, tok)[g];
-    }
-    r->body->rows(r->args, rows, k, scratch);
+static void page_done(const struct run *r, const struct item *it, int32_t pages) {
+    if (r->done) atomic_store_explicit(&r->done[it->index], pages, memory_order_release);
 }
 
-/* The blocks from the page's own to `last`, the rows of the next call known one call early. */
-static void page_blocks(const struct run *r, const struct item *it, int32_t last, const nt_bf16 *k, void *scratch) {
-    struct nt_attn_bwd_rows pair[2], *rows = &pair[0], *next = &pair[1];
-    rows_init(r, it, it->page, 0, rows);
-    for (int32_t block = it->page; block <= last; block++) {
-        const int32_t n_rows = block_rows(it, block);
-        wait_for(r, it, block);
-        for (int32_t r0 = 0; r0 < n_rows; r0 += r->body->max_rows) {
-            const bool within = r0 + r->body->max_rows < n_rows, more = within || block < last;
-            if (within) rows_init(r, it, block, r0 + r->body->max_rows, next);
-            if (more && !within) rows_init(r, it, block + 1, 0, next);
-            rows->ahead = more ? next : NULL;
-            rows_page(r, it, block, r0, k, rows, scratch);
-            struct nt_attn_bwd_rows *done = rows;
-            rows = next;
-            next = done;
-        }
-        atomic_store_explicit(&r->done[it->index], block + 1, memory_order_release);
-    }
-    atomic_store_explicit(&r->done[it->index], INT_MAX, memory_order_release);
-}
-
-static void page_item(const struct run *r, const struct item *it, void *scratch) {
-    const struct nt_attention_bwd_args *a = r->args;
-    const int32_t d = a->kv->d_head, d_pad = nt_d_pad(d), base = it->page * NT_KV_PAGE;
-    const nt_bf16 *k = page_of(r, it, it->page);
-    int32_t last = page_count(it->seq) - 1; /* block that sees the page */
-    if (a->window > 0 && (base + NT_KV_PAGE - 1 + (int64_t)a->window - 1) / NT_KV_PAGE < last)
-        last = (base + NT_KV_PAGE - 1 + a->window - 1) / NT_KV_PAGE;
-    r->body->begin(a, k, k + (int64_t)NT_KV_PAGE * d_pad, it->seq->n_q - base, scratch);
-    page_blocks(r, it, last, k, scratch);
-    const float *sums = r->body->sums(scratch);
-    for (int32_t i = 0; i < NT_KV_PAGE && base + i < it->seq->n_q; i++) {
-        float *dk = dk_of(r, it, base + i);
-        memcpy(dk, sums + i * d_pad, (size_t)d * sizeof *dk);
-        memcpy(dk + a->kv->n_kv * d, sums + (NT_KV_PAGE + i) * d_pad, (size_t)d * sizeof *dk);
+static void chunk_pages(const struct run *r, const struct item *it, struct nt_attn_bwd_rows *rows, void *scratch) {
+    const int32_t own = it->tok0 / NT_KV_PAGE, first = first_visible(r->args, it->tok0) / NT_KV_PAGE;
+    for (int32_t page = first; page <= own; page++) {
+        rows->first = page == first;
+        rows->last = page == own;
+        wait_for(r, it, page);
+        rows_see(r, it, page, rows);
+        const struct nt_attn_bwd_page p = page_of(r, it, page, scratch);
+        r->body->page(r->args, rows, &p, scratch);
+        if (!keys_in_place(r)) keys_add(r, it, page, &p);
+        page_done(r, it, page + 1);
     }
 }
 
-static void pages_thread(void *arg, int thread, int n_threads) {
+static void chunk(const struct run *r, const struct item *it, struct nt_attn_bwd_rows *rows, void *scratch) {
+    if (it->tok0 % NT_KV_PAGE == 0) keys_zero(r, it, it->tok0 / NT_KV_PAGE);
+    if (rows->n > 0) {
+        rows_begin(r, it, rows, scratch);
+        chunk_pages(r, it, rows, scratch);
+        r->body->end(r->args, rows, scratch);
+    }
+    page_done(r, it, INT_MAX);
+}
+
+/* Where a thread is in the strand it has drawn. */
+struct strand {
+    struct item next;
+    int32_t left; /* chunks */
+};
+
+/* The thread's next chunk; false: there is none. */
+static bool strand_next(const struct run *r, struct strand *at, struct item *it) {
+    const int32_t n_kv = r->args->kv->n_kv;
+    while (at->left == 0) {
+        const int64_t s = nt_pool_next(r->be->pool, r->n_strand);
+        if (s < 0) return false;
+        const struct nt_attn_seq *seq = &r->args->seqs[s / n_kv];
+        at->left = chunk_count(r, seq);
+        at->next = item_of(r, seq, 0, (int32_t)(s % n_kv));
+    }
+    *it = at->next;
+    at->next.tok0 += r->n_tok;
+    at->left--;
+    return true;
+}
+
+static void strands_thread(void *arg, int thread, int n_threads) {
     const struct run *r = arg;
+    struct nt_attn_bwd_rows pair[2];
+    struct strand at = {.left = 0};
+    struct item it, next;
     (void)n_threads;
-    for (int64_t i; (i = nt_pool_next(r->be->pool, r->n_item)) >= 0;) {
-        const struct item it = item_at(r, i);
-        page_item(r, &it, nt_cpu_scratch(r->be, thread));
+    bool more = strand_next(r, &at, &it);
+    if (more) rows_init(r, &it, &pair[0]);
+    for (int now = 0; more; now = !now, it = next) {
+        more = strand_next(r, &at, &next);
+        if (more) rows_init(r, &next, &pair[!now]);
+        pair[now].ahead = more ? &pair[!now] : NULL;
+        chunk(r, &it, &pair[now], nt_cpu_scratch(r->be, thread));
     }
+}
+
+static void wave_thread(void *arg, int thread, int n_threads) {
+    const struct run *r = arg;
+    struct nt_attn_bwd_rows rows;
+    rows.ahead = NULL; /* a ticket drawn early would be waited for */
+    (void)n_threads;
+    for (int64_t i; (i = nt_pool_next(r->be->pool, r->n_chunk)) >= 0;) {
+        const struct item it = item_at(r, i);
+        rows_init(r, &it, &rows);
+        chunk(r, &it, &rows, nt_cpu_scratch(r->be, thread));
+    }
+}
+
+static int32_t largest_group(const struct nt_attention_bwd_args *a) {
+    int32_t group = 0, most = 1;
+    for (int32_t h = 0; h < a->n_head; h++) {
+        group = h > 0 && a->kv_of_head[h] == a->kv_of_head[h - 1] ? group + 1 : 1;
+        if (group > most) most = group;
+    }
+    return most;
 }
 
 bool nt_attn_bwd_run(struct nt_backend *be, const struct nt_attention_bwd_args *args,
                      const struct nt_attn_bwd_body *body) {
-    const int32_t n_kv = args->kv->n_kv, d = args->kv->d_head;
+    const int32_t n_kv = args->kv->n_kv, d = args->kv->d_head, group = largest_group(args);
+    const int32_t most = nt_attn_bwd_most_rows(body, nt_d_pad(d));
     NT_CHECK(d % 2 == 0 && d <= NT_ATTN_MAX_D && args->scale > 0);
-    struct run r = {.be = be, .args = args, .body = body, .width = (args->n_head + 2 * n_kv) * d};
-    int32_t group = 0;
-    for (int32_t h = 0; h < args->n_head; h++) {
-        group = h > 0 && args->kv_of_head[h] == args->kv_of_head[h - 1] ? group + 1 : 1;
-        if (group > d) return false;
-    }
     for (int32_t s = 0; s < args->n_seq; s++) NT_CHECK(args->seqs[s].pos0 == 0);
-    for (int32_t s = 0; s < args->n_seq; s++) r.n_item += (int64_t)page_count(&args->seqs[s]) * n_kv;
-    if (args->kv->format != NT_KV_PAIRED || r.n_item > COUNTERS) return false;
+    if (args->kv->format != NT_KV_PAIRED || group > most) return false;
+    struct run r = {.be = be, .args = args, .body = body, .width = (args->n_head + 2 * n_kv) * d, .n_tok = NT_KV_PAGE};
+    while (r.n_tok * group > most) r.n_tok /= 2;
+    r.n_strand = (int64_t)args->n_seq * n_kv;
+    for (int32_t s = 0; s < args->n_seq; s++) r.n_chunk += (int64_t)chunk_count(&r, &args->seqs[s]) * n_kv;
+    if (r.n_strand >= STRANDS_PER_THREAD * nt_pool_size(be->pool) || r.n_chunk > COUNTERS) {
+        nt_pool_run(be->pool, strands_thread, &r);
+        return true;
+    }
     r.done = (atomic_int *)(void *)((char *)nt_cpu_scratch(be, 0) + NT_CPU_SCRATCH_BYTES - NT_ATTN_BWD_COUNTERS);
-    for (int64_t i = 0; i < r.n_item; i++) atomic_init(&r.done[i], 0);
-    nt_pool_run(be->pool, delta_thread, &r);
-    nt_pool_run(be->pool, pages_thread, &r);
+    for (int64_t i = 0; i < r.n_chunk; i++) atomic_init(&r.done[i], 0);
+    nt_pool_run(be->pool, wave_thread, &r);
     return true;
 }

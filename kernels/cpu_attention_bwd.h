@@ -1,60 +1,81 @@
-/* What the tuned attention_bwd bodies share: the order of the work, and the walk over pages and query rows.
+/* What the tuned attention_bwd bodies share: the order of the work, and the walk over chunks of queries and key pages.
  *
- * Two runs on the pool. First delta of each query row, which waits in the row's own place of dk, not needed before.
- * Then items of one key page each (all query blocks that see it, ascending): dk and dv of the page are complete in the
- * item, dq gets one part per page. An item waits before each query block until the page before it is through with that
- * block, so that the parts of dq have one order, whatever the threads; pages follow each other like a wave and seldom
- * wait. A block's own page is the last one it needs, and is done before its rows' dk and dv are written. A query block
- * is NT_KV_PAGE tokens, cut into tiles of rows for the body: row r is token r / n_group, head r % n_group of the group.
- * The counters of the items lie at the end of the scratch of thread 0. Errors: none, ops cannot fail. */
+ * A chunk is a power of two of consecutive tokens within one page, times the heads of one KV head's group: as many as
+ * the body takes rows. Row r is token r / n_group, head r % n_group. A chunk meets the pages it sees in ascending
+ * order: its dq stays in the body's scratch until the last, dk and dv of a page get one part per chunk, chunks
+ * ascending. A strand is all chunks of a sequence and KV head; it stays with one thread, in whose L2 cache its keys'
+ * gradients and the next rows are. Where there are too few strands for the threads, threads draw chunks instead, and
+ * one waits before each page until the chunk before it is through with that page, so that the parts have one order,
+ * whatever the threads; chunks follow each other like a wave and seldom wait. The counters of the wave lie at the end
+ * of the scratch of thread 0, before them in each thread's scratch the parts of keys whose rows are not whole vectors.
+ * Errors: none, ops cannot fail. */
 #ifndef NT_CPU_ATTENTION_BWD_H
 #define NT_CPU_ATTENTION_BWD_H
 
 #include "cpu_attention.h"
 #include "ops_bwd.h"
 
-enum { NT_ATTN_BWD_ROWS = 64, NT_ATTN_BWD_COUNTERS = 128 << 10 /* bytes at the end of the scratch */ };
+enum { NT_ATTN_BWD_ROWS = 192, NT_ATTN_BWD_COUNTERS = 128 << 10 /* bytes at the end of the scratch */ };
 
-/* Query rows of one block against one key page. */
+/* Query rows of one chunk, and what they see of the page at hand. */
 struct nt_attn_bwd_rows {
-    int32_t n;                                          /* at most the body's max_rows */
-    bool first;                                         /* no page before this one adds to dq */
-    const nt_bf16 *q[NT_ATTN_BWD_ROWS];                 // [d_pad]
-    const float *dout[NT_ATTN_BWD_ROWS];                // [d_head]
-    float *dq[NT_ATTN_BWD_ROWS];                        // [d_head]
-    int32_t lo[NT_ATTN_BWD_ROWS], hi[NT_ATTN_BWD_ROWS]; /* visible slots [lo, hi) of the page; both ascend */
+    int32_t n;                            /* at most what nt_attn_bwd_most_rows says */
+    const nt_bf16 *q[NT_ATTN_BWD_ROWS];   // [d_pad]
+    const nt_bf16 *out[NT_ATTN_BWD_ROWS]; // [d_head]
+    const float *dout[NT_ATTN_BWD_ROWS];  // [d_head]
+    float *dq[NT_ATTN_BWD_ROWS];          // [d_head]
     float lse[NT_ATTN_BWD_ROWS], delta[NT_ATTN_BWD_ROWS];
-    const struct nt_attn_bwd_rows *ahead; /* what the page meets next, of which pointers are set, or NULL */
+    int32_t lo[NT_ATTN_BWD_ROWS], hi[NT_ATTN_BWD_ROWS]; /* visible slots [lo, hi) of the page; both ascend */
+    bool full;                                          /* all rows see all slots */
+    bool first, last;                                   /* of their pages */
+    const struct nt_attn_bwd_rows *ahead; /* the thread's next chunk, of which pointers are set, or NULL */
 };
 
-/* The lines of up to n rows from r0 on of what comes next, into L2: they were last seen a page ago, or never. */
+/* A page of keys and where the rows' parts of their gradients are added. */
+struct nt_attn_bwd_page {
+    const nt_bf16 *k, *v; // as the cache has them
+    int32_t n_key;        /* keys from here on are not the sequence's */
+    float *dk, *dv;       // [NT_KV_PAGE, ld], d_pad columns may be written
+    int64_t ld;
+};
+
+/* For up to n rows from r0 on, into L2: what the next chunk's rows read, last seen layers ago, and where dq goes. */
 static inline void nt_attn_bwd_fetch_ahead(const struct nt_attn_bwd_rows *rows, int32_t r0, int32_t n, int32_t d_head) {
     const struct nt_attn_bwd_rows *next = rows->ahead;
-    if (!next) return;
-    for (int32_t i = r0; i < r0 + n && i < next->n; i++)
+    if (!rows->last) return;
+    for (int32_t i = r0; i < r0 + n; i++)
         for (int32_t j = 0; j < d_head; j += 16) {
-            if (j % 32 == 0) __builtin_prefetch(next->q[i] + j, 0, 2);
+            __builtin_prefetch(rows->dq[i] + j, 1, 2);
+            if (!next || i >= next->n) continue;
             __builtin_prefetch(next->dout[i] + j, 0, 2);
-            __builtin_prefetch(next->dq[i] + j, 0, 2);
+            if (j % 32 != 0) continue;
+            __builtin_prefetch(next->q[i] + j, 0, 2);
+            __builtin_prefetch(next->out[i] + j, 0, 2);
         }
 }
 
 struct nt_attn_bwd_body {
-    int32_t max_rows; /* per call, even */
-    /* Sum of out dout, dout rounded to bf16 as the products take it. */
-    float (*delta)(const nt_bf16 *out, const float *dout, int32_t d_head);
-    /* A page's K and V, in the cache's layout, kept or converted for what follows; dk = dv = 0. Keys from n_key on are
-     * not the sequence's. */
-    void (*begin)(const struct nt_attention_bwd_args *a, const nt_bf16 *k, const nt_bf16 *v, int32_t n_key,
-                  void *scratch);
-    /* The rows' parts of dq, dk and dv. */
-    void (*rows)(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, const nt_bf16 *k,
-                 void *scratch);
-    /* dk [NT_KV_PAGE, d_pad], dv behind it */
-    const float *(*sums)(void *scratch);
+    int32_t max_rows; /* with d_pad up to 128, at most NT_ATTN_BWD_ROWS */
+    /* Rows as the products want them, kept in the scratch for the pages that follow; their delta, the sum of out dout,
+     * dout rounded to bf16 as the products take it. */
+    void (*begin)(const struct nt_attention_bwd_args *a, struct nt_attn_bwd_rows *rows, void *scratch);
+    /* The rows' parts of dk and dv, and of dq, which stays in the scratch. */
+    void (*page)(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows,
+                 const struct nt_attn_bwd_page *page, void *scratch);
+    /* dq goes where it belongs. */
+    void (*end)(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, void *scratch);
 };
 
-/* True when it could be done: the cache PAIRED, a row's place large enough for its deltas, counters for all items. */
+/* Rows of a chunk where heads are wide: a row's operands grow with them. */
+static inline int32_t nt_attn_bwd_most_rows(const struct nt_attn_bwd_body *body, int32_t d_pad) {
+    return d_pad <= 128 ? body->max_rows : d_pad <= 256 ? body->max_rows / 2 : body->max_rows / 4;
+}
+/* Bytes of a thread's scratch that are the body's. */
+static inline size_t nt_attn_bwd_scratch(int32_t d_pad) {
+    return NT_CPU_SCRATCH_BYTES - NT_ATTN_BWD_COUNTERS - 2 * NT_KV_PAGE * (size_t)d_pad * sizeof(float);
+}
+
+/* True when it could be done: the cache PAIRED, no group larger than a chunk. */
 bool nt_attn_bwd_run(struct nt_backend *be, const struct nt_attention_bwd_args *args,
                      const struct nt_attn_bwd_body *body);
 

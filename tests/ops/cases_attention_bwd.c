@@ -305,6 +305,7 @@ static const struct shape shapes[] = {
     {2,  2, 512, 0,   1, 70 },
     {12, 1, 6,   70,  2, 130},
     {40, 2, 16,  0,   1, 40 },
+    {99, 1, 6,   0,   1, 70 },
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
