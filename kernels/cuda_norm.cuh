@@ -13,7 +13,7 @@ NT_DEVICE float nt_rms_scale(float sum, int32_t d, float eps) {
     return __frcp_rn(__fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)d), eps)));
 }
 
-/* y[r] of the args from row t of x, QUADS float4 in each of `threads` threads. delta: the first n_delta <= MAX_DELTA of
+/* y[r] and keep[r] of the args from row t of x, QUADS float4 in each of `threads` threads. delta: the first n_delta <= MAX_DELTA of
  * these, each [n_tok, d_model], are summed into x. scratch [NT_MAX_WARPS] of the block's sum; NULL: one warp. */
 template <int QUADS, int MAX_DELTA>
 NT_DEVICE void nt_norm_row(const struct nt_rmsnorm_args *a, const float *const *delta, int32_t n_delta, int64_t r,
@@ -48,10 +48,12 @@ NT_DEVICE void nt_norm_row(const struct nt_rmsnorm_args *a, const float *const *
         sum = fmaf(v[q].w, v[q].w, fmaf(v[q].z, v[q].z, fmaf(v[q].y, v[q].y, fmaf(v[q].x, v[q].x, sum))));
     const float s = nt_rms_scale(scratch ? nt_block_sum(sum, scratch) : nt_warp_sum(sum), a->d_model, a->eps);
     nt_bf16 *y = a->y + r * a->ldy;
+    float *keep = a->keep ? a->keep + r * a->d_model : NULL;
 #pragma unroll
     for (int q = 0; q < QUADS; q++) {
         const int32_t i = 4 * (thread + q * threads);
         if (i >= a->d_model) continue;
+        if (keep) nt_store_f4(keep + i, v[q]);
         const float4 w = nt_load_f4(a->w + i);
         const uint2 pair = make_uint2(nt_bf16_pack(v[q].x * s * w.x, v[q].y * s * w.y),
                                       nt_bf16_pack(v[q].z * s * w.z, v[q].w * s * w.w));

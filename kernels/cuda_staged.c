@@ -117,6 +117,7 @@ static nt_status staged_rmsnorm(struct nt_backend *be, const struct nt_rmsnorm_a
     a.delta = in(&s, args->delta, x_bytes);
     a.w = in(&s, args->w, vector(args->d_model, sizeof *args->w));
     a.y = inout(&s, args->y, matrix(args->n_rows, args->ldy, args->d_model, sizeof *args->y));
+    a.keep = inout(&s, args->keep, matrix(args->n_rows, args->d_model, args->d_model, sizeof *args->keep));
     a.rows = in(&s, args->rows, vector(args->n_rows, sizeof *args->rows));
     return RUN(&s, rmsnorm, &a);
 }

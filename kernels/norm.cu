@@ -1,4 +1,5 @@
-/* Residual add + RMS norm: x[t] += delta[t]; y[r] = bf16(x[t] * rsqrt(mean(x[t]^2) + eps) * w), t = rows ? rows[r] : r.
+/* Residual add + RMS norm: x[t] += delta[t]; y[r] = bf16(x[t] * rsqrt(mean(x[t]^2) + eps) * w), t = rows ? rows[r] : r;
+ * keep[r] = x[t] where a training forward wants it.
  *
  * nt_rmsnorm_warp: one warp per row, d_model <= 1024; nt_rmsnorm_block: one block per row, up to 16384. Both hold
  * the row in registers between the sum and the scaling, so x is read once; both need d_model % 4 == 0.
@@ -6,7 +7,7 @@
  * Order of the sum: cuda_norm.cuh; it depends on d_model alone.
  * Layout: x and delta [n_tok, d_model] f32, w [d_model] f32, y [n_rows, ldy] bf16.
  * Roofline: bandwidth, 14 bytes per element with delta (x and delta read, x and y written), 6 without (w stays in
- * L1/L2); ~4 FLOP per element. Expected 85-90 % of copy bandwidth from about 8 MiB; a decode step of 64 x 4096 (3.7 MB)
+ * L1/L2), 4 more with keep; ~4 FLOP per element. Expected 85-90 % of copy bandwidth from about 8 MiB; a decode step of 64 x 4096 (3.7 MB)
  * is 64 blocks on 132 multiprocessors and bound by two round trips to L2 plus the launch, 3-4 us. */
 #include "norm_cuda.h"
 #include "cuda_norm.cuh"
@@ -35,6 +36,8 @@ extern "C" __global__ void __launch_bounds__(NT_NORM_ANY_THREADS) nt_rmsnorm_any
         sum = fmaf(v, v, sum);
     }
     const float s = nt_rms_scale(nt_block_sum(sum, scratch), a.d_model, a.eps);
-    for (int32_t i = (int32_t)threadIdx.x; i < a.d_model; i += NT_NORM_ANY_THREADS) /* its own elements again */
+    for (int32_t i = (int32_t)threadIdx.x; i < a.d_model; i += NT_NORM_ANY_THREADS) { /* its own elements again */
         a.y[r * a.ldy + i] = nt_dev_to_bf16(x[i] * s * a.w[i]);
+        if (a.keep) a.keep[r * a.d_model + i] = x[i];
+    }
 }

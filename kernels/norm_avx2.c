@@ -36,6 +36,7 @@ static void norm_thread(void *arg, int thread, int n_threads) {
             const __m256 v = _mm256_mul_ps(nt_v8_load(x + i, n - i), s);
             nt_v8_store_bf16(y + i, n - i, _mm256_mul_ps(v, nt_v8_load(a->w + i, n - i)));
         }
+        if (a->keep) memcpy(a->keep + r * n, x, (size_t)n * sizeof *x);
     }
 }
 

@@ -22,6 +22,19 @@ static float add_and_square(float *x, const float *delta, int32_t n) {
     return nt_v16_sum_lanes(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
 }
 
+/* Read again in the backward, when no cache has it any more: past the caches where lines are whole. */
+static void keep_row(const float *x, int32_t n, float *to) {
+    const bool lines = n % 16 == 0 && ((uintptr_t)to & 63) == 0;
+    for (int32_t i = 0; i < n; i += 16) {
+        const __mmask16 mask = nt_v16_mask(n - i);
+        const __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
+        if (lines)
+            _mm512_stream_ps(to + i, v);
+        else
+            _mm512_mask_storeu_ps(to + i, mask, v);
+    }
+}
+
 static void norm_thread(void *arg, int thread, int n_threads) {
     const struct nt_rmsnorm_args *a = arg;
     const int32_t n = a->d_model;
@@ -38,7 +51,9 @@ static void norm_thread(void *arg, int thread, int n_threads) {
             const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), s);
             nt_v16_store_bf16(y + i, mask, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, a->w + i)));
         }
+        if (a->keep) keep_row(x, n, a->keep + r * n);
     }
+    if (a->keep) _mm_sfence();
 }
 
 nt_status nt_rmsnorm_avx512(struct nt_backend *be, const struct nt_rmsnorm_args *args) {

@@ -16,6 +16,7 @@ static void norm_thread(void *arg, int thread, int n_threads) {
         const float s = 1.0f / sqrtf(sum / (float)a->d_model + a->eps);
         nt_bf16 *y = a->y + r * a->ldy;
         for (int32_t i = 0; i < a->d_model; i++) y[i] = nt_f32_to_bf16(x[i] * s * a->w[i]);
+        if (a->keep) memcpy(a->keep + r * a->d_model, x, (size_t)a->d_model * sizeof *x);
     }
 }
 

@@ -85,13 +85,14 @@ struct nt_embed_args {
 };
 
 /* For each output row r, t = rows ? rows[r] : r:  if (delta) x[t] += delta[t];  y[r] = bf16(x[t] * rsqrt(mean(x[t]^2) +
- * eps) * w). With rows, delta must be NULL. x f32 in place. (Zhang & Sennrich 2019, RMSNorm.) Tolerance 1e-5 (bf16
- * output rounding). */
+ * eps) * w);  if (keep) keep[r] = x[t]. With rows, delta must be NULL. x f32 in place. (Zhang & Sennrich 2019,
+ * RMSNorm.) Tolerance 1e-5 (bf16 output rounding). */
 struct nt_rmsnorm_args {
     float *x;            // [n_tok, d_model]
     const float *delta;  // [n_tok, d_model] or NULL
     const float *w;      // [d_model]
     nt_bf16 *y;          // [n_rows, ldy]
+    float *keep;         // [n_rows, d_model] or NULL: a training forward's copy of what was normalized
     const int32_t *rows; // [n_rows] or NULL
     float eps;
     int32_t n_rows, d_model;

@@ -61,12 +61,13 @@ struct nt_cost nt_op_cost_embed(const struct nt_embed_args *a) {
                             .launches = 1};
 }
 
-/* Square and sum, times rsqrt, times w: 4 per element, 1 more with delta. x read, and written back with delta. */
+/* Square and sum, times rsqrt, times w: 4 per element, 1 more with delta. x read, and written back with delta, and
+ * once more where it is kept. */
 struct nt_cost nt_op_cost_rmsnorm(const struct nt_rmsnorm_args *a) {
     const double n = (double)a->n_rows * a->d_model, w = (double)a->d_model * F32;
     return (struct nt_cost){.flops = n * (a->delta ? 5 : 4),
                             .read_bytes = n * F32 * (a->delta ? 2 : 1) + w + (a->rows ? (double)a->n_rows * I32 : 0),
-                            .write_bytes = n * BF16 + (a->delta ? n * F32 : 0),
+                            .write_bytes = n * BF16 + (a->delta ? n * F32 : 0) + (a->keep ? n * F32 : 0),
                             .stored_bytes = w,
                             .launches = 1};
 }

@@ -262,11 +262,17 @@ static nt_status norms_again(struct nt_training *t, int32_t layer, int32_t n_tok
 }
 
 static nt_status all_again(struct nt_training *t, int32_t layer) {
+    struct nt_model *m = t->m;
     struct nt_step *s = &t->step;
-    s->x = t->m->acts.x;
+    const struct nt_gather_args all = {.from = nt_step_acts(m, s, layer)->x_in,
+                                       .to = m->acts.x,
+                                       .rows = s->tape->row_ids.device,
+                                       .bytes = m->spec.d_model * (int64_t)sizeof(float),
+                                       .n_rows = s->batch.n_tok};
+    NT_TRY(m->backend->ops.gather(m->backend, &all));
+    s->x = m->acts.x;
     s->pending = s->apart = false;
-    NT_TRY(nt_tape_keep(t->m, s, nt_step_acts(t->m, s, layer)->x_in, s->x, s->batch.n_tok));
-    return nt_block_forward(t->m, layer, s);
+    return nt_block_forward(m, layer, s);
 }
 
 static nt_status compute_again(struct nt_training *t, int32_t layer, int32_t n_tok) {

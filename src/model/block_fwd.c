@@ -114,8 +114,7 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
     const bool last = layer == m->spec.n_layer - 1;
     const int32_t n_all = s->batch.n_tok, n_tok = last ? s->batch.n_out : n_all;
 
-    NT_TRY(nt_model_norm(m, s, l->attn_norm, a->h_attn, n_all));
-    NT_TRY(nt_tape_keep(m, s, s->x, a->x_in, n_all));
+    NT_TRY(nt_model_norm(m, s, l->attn_norm, a->h_attn, a->x_in, n_all));
     NT_TRY(product(m, s, layer, NT_LORA_QKV,
                    (struct nt_gemm_args){.x = a->h_attn,
                                          .w = &l->qkv,
@@ -130,8 +129,7 @@ nt_status nt_block_forward(struct nt_model *m, int32_t layer, struct nt_step *s)
     const struct nt_gemm_args o = {.x = last ? a->heads_out : a->heads, .w = &l->o, .bias = l->o_bias, .n_tok = n_tok};
     NT_TRY(branch_out(m, s, layer, NT_LORA_O, o));
 
-    NT_TRY(nt_model_norm(m, s, l->mlp_norm, a->h_mlp, n_tok));
-    NT_TRY(nt_tape_keep(m, s, s->x, a->x_mid, n_tok));
+    NT_TRY(nt_model_norm(m, s, l->mlp_norm, a->h_mlp, a->x_mid, n_tok));
     NT_TRY(product(m, s, layer, NT_LORA_GATE_UP,
                    (struct nt_gemm_args){.x = a->h_mlp,
                                          .w = &l->gate_up,

@@ -35,11 +35,12 @@ nt_status nt_model_branch_sum(struct nt_model *m, struct nt_step *s, const float
     return nt_model_allreduce(m, partial, m->acts.delta, (int64_t)n_tok * m->spec.d_model);
 }
 
-nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const float *w, nt_bf16 *h, int32_t n_tok) {
+nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const float *w, nt_bf16 *h, float *keep, int32_t n_tok) {
     const struct nt_rmsnorm_args args = {.x = s->x,
                                          .delta = s->pending ? m->acts.delta : NULL,
                                          .w = w,
                                          .y = h,
+                                         .keep = s->tape ? keep : NULL,
                                          .eps = m->spec.norm_eps,
                                          .n_rows = n_tok,
                                          .d_model = m->spec.d_model,

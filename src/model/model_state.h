@@ -94,8 +94,9 @@ float *nt_model_partial(struct nt_model *m, float *out, int64_t n);
 NT_MUST nt_status nt_model_allreduce(struct nt_model *m, const float *partial, float *out, int64_t n);
 /* The same for a branch's output of n_tok rows, which nt_model_norm adds to x: summed at once, or by that norm. */
 NT_MUST nt_status nt_model_branch_sum(struct nt_model *m, struct nt_step *s, const float *partial, int32_t n_tok);
-/* h [n_tok, d_model] = norm of x after what is pending was added to it. */
-NT_MUST nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const float *w, nt_bf16 *h, int32_t n_tok);
+/* h [n_tok, d_model] = norm of x after what is pending was added to it; keep: of the same x, where there is a tape. */
+NT_MUST nt_status nt_model_norm(struct nt_model *m, struct nt_step *s, const float *w, nt_bf16 *h, float *keep,
+                                int32_t n_tok);
 /* Layout and filling of the step inputs (model_inputs.c). */
 NT_MUST nt_status nt_inputs_layout(struct nt_model *m, struct nt_job_memory *mem);
 /* n_pad: sequences the step is padded to (a decode step on a device), 0: none. */

@@ -56,7 +56,7 @@ nt_status nt_step_blocks(struct nt_model *m, struct nt_step *s) {
 
 /* The rows with wanted logits are s->x[0 .. n_out) by now. */
 static nt_status finish(struct nt_model *m, struct nt_step *s, float *logits) {
-    NT_TRY(nt_model_norm(m, s, m->weights.final_norm, m->acts.h, s->batch.n_out));
+    NT_TRY(nt_model_norm(m, s, m->weights.final_norm, m->acts.h, NULL, s->batch.n_out));
     if (s->batch.sample && s->batch.by_head) return nt_model_draw(m, s);
     NT_TRY(head(m, s, logits));
     return s->batch.sample ? sample(m, &s->batch, logits) : NT_OK;

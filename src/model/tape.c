@@ -66,16 +66,6 @@ nt_status nt_tape_layout(struct nt_tape *t, struct nt_model *m, struct nt_job_me
     return nt_both_push(m->backend, &t->row_ids, 0, n * sizeof(int32_t));
 }
 
-nt_status nt_tape_keep(struct nt_model *m, const struct nt_step *s, const float *x, float *to, int32_t n_tok) {
-    if (!s->tape || x == to) return NT_OK;
-    const struct nt_gather_args all = {.from = x,
-                                       .to = to,
-                                       .rows = s->tape->row_ids.device,
-                                       .bytes = m->spec.d_model * (int64_t)sizeof(float),
-                                       .n_rows = n_tok};
-    return m->backend->ops.gather(m->backend, &all);
-}
-
 /* ---- dropout --------------------------------------------------------------------------------------------------- */
 
 /* Every product of every layer has masks of its own, and each shard of its columns. */

@@ -29,8 +29,6 @@ struct nt_tape {
 
 /* After nt_model_layout of the same arena. */
 NT_MUST nt_status nt_tape_layout(struct nt_tape *t, struct nt_model *m, struct nt_job_memory *mem);
-/* A copy of x's first n_tok rows, where the step keeps a tape. */
-NT_MUST nt_status nt_tape_keep(struct nt_model *m, const struct nt_step *s, const float *x, float *to, int32_t n_tok);
 /* The adapter's input of a product: x, or with dropout a thinned copy of it. */
 NT_MUST nt_status nt_tape_drop(struct nt_model *m, const struct nt_step *s, int32_t layer, enum nt_lora_group group,
                                const nt_bf16 *x, int64_t ldx, int32_t n_tok, const nt_bf16 **out);

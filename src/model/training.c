@@ -160,8 +160,7 @@ static nt_status name_tokens(struct nt_training *t, const struct nt_batch *b, co
 static nt_status last_norm(struct nt_training *t) {
     struct nt_model *m = t->m;
     struct nt_step *s = &t->step;
-    NT_TRY(nt_model_norm(m, s, m->weights.final_norm, t->tape.h_last, s->batch.n_out));
-    return nt_tape_keep(m, s, s->x, t->tape.x_last, s->batch.n_out);
+    return nt_model_norm(m, s, m->weights.final_norm, t->tape.h_last, t->tape.x_last, s->batch.n_out);
 }
 
 nt_status nt_training_forward(struct nt_training *t, const struct nt_batch *b, const struct nt_kv_pool *kv,

@@ -7,6 +7,7 @@
 struct problem {
     struct nt_rmsnorm_args args;
     float *x0, *x, *delta, *w; // x0 [n_tok, d]: before; x: of the last run
+    float *keep;               // [n_rows, d]
     nt_bf16 *y;
     int32_t *rows;
     int32_t n_tok;
@@ -26,6 +27,7 @@ static struct problem make(uint64_t seed, int32_t n_tok, int32_t n_rows, int32_t
     p.delta = op_alloc(p.x_bytes);
     p.w = op_alloc((size_t)d * sizeof(float));
     p.y = op_alloc(p.y_bytes);
+    p.keep = op_alloc((size_t)n_rows * (size_t)d * sizeof(float));
     p.rows = op_alloc((size_t)n_rows * sizeof(int32_t));
     op_random_f32(&seed, p.x0, (int64_t)n_tok * d, 3.0f);
     op_random_f32(&seed, p.delta, (int64_t)n_tok * d, 1.0f);
@@ -48,6 +50,7 @@ static void drop(struct problem *p) {
     free(p->delta);
     free(p->w);
     free(p->y);
+    free(p->keep);
     free(p->rows);
 }
 
@@ -81,7 +84,10 @@ static void check_problem(struct op_env *env, struct problem *p) {
         run(env, p, b);
         for (int32_t r = 0; r < p->args.n_rows; r++) {
             reference(p, r, x, y + (int64_t)r * d);
-            if (p->args.delta) (void)op_compare_f32(env, "residual", x, p->x + (int64_t)r * d, d);
+            const float *now = p->x + (p->args.rows ? p->rows[r] : r) * (int64_t)d;
+            if (p->args.delta) (void)op_compare_f32(env, "residual", x, now, d);
+            if (p->args.keep)
+                (void)op_compare_bytes(env, "kept", now, p->keep + (int64_t)r * d, (size_t)d * sizeof *now);
             memcpy(got + (int64_t)r * d, p->y + r * p->args.ldy, (size_t)d * sizeof *got);
             for (int64_t i = d; i < p->args.ldy; i++)
                 if (p->y[r * p->args.ldy + i] != SENTINEL) op_fail(env, "padding of row %d was written", r);
@@ -100,10 +106,11 @@ static void check_problem(struct op_env *env, struct problem *p) {
 static void check_shapes(struct op_env *env) {
     const int32_t widths[] = {1, 2, 7, 16, 31, 63, 64, 65, 100, 576, 577, 2047};
     for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
-        for (int mode = 0; mode < 3; mode++) {
+        for (int mode = 0; mode < 6; mode++) { /* nothing more, delta or rows; kept or not */
             const int32_t n = 1 + (int32_t)(i * 7) % 23;
-            struct problem p =
-                make(10 * i + (uint64_t)mode, n, mode == 2 ? n / 2 + 1 : n, widths[i], mode == 1, mode == 2);
+            struct problem p = make(10 * i + (uint64_t)mode, n, mode % 3 == 2 ? n / 2 + 1 : n, widths[i], mode % 3 == 1,
+                                    mode % 3 == 2);
+            if (mode >= 3) p.args.keep = p.keep;
             check_problem(env, &p);
             drop(&p);
         }

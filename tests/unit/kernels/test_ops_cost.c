@@ -96,6 +96,10 @@ static void test_passes(void **state) {
     norm.delta = one; /* read, and x written back */
     c = nt_op_cost_rmsnorm(&norm);
     assert_true(c.read_bytes == 2 * 3 * 64 * 4 + 64 * 4 && c.write_bytes == 3 * 64 * 6);
+    float kept[1];
+    norm.keep = kept;
+    c = nt_op_cost_rmsnorm(&norm);
+    assert_true(c.read_bytes == 2 * 3 * 64 * 4 + 64 * 4 && c.write_bytes == 3 * 64 * 10);
     const struct nt_embed_args embed = {.n_tok = 7, .d_model = 32};
     c = nt_op_cost_embed(&embed);
     assert_true(c.stored_bytes == 7 * 32 * 2 && c.read_bytes == 7 * 32 * 2 + 7 * 4 && c.write_bytes == 7 * 32 * 4);
