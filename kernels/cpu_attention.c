@@ -177,13 +177,27 @@ static void attend_strict(const struct nt_attention_args *a, const struct nt_att
     }
 }
 
+/* Where an item's outputs go. */
+NT_FETCHES fetch_out(const struct nt_attention_args *a, const struct nt_attn_item *it) {
+    const int64_t t = it->seq->q_row + it->tok0;
+    const int32_t d = a->kv->d_head;
+    nt_attn_fetch(a->out + t * a->ldo + it->head0 * d, a->ldo, it->n_tok, it->n_group * d);
+}
+/* What the next one reads first. */
+NT_FETCHES fetch_q(const struct nt_attention_args *a, const struct nt_attn_item *it) {
+    const int64_t t = it->seq->q_row + it->tok0;
+    const int32_t d = nt_d_pad(a->kv->d_head);
+    nt_attn_fetch(a->q + (t * a->n_head + it->head0) * d, (int64_t)a->n_head * d, it->n_tok, it->n_group * d);
+}
+
 static void attend_item(const struct nt_attention_args *a, const struct nt_attn_item *it,
                         const struct nt_attn_item *ahead, void *scratch, const void *context) {
     const struct nt_attn_body *body = context;
     const int32_t rows = nt_attn_item_rows(it), d = a->kv->d_head, n_tile = (rows + body->tile - 1) / body->tile;
     struct nt_attn_state *st = state_init(a, it, body, scratch);
     const int32_t first = nt_attn_first(a, st->pos[0]) / NT_KV_PAGE, last = st->pos[rows - 1] / NT_KV_PAGE;
-    (void)ahead;
+    fetch_out(a, it);
+    if (ahead) fetch_q(a, ahead);
     for (int32_t page = first; page <= last; page++) {
         struct nt_attn_span sp = {.k = nt_attn_page(a, it, page)};
         sp.v = sp.k + (int64_t)NT_KV_PAGE * nt_d_pad(d);

@@ -27,6 +27,14 @@ static inline int32_t nt_attn_item_rows(const struct nt_attn_item *it) {
     return it->n_tok * it->n_group;
 }
 
+/* A function that does nothing but fetch has no effects, and a call of it may be dropped: GCC does it. */
+#define NT_FETCHES static inline __attribute__((always_inline)) void
+/* The lines of `rows` pieces of n elements, ld apart. */
+NT_FETCHES nt_attn_fetch(const nt_bf16 *at, int64_t ld, int32_t rows, int32_t n) {
+    for (int32_t i = 0; i < rows; i++)
+        for (int32_t j = 0; j < n; j += 32) __builtin_prefetch(at + i * ld + j, 0, 2);
+}
+
 /* ahead: the item the thread does next, or NULL. */
 typedef void nt_attn_item_fn(const struct nt_attention_args *args, const struct nt_attn_item *item,
                              const struct nt_attn_item *ahead, void *scratch, const void *context);

@@ -40,7 +40,7 @@ struct nt_attn_bwd_page {
 };
 
 /* For up to n rows from r0 on, into L2: what the next chunk's rows read, last seen layers ago, and where dq goes. */
-static inline void nt_attn_bwd_fetch_ahead(const struct nt_attn_bwd_rows *rows, int32_t r0, int32_t n, int32_t d_head) {
+NT_FETCHES nt_attn_bwd_fetch_ahead(const struct nt_attn_bwd_rows *rows, int32_t r0, int32_t n, int32_t d_head) {
     const struct nt_attn_bwd_rows *next = rows->ahead;
     if (!rows->last) return;
     for (int32_t i = r0; i < r0 + n; i++)
