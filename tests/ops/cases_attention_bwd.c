@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_SEQ = 6, MAX_HEAD = 40 };
+enum { MAX_SEQ = 6, MAX_HEAD = 99 };
 
 struct shape {
     int32_t n_head, n_kv, d, window, n_seq, max_q;
@@ -305,7 +305,7 @@ static const struct shape shapes[] = {
     {2,  2, 512, 0,   1, 70 },
     {12, 1, 6,   70,  2, 130},
     {40, 2, 16,  0,   1, 40 },
-    {99, 1, 6,   0,   1, 70 },
+    {99, 1, 16,  0,   1, 70 },
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
