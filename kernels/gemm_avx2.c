@@ -156,7 +156,8 @@ static void panel_avx2(const struct nt_gemm_panel *p) {
     for (int32_t i = 0; i < n_tile; i++) {
         int64_t begin, end;
         nt_split(p->rows, 1, i, n_tile, &begin, &end);
-        struct tile t = {.ldx = p->ldx, .w = p->w, .w2 = p->w2, .n_pair = p->n_pair, .n_pair2 = p->n_pair2, .out = out};
+        struct tile t = {
+            .ldx = p->ldx, .w = p->w, .w2 = p->w2, .n_pair = p->n_pair, .n_pair2 = p->second[0].n, .out = out};
         if (p->begin) t.begin = p->begin + begin * NT_PANEL;
         t.x = p->x + begin * p->ldx;
         const bool prefetch = p->w_next && i == n_tile - 1;

@@ -132,26 +132,46 @@ INLINE void start(const int rows, const float *begin, __m512 acc[TILE_ROWS][2]) 
     }
 }
 
+/* The second product of half h. */
+INLINE void add_second(const int rows, const int h, const struct nt_gemm_panel *t, __m512 acc[TILE_ROWS][2]) {
+    const struct nt_gemm_span s = t->second[h];
+    const char *x[4], *w = t->w2 + s.first * (int64_t)128 + h * 64;
+    const int64_t ldx = t->ldx2;
+#pragma GCC unroll 4
+    for (int i = 0; i < (rows + 3) / 4; i++) {
+        x[i] = t->x2 + s.first * (int64_t)4 + 4 * i * ldx;
+        __asm__("" : "+r"(x[i]));
+    }
+    for (int32_t p = s.n; p > 0; p--, w += 128) {
+        const __m512bh w0 = (__m512bh)_mm512_load_si512(w);
+#pragma GCC unroll 14
+        for (int r = 0; r < rows; r++) {
+            int32_t pair;
+            memcpy(&pair, x[r / 4] + r % 4 * ldx, sizeof pair);
+            acc[r][h] = _mm512_dpbf16_ps(acc[r][h], w0, (__m512bh)_mm512_set1_epi32(pair));
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < (rows + 3) / 4; i++) x[i] += 4;
+    }
+}
+
 /* lines: cache lines prefetched per k pair. Every fourth row has its own pointer, hidden from the compiler, which
  * otherwise runs out of address registers and reloads them in the loop. */
 INLINE void tile_run(const int rows, const int vecs, const int lines, const struct tile *t) {
     __m512 acc[TILE_ROWS][2];
-    const char *x[4], *x0 = t->p.x, *w = t->p.w, *ahead = t->ahead;
-    const int64_t step = t->ahead_step;
-    int64_t ldx = t->p.ldx;
-    int32_t p = t->p.n_pair, next = t->p.n_pair2;
+    const char *x[4], *w = t->p.w, *ahead = t->ahead;
+    const int64_t step = t->ahead_step, ldx = t->p.ldx;
     const char *y = t->p.y, *y2 = t->p.pre ? t->p.pre : t->p.y + 64, *y_last = y + (rows - 1) * t->p.ldy;
     if (t->p.begin)
         start(rows, t->p.begin, acc);
     else
         start(rows, NULL, acc);
-again:
 #pragma GCC unroll 4
     for (int i = 0; i < (rows + 3) / 4; i++) {
-        x[i] = x0 + 4 * i * ldx;
+        x[i] = t->p.x + 4 * i * ldx;
         __asm__("" : "+r"(x[i]));
     }
-    for (; p > 0; p--) {
+    for (int32_t p = t->p.n_pair; p > 0; p--) {
         const __m512bh w0 = (__m512bh)_mm512_load_si512(w);
         const __m512bh w1 = vecs > 1 ? (__m512bh)_mm512_load_si512(w + 64) : w0;
         if (p % OWN_PAIRS == 0) { /* so that the lines of y are ours, wherever they were, when they are stored */
@@ -177,14 +197,8 @@ again:
 #pragma GCC unroll 4
         for (int i = 0; i < (rows + 3) / 4; i++) x[i] += 4;
     }
-    if (next > 0) { /* the second product, in the same loop */
-        x0 = t->p.x2;
-        ldx = t->p.ldx2;
-        w = t->p.w2;
-        p = next;
-        next = 0;
-        goto again;
-    }
+    if (t->p.second[0].n > 0) add_second(rows, 0, &t->p, acc);
+    if (vecs > 1 && t->p.second[1].n > 0) add_second(rows, 1, &t->p, acc);
     finish(rows, &t->p, acc);
 }
 
@@ -254,7 +268,7 @@ static void panel_avx512(const struct nt_gemm_panel *p) {
         int64_t begin, end;
         nt_split(p->rows, 1, i, n_tile, &begin, &end);
         t.p.x = p->x + begin * p->ldx;
-        t.p.x2 = p->n_pair2 > 0 ? p->x2 + begin * p->ldx2 : NULL;
+        t.p.x2 = p->x2 ? p->x2 + begin * p->ldx2 : NULL;
         t.p.y = p->y + begin * p->ldy;
         t.p.pre = p->pre ? p->pre + begin * p->ldpre : NULL;
         t.p.begin = p->begin ? p->begin + begin * NT_PANEL : NULL;
@@ -275,7 +289,8 @@ const struct nt_gemm_traits *nt_gemm_traits_avx512(void) {
                                                  .tile_rows = TILE_ROWS,
                                                  .row_bytes = sizeof(nt_bf16),
                                                  .lookahead_rows = STREAM_ROWS + 1,
-                                                 .in_place = true};
+                                                 .in_place = true,
+                                                 .parts = true};
     return &traits;
 }
 

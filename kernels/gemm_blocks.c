@@ -88,30 +88,30 @@ static const nt_bf16 *w2_panel(const struct nt_gemm_args *a, int64_t panel) {
     return (const nt_bf16 *)a->w2->data + panel * NT_PANEL * a->w2->k;
 }
 
-/* The second product's weights follow the first's in the panel, as they do where rows are copied. */
 static void point_at_rows(struct worker *w, const struct block *b) {
     const struct job *j = w->j;
     struct nt_gemm_panel *p = &w->p;
     const int64_t row = w->piece.row;
     p->x = (const char *)(j->x + row * j->ldx + b->j0);
     p->ldx = j->ldx * (int64_t)sizeof *j->x;
-    p->n_pair = b->n / 2;
-    p->n_pair2 = b->n2 / 2;
-    if (b->n2 == 0) return;
-    p->x2 = (const char *)(j->x2 + row * j->ldx2 + b->u0);
+    p->x2 = b->n2 > 0 ? (const char *)(j->x2 + row * j->ldx2 + b->u0) : NULL;
     p->ldx2 = j->ldx2 * (int64_t)sizeof *j->x2;
-    p->w2 = (const char *)(w->panel + b->n / 2 * (int64_t)PAIR);
 }
 
 static void find_rows(struct worker *w, const struct block *b) {
     const struct job *j = w->j;
+    struct nt_gemm_panel *p = &w->p;
+    p->n_pair = even(b->n) / 2;
+    p->w2 = (const char *)(w->panel + p->n_pair * (int64_t)PAIR);
+    p->second[0] = p->second[1] = (struct nt_gemm_span){0, even(b->n2) / 2};
     if (j->in_place) {
         point_at_rows(w, b);
         return;
     }
     if (j->n_block > 1 || w->row != w->piece.row) write_rows(w, b);
     w->row = w->piece.row;
-    w->p.n_pair = (even(b->n) + even(b->n2)) / 2;
+    p->x2 = w->rows + 2 * p->n_pair * (int64_t)j->traits->product->row_bytes;
+    p->ldx2 = p->ldx;
 }
 
 /* The columns of a block, fetching what lies FETCH_AHEAD behind them: blocks and panels follow each other in memory. */
@@ -145,8 +145,7 @@ static void write_panel(struct worker *w, const struct block *b, int64_t panel) 
     nt_bf16 *second = w->panel + even(b->n) / 2 * (int64_t)PAIR;
     if (j->gemm) {
         unpack_panel(j, b, (int32_t)panel, w->panel);
-        if (b->n2 > 0)
-            memcpy(second, w2_panel(j->gemm, panel) + b->u0 * NT_PANEL, (size_t)b->n2 * NT_PANEL * sizeof *second);
+        if (b->n2 > 0) w->p.w2 = (const char *)(w2_panel(j->gemm, panel) + b->u0 * NT_PANEL);
         return;
     }
     for (int32_t n = 0; n < b->n; n += NT_PANEL)
@@ -250,6 +249,8 @@ static void run_block(struct worker *w, int32_t index) {
     for (int64_t panel = w->piece.panel; panel < w->piece.panel_end; panel++) {
         float *sums = w->sums + (panel - w->piece.panel) * p->rows * NT_PANEL;
         p->begin = j->keep_sums && index > 0 ? sums : NULL;
+        if (b.n2 > 0 && j->gemm)
+            nt_gemm_second(j->gemm->w2, panel, b.u0 / 2, (b.u0 + b.n2) / 2, j->traits->product->parts, p->second);
         if (!j->keep_sums || index == j->n_block - 1) {
             set_output(w, index, panel);
         } else {

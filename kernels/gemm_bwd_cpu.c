@@ -62,6 +62,7 @@ void nt_gemm_dgrad_check(const struct nt_gemm_dgrad_args *args) {
     const struct nt_packed *w = args->w, *w2 = args->w2;
     NT_CHECK(w->format != NT_WEIGHT_BF16_ROWS && w->k % 2 == 0);
     NT_CHECK(!w2 || (w2->format == NT_WEIGHT_BF16 && w2->k == w->k));
+    nt_packed_check_parts(w);
     NT_CHECK(args->out <= NT_GEMM_STORE_BF16);
 }
 

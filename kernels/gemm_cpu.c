@@ -97,6 +97,7 @@ static void gemm_thread(void *arg, int thread, int n_threads) {
 void nt_gemm_check_options(const struct nt_gemm_args *args) {
     const struct nt_packed *w2 = args->w2;
     NT_CHECK(!w2 || (w2->format == NT_WEIGHT_BF16 && w2->n == args->w->n && w2->k % 2 == 0));
+    if (w2) nt_packed_check_parts(w2);
     NT_CHECK(!args->pre || args->out == NT_GEMM_SWIGLU_BF16 || args->out == NT_GEMM_GEGLU_BF16);
 }
 

@@ -18,21 +18,26 @@ struct nt_gemm_ahead {
     int32_t bytes, n;
 };
 
-/* A block of rows times one panel: sums over n_pair pairs of x and w, then n_pair2 of x2 and w2, in one chain. */
+/* Pairs of a sum. */
+struct nt_gemm_span {
+    int32_t first, n;
+};
+
+/* A block of rows times one panel: sums over n_pair pairs of x and w, then those of x2 and w2, in one chain. */
 struct nt_gemm_panel {
     const char *x; // [rows, 2 n_pair]
     int64_t ldx;   /* bytes */
     int32_t rows, n_pair;
     const char *w;      /* the panel */
     const char *w_next; /* the panel this thread computes next, NULL: unknown */
-    const char *x2;     // [rows, 2 n_pair2]
+    const char *x2;     // [rows, ...]
     int64_t ldx2;       /* bytes */
     const char *w2;
-    int32_t n_pair2;
-    float *begin;      // [rows, NT_PANEL] what the chains begin with, or NULL: zero
-    float scale;       /* of the sum, before it is added; 1 unless ADD_F32 */
-    const float *bias; /* of this panel, or NULL */
-    int32_t n_valid;   /* columns of this panel that exist */
+    struct nt_gemm_span second[2]; /* pairs of x2 and w2 for each half of the panel; the same if not traits.parts */
+    float *begin;                  // [rows, NT_PANEL] what the chains begin with, or NULL: zero
+    float scale;                   /* of the sum, before it is added; 1 unless ADD_F32 */
+    const float *bias;             /* of this panel, or NULL */
+    int32_t n_valid;               /* columns of this panel that exist */
     enum nt_gemm_out out;
     char *y;     /* first element of the block in this panel */
     int64_t ldy; /* bytes */
@@ -52,6 +57,7 @@ struct nt_gemm_traits {
     int32_t row_bytes;      /* bytes of one element of a row as the panel function reads it */
     int32_t lookahead_rows; /* from this many rows on w_next is wanted */
     bool in_place;          /* the panel function can read rows where they are */
+    bool parts;             /* it leaves out pairs of matrices with parts */
 };
 /* Part i of n of what is to be fetched. */
 static inline void nt_gemm_fetch_ahead(const struct nt_gemm_ahead *a, int32_t i, int32_t n) {
@@ -111,6 +117,11 @@ int64_t nt_gemm_plan_room(const struct nt_backend *be);
 /* Whether rows ldx elements apart are read where they are. Those a multiple of 2 KiB apart share few sets of an 8-way
  * L1: unless they are few, they are copied apart first. */
 bool nt_gemm_in_place(const struct nt_gemm_traits *traits, int64_t ldx, int32_t n_row);
+
+/* The pairs of columns that each half of a panel has in w's parts, among [begin, end); without parts, or unless
+ * `parts`, all of them. second counts from begin. */
+void nt_gemm_second(const struct nt_packed *w, int64_t panel, int32_t begin, int32_t end, bool parts,
+                    struct nt_gemm_span second[2]);
 
 nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits);
 

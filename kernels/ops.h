@@ -45,13 +45,26 @@ static inline bool nt_weight_is_quantized(enum nt_weight_format format) {
     return format == NT_WEIGHT_INT4 || format == NT_WEIGHT_INT8;
 }
 
+/* Rows that have numbers in k columns and zeros in all others: those of one adapter of several in a matrix. */
+struct nt_packed_part {
+    int32_t row0, n;
+    int32_t run; /* row j is row0 + j; or NT_PANEL / 2: row0 + j / run * 2 run + j % run, as gate or up have them */
+    int32_t k;   /* even; the columns follow those of the part before */
+};
+enum { NT_PACKED_PARTS = 3 };
+
 struct nt_packed {
     enum nt_weight_format format;
     int32_t n, k; /* logical: y[n] = sum over k; k is even */
     const void *data;
+    /* 0, or the matrix is zero outside these parts, which have all columns. A body may leave out products with such
+     * zeros, or not: a NaN or Inf of x reaches the rows of its column's part, and maybe others. */
+    int32_t n_part;
+    struct nt_packed_part part[NT_PACKED_PARTS];
 };
 
 const char *nt_weight_format_name(enum nt_weight_format format);            /* as model.weight_dtype has it */
+void nt_packed_check_parts(const struct nt_packed *w);                      /* that they are as said above */
 size_t nt_packed_bytes(enum nt_weight_format format, int32_t n, int32_t k); /* data, 64-byte multiple */
 /* Writes row `row` (already permuted for its epilogue) of a packed matrix; values [k] bf16. Rows >= n and the k padding
  * must have been zeroed by the caller (fresh arena memory is). Rows of different panels may be packed by different
@@ -107,9 +120,9 @@ struct nt_rmsnorm_args {
  * INT8 weights CPUs take bf16(scale * q), as gemm_dgrad does, so the backward is that of the function computed; CUDA
  * takes acc = sum over groups of scale * (sum over the group of x q), the order of the groups being the body's fixed
  * choice. An adapter's second product goes on in the same chain: after k, acc continues with sum_j x2[t, j] * w2[n, j],
- * then the bias (CUDA with integers: in the body's fixed order, too). w2 is BF16 or BF16_ROWS whatever w is. With pre,
- * the gated epilogues also store bf16(acc) of all n packed columns: what the backward needs. Tolerance 1e-6 (f32
- * output), 1e-5 (bf16 output). Weights [n, k] packed. */
+ * then the bias (CUDA with integers: in the body's fixed order, too). w2 is BF16 or BF16_ROWS whatever w is, and may
+ * have parts. With pre, the gated epilogues also store bf16(acc) of all n packed columns: what the backward needs.
+ * Tolerance 1e-6 (f32 output), 1e-5 (bf16 output). Weights [n, k] packed. */
 /* Elements from row to row where rows of n are stored for a product to read: rows a multiple of 2 KiB apart share few
  * sets of an L1, so that a body would have to copy them apart. */
 static inline int64_t nt_row_ld(int64_t n) {

@@ -14,8 +14,9 @@
 
 /* dx[t, k] = sum_n dy[t, n] w[n, k] (+ sum_j dy2[t, j] w2[j, k], more of the same sum): the gradient of a
  * product's input, from the weights as they are packed for the forward. out: STORE_F32, ADD_F32 or STORE_BF16. w may be
- * INT4 or INT8 (its numbers are those of nt_unpack_pairs), w2 is not. The padding columns of
- * dy beyond w->n are not read. n ascends in blocks of fixed size. Tolerance 1e-6 (f32), 1e-5 (bf16). */
+ * INT4 or INT8 (its numbers are those of nt_unpack_pairs), w2 is not. w may have parts. The padding columns of
+ * dy beyond w->n are not read. n ascends in blocks of fixed size, of the matrix or of its parts. Tolerance 1e-6 (f32),
+ * 1e-5 (bf16). */
 struct nt_gemm_dgrad_args {
     const nt_bf16 *dy; // [n_tok, w->n]
     int64_t lddy;

@@ -28,6 +28,24 @@ size_t nt_packed_bytes(enum nt_weight_format format, int32_t n, int32_t k) {
     return (size_t)(round_up(n, NT_PANEL) * k_pad(format, k)) * sizeof(nt_bf16);
 }
 
+/* Rows from row0 on that a part's rows lie in. */
+static int64_t part_extent(const struct nt_packed_part *p) {
+    return p->run == 0 || p->n == 0 ? p->n : (int64_t)(p->n - 1) / p->run * 2 * p->run + (p->n - 1) % p->run + 1;
+}
+
+void nt_packed_check_parts(const struct nt_packed *w) {
+    int32_t k = 0;
+    NT_CHECK(w->n_part >= 0 && w->n_part <= NT_PACKED_PARTS);
+    for (int i = 0; i < w->n_part; i++) {
+        const struct nt_packed_part *p = &w->part[i];
+        NT_CHECK(p->k > 0 && p->k % 2 == 0 && p->row0 >= 0 && p->n >= 0);
+        NT_CHECK(p->run == 0 || (p->run == NT_PANEL / 2 && p->row0 % p->run == 0));
+        NT_CHECK(p->row0 + part_extent(p) <= w->n);
+        k += p->k;
+    }
+    NT_CHECK(w->n_part == 0 || k == w->k);
+}
+
 static void pack_in_panel(nt_bf16 *data, int32_t row, const nt_bf16 *values, int32_t k) {
     nt_bf16 *lane = data + (row / NT_PANEL * (round_up(k, 2) / 2) * NT_PANEL + row % NT_PANEL) * 2;
     for (int64_t i = 0; i < k; i++) lane[i / 2 * NT_PANEL * 2 + i % 2] = values[i];

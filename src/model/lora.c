@@ -68,6 +68,19 @@ static struct nt_packed packed_take(struct nt_arena *a, enum nt_weight_format fo
         .format = format, .n = n, .k = k, .data = nt_arena_take(a, nt_packed_bytes(format, n, k), 1)};
 }
 
+/* The rows of b that each linear of a group has, and its columns; not stated with an odd rank: parts are whole pairs.
+ */
+static void state_parts(struct nt_packed *b, const struct nt_linear_place linears[NT_LINEAR_COUNT],
+                        enum nt_lora_group group, int32_t r) {
+    _Static_assert(NT_PACKED_PARTS >= 3, "q, k and v");
+    for (int i = 0; i < NT_LINEAR_COUNT && r % 2 == 0; i++) {
+        const struct nt_linear_place *lin = &linears[i];
+        if (lin->group != group || lin->index < 0) continue;
+        NT_CHECK(lin->index == b->n_part);
+        b->part[b->n_part++] = (struct nt_packed_part){.row0 = lin->row0, .n = lin->n, .run = lin->run, .k = r};
+    }
+}
+
 void nt_lora_layout(struct nt_lora_weights *l, struct nt_arena *a, const struct nt_spec *spec, const struct nt_shard *s,
                     const struct nt_lora_shape *shape, enum nt_weight_format format) {
     l->shape = *shape;
@@ -84,5 +97,6 @@ void nt_lora_layout(struct nt_lora_weights *l, struct nt_arena *a, const struct 
             if (rank == 0) continue;
             p->a = packed_take(a, format, rank, k[g]);
             p->b = packed_take(a, format, n[g], rank);
+            state_parts(&p->b, l->linears, (enum nt_lora_group)g, shape->r);
         }
 }

@@ -2,12 +2,12 @@
  *
  * The seven linears of a block are four products (q, k, v are one, gate and up are one), so an adapter is at most four
  * pairs per layer: A [rank, k] holds the A of each of the product's linears one below the other; B [n, rank], rows in
- * packed order and times s, is zero where a row belongs to another linear. rank = linears * r, rounded up to even.
- * With tp > 1 each rank holds what its shard needs: A whole and rows of B for qkv and gate/up, columns of A and B whole
- * for o and down. Packed from f32 (nt_params_pack): by `--adapter` once, by training after each step. Padding, and the
- * columns of B that are another linear's, are the zeros of fresh memory.
- * Memory: the backend's, from the arena given to layout; the model borrows the struct. (Hu et al. 2021, LoRA; rsLoRA's
- * scale: Kalajdzievski 2023.) Errors: none. One thread. */
+ * packed order and times s, is zero where a row belongs to another linear (its parts, where r is even). rank = linears
+ * * r, rounded up to even. With tp > 1 each rank holds what its shard needs: A whole and rows of B for qkv and gate/up,
+ * columns of A and B whole for o and down. Packed from f32 (nt_params_pack): by `--adapter` once, by training after
+ * each step. Padding, and the columns of B that are another linear's, are the zeros of fresh memory. Memory: the
+ * backend's, from the arena given to layout; the model borrows the struct. (Hu et al. 2021, LoRA; rsLoRA's scale:
+ * Kalajdzievski 2023.) Errors: none. One thread. */
 #ifndef NT_LORA_H
 #define NT_LORA_H
 

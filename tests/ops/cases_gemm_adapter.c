@@ -298,6 +298,84 @@ static void check_many_rows(struct op_env *env) {
     }
 }
 
+/* ---- w2 with parts ---- */
+
+struct parts {
+    struct shape s;
+    int n_part;
+    struct nt_packed_part part[NT_PACKED_PARTS];
+};
+
+/* The same bits without the statement. */
+static void check_dense(struct op_env *env, const struct problem *p) {
+    struct problem dense = *p;
+    dense.w2.w.n_part = 0;
+    dense.y = op_alloc(p->y_bytes);
+    dense.pre = op_alloc(p->pre_bytes);
+    NT_CHECK(run(&env->be[0], &dense) == NT_OK);
+    op_compare_bytes(env, p->what, dense.y, p->y, p->y_bytes);
+    op_compare_bytes(env, p->what, dense.pre, p->pre, p->pre_bytes);
+    free(dense.y);
+    free(dense.pre);
+}
+
+/* Whether a part has a row of the half panel of row n. */
+static bool is_near(const struct nt_packed_part *part, int32_t n) {
+    const int32_t first = n / (NT_PANEL / 2) * (NT_PANEL / 2);
+    for (int32_t i = 0; i < NT_PANEL / 2; i++)
+        if (op_matrix_part_has(part, first + i)) return true;
+    return false;
+}
+
+/* A NaN among the columns of x2 of one part is in the rows of that part, and with AVX-512 not in half panels without.
+ */
+static void check_reach(struct op_env *env, struct problem *p, int which) {
+    const struct nt_packed_part *part = &p->w2.w.part[which];
+    int32_t column = 0;
+    for (int i = 0; i < which; i++) column += p->w2.w.part[i].k;
+    const int32_t t = p->s.n_tok / 2;
+    nt_bf16 *at = p->x2 + t * p->args.ldx2 + column + part->k - 1, kept = *at;
+    *at = nt_f32_to_bf16(NAN);
+    NT_CHECK(run(&env->be[0], p) == NT_OK);
+    *at = kept;
+    for (int32_t n = 0; n < p->s.n; n++) {
+        const bool nan = isnan(nt_bf16_to_f32(p->pre[t * p->args.ldpre + n]));
+        if (op_matrix_part_has(part, n) && !nan) op_fail(env, "%s: NaN of part %d is not in row %d", p->what, which, n);
+        if (nan && !env->cuda && env->isa == NT_ISA_AVX512 && !is_near(part, n))
+            op_fail(env, "%s: NaN of part %d is in row %d", p->what, which, n);
+    }
+}
+
+static void check_parts(struct op_env *env) {
+    enum { HALF = NT_PANEL / 2 };
+    static const struct parts cases[] = {
+        {{NT_WEIGHT_BF16, 70, 192, 40, 32, NT_GEMM_SWIGLU_BF16, false, true, true},
+         2,                                                                             {{0, 96, HALF, 16}, {HALF, 96, HALF, 16}}           },
+        {{NT_WEIGHT_BF16, 5, 64, 40, 8, NT_GEMM_GEGLU_BF16, true, true, false},
+         2,                                                                             {{0, 32, HALF, 6}, {HALF, 32, HALF, 2}}             },
+        {{NT_WEIGHT_BF16, 9, 96, 1024, 10, NT_GEMM_SWIGLU_BF16, true, true, true},   1, {{HALF, 48, HALF, 10}}                              },
+        {{NT_WEIGHT_BF16, 33, 224, 64, 28, NT_GEMM_SWIGLU_BF16, false, true, true},
+         3,                                                                             {{0, 100, 0, 4}, {100, 9, 0, 12}, {109, 115, 0, 12}}},
+        {{NT_WEIGHT_BF16, 3, 160, 64, 24, NT_GEMM_SWIGLU_BF16, false, true, false},
+         2,                                                                             {{0, 70, 0, 8}, {120, 40, 0, 16}}                   },
+        {{NT_WEIGHT_INT4, 40, 96, 200, 32, NT_GEMM_SWIGLU_BF16, false, true, true},
+         2,                                                                             {{0, 48, HALF, 16}, {HALF, 48, HALF, 16}}           },
+        {{NT_WEIGHT_INT8, 17, 128, 2048, 12, NT_GEMM_GEGLU_BF16, true, true, true},
+         3,                                                                             {{0, 64, 0, 4}, {64, 32, 0, 4}, {96, 32, 0, 4}}     },
+        {{NT_WEIGHT_INT4, 16, 64, 300, 3000, NT_GEMM_SWIGLU_BF16, true, true, true},
+         2,                                                                             {{0, 32, HALF, 1100}, {HALF, 32, HALF, 1900}}       },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct problem p = make(i, cases[i].s);
+        op_matrix_state_parts(&p.w2, cases[i].part, cases[i].n_part);
+        check_problem(env, &p);
+        check_dense(env, &p);
+        check_part(env, &p, cases[i].s.n_tok - 2, 2);
+        for (int k = 0; k < cases[i].n_part; k++) check_reach(env, &p, k);
+        drop(&p);
+    }
+}
+
 /* ---- a linear layer with an adapter, loss = sum log cosh(y), y = x W^T + s (x A^T) B^T ---- */
 
 enum { TOK = 7, N = 34, K = 26, RANK = 6 };
@@ -421,6 +499,7 @@ static const struct op_case cases[] = {
     {NT_OP_gemm,       "adapter, large",            check_large,       NULL},
     {NT_OP_gemm,       "adapter, batch invariance", check_alone,       NULL},
     {NT_OP_gemm,       "adapter, tiles",            check_tiles,       NULL},
+    {NT_OP_gemm,       "adapter, parts",            check_parts,       NULL},
     {NT_OP_gemm,       "integers, many rows",       check_many_rows,   NULL},
     {NT_OP_gemm_dgrad, "finite differences",        check_differences, NULL},
 };

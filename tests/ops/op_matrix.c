@@ -1,6 +1,7 @@
 #include "op_matrix.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static void read_block(struct op_matrix *m, int32_t panel, int32_t group) {
     const int32_t n0 = panel * NT_PANEL, k0 = group * NT_INT4_GROUP;
@@ -34,6 +35,25 @@ struct op_matrix op_matrix_make(uint64_t seed, enum nt_weight_format format, int
     op_random_bf16(&seed, m.rows, (int64_t)count, scale);
     op_matrix_pack(&m);
     return m;
+}
+
+bool op_matrix_part_has(const struct nt_packed_part *p, int32_t row) {
+    for (int32_t j = 0; j < p->n; j++)
+        if (row == p->row0 + (p->run ? j / p->run * 2 * p->run + j % p->run : j)) return true;
+    return false;
+}
+
+void op_matrix_state_parts(struct op_matrix *m, const struct nt_packed_part *parts, int n_part) {
+    int32_t k0 = 0;
+    for (int i = 0; i < n_part; k0 += parts[i++].k) {
+        m->w.part[i] = parts[i];
+        for (int32_t row = 0; row < m->w.n; row++)
+            if (!op_matrix_part_has(&parts[i], row))
+                memset(m->rows + (int64_t)row * m->w.k + k0, 0, (size_t)parts[i].k * sizeof *m->rows);
+    }
+    NT_CHECK(k0 == m->w.k);
+    m->w.n_part = n_part;
+    op_matrix_pack(m);
 }
 
 void op_matrix_drop(struct op_matrix *m) {

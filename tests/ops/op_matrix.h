@@ -17,6 +17,9 @@ struct op_matrix {
 
 struct op_matrix op_matrix_make(uint64_t seed, enum nt_weight_format format, int32_t n, int32_t k, float scale);
 void op_matrix_pack(struct op_matrix *m);
+/* States n_part parts; what is outside them becomes zero. */
+void op_matrix_state_parts(struct op_matrix *m, const struct nt_packed_part *parts, int n_part);
+bool op_matrix_part_has(const struct nt_packed_part *p, int32_t row);
 void op_matrix_drop(struct op_matrix *m);
 
 #endif
