@@ -25,6 +25,7 @@ struct job {
     int32_t n_row, n_col, depth, depth2;
     int32_t n_block;   /* of the sum */
     bool in_place;     /* rows are read where they are, not copied to scratch */
+    bool narrow;       /* the panel function for few rows of a gradient */
     bool keep_sums;    /* in scratch until the last block, for an output that cannot hold them */
     int64_t row_bytes; /* from row to row of the longest block */
     int64_t panel_bytes, sum_row_bytes;
@@ -55,7 +56,8 @@ static struct block block_at(const struct job *j, int32_t index) {
 
 struct worker {
     const struct job *j;
-    struct nt_gemm_piece piece;
+    int thread;
+    struct nt_gemm_piece piece, next;
     int64_t row; /* of the rows in scratch when the sum is one block, -1: none */
     nt_bf16 *panel;
     float *sums; // [MAX_PANELS][rows, NT_PANEL]
@@ -76,7 +78,10 @@ static void write_rows(struct worker *w, const struct block *b) {
     const int32_t rows = (int32_t)(w->piece.row_end - row);
     if (j->wgrad) {
         const struct nt_gemm_wgrad_args *a = j->wgrad;
-        j->traits->transpose(a->a + b->j0 * a->lda + row, a->lda, b->n, rows, w->rows, j->row_bytes);
+        if (j->narrow)
+            j->traits->pair_rows(a->a + b->j0 * a->lda + row, a->lda, b->n, rows, w->rows, w->p.ldx);
+        else
+            j->traits->transpose(a->a + b->j0 * a->lda + row, a->lda, b->n, rows, w->rows, j->row_bytes);
         return;
     }
     char *second = w->rows + even(b->n) * (int64_t)j->traits->product->row_bytes;
@@ -219,26 +224,34 @@ static struct nt_gemm_ahead source_of(const struct job *j, const struct block *b
     return turned_source(j->dgrad->w, b, c0);
 }
 
-/* The source of the panel that a thread writes next, in this block of the sum or the one after. */
-static struct nt_gemm_ahead source_after(const struct worker *w, int32_t index, int64_t panel) {
+/* The source of the panel that a thread writes next: in this block of the sum, the one after, or the next of its own
+ * pieces, which is taken when the last panel of this one begins. */
+static struct nt_gemm_ahead source_after(struct worker *w, int32_t index, int64_t panel) {
     const struct job *j = w->j;
     struct block b = block_at(j, index);
     if (panel + 1 < w->piece.panel_end) return source_of(j, &b, panel + 1);
-    if (index + 1 == j->n_block) return (struct nt_gemm_ahead){0};
-    b = block_at(j, index + 1);
-    return source_of(j, &b, w->piece.panel);
+    b = block_at(j, (index + 1) % j->n_block);
+    if (index + 1 < j->n_block) return source_of(j, &b, w->piece.panel);
+    w->next = nt_gemm_plan_own(&j->plan, w->thread);
+    return nt_gemm_piece_empty(&w->next) ? (struct nt_gemm_ahead){0} : source_of(j, &b, w->next.panel);
 }
 
-/* A panel of a gradient with few rows, unless b's share too few cache sets to be read again for every tile. */
-static bool run_narrow(struct worker *w, const struct block *b, int64_t panel) {
+/* A gradient with few rows, unless b's share too few cache sets to be read again for every tile. */
+static bool is_narrow(const struct nt_gemm_wgrad_args *a, const struct nt_gemm_block_traits *traits) {
+    return traits->narrow && a->m <= NARROW_ROWS && a->n_tok % 2 == 0 &&
+           nt_gemm_in_place(traits->product, a->ldb, a->n_tok);
+}
+
+static void run_panel(struct worker *w, const struct block *b, int64_t panel) {
     const struct job *j = w->j;
-    if (!j->wgrad || !j->traits->narrow || w->p.rows > NARROW_ROWS || b->n % 2 != 0 || w->p.n_valid < NT_PANEL ||
-        !nt_gemm_in_place(j->traits->product, j->wgrad->ldb, b->n))
-        return false;
-    const nt_bf16 *half[2];
-    find_halves(j->wgrad, b, panel, half);
-    j->traits->narrow(&w->p, half, j->wgrad->ldb);
-    return true;
+    if (j->narrow) {
+        const nt_bf16 *half[2];
+        find_halves(j->wgrad, b, panel, half);
+        j->traits->narrow(&w->p, half, j->wgrad->ldb);
+        return;
+    }
+    write_panel(w, b, panel);
+    j->traits->product->panel(&w->p);
 }
 
 static void run_block(struct worker *w, int32_t index) {
@@ -262,10 +275,13 @@ static void run_block(struct worker *w, int32_t index) {
             p->ldy = NT_PANEL * sizeof(float);
         }
         p->ahead = source_after(w, index, panel);
-        if (run_narrow(w, &b, panel)) continue;
-        write_panel(w, &b, panel);
-        j->traits->product->panel(p);
+        run_panel(w, &b, panel);
     }
+}
+
+/* Of a pair of tokens, with few rows. */
+static int32_t pad_rows(int32_t rows) {
+    return (rows + 15) / 16 * 16;
 }
 
 static int64_t room_per_row(const struct job *j) {
@@ -275,19 +291,21 @@ static int64_t room_per_row(const struct job *j) {
 static void run_thread(void *arg, int thread, int n_threads) {
     const struct job *j = arg;
     (void)n_threads;
-    struct worker w = {.j = j, .row = -1, .panel = nt_cpu_scratch(j->plan.be, thread)};
+    struct worker w = {.j = j, .thread = thread, .row = -1, .panel = nt_cpu_scratch(j->plan.be, thread)};
     w.sums = (float *)(void *)((char *)w.panel + j->panel_bytes);
     w.p = (struct nt_gemm_panel){.ldx = j->row_bytes, .w = (const char *)w.panel, .scale = 1};
     if (j->wgrad) w.p.scale = j->wgrad->alpha;
-    for (;;) {
-        w.piece = nt_gemm_plan_next(&j->plan, thread);
-        if (nt_gemm_piece_empty(&w.piece)) return;
+    for (w.piece = nt_gemm_plan_next(&j->plan, thread); !nt_gemm_piece_empty(&w.piece);) {
+        w.next = (struct nt_gemm_piece){0};
         w.p.rows = (int32_t)(w.piece.row_end - w.piece.row);
         w.rows = (char *)w.sums + w.p.rows * j->sum_row_bytes;
         w.p.x = w.rows;
-        NT_CHECK(j->panel_bytes + w.p.rows * room_per_row(j) <= nt_gemm_plan_room(j->plan.be));
+        const int32_t rows = j->narrow ? pad_rows(w.p.rows) : w.p.rows;
+        if (j->narrow) w.p.ldx = rows * 2 * (int64_t)sizeof(nt_bf16);
+        NT_CHECK(j->panel_bytes + rows * room_per_row(j) <= nt_gemm_plan_room(j->plan.be));
         NT_CHECK(!j->keep_sums || w.piece.panel_end - w.piece.panel <= MAX_PANELS);
         for (int32_t i = 0; i < j->n_block; i++) run_block(&w, i);
+        w.piece = nt_gemm_piece_empty(&w.next) ? nt_gemm_plan_next(&j->plan, thread) : w.next;
     }
 }
 
@@ -311,6 +329,7 @@ static void run(struct job *j, struct nt_backend *be) {
     j->sum_row_bytes = j->keep_sums ? MAX_PANELS * NT_PANEL * (int64_t)sizeof(float) : 0;
     const struct nt_gemm_cut cut = {.n_row = j->n_row,
                                     .n_panel = (j->n_col + NT_PANEL - 1) / NT_PANEL,
+                                    .half_last = !j->narrow && nt_gemm_half_last(j->traits->product, j->n_col),
                                     .depth = j->depth + j->depth2,
                                     .row_bytes = row_bytes,
                                     .in_place = j->in_place,
@@ -361,6 +380,7 @@ nt_status nt_gemm_wgrad_run(struct nt_backend *be, const struct nt_gemm_wgrad_ar
     nt_gemm_wgrad_check(args);
     if (args->n_tok == 0) return NT_OK;
     struct job j = {.traits = traits, .wgrad = args, .n_row = args->m, .n_col = args->n, .depth = args->n_tok};
+    j.narrow = is_narrow(args, traits);
     run(&j, be);
     return NT_OK;
 }

@@ -29,9 +29,10 @@ struct nt_gemm_block_traits {
     void (*transpose)(const nt_bf16 *a, int64_t lda, int32_t n_tok, int32_t rows, char *to, int64_t ld_to);
     /* Pairs of rows of b: NT_PANEL / 2 columns at half[0], as many at half[1]; n_col of them exist. */
     void (*pair)(const nt_bf16 *const half[2], int64_t ldb, int32_t n_tok, int32_t n_col, nt_bf16 *to);
-    /* The panel function for few rows of a gradient, which pairs b on the way; NULL: none. p without w; NT_PANEL
-     * columns, ADD_F32. */
+    /* The panel function for few rows of a gradient, which pairs b on the way; NULL: none. p without w, ADD_F32; its
+     * rows are as pair_rows writes them, pairs of tokens ldx bytes apart, n_tok even. */
     void (*narrow)(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb);
+    void (*pair_rows)(const nt_bf16 *a, int64_t lda, int32_t n_tok, int32_t rows, char *to, int64_t step);
 };
 
 /* gemm with quantized weights. */

@@ -78,67 +78,78 @@ static void pair(const nt_bf16 *const half[2], int64_t ldb, int32_t n_tok, int32
 
 /* ---- few rows ---- */
 
-enum { NARROW_TILE = 14 };
+/* Rows of a tile: with up to NARROW_BOTH of them both halves of a panel fit into the registers at once; with more, each
+ * half is a pass, in which a pair of b's tokens serves all rows. */
+enum { NARROW_TILE = 24, NARROW_BOTH = 12 };
 
-static inline __m512i both_halves(const nt_bf16 *first, const nt_bf16 *second) {
-    const __m256i low = _mm256_loadu_si256((const void *)first), high = _mm256_loadu_si256((const void *)second);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+/* Pairs of tokens of a, [n_tok / 2][rows padded to 16][2]. */
+static void pair_rows(const nt_bf16 *a, int64_t lda, int32_t n_tok, int32_t rows, char *to, int64_t step) {
+    for (int32_t t = 0; t < n_tok; t += 2, to += step)
+        for (int32_t i = 0; i < rows; i += 16)
+            _mm512_store_si512(to + i * 4, pair_columns(a + t * lda + i, lda, 2, nt_v16_mask(rows - i)));
 }
 
-/* Rows of a (transposed) by 32 columns of b, whose tokens are paired in registers; from `ahead` on, two tokens with
- * every pair are prefetched into L2. rows is a constant after inlining. */
-static inline __attribute__((always_inline)) void narrow_tile(const int rows, const struct nt_gemm_panel *p,
+/* What is fetched meanwhile: n tokens with every pair, each `lines` cache lines. */
+struct narrow_ahead {
+    const char *at;
+    int64_t stride;
+    int32_t n, lines;
+};
+
+/* 16 columns of two tokens, as pairs. */
+static inline __m512bh pair_tokens(const nt_bf16 *b, int64_t ldb, __mmask16 columns) {
+    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i first = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(columns, b));
+    const __m512i second = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(columns, b + ldb));
+    return (__m512bh)_mm512_permutex2var_epi16(first, order, second);
+}
+
+/* Rows of a by one or both halves of a panel from half `first` on; rows and vecs are constants after inlining. */
+static inline __attribute__((always_inline)) void narrow_tile(const int rows, const int vecs, int first,
+                                                              const struct nt_gemm_panel *p,
                                                               const nt_bf16 *const half[2], int64_t ldb,
-                                                              const char *ahead) {
-    const __m512i even = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
-                                          37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i odd = _mm512_add_epi16(even, _mm512_set1_epi16(16));
+                                                              struct narrow_ahead ahead) {
     __m512 acc[NARROW_TILE][2];
-    const char *x[4];
-#pragma GCC unroll 14
+    const __mmask16 mask[2] = {nt_v16_mask(p->n_valid - 16 * first), nt_v16_mask(p->n_valid - 16)};
+    const nt_bf16 *b0 = half[first], *b1 = half[1];
+    const char *x = p->x;
+#pragma GCC unroll 24
     for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-#pragma GCC unroll 4
-    for (int i = 0; i < (rows + 3) / 4; i++) {
-        x[i] = p->x + 4 * i * p->ldx;
-        __asm__("" : "+r"(x[i]));
-    }
-    const nt_bf16 *b0 = half[0], *b1 = half[1];
-    for (int32_t pair = 0; pair < p->n_pair; pair++, b0 += 2 * ldb, b1 += 2 * ldb) {
-        const __m512i t0 = both_halves(b0, b1), t1 = both_halves(b0 + ldb, b1 + ldb);
-        const __m512bh w0 = (__m512bh)_mm512_permutex2var_epi16(t0, even, t1);
-        const __m512bh w1 = (__m512bh)_mm512_permutex2var_epi16(t0, odd, t1);
-        if (ahead) {
-            for (int32_t byte = 0; byte < p->ahead.bytes; byte += 64) {
-                _mm_prefetch(ahead + byte, _MM_HINT_T1);
-                _mm_prefetch(ahead + p->ahead.stride + byte, _MM_HINT_T1);
-            }
-            ahead += 2 * p->ahead.stride;
+    for (int32_t pair = 0; pair < p->n_pair; pair++, b0 += 2 * ldb, b1 += 2 * ldb, x += p->ldx) {
+        const __m512bh w0 = pair_tokens(b0, ldb, mask[0]);
+        const __m512bh w1 = vecs > 1 ? pair_tokens(b1, ldb, mask[1]) : w0;
+        for (int32_t i = 0; i < ahead.n; i++, ahead.at += ahead.stride) {
+            _mm_prefetch(ahead.at, _MM_HINT_T1);
+            if (ahead.lines > 1) _mm_prefetch(ahead.at + 64, _MM_HINT_T1);
         }
-#pragma GCC unroll 14
+#pragma GCC unroll 24
         for (int r = 0; r < rows; r++) {
             int32_t word;
-            memcpy(&word, x[r / 4] + r % 4 * p->ldx, sizeof word);
+            memcpy(&word, x + 4 * r, sizeof word);
             const __m512bh xr = (__m512bh)_mm512_set1_epi32(word);
             acc[r][0] = _mm512_dpbf16_ps(acc[r][0], w0, xr);
-            acc[r][1] = _mm512_dpbf16_ps(acc[r][1], w1, xr);
+            if (vecs > 1) acc[r][1] = _mm512_dpbf16_ps(acc[r][1], w1, xr);
         }
-#pragma GCC unroll 4
-        for (int i = 0; i < (rows + 3) / 4; i++) x[i] += 4;
     }
     const __m512 scale = _mm512_set1_ps(p->scale);
-    char *y = p->y;
-#pragma GCC unroll 14
+    char *y = p->y + first * 64;
+#pragma GCC unroll 24
     for (int r = 0; r < rows; r++, y += p->ldy) {
-        _mm512_storeu_ps(y, _mm512_add_ps(_mm512_loadu_ps(y), _mm512_mul_ps(acc[r][0], scale)));
-        _mm512_storeu_ps(y + 64, _mm512_add_ps(_mm512_loadu_ps(y + 64), _mm512_mul_ps(acc[r][1], scale)));
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++) {
+            const __m512 old = _mm512_maskz_loadu_ps(mask[v], y + 64 * v);
+            _mm512_mask_storeu_ps(y + 64 * v, mask[v], _mm512_add_ps(old, _mm512_mul_ps(acc[r][v], scale)));
+        }
     }
 }
 
-typedef void narrow_fn(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb, const char *ahead);
+typedef void narrow_fn(int first, const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb,
+                       struct narrow_ahead ahead);
 #define NARROW(rows)                                                                                                   \
-    static void narrow_##rows(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb,                \
-                              const char *ahead) {                                                                     \
-        narrow_tile(rows, p, half, ldb, ahead);                                                                        \
+    static void narrow_##rows(int first, const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb,     \
+                              struct narrow_ahead ahead) {                                                             \
+        narrow_tile(rows, (rows) > NARROW_BOTH ? 1 : 2, first, p, half, ldb, ahead);                                   \
     }
 NARROW(1)
 NARROW(2)
@@ -154,20 +165,38 @@ NARROW(11)
 NARROW(12)
 NARROW(13)
 NARROW(14)
-static narrow_fn *const narrow_tiles[NARROW_TILE + 1] = {NULL,      narrow_1,  narrow_2,  narrow_3,  narrow_4,
-                                                         narrow_5,  narrow_6,  narrow_7,  narrow_8,  narrow_9,
-                                                         narrow_10, narrow_11, narrow_12, narrow_13, narrow_14};
+NARROW(15)
+NARROW(16)
+NARROW(17)
+NARROW(18)
+NARROW(19)
+NARROW(20)
+NARROW(21)
+NARROW(22)
+NARROW(23)
+NARROW(24)
+static narrow_fn *const narrow_tiles[NARROW_TILE + 1] = {
+    NULL,      narrow_1,  narrow_2,  narrow_3,  narrow_4,  narrow_5,  narrow_6,  narrow_7,  narrow_8,
+    narrow_9,  narrow_10, narrow_11, narrow_12, narrow_13, narrow_14, narrow_15, narrow_16, narrow_17,
+    narrow_18, narrow_19, narrow_20, narrow_21, narrow_22, narrow_23, narrow_24};
 
-/* The first tile fetches b's columns of the panel after this one. */
+/* The first two passes fetch b's columns of the panel after this one, a single one all of them. */
 static void narrow(const struct nt_gemm_panel *p, const nt_bf16 *const half[2], int64_t ldb) {
     struct nt_gemm_panel t = *p;
     const int32_t n_tile = (p->rows + NARROW_TILE - 1) / NARROW_TILE;
-    for (int32_t i = 0; i < n_tile; i++) {
+    const int32_t n = p->ahead.n < 2 * p->n_pair ? 0 : p->rows <= NARROW_BOTH ? 2 : 1;
+    struct narrow_ahead ahead = {p->ahead.at, p->ahead.stride, n, p->ahead.bytes / 64};
+    for (int32_t i = 0, pass = 0; i < n_tile; i++) {
         int64_t begin, end;
         nt_split(p->rows, 1, i, n_tile, &begin, &end);
-        t.x = p->x + begin * p->ldx;
+        t.x = p->x + begin * 4;
         t.y = p->y + begin * p->ldy;
-        narrow_tiles[end - begin](&t, half, ldb, i == 0 && p->ahead.n >= 2 * p->n_pair ? p->ahead.at : NULL);
+        const bool once = end - begin <= NARROW_BOTH || p->n_valid <= NT_PANEL / 2;
+        for (int first = 0; first < (once ? 1 : 2); first++, pass++) {
+            if (pass > 1) ahead.n = 0;
+            narrow_tiles[end - begin](first, &t, half, ldb, ahead);
+            ahead.at += p->n_pair * p->ahead.stride;
+        }
     }
 }
 
@@ -177,7 +206,10 @@ nt_status nt_gemm_dgrad_avx512(struct nt_backend *be, const struct nt_gemm_dgrad
 }
 
 nt_status nt_gemm_wgrad_avx512(struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
-    const struct nt_gemm_block_traits traits = {
-        .product = nt_gemm_traits_avx512(), .transpose = transpose, .pair = pair, .narrow = narrow};
+    const struct nt_gemm_block_traits traits = {.product = nt_gemm_traits_avx512(),
+                                                .transpose = transpose,
+                                                .pair = pair,
+                                                .narrow = narrow,
+                                                .pair_rows = pair_rows};
     return nt_gemm_wgrad_run(be, args, &traits);
 }

@@ -21,12 +21,13 @@ static int32_t ceil_div(int64_t a, int64_t b) {
 }
 
 /* Panels are divided among all threads; where they are few, rows as well, which costs another pass over the weights. */
-static void choose_grid(struct nt_gemm_plan *p, int32_t tile_rows) {
+static void choose_grid(struct nt_gemm_plan *p, int32_t tile_rows, bool half_last) {
+    const double work = half_last ? p->n_panel - 0.5 : p->n_panel;
     double best = 0;
     for (int32_t rows = 1; rows <= p->n_thread; rows++) {
         if (p->n_thread % rows != 0 || (rows > 1 && p->n_row / rows < 2 * tile_rows)) continue;
         const int32_t cols = p->n_thread / rows;
-        const double even = (double)p->n_panel / ((double)ceil_div(p->n_panel, cols) * cols);
+        const double even = cols == 1 ? 1 : work / ((double)ceil_div(p->n_panel, cols) * cols);
         const double gain = even / (1 + 0.05 * (rows - 1) / rows);
         if (gain <= best) continue;
         best = gain;
@@ -52,7 +53,7 @@ static struct queue *queue_of(const struct nt_gemm_plan *p, int thread) {
 void nt_gemm_plan_start(struct nt_gemm_plan *p, struct nt_backend *be, const struct nt_gemm_cut *cut) {
     *p = (struct nt_gemm_plan){
         .be = be, .n_row = cut->n_row, .n_panel = cut->n_panel, .n_thread = nt_pool_size(be->pool)};
-    choose_grid(p, cut->tile_rows);
+    choose_grid(p, cut->tile_rows, cut->half_last);
     const int64_t bytes = cut->in_place ? IN_PLACE_BYTES : COPIED_BYTES;
     int64_t fit = bytes / cut->row_bytes / cut->tile_rows * cut->tile_rows;
     if (fit < cut->tile_rows) fit = cut->tile_rows;

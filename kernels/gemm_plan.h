@@ -57,7 +57,7 @@ struct nt_gemm_traits {
     int32_t row_bytes;      /* bytes of one element of a row as the panel function reads it */
     int32_t lookahead_rows; /* from this many rows on w_next is wanted */
     bool in_place;          /* the panel function can read rows where they are */
-    bool parts;             /* it leaves out pairs of matrices with parts */
+    bool parts;             /* it leaves out pairs of matrices with parts, and halves of panels without columns */
 };
 /* Part i of n of what is to be fetched. */
 static inline void nt_gemm_fetch_ahead(const struct nt_gemm_ahead *a, int32_t i, int32_t n) {
@@ -83,6 +83,7 @@ static inline int64_t nt_gemm_row_stride(int64_t bytes) {
 /* What is to be cut. */
 struct nt_gemm_cut {
     int32_t n_row, n_panel;
+    bool half_last;    /* the last panel takes half the time of another */
     int32_t depth;     /* elements of the sums */
     int64_t row_bytes; /* of a row that should stay in a cache */
     bool in_place;     /* rows are not copied */
@@ -116,6 +117,10 @@ int64_t nt_gemm_plan_room(const struct nt_backend *be);
 
 /* Whether rows ldx elements apart are read where they are. Those a multiple of 2 KiB apart share few sets of an 8-way
  * L1: unless they are few, they are copied apart first. */
+/* cut.half_last for a product with n columns. */
+static inline bool nt_gemm_half_last(const struct nt_gemm_traits *traits, int32_t n) {
+    return traits->parts && n % NT_PANEL > 0 && n % NT_PANEL <= NT_PANEL / 2;
+}
 bool nt_gemm_in_place(const struct nt_gemm_traits *traits, int64_t ldx, int32_t n_row);
 
 /* The pairs of columns that each half of a panel has in w's parts, among [begin, end); without parts, or unless

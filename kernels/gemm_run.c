@@ -142,6 +142,7 @@ nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, co
     j.copy_stride = nt_gemm_row_stride(row_bytes);
     const struct nt_gemm_cut cut = {.n_row = args->n_tok,
                                     .n_panel = (args->w->n + NT_PANEL - 1) / NT_PANEL,
+                                    .half_last = nt_gemm_half_last(traits, args->w->n),
                                     .depth = j.k + j.k2,
                                     .row_bytes = row_bytes,
                                     .in_place = !j.copy,

@@ -410,6 +410,16 @@ static void check_wgrad_shapes(struct op_env *env) {
 }
 
 /* Tokens in several blocks, several blocks of rows, rows that lie a multiple of 4 KiB apart. */
+/* Each number of rows that CPUs have a tile for, with panels cut in either half. */
+static void check_wgrad_narrow(struct op_env *env) {
+    for (int32_t m = 1; m <= 60 && !env->cuda; m++) {
+        struct wgrad p =
+            make_wgrad((uint64_t)m, m % 5 == 0 ? 1030 : 14, m, 60 + 3 * m % 32, 0.5f, m % 3 == 0 ? 16 : 0, false);
+        check_wgrad(env, &p);
+        drop_wgrad(&p);
+    }
+}
+
 static void check_wgrad_large(struct op_env *env) {
     static const struct {
         int32_t n_tok, m, n;
@@ -583,16 +593,17 @@ static void perf_wgrad(struct op_env *env) {
 }
 
 static const struct op_case cases[] = {
-    {NT_OP_gemm_dgrad, "shapes",  check_dgrad_shapes,  perf_dgrad},
-    {NT_OP_gemm_dgrad, "large",   check_dgrad_large,   NULL      },
-    {NT_OP_gemm_dgrad, "special", check_dgrad_special, NULL      },
-    {NT_OP_gemm_dgrad, "alone",   check_dgrad_alone,   NULL      },
-    {NT_OP_gemm_dgrad, "tiles",   check_dgrad_tiles,   NULL      },
-    {NT_OP_gemm_wgrad, "shapes",  check_wgrad_shapes,  perf_wgrad},
-    {NT_OP_gemm_wgrad, "large",   check_wgrad_large,   NULL      },
-    {NT_OP_gemm_wgrad, "special", check_wgrad_special, NULL      },
-    {NT_OP_gemm_wgrad, "alone",   check_wgrad_alone,   NULL      },
-    {NT_OP_gemm_wgrad, "cut",     check_wgrad_cut,     NULL      },
-    {NT_OP_gemm_wgrad, "tiles",   check_wgrad_tiles,   NULL      },
+    {NT_OP_gemm_dgrad, "shapes",   check_dgrad_shapes,  perf_dgrad},
+    {NT_OP_gemm_dgrad, "large",    check_dgrad_large,   NULL      },
+    {NT_OP_gemm_dgrad, "special",  check_dgrad_special, NULL      },
+    {NT_OP_gemm_dgrad, "alone",    check_dgrad_alone,   NULL      },
+    {NT_OP_gemm_dgrad, "tiles",    check_dgrad_tiles,   NULL      },
+    {NT_OP_gemm_wgrad, "shapes",   check_wgrad_shapes,  perf_wgrad},
+    {NT_OP_gemm_wgrad, "few rows", check_wgrad_narrow,  NULL      },
+    {NT_OP_gemm_wgrad, "large",    check_wgrad_large,   NULL      },
+    {NT_OP_gemm_wgrad, "special",  check_wgrad_special, NULL      },
+    {NT_OP_gemm_wgrad, "alone",    check_wgrad_alone,   NULL      },
+    {NT_OP_gemm_wgrad, "cut",      check_wgrad_cut,     NULL      },
+    {NT_OP_gemm_wgrad, "tiles",    check_wgrad_tiles,   NULL      },
 };
 const struct op_cases gemm_bwd_cases = {sizeof cases / sizeof cases[0], cases};
