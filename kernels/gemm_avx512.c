@@ -160,7 +160,7 @@ INLINE void add_second(const int rows, const int h, const struct nt_gemm_panel *
 INLINE void tile_run(const int rows, const int vecs, const int lines, const struct tile *t) {
     __m512 acc[TILE_ROWS][2];
     const char *x[4], *w = t->p.w, *ahead = t->ahead;
-    const int64_t step = t->ahead_step, ldx = t->p.ldx;
+    const int64_t step = t->ahead_step, ldx = t->p.ldx, skip = t->p.runs ? NT_GEMM_RUN : 0;
     const char *y = t->p.y, *y2 = t->p.pre ? t->p.pre : t->p.y + 64, *y_last = y + (rows - 1) * t->p.ldy;
     if (t->p.begin)
         start(rows, t->p.begin, acc);
@@ -168,10 +168,16 @@ INLINE void tile_run(const int rows, const int vecs, const int lines, const stru
         start(rows, NULL, acc);
 #pragma GCC unroll 4
     for (int i = 0; i < (rows + 3) / 4; i++) {
-        x[i] = t->p.x + 4 * i * ldx;
+        x[i] = t->p.x + 4 * i * ldx - 4 * skip;
         __asm__("" : "+r"(x[i]));
     }
+    w -= 128 * skip;
     for (int32_t p = t->p.n_pair; p > 0; p--) {
+        if (p % NT_GEMM_RUN == 0) {
+            w += 128 * skip;
+#pragma GCC unroll 4
+            for (int i = 0; i < (rows + 3) / 4; i++) x[i] += 4 * skip;
+        }
         const __m512bh w0 = (__m512bh)_mm512_load_si512(w);
         const __m512bh w1 = vecs > 1 ? (__m512bh)_mm512_load_si512(w + 64) : w0;
         if (p % OWN_PAIRS == 0) { /* so that the lines of y are ours, wherever they were, when they are stored */
@@ -211,7 +217,7 @@ typedef void tile_fn(const struct tile *t);
         tile_run(rows, 2, (rows) > STREAM_ROWS ? 2 : 0, t);                                                            \
     }                                                                                                                  \
     static void half_##rows(const struct tile *t) {                                                                    \
-        tile_run(rows, 1, (rows) > STREAM_ROWS ? 1 : 0, t);                                                            \
+        tile_run(rows, 1, (rows) > STREAM_ROWS ? 2 : 0, t);                                                            \
     }
 TILE(1)
 TILE(2)
@@ -240,7 +246,7 @@ static tile_fn *const tiles[KINDS][TILE_ROWS + 1] = {ROW(tile), ROW(only), ROW(h
 static enum kind kind_of(const struct nt_gemm_panel *p, int32_t n_tile) {
     const bool gated = p->out == NT_GEMM_SWIGLU_BF16 || p->out == NT_GEMM_GEGLU_BF16;
     if (p->n_valid <= NT_PANEL / 2 && !gated) return HALF;
-    return n_tile == 1 ? ONLY : MANY;
+    return n_tile == 1 || p->runs ? ONLY : MANY;
 }
 
 /* The panel after this one is prefetched by the last tiles: by two of them one line per pair, by a single one two (of a
@@ -253,7 +259,7 @@ static void set_ahead(struct tile *t, const struct nt_gemm_panel *p, int32_t n_t
         t->ahead_step = n_tile == 1 ? 128 : 64;
     } else if (n_left > 1) {
         t->ahead_step = p->ldx;
-        t->ahead_jump = 64 - OWN_PAIRS * p->ldx;
+        t->ahead_jump = (p->runs ? 128 : 64) - OWN_PAIRS * p->ldx;
         t->ahead = p->x + end * p->ldx - t->ahead_jump;
     } else {
         t->ahead = p->w;

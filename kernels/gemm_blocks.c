@@ -22,6 +22,8 @@ struct job {
     const struct nt_gemm_wgrad_args *wgrad;
     const nt_bf16 *x, *x2; /* rows of gemm and dgrad, of the first and the second product */
     int64_t ldx, ldx2;
+    int32_t row0, col0; /* of w: where a part of it begins */
+    bool runs;          /* the part's rows alternate with another's, which depth counts */
     int32_t n_row, n_col, depth, depth2;
     int32_t n_block;   /* of the sum */
     bool in_place;     /* rows are read where they are, not copied to scratch */
@@ -106,7 +108,8 @@ static void point_at_rows(struct worker *w, const struct block *b) {
 static void find_rows(struct worker *w, const struct block *b) {
     const struct job *j = w->j;
     struct nt_gemm_panel *p = &w->p;
-    p->n_pair = even(b->n) / 2;
+    p->n_pair = j->runs ? (b->n + NT_PANEL / 2) / NT_PANEL * NT_GEMM_RUN : even(b->n) / 2;
+    p->w = (const char *)(w->panel + j->row0 % NT_PANEL / 2 * (int64_t)PAIR);
     p->w2 = (const char *)(w->panel + p->n_pair * (int64_t)PAIR);
     p->second[0] = p->second[1] = (struct nt_gemm_span){0, even(b->n2) / 2};
     if (j->in_place) {
@@ -153,8 +156,8 @@ static void write_panel(struct worker *w, const struct block *b, int64_t panel) 
         if (b->n2 > 0) w->p.w2 = (const char *)(w2_panel(j->gemm, panel) + b->u0 * NT_PANEL);
         return;
     }
-    for (int32_t n = 0; n < b->n; n += NT_PANEL)
-        j->traits->turn(j->dgrad->w, (b->j0 + n) / NT_PANEL, c0, w->panel + n / 2 * (int64_t)PAIR);
+    for (int32_t n = 0; n < j->row0 % NT_PANEL + b->n; n += NT_PANEL)
+        j->traits->turn(j->dgrad->w, (j->row0 + b->j0 + n) / NT_PANEL, j->col0 + c0, w->panel + n / 2 * (int64_t)PAIR);
     for (int32_t n = 0; n < b->n2; n += NT_PANEL)
         j->traits->turn(j->dgrad->w2, (b->u0 + n) / NT_PANEL, c0, second + n / 2 * (int64_t)PAIR);
 }
@@ -187,13 +190,14 @@ static void set_output(struct worker *w, int32_t index, int64_t panel) {
         const int64_t bytes = j->dgrad->out == NT_GEMM_STORE_BF16 ? sizeof(nt_bf16) : sizeof(float);
         p->out = j->dgrad->out == NT_GEMM_STORE_F32 && index > 0 ? NT_GEMM_ADD_F32 : j->dgrad->out;
         p->ldy = j->dgrad->lddx * bytes;
-        p->y = (char *)j->dgrad->dx + w->piece.row * p->ldy + c0 * bytes;
+        p->y = (char *)j->dgrad->dx + w->piece.row * p->ldy + (j->col0 + c0) * bytes;
     }
 }
 
 /* NT_PANEL columns of the panels of a block. */
-static struct nt_gemm_ahead turned_source(const struct nt_packed *w, const struct block *b, int32_t c0) {
-    const int32_t first = b->j0 / NT_PANEL, n_group = (w->k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
+static struct nt_gemm_ahead turned_source(const struct job *j, const struct block *b, int32_t c0) {
+    const struct nt_packed *w = j->dgrad->w;
+    const int32_t first = (j->row0 + b->j0) / NT_PANEL, n_group = (w->k + NT_INT4_GROUP - 1) / NT_INT4_GROUP;
     struct nt_gemm_ahead a = {.n = (b->n + NT_PANEL - 1) / NT_PANEL};
     if (nt_weight_is_quantized(w->format)) { /* INT4: one half of a block of 2 x 64 k; INT8: a quarter, 32 k */
         const int32_t columns = w->format == NT_WEIGHT_INT4 ? 64 : NT_PANEL;
@@ -221,7 +225,7 @@ static struct nt_gemm_ahead source_of(const struct job *j, const struct block *b
                                       .n = b->n};
     }
     if (j->gemm) return (struct nt_gemm_ahead){0}; /* unpack_panel fetches */
-    return turned_source(j->dgrad->w, b, c0);
+    return turned_source(j, b, j->col0 + c0);
 }
 
 /* The source of the panel that a thread writes next: in this block of the sum, the one after, or the next of its own
@@ -270,7 +274,7 @@ static void run_block(struct worker *w, int32_t index) {
             p->out = NT_GEMM_STORE_F32;
             p->bias = NULL;
             p->pre = NULL;
-            p->n_valid = NT_PANEL;
+            p->n_valid = j->n_col - panel * NT_PANEL <= NT_PANEL / 2 ? NT_PANEL / 2 : NT_PANEL; /* of a half or all */
             p->y = (char *)sums;
             p->ldy = NT_PANEL * sizeof(float);
         }
@@ -293,7 +297,7 @@ static void run_thread(void *arg, int thread, int n_threads) {
     (void)n_threads;
     struct worker w = {.j = j, .thread = thread, .row = -1, .panel = nt_cpu_scratch(j->plan.be, thread)};
     w.sums = (float *)(void *)((char *)w.panel + j->panel_bytes);
-    w.p = (struct nt_gemm_panel){.ldx = j->row_bytes, .w = (const char *)w.panel, .scale = 1};
+    w.p = (struct nt_gemm_panel){.ldx = j->row_bytes, .runs = j->runs, .scale = 1};
     if (j->wgrad) w.p.scale = j->wgrad->alpha;
     for (w.piece = nt_gemm_plan_next(&j->plan, thread); !nt_gemm_piece_empty(&w.piece);) {
         w.next = (struct nt_gemm_piece){0};
@@ -361,10 +365,41 @@ nt_status nt_gemm_quantized_run(struct nt_backend *be, const struct nt_gemm_args
     return NT_OK;
 }
 
+/* Whether each part's columns are computed from its rows alone. */
+static bool by_parts(const struct nt_gemm_dgrad_args *a, const struct nt_gemm_traits *product) {
+    if (!product->parts || a->w->n_part == 0 || a->w2 || a->w->format != NT_WEIGHT_BF16) return false;
+    for (int i = 0; i < a->w->n_part; i++) {
+        const struct nt_packed_part *p = &a->w->part[i];
+        if (p->n == 0 || p->row0 % 2 != 0 || p->n % (p->run > 0 ? p->run : 2) != 0) return false;
+    }
+    return true;
+}
+
+static void run_parts(struct nt_backend *be, const struct nt_gemm_dgrad_args *args,
+                      const struct nt_gemm_block_traits *traits) {
+    int32_t col0 = 0;
+    for (int i = 0; i < args->w->n_part; i++) {
+        const struct nt_packed_part *p = &args->w->part[i];
+        struct job j = {.traits = traits, .dgrad = args, .n_row = args->n_tok, .n_col = p->k};
+        j.row0 = p->row0;
+        j.col0 = col0;
+        j.runs = p->run > 0;
+        j.depth = j.runs ? 2 * p->n - p->run : p->n;
+        j.x = args->dy + p->row0;
+        j.ldx = args->lddy;
+        run(&j, be);
+        col0 += p->k;
+    }
+}
+
 nt_status nt_gemm_dgrad_run(struct nt_backend *be, const struct nt_gemm_dgrad_args *args,
                             const struct nt_gemm_block_traits *traits) {
     nt_gemm_dgrad_check(args);
     if (args->n_tok == 0) return NT_OK;
+    if (by_parts(args, traits->product)) {
+        run_parts(be, args, traits);
+        return NT_OK;
+    }
     struct job j = {.traits = traits, .dgrad = args, .n_row = args->n_tok, .n_col = args->w->k, .depth = args->w->n};
     j.x = args->dy;
     j.ldx = args->lddy;

@@ -18,6 +18,8 @@ struct nt_gemm_ahead {
     int32_t bytes, n;
 };
 
+enum { NT_GEMM_RUN = NT_PANEL / 4 }; /* pairs of rows in a run of gate or up */
+
 /* Pairs of a sum. */
 struct nt_gemm_span {
     int32_t first, n;
@@ -34,10 +36,11 @@ struct nt_gemm_panel {
     int64_t ldx2;       /* bytes */
     const char *w2;
     struct nt_gemm_span second[2]; /* pairs of x2 and w2 for each half of the panel; the same if not traits.parts */
-    float *begin;                  // [rows, NT_PANEL] what the chains begin with, or NULL: zero
-    float scale;                   /* of the sum, before it is added; 1 unless ADD_F32 */
-    const float *bias;             /* of this panel, or NULL */
-    int32_t n_valid;               /* columns of this panel that exist */
+    bool runs;         /* after every NT_GEMM_RUN pairs of x and w as many are left out; of traits.parts alone */
+    float *begin;      // [rows, NT_PANEL] what the chains begin with, or NULL: zero
+    float scale;       /* of the sum, before it is added; 1 unless ADD_F32 */
+    const float *bias; /* of this panel, or NULL */
+    int32_t n_valid;   /* columns of this panel that exist */
     enum nt_gemm_out out;
     char *y;     /* first element of the block in this panel */
     int64_t ldy; /* bytes */

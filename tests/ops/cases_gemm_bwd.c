@@ -290,6 +290,69 @@ static void check_dgrad_tiles(struct op_env *env) {
     }
 }
 
+/* w with parts: f32 sums of several blocks may differ from those without the statement, others may not. */
+static void check_dgrad_dense(struct op_env *env, const struct dgrad *p) {
+    struct dgrad dense = *p;
+    if (is_f32(p->args.out) && p->w.w.n > NT_WGRAD_TOKENS) return;
+    dense.w.w.n_part = 0;
+    dense.dx = op_alloc(p->dx_bytes);
+    NT_CHECK(run_dgrad(&env->be[0], &dense) == NT_OK);
+    op_compare_bytes(env, p->what, p->dx, dense.dx, p->dx_bytes);
+    free(dense.dx);
+}
+
+/* A NaN of dy in a row of one part is in the columns of that part, and with AVX-512 in no others where parts are even.
+ */
+static void check_dgrad_reach(struct op_env *env, struct dgrad *p, int which, bool even) {
+    const struct nt_packed *w = &p->w.w;
+    nt_bf16 *at = p->dy + p->args.n_tok / 2 * p->args.lddy + w->part[which].row0, kept = *at;
+    int32_t first = 0;
+    for (int i = 0; i < which; i++) first += w->part[i].k;
+    *at = nt_f32_to_bf16(NAN);
+    NT_CHECK(run_dgrad(&env->be[0], p) == NT_OK);
+    *at = kept;
+    for (int32_t k = 0; k < w->k; k++) {
+        const int64_t i = p->args.n_tok / 2 * p->args.lddx + k;
+        const bool nan =
+            is_f32(p->args.out) ? isnan(((float *)p->dx)[i]) : isnan(nt_bf16_to_f32(((nt_bf16 *)p->dx)[i]));
+        const bool own = k >= first && k < first + w->part[which].k;
+        if (own && !nan) op_fail(env, "%s: NaN of part %d is not in column %d", p->what, which, k);
+        if (nan && !own && even && !env->cuda && env->isa == NT_ISA_AVX512)
+            op_fail(env, "%s: NaN of part %d is in column %d", p->what, which, k);
+    }
+}
+
+static void check_dgrad_parts(struct op_env *env) {
+    enum { HALF = NT_PANEL / 2 };
+    static const struct {
+        int32_t n_tok, n, k;
+        bool even;
+        int n_part;
+        struct nt_packed_part part[NT_PACKED_PARTS];
+    } cases[] = {
+        {70, 192,  32, true,  2, {{0, 96, HALF, 16}, {HALF, 96, HALF, 16}}              },
+        {9,  3136, 48, true,  2, {{0, 1568, HALF, 40}, {HALF, 1552, HALF, 8}}           },
+        {20, 2048, 40, true,  2, {{0, 1024, HALF, 38}, {HALF, 1024, HALF, 2}}           },
+        {3,  96,   10, true,  1, {{HALF, 48, HALF, 10}}                                 },
+        {35, 960,  48, true,  3, {{0, 576, 0, 16}, {576, 192, 0, 16}, {768, 192, 0, 16}}},
+        {33, 2044, 50, true,  3, {{0, 50, 0, 6}, {50, 1130, 0, 42}, {1180, 864, 0, 2}}  },
+        {17, 120,  20, false, 2, {{0, 33, 0, 4}, {33, 87, 0, 16}}                       },
+        {5,  70,   8,  false, 2, {{0, 40, 0, 4}, {40, 0, 0, 4}}                         },
+    };
+    for (size_t i = 0; i < 4 * sizeof cases / sizeof cases[0]; i++) { /* so that rows are copied, too */
+        const size_t c = i / 4;
+        struct dgrad p = make_dgrad(
+            i, (struct shape){NT_WEIGHT_BF16, cases[c].n_tok, cases[c].n, cases[c].k, 0, outs[i % N_OUTS], true});
+        op_matrix_state_parts(&p.w, cases[c].part, cases[c].n_part);
+        check_dgrad(env, &p);
+        check_dgrad_dense(env, &p);
+        check_some_rows(env, &p, 1, 2);
+        for (int k = 0; k < cases[c].n_part; k++)
+            if (cases[c].part[k].n > 0) check_dgrad_reach(env, &p, k, cases[c].even);
+        drop_dgrad(&p);
+    }
+}
+
 static void perf_dgrad(struct op_env *env) {
     static const struct shape shapes[] = {
         {NT_WEIGHT_BF16, 256, 960,  576,  0,  NT_GEMM_STORE_F32, true},
@@ -598,6 +661,7 @@ static const struct op_case cases[] = {
     {NT_OP_gemm_dgrad, "special",  check_dgrad_special, NULL      },
     {NT_OP_gemm_dgrad, "alone",    check_dgrad_alone,   NULL      },
     {NT_OP_gemm_dgrad, "tiles",    check_dgrad_tiles,   NULL      },
+    {NT_OP_gemm_dgrad, "parts",    check_dgrad_parts,   NULL      },
     {NT_OP_gemm_wgrad, "shapes",   check_wgrad_shapes,  perf_wgrad},
     {NT_OP_gemm_wgrad, "few rows", check_wgrad_narrow,  NULL      },
     {NT_OP_gemm_wgrad, "large",    check_wgrad_large,   NULL      },
