@@ -3,6 +3,7 @@
 #include "cuda_bodies.h"
 #include "cuda_granted.h"
 #include "gemm_dgrad_sm90_cuda.h"
+#include "gemm_wgrad_sm90_cuda.h"
 #include "launch_places.h"
 
 #define TILE(op, rows, cols, warps, shared)                                                                            \
@@ -104,12 +105,27 @@ nt_status nt_gemm_dgrad_cuda(struct nt_backend *be, const struct nt_gemm_dgrad_a
     return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a.d);
 }
 
+/* A tile of wgrad: sm90 where that takes the args, else row. */
+struct wgrad_tile {
+    const struct nt_sm90_tile_row *sm90;
+    const struct nt_gemm_tile_row *row;
+};
+static struct wgrad_tile choose_wgrad(const struct nt_backend *be, const struct nt_gemm_wgrad_args *args,
+                                      int64_t times) {
+    const int32_t n_sm = be->cuda->facts.n_sm;
+    if (nt_gemm_wgrad_sm90_takes(be, args))
+        return (struct wgrad_tile){.sm90 = nt_gemm_wgrad_sm90_tile(args, times, n_sm)};
+    return (struct wgrad_tile){.row = nt_gemm_choose(wgrad_tiles, N_WGRAD, args->m, args->n, times, n_sm)};
+}
+
 /* The tokens of a, in one launch, and the join where blocks of them leave their sums. */
-static nt_status launch_wgrad(struct nt_backend *be, const struct nt_gemm_tile_row *tile,
-                              const struct nt_gemm_wgrad_cuda *a) {
+static nt_status launch_wgrad(struct nt_backend *be, struct wgrad_tile tile, const struct nt_gemm_wgrad_cuda *a) {
     const int64_t blocks = (int64_t)a->row_tiles * a->col_tiles;
     const int64_t n_block = a->part ? nt_ceil_div(a->n_tok, NT_WGRAD_TOKENS) : 1;
-    NT_TRY(NT_CUDA_LAUNCH(be, tile->kernel, blocks, n_block, 1, tile->threads, tile->shared, a));
+    if (tile.sm90)
+        NT_TRY(nt_gemm_wgrad_sm90(be, tile.sm90, n_block, a));
+    else
+        NT_TRY(NT_CUDA_LAUNCH(be, tile.row->kernel, blocks, n_block, 1, tile.row->threads, tile.row->shared, a));
     if (!a->part) return NT_OK;
     const int64_t joins = a->m * nt_ceil_div(a->n, NT_WGRAD_JOIN_THREADS);
     return NT_CUDA_LAUNCH(be, NT_CUDA_gemm_wgrad_join, joins, 1, 1, NT_WGRAD_JOIN_THREADS, 0, a);
@@ -119,8 +135,9 @@ nt_status nt_gemm_wgrad_cuda(struct nt_backend *be, const struct nt_gemm_wgrad_a
     nt_gemm_wgrad_check(args);
     if (args->n_tok == 0) return NT_OK;
     const struct nt_wgrad_cut cut = nt_wgrad_cut(args, be->cuda->workspace_bytes);
-    const struct nt_gemm_tile_row *tile =
-        nt_gemm_choose(wgrad_tiles, N_WGRAD, args->m, args->n, cut.n_block > 0 ? cut.n_block : 1, be->cuda->facts.n_sm);
+    const struct wgrad_tile tile = choose_wgrad(be, args, cut.n_block > 0 ? cut.n_block : 1);
+    const int32_t rows = tile.sm90 ? tile.sm90->rows : tile.row->rows;
+    const int32_t cols = tile.sm90 ? tile.sm90->cols : tile.row->cols;
     struct nt_gemm_wgrad_cuda a = {.dw = args->dw,
                                    .lda = args->lda,
                                    .ldb = args->ldb,
@@ -129,8 +146,8 @@ nt_status nt_gemm_wgrad_cuda(struct nt_backend *be, const struct nt_gemm_wgrad_a
                                    .m = args->m,
                                    .n = args->n,
                                    .b_run = args->b_run,
-                                   .row_tiles = (int32_t)nt_ceil_div(args->m, tile->rows),
-                                   .col_tiles = (int32_t)nt_ceil_div(args->n, tile->cols)};
+                                   .row_tiles = (int32_t)nt_ceil_div(args->m, rows),
+                                   .col_tiles = (int32_t)nt_ceil_div(args->n, cols)};
     if (cut.n_block > 0) {
         void *memory;
         NT_TRY(nt_cuda_workspace(be, (size_t)cut.n_block * cut.place, "gemm_wgrad", &memory));

@@ -17,15 +17,10 @@ enum { N_TILES = sizeof tiles / sizeof tiles[0] };
     _Static_assert(NT_SM90_FIT(rows, cols, stages, blocks), "blocks do not fit");
 NT_GEMM_DGRAD_SM90_TILES(CHECK)
 
-/* Whether the copy engine takes rows of x, ldx apart. */
-static bool is_copied(const nt_bf16 *x, int64_t ldx) {
-    return ((uintptr_t)x & 15) == 0 && ldx % 8 == 0;
-}
-
 bool nt_gemm_dgrad_sm90_takes(const struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
     return nt_cuda_has(be, tiles[0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled &&
-           args->w->format == NT_WEIGHT_BF16_ROWS && is_copied(args->dy, args->lddy) &&
-           (!args->w2 || is_copied(args->dy2, args->lddy2));
+           args->w->format == NT_WEIGHT_BF16_ROWS && nt_sm90_is_copied(args->dy, args->lddy) &&
+           (!args->w2 || nt_sm90_is_copied(args->dy2, args->lddy2));
 }
 
 static nt_status encode(const struct nt_backend *be, const nt_bf16 *dy, int64_t lddy, const struct nt_packed *w,
@@ -35,7 +30,8 @@ static nt_status encode(const struct nt_backend *be, const nt_bf16 *dy, int64_t 
 }
 
 nt_status nt_gemm_dgrad_sm90(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
-    const struct nt_sm90_tile_row *tile = nt_sm90_choose(tiles, N_TILES, args->n_tok, args->w->k, be->cuda->facts.n_sm);
+    const struct nt_sm90_tile_row *tile =
+        nt_sm90_choose(tiles, N_TILES, args->n_tok, args->w->k, 1, be->cuda->facts.n_sm);
     struct nt_gemm_dgrad_sm90 a = {.g = nt_gemm_dgrad_cuda_of(args, tile->rows, tile->cols),
                                    .k2 = args->w2 ? args->w2->n : 0};
     NT_TRY(encode(be, args->dy, args->lddy, args->w, args->n_tok, tile->rows, &a.own));

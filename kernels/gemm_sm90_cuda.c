@@ -35,9 +35,9 @@ NT_GEMM_SM90_ADAPTER_TILES(CHECK)
 /* Cycles of the busiest multiprocessor per 16 of k, from the rates of an H100: it fetches about 40 bytes a cycle from
  * L2 (rows beyond n_tok are not fetched), multiplies 64 x 8 x 16 in 4 cycles, and a block alone takes some 40 for the
  * four steps' waits and issues. Each kernel has the same bits, so an estimate is good enough. */
-static int64_t cycles_of(const struct nt_sm90_tile_row *tile, int32_t n_tok, int32_t n, int32_t n_sm) {
+static int64_t cycles_of(const struct nt_sm90_tile_row *tile, int32_t n_tok, int32_t n, int64_t times, int32_t n_sm) {
     enum { FETCH = 40, ALONE = 40 };
-    const int64_t blocks = nt_ceil_div(nt_gemm_blocks(tile->rows, tile->cols, n_tok, n), n_sm),
+    const int64_t blocks = nt_ceil_div(times * nt_gemm_blocks(tile->rows, tile->cols, n_tok, n), n_sm),
                   rows = n_tok < tile->rows ? n_tok : tile->rows;
     const int64_t fetch = (rows + tile->cols) * 16 * (int64_t)sizeof(nt_bf16) / FETCH;
     const int64_t multiply = (int64_t)tile->rows * tile->cols / (64 * 8) * 4;
@@ -47,11 +47,11 @@ static int64_t cycles_of(const struct nt_sm90_tile_row *tile, int32_t n_tok, int
 }
 
 const struct nt_sm90_tile_row *nt_sm90_choose(const struct nt_sm90_tile_row *from, int count, int32_t n_tok, int32_t n,
-                                              int32_t n_sm) {
+                                              int64_t times, int32_t n_sm) {
     const struct nt_sm90_tile_row *best = &from[0];
     int64_t least = INT64_MAX;
     for (int i = 0; i < count; i++) {
-        const int64_t cycles = cycles_of(&from[i], n_tok, n, n_sm);
+        const int64_t cycles = cycles_of(&from[i], n_tok, n, times, n_sm);
         if (cycles > least || (from[i].rows > 64 && n_tok <= 64)) continue;
         least = cycles;
         best = &from[i];
@@ -59,11 +59,14 @@ const struct nt_sm90_tile_row *nt_sm90_choose(const struct nt_sm90_tile_row *fro
     return best;
 }
 
+bool nt_sm90_is_copied(const nt_bf16 *x, int64_t ldx) {
+    return ((uintptr_t)x & 15) == 0 && ldx % 8 == 0;
+}
+
 bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args) {
     return nt_cuda_has(be, tiles[0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled &&
-           args->w->format == NT_WEIGHT_BF16_ROWS && args->ldx % 8 == 0 &&
-           (!args->w2 || (args->ldx2 % 8 == 0 && ((uintptr_t)args->x2 & 15) == 0)) &&
-           (((uintptr_t)args->x | (uintptr_t)args->w->data) & 15) == 0;
+           args->w->format == NT_WEIGHT_BF16_ROWS && ((uintptr_t)args->w->data & 15) == 0 &&
+           nt_sm90_is_copied(args->x, args->ldx) && (!args->w2 || nt_sm90_is_copied(args->x2, args->ldx2));
 }
 
 nt_status nt_sm90_encode_tensor(const struct nt_backend *be, const struct nt_sm90_tensor *t,
@@ -117,7 +120,7 @@ nt_status nt_sm90_encode(const struct nt_backend *be, const struct nt_gemm_args 
 
 static nt_status with_adapter(struct nt_backend *be, const struct nt_gemm_args *args) {
     const struct nt_sm90_tile_row *tile =
-        nt_sm90_choose(adapter_tiles, N_ADAPTER_TILES, args->n_tok, args->w->n, be->cuda->facts.n_sm);
+        nt_sm90_choose(adapter_tiles, N_ADAPTER_TILES, args->n_tok, args->w->n, 1, be->cuda->facts.n_sm);
     struct nt_gemm_sm90_adapted a = {.own.g = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols),
                                      .second = nt_gemm_adapter_of(args)};
     const struct nt_gemm_args behind = {.x = args->x2, .ldx = args->ldx2, .w = args->w2, .n_tok = args->n_tok};
@@ -129,7 +132,8 @@ static nt_status with_adapter(struct nt_backend *be, const struct nt_gemm_args *
 
 nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args) {
     if (nt_gemm_cuda_adapts(args)) return with_adapter(be, args);
-    const struct nt_sm90_tile_row *tile = nt_sm90_choose(tiles, N_TILES, args->n_tok, args->w->n, be->cuda->facts.n_sm);
+    const struct nt_sm90_tile_row *tile =
+        nt_sm90_choose(tiles, N_TILES, args->n_tok, args->w->n, 1, be->cuda->facts.n_sm);
     struct nt_gemm_sm90 a = {.g = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols)};
     NT_TRY(nt_sm90_encode(be, args, tile->rows, tile->cols, &a.operands));
     return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.g.row_tiles * a.g.col_tiles, 1, 1, tile->threads, tile->shared,

@@ -36,8 +36,8 @@ enum {
 #define NT_GEMM_SM90_SHARED(rows, cols, stages)                                                                        \
     ((stages) * ((rows) + (cols)) * NT_GEMM_SM90_DEPTH * 2 + NT_GEMM_SM90_BARRIERS)
 /* An H100 has 228 KiB a multiprocessor, 1 KiB of a block is the system's. */
-#define NT_SM90_FIT(rows, cols, stages, blocks)                                                                        \
-    ((NT_GEMM_SM90_SHARED(rows, cols, stages) + 1024) * (blocks) <= 228 * 1024)
+#define NT_SM90_FIT_BYTES(shared, blocks)       (((shared) + 1024) * (blocks) <= 228 * 1024)
+#define NT_SM90_FIT(rows, cols, stages, blocks) NT_SM90_FIT_BYTES(NT_GEMM_SM90_SHARED(rows, cols, stages), blocks)
 /* One warp copies; with 256 columns a whole warpgroup, whose registers the multiplying ones take. */
 #define NT_GEMM_SM90_THREADS(rows, cols) (2 * (rows) + ((cols) > 128 ? 128 : 32))
 
@@ -67,9 +67,11 @@ struct nt_sm90_tile_row {
     int32_t rows, cols, blocks, threads;
     size_t shared;
 };
-/* As nt_gemm_choose, for n_tok x n results. Ties go to the larger tile; none has a warpgroup without rows. */
+/* As nt_gemm_choose. Ties go to the larger tile; none has a warpgroup without rows. */
 const struct nt_sm90_tile_row *nt_sm90_choose(const struct nt_sm90_tile_row *from, int count, int32_t n_tok, int32_t n,
-                                              int32_t n_sm);
+                                              int64_t times, int32_t n_sm);
+/* Whether the copy engine takes rows of x, ldx apart. */
+bool nt_sm90_is_copied(const nt_bf16 *x, int64_t ldx);
 
 bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args);
 /* Only what nt_gemm_sm90_takes; shapes as nt_gemm_cuda has checked them. */

@@ -1,12 +1,12 @@
-/* A tile of y = x w^T, or of x w, by TMA, mbarriers and wgmma, compute capability 9.0: what the kernels of *_sm90.cu
- * share.
+/* A tile of y = x w^T, of x w or of x^T w, by TMA, mbarriers and wgmma, compute capability 9.0: what the kernels of
+ * *_sm90.cu share.
  *
  * One elected thread of the last warp(group) copies stages of x and w by TMA into a ring; each of rows / 64 warpgroups
  * multiplies 64 rows by all columns of the tile (m64nNk16, both operands from shared memory) with one group of four
  * wgmma under way while the next is issued. `full` of a stage ends when its bytes are there, `empty` when every
  * multiplying warp has seen its wgmma end. A line of a stage is 64 k = 128 bytes with the 128-byte swizzle of TMA and
  * wgmma: no bank conflicts; of x w, w's lines are read as they lie and are the k, in boxes of 64 columns side by side,
- * and wgmma turns them. Rows beyond n_tok, n_pad and k arrive as zeros, or are cleared once where x has few rows:
+ * and wgmma turns them; of x^T w, x's too. Rows beyond n_tok, n_pad and k arrive as zeros, or are cleared once where x has few rows:
  * the copy engine takes longer for rows outside x than for those inside (H200, one row of 64: 1.4 times the whole time).
  * Order of sums: k in steps of 16 ascending, one accumulator per element, the same in every tile; then an adapter's
  * product (`behind`, k2 terms) in the same way. */
@@ -17,17 +17,20 @@
 #include "gemm_sm90_cuda.h"
 #include "ptx.cuh"
 
-/* SUM_LINES: a line of w is an element of the sum, its columns are the tile's (dgrad); else it is a column of the tile. */
-template <int ROWS_, int COLS_, int STAGES_, bool SUM_LINES_ = false> struct nt_sm90_tile {
+/* SUM_LINES: a line of w is an element of the sum, its columns are the tile's (dgrad); else it is a column of the tile.
+ * X_SUM_LINES: a line of x is one too, its columns are the tile's rows (wgrad); else it is a row. */
+template <int ROWS_, int COLS_, int STAGES_, bool SUM_LINES_ = false, bool X_SUM_LINES_ = false> struct nt_sm90_tile {
     enum {
         ROWS = ROWS_,
         COLS = COLS_,
         STAGES = STAGES_,
         SUM_LINES = SUM_LINES_,
+        X_SUM_LINES = X_SUM_LINES_,
         GROUPS = ROWS / 64,
         LINE = NT_GEMM_SM90_DEPTH * 2,   /* bytes */
-        BOX = NT_GEMM_SM90_DEPTH * LINE, /* SUM_LINES: as many columns of w by as many lines */
+        BOX = NT_GEMM_SM90_DEPTH * LINE, /* of what has SUM_LINES: as many columns by as many lines; x of a warpgroup */
         BOXES = SUM_LINES ? COLS / NT_GEMM_SM90_DEPTH : 1,
+        X_BOXES = X_SUM_LINES ? GROUPS : 1,
         STAGE_BYTES = (ROWS + COLS) * LINE,
         MULTIPLIERS = 4 * GROUPS, /* warps */
         THREADS = NT_GEMM_SM90_THREADS(ROWS, COLS),
@@ -71,14 +74,22 @@ template <class T> NT_DEVICE void nt_sm90_init_barriers(const void *x, const voi
     nt_mbarrier_init_fence();
 }
 
-/* w's part of a stage: the sum from element `at` on, the tile's columns from n0 on. */
+/* An operand's part of a stage: the sum from element `at` on, the tile's rows or columns from n0 on. */
+template <class T, int BOXES, bool SUM_LINES>
+NT_DEVICE void nt_sm90_copy_boxes(uint32_t to, const struct nt_tensor_map *map, int32_t at, int32_t n0, uint32_t full) {
+#pragma unroll
+    for (int i = 0; i < BOXES; i++) {
+        const int32_t n = n0 + i * NT_GEMM_SM90_DEPTH;
+        nt_tensor_copy_2d(to + i * T::BOX, map, SUM_LINES ? n : at, SUM_LINES ? at : n, full);
+    }
+}
+template <class T>
+NT_DEVICE void nt_sm90_copy_x(uint32_t to, const struct nt_tensor_map *x, int32_t at, int32_t m0, uint32_t full) {
+    nt_sm90_copy_boxes<T, T::X_BOXES, T::X_SUM_LINES>(to, x, at, m0, full);
+}
 template <class T>
 NT_DEVICE void nt_sm90_copy_w(uint32_t to, const struct nt_tensor_map *w, int32_t at, int32_t n0, uint32_t full) {
-#pragma unroll
-    for (int i = 0; i < T::BOXES; i++) {
-        const int32_t n = n0 + i * NT_GEMM_SM90_DEPTH;
-        nt_tensor_copy_2d(to + i * T::BOX, w, T::SUM_LINES ? n : at, T::SUM_LINES ? at : n, full);
-    }
+    nt_sm90_copy_boxes<T, T::BOXES, T::SUM_LINES>(to, w, at, n0, full);
 }
 
 /* One thread. Of the n_k stages those from n_own on are of `behind`, if there is one. */
@@ -93,7 +104,7 @@ NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const str
         const bool second = behind && kt >= n_own;
         const struct nt_sm90_operands *a = second ? behind : own;
         const int32_t col = (second ? kt - n_own : kt) * NT_GEMM_SM90_DEPTH;
-        nt_tensor_copy_2d(to, &a->x, col, m0, full);
+        nt_sm90_copy_x<T>(to, &a->x, col, m0, full);
         nt_sm90_copy_w<T>(to + T::ROWS * T::LINE, &a->w, col, n0, full);
     }
 }
@@ -108,28 +119,50 @@ template <class T> NT_DEVICE void nt_sm90_clear_rows(char *stages, int32_t rows,
     nt_barrier(1, 4 * NT_WARP);
 }
 
-/* A warpgroup: acc = its 64 rows by the tile's columns. */
-template <class T> NT_DEVICE void nt_sm90_multiply_stages(float *acc, uint32_t base, int32_t group, int32_t n_k) {
-    enum { STEP = T::SUM_LINES ? 128 : 2 }; /* of w's descriptor, per 16 of the sum */
-    struct nt_sm90_place p = {0, 0};
+/* How an operand lies: the descriptor of a tile at address 0, and what it grows by per 16 of the sum. */
+struct nt_sm90_lay {
+    uint64_t tile;
+    uint32_t step;
+};
+template <class T> NT_DEVICE struct nt_sm90_lay nt_sm90_lay_of(bool sum_lines) {
+    if (sum_lines) return {nt_wgmma_turned_tile(0, T::BOX), 128};
+    return {nt_wgmma_tile(0), 2};
+}
+
+/* A warpgroup: acc = its 64 rows by the tile's columns of n_k > 0 stages from p on, which are then free but for the last
+ * of them, `before`. */
+template <class T>
+NT_DEVICE int32_t nt_sm90_multiply_stages(float *acc, uint32_t base, int32_t group, int32_t n_k, struct nt_sm90_place *p,
+                                          const struct nt_sm90_lay w_lay) {
+    const struct nt_sm90_lay x_lay = nt_sm90_lay_of<T>(T::X_SUM_LINES);
     int32_t before = T::STAGES - 1;
-    for (int32_t kt = 0; kt < n_k; kt++, nt_sm90_next<T>(&p)) {
-        const uint32_t at = base + (uint32_t)(p.stage * T::STAGE_BYTES);
-        const uint64_t x = nt_wgmma_tile(at + (uint32_t)(group * 64 * T::LINE));
-        const uint32_t w_at = at + T::ROWS * T::LINE;
-        const uint64_t w = T::SUM_LINES ? nt_wgmma_turned_tile(w_at, T::BOX) : nt_wgmma_tile(w_at);
-        nt_mbarrier_wait(nt_sm90_full_at<T>(base, p.stage), p.phase);
+    for (int32_t kt = 0; kt < n_k; kt++, nt_sm90_next<T>(p)) {
+        const uint32_t at = base + (uint32_t)(p->stage * T::STAGE_BYTES);
+        const uint64_t x = nt_wgmma_at(x_lay.tile, at + (uint32_t)(group * T::BOX));
+        const uint64_t w = nt_wgmma_at(w_lay.tile, at + T::ROWS * T::LINE);
+        nt_mbarrier_wait(nt_sm90_full_at<T>(base, p->stage), p->phase);
         nt_wgmma_fence();
 #pragma unroll
         for (int s = 0; s < NT_GEMM_SM90_DEPTH / 16; s++)
-            nt_wgmma_bf16<T::COLS, T::SUM_LINES>(acc, x + 2 * s, w + STEP * s, kt > 0 || s > 0);
+            nt_wgmma_bf16<T::COLS, T::X_SUM_LINES, T::SUM_LINES>(acc, x + s * x_lay.step, w + s * w_lay.step,
+                                                                 kt > 0 || s > 0);
         nt_wgmma_commit();
         nt_wgmma_wait<1>(); /* the stage before this one has been read */
         if (kt > 0 && nt_lane() == 0) nt_mbarrier_arrive(nt_sm90_empty_at<T>(base, before));
-        before = p.stage;
+        before = p->stage;
     }
     nt_wgmma_wait<0>();
     nt_wgmma_settle<T::COLS / 2>(acc);
+    return before;
+}
+
+/* All threads, once in a kernel: the mbarriers are ready. The warp's number, so that the compiler sees that a warp takes
+ * one way. */
+template <class T> NT_DEVICE int32_t nt_sm90_begin(const void *x, const void *w, uint32_t base) {
+    const int32_t warp = __shfl_sync(NT_ALL_LANES, nt_warp(), 0);
+    if (threadIdx.x == 0) nt_sm90_init_barriers<T>(x, w, base);
+    __syncthreads();
+    return warp;
 }
 
 /* acc = this warp's part of the tile at row m0, column n0 of k terms, and of k2 of behind, if that is not NULL; false in
@@ -139,11 +172,9 @@ template <class T>
 NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt_sm90_operands *behind, char *stages,
                                int32_t m0, int32_t n0, int32_t k, int32_t k2, float *acc) {
     const uint32_t base = nt_shared_address(stages);
-    const int32_t warp = __shfl_sync(NT_ALL_LANES, nt_warp(), 0); /* the compiler sees that a warp takes one way */
+    const int32_t warp = nt_sm90_begin<T>(&a->x, &a->w, base);
     const int32_t n_own = (k + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH;
     const int32_t n_k = behind ? n_own + (k2 + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH : n_own;
-    if (threadIdx.x == 0) nt_sm90_init_barriers<T>(&a->x, &a->w, base);
-    __syncthreads();
     if (warp >= T::MULTIPLIERS) {
         if (T::GIVES_REGISTERS) nt_registers_lower<24>();
         if (warp == T::MULTIPLIERS && nt_elect()) nt_sm90_copy_stages<T>(a, behind, base, m0, n0, n_own, n_k);
@@ -151,7 +182,8 @@ NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt
     }
     if (T::GIVES_REGISTERS) nt_registers_raise<240>();
     if (T::GROUPS == 1 && a->x_rows < 64) nt_sm90_clear_rows<T>(stages, a->x_rows, n_k);
-    nt_sm90_multiply_stages<T>(acc, base, warp / 4, n_k);
+    struct nt_sm90_place p = {0, 0};
+    nt_sm90_multiply_stages<T>(acc, base, warp / 4, n_k, &p, nt_sm90_lay_of<T>(T::SUM_LINES));
     nt_barrier(1, NT_WARP * T::MULTIPLIERS);
     return true;
 }

@@ -418,22 +418,34 @@ static nt_status test_gemm_dgrad(struct nt_selftest *t) {
     return NT_OK;
 }
 
-/* Without a width the tokens are two blocks of NT_WGRAD_TOKENS. */
+/* Rows of a that are whole 16 bytes and rows that are not, which other kernels take, and columns of b in runs, one
+ * added to the other. Without a width the tokens are two blocks of NT_WGRAD_TOKENS. */
 static nt_status test_gemm_wgrad(struct nt_selftest *t) {
     const bool wide = t->width > 0;
-    const int32_t n_tok = wide ? 75 : NT_WGRAD_TOKENS + 75, m = wide ? t->width : 21, n = wide ? 576 : 104;
+    const int32_t n_tok = wide ? 75 : NT_WGRAD_TOKENS + 75, m = wide ? t->width : 72, n = wide ? 576 : 104;
+    static const struct {
+        int32_t pad, b_run;
+    } ways[] = {
+        {0, 0           },
+        {1, 0           },
+        {0, NT_PANEL / 2}
+    };
     float *dw = nt_selftest_floats(t, m * n, 1);
-    const struct nt_gemm_wgrad_args a = {.a = nt_selftest_halves(t, n_tok * m, 1),
-                                         .b = nt_selftest_halves(t, n_tok * n, 1),
-                                         .lda = m,
-                                         .ldb = n,
-                                         .dw = dw,
-                                         .lddw = n,
-                                         .alpha = 0.3f,
-                                         .n_tok = n_tok,
-                                         .m = m,
-                                         .n = n};
-    NT_TRY(t->ops.gemm_wgrad(t->be, &a));
+    for (int i = 0; i < (int)(sizeof ways / sizeof ways[0]); i++) {
+        const int32_t lda = m + ways[i].pad, ldb = ways[i].b_run > 0 ? 2 * n : n;
+        const struct nt_gemm_wgrad_args a = {.a = nt_selftest_halves(t, n_tok * lda, 1),
+                                             .b = nt_selftest_halves(t, n_tok * ldb, 1),
+                                             .lda = lda,
+                                             .ldb = ldb,
+                                             .dw = dw,
+                                             .lddw = n,
+                                             .alpha = 0.3f,
+                                             .n_tok = n_tok,
+                                             .m = m,
+                                             .n = n,
+                                             .b_run = ways[i].b_run};
+        NT_TRY(t->ops.gemm_wgrad(t->be, &a));
+    }
     keep_rows(t, dw, m, n);
     return NT_OK;
 }

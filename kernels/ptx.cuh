@@ -137,9 +137,18 @@ template <int N> NT_DEVICE void nt_registers_lower(void) {
 NT_DEVICE uint64_t nt_wgmma_turned_tile(uint32_t at, uint32_t box) {
     return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)(box >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
+/* Turned, of lines of 16 bf16 (32 bytes) with the 32-byte swizzle: 8 lines are 256 bytes and begin at a multiple of that,
+ * the next 16 columns lie `box` bytes further. 16 elements of the sum further: + 32. */
+NT_DEVICE uint64_t nt_wgmma_turned_runs(uint32_t at, uint32_t box) {
+    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)(box >> 4) << 16 | (uint64_t)(256 >> 4) << 32 | (uint64_t)3 << 62;
+}
 /* K-major: the columns of a line are elements of the sum. 16 of them further: + 2. */
 NT_DEVICE uint64_t nt_wgmma_tile(uint32_t at) {
     return nt_wgmma_turned_tile(at, 16);
+}
+/* The descriptor of a tile at address 0, moved. */
+NT_DEVICE uint64_t nt_wgmma_at(uint64_t tile, uint32_t at) {
+    return tile | (at >> 4 & 0x3fff);
 }
 /* Before the first wgmma and whenever other code touched the accumulators. */
 NT_DEVICE void nt_wgmma_fence(void) {
@@ -172,18 +181,21 @@ template <int COUNT> NT_DEVICE void nt_wgmma_settle(float *d) {
 #define NT_WGMMA_F32(i) NT_WGMMA_F8(i), NT_WGMMA_F8(i + 8), NT_WGMMA_F8(i + 16), NT_WGMMA_F8(i + 24)
 /* d (+)= a b^T: 64 x 16 times 16 x n, n / 2 accumulators a thread. Of thread T of the warpgroup, w = T / 32, l = T % 32,
  * value v: row 16 w + l / 4 + 8 (v / 2 % 2), column 8 (v / 4) + 2 (l % 4) + v % 2. accumulate 0: d is not read.
- * TURNED: b is a turned tile. */
-template <int N, bool TURNED = false> NT_DEVICE void nt_wgmma_bf16(float *d, uint64_t a, uint64_t b, int accumulate);
-#define NT_WGMMA_OF(n, turned, names, ia, ib, ip, ...)                                                                 \
+ * TURNED_A, TURNED_B: that operand is a turned tile. */
+template <int N, bool TURNED_A = false, bool TURNED_B = false>
+NT_DEVICE void nt_wgmma_bf16(float *d, uint64_t a, uint64_t b, int accumulate);
+#define NT_WGMMA_OF(n, turned_a, turned_b, names, ia, ib, ip, ...)                                                     \
     template <>                                                                                                        \
-    __device__ __forceinline__ void nt_wgmma_bf16<n, turned>(float *d, uint64_t a, uint64_t b, int accumulate) {       \
+    __device__ __forceinline__ void nt_wgmma_bf16<n, turned_a, turned_b>(float *d, uint64_t a, uint64_t b,             \
+                                                                         int accumulate) {                             \
         asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ip ", 0;\n"                                                 \
                      "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names "}, %" #ia ", %" #ib           \
-                     ", p, 1, 1, 0, " #turned ";\n}"                                                                   \
+                     ", p, 1, 1, " #turned_a ", " #turned_b ";\n}"                                                     \
                      : __VA_ARGS__                                                                                     \
                      : "l"(a), "l"(b), "r"(accumulate));                                                               \
     }
-#define NT_WGMMA(n, ...) NT_WGMMA_OF(n, 0, __VA_ARGS__) NT_WGMMA_OF(n, 1, __VA_ARGS__)
+#define NT_WGMMA(n, ...)                                                                                               \
+    NT_WGMMA_OF(n, 0, 0, __VA_ARGS__) NT_WGMMA_OF(n, 0, 1, __VA_ARGS__) NT_WGMMA_OF(n, 1, 1, __VA_ARGS__)
 NT_WGMMA(32, NT_WGMMA_D0, 16, 17, 18, NT_WGMMA_F8(0), NT_WGMMA_F8(8))
 NT_WGMMA(64, NT_WGMMA_D0 "," NT_WGMMA_D1, 32, 33, 34, NT_WGMMA_F32(0))
 NT_WGMMA(128, NT_WGMMA_D0 "," NT_WGMMA_D1 "," NT_WGMMA_D2 "," NT_WGMMA_D3, 64, 65, 66, NT_WGMMA_F32(0),

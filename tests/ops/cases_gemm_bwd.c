@@ -545,6 +545,10 @@ static void check_wgrad_tiles(struct op_env *env) {
         {1070, 570,  570,  0,  true },
         {70,   2040, 575,  16, true },
         {50,   2040, 575,  0,  false},
+        {130,  1100, 580,  16, true },
+        {2100, 190,  200,  48, true },
+        {75,   570,  4330, 16, true },
+        {1030, 130,  8452, 48, true },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct wgrad p =
@@ -553,6 +557,7 @@ static void check_wgrad_tiles(struct op_env *env) {
         compare_wgrad(env, &p);
         check_some_columns(env, &p, shapes[i].m - 9, 96, 9, 33);
         check_some_columns(env, &p, 3, shapes[i].n / 48 * 48 - 48, 1, 48);
+        check_some_columns(env, &p, 1, shapes[i].n / 48 * 48 - 48, shapes[i].m - 1, 48); /* not aligned for TMA */
         drop_wgrad(&p);
     }
 }
@@ -616,7 +621,7 @@ static void check_wgrad_cut(struct op_env *env) {
         {2 * NT_WGRAD_TOKENS + 100, 19,  70,    0,  0.3f, true,  true },
         {9 * NT_WGRAD_TOKENS + 1,   16,  40,    0,  2,    true,  true }, /* more than the join has under way */
         {4 * NT_WGRAD_TOKENS,       5,   131,   16, -1,   false, true },
-        {3 * NT_WGRAD_TOKENS + 17,  48,  96,    48, 0.7f, true,  true },
+        {3 * NT_WGRAD_TOKENS + 17,  72,  96,    48, 0.7f, true,  true },
         {NT_WGRAD_TOKENS + 64,      130, 200,   0,  1,    false, true },
         {NT_WGRAD_TOKENS + 30,      9,   16900, 0,  0.7f, true,  false},
     };

@@ -126,14 +126,16 @@ static int count_dgrad(struct nt_backend *be, enum nt_weight_format format, int3
     return end(&o, what, be->ops.gemm_dgrad(be, &a));
 }
 
-static int count_wgrad(struct nt_backend *be, int32_t n_tok, int32_t m, int32_t n) {
+static int count_wgrad(struct nt_backend *be, int32_t n_tok, int32_t m, int32_t n, int32_t b_run) {
     struct operands o = {.seed = 11};
-    struct nt_gemm_wgrad_args a = {.lda = m, .ldb = n, .lddw = n, .alpha = 1, .n_tok = n_tok, .m = m, .n = n};
+    const int32_t ldb = b_run > 0 ? 2 * n : n;
+    struct nt_gemm_wgrad_args a = {
+        .lda = m, .ldb = ldb, .lddw = n, .alpha = 1, .n_tok = n_tok, .m = m, .n = n, .b_run = b_run};
     char what[64];
     a.a = take_bf16(&o, (int64_t)n_tok * m, 1);
-    a.b = take_bf16(&o, (int64_t)n_tok * n, 1);
+    a.b = take_bf16(&o, (int64_t)n_tok * ldb, 1);
     a.dw = take_f32(&o, (int64_t)m * n, 1);
-    snprintf(what, sizeof what, "gemm_wgrad n_tok %d m %d n %d", n_tok, m, n);
+    snprintf(what, sizeof what, "gemm_wgrad n_tok %d m %d n %d run %d", n_tok, m, n, b_run);
     return end(&o, what, be->ops.gemm_wgrad(be, &a));
 }
 
@@ -165,8 +167,9 @@ static int count_gradients(struct nt_backend *be) {
     for (size_t i = 0; i < sizeof only_bf16 / sizeof only_bf16[0]; i++)
         failed += count_dgrad(be, NT_WEIGHT_BF16, only_bf16[i][0], 128, only_bf16[i][1]);
     for (size_t i = 0; i < sizeof wgrad / sizeof wgrad[0]; i++)
-        failed += count_wgrad(be, 128, wgrad[i][0], wgrad[i][1]);
-    return failed + count_wgrad(be, TOKENS, 16, 192);
+        failed += count_wgrad(be, 128, wgrad[i][0], wgrad[i][1], 0);
+    failed += count_wgrad(be, 128, 512, 4352, 0) + count_wgrad(be, 128, 512, 576, 16);
+    return failed + count_wgrad(be, TOKENS, 16, 192, 0);
 }
 
 struct product {
