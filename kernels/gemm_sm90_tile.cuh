@@ -6,8 +6,9 @@
  * wgmma under way while the next is issued. `full` of a stage ends when its bytes are there, `empty` when every
  * multiplying warp has seen its wgmma end. A line of a stage is 64 k = 128 bytes with the 128-byte swizzle of TMA and
  * wgmma: no bank conflicts; of x w, w's lines are read as they lie and are the k, in boxes of 64 columns side by side,
- * and wgmma turns them; of x^T w, x's too. Rows beyond n_tok, n_pad and k arrive as zeros, or are cleared once where x has few rows:
- * the copy engine takes longer for rows outside x than for those inside (H200, one row of 64: 1.4 times the whole time).
+ * and wgmma turns them; of x^T w, x's lie so too. Rows beyond n_tok, n_pad and k arrive as zeros, or are cleared once
+ * where x has few rows: the copy engine takes longer for rows outside x than for those inside (H200, one row of 64: 1.4
+ * times the whole time).
  * Order of sums: k in steps of 16 ascending, one accumulator per element, the same in every tile; then an adapter's
  * product (`behind`, k2 terms) in the same way. */
 #ifndef NT_GEMM_SM90_TILE_CUH
@@ -129,11 +130,11 @@ template <class T> NT_DEVICE struct nt_sm90_lay nt_sm90_lay_of(bool sum_lines) {
     return {nt_wgmma_tile(0), 2};
 }
 
-/* A warpgroup: acc = its 64 rows by the tile's columns of n_k > 0 stages from p on, which are then free but for the last
- * of them, `before`. */
+/* A warpgroup: acc = its 64 rows by the tile's columns, over n_k stages from p on. They are free then but for the last of
+ * them, which is returned. */
 template <class T>
-NT_DEVICE int32_t nt_sm90_multiply_stages(float *acc, uint32_t base, int32_t group, int32_t n_k, struct nt_sm90_place *p,
-                                          const struct nt_sm90_lay w_lay) {
+NT_DEVICE int32_t nt_sm90_multiply_stages(float *acc, uint32_t base, int32_t group, int32_t n_k,
+                                          struct nt_sm90_place *p, const struct nt_sm90_lay w_lay) {
     const struct nt_sm90_lay x_lay = nt_sm90_lay_of<T>(T::X_SUM_LINES);
     int32_t before = T::STAGES - 1;
     for (int32_t kt = 0; kt < n_k; kt++, nt_sm90_next<T>(p)) {
@@ -156,8 +157,8 @@ NT_DEVICE int32_t nt_sm90_multiply_stages(float *acc, uint32_t base, int32_t gro
     return before;
 }
 
-/* All threads, once in a kernel: the mbarriers are ready. The warp's number, so that the compiler sees that a warp takes
- * one way. */
+/* All threads, once in a kernel: readies the mbarriers. The warp's number, as the same in all its lanes for the compiler.
+ */
 template <class T> NT_DEVICE int32_t nt_sm90_begin(const void *x, const void *w, uint32_t base) {
     const int32_t warp = __shfl_sync(NT_ALL_LANES, nt_warp(), 0);
     if (threadIdx.x == 0) nt_sm90_init_barriers<T>(x, w, base);

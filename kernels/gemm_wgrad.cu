@@ -12,8 +12,8 @@
  * Blocks of NT_GEMM_GROUP row tiles run together: the head's a is 100 MB a chunk of rows, and is read once.
  * Layout: a [n_tok, m], b [n_tok, n] row-major; stages [depth, rows] of a, [depth, cols] of b; part [n_block, m, n].
  * Roofline: 2 n_tok (m + n) bytes once each in an ideal tiling, 8 m n per chain (of dw, or of a part); 2 n_tok m n
- * FLOP. Full weights: 128 x 128 tiles, 6 ldmatrix per 16 mma of a warp, expected 60-65 % of the matrix rate on A100,
- * 40-45 % on H100 (mma.sync; dw comes from L2 or DRAM once per 1024 tokens). An adapter's rank of 8 to 64 is one row of
+ * FLOP. Full weights: 128 x 128 tiles, 6 ldmatrix per 16 mma of a warp, expected 60-65 % of the matrix rate on A100; 25 %
+ * on an H200, where gemm_wgrad_sm90.cu takes 64 rows and more of what is aligned for it. An adapter's rank of 8 to 64 is one row of
  * tiles and bytes of b bound it: expected 50 % of copy bandwidth where n / 64 n_block blocks fill the device. Below that
  * the chain is the time, 12 us by estimate (25 us for two, one after the other, on H200 with a warp for 32 columns), and
  * no grid shortens it: its warps are small. */

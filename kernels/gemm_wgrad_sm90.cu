@@ -4,17 +4,21 @@
  * A block computes a tile of dw (gemm_sm90_tile.cuh); one kernel per row of NT_GEMM_WGRAD_SM90_TILES. Lines of both
  * operands are tokens, which TMA copies as they lie and wgmma turns (A and B MN-major). Tokens beyond n_tok and columns
  * beyond m and n arrive as zeros. Order of sums, blocks of tokens and their join: gemm_wgrad.cu's.
- * Between chains: a chain's last stage is free as soon as its product is there, so the ring fills while sums leave.
- * They go through lines of shared memory, 8 rows by 128 columns of a warp at a time, so that dw is read and written in
- * whole lines of 128 bytes; what dw had is loaded before the lines are written. An element is always added by the same
- * thread. Columns of b in every second run (gate or up): boxes of 16 columns, lines of 32 bytes with the 32-byte
- * swizzle, leave out what is between the runs; the product finds them side by side. Registers (ptxas, no spills):
- * REGISTERS. Layout: as gemm_wgrad.cu; a and b by tensor maps, so their rows must be 16-byte aligned. A stage has a box
- * [64 tokens, 64] of a for each warpgroup, and boxes [64 tokens, 64] or [64 tokens, 16] of b side by side. Roofline: 2
- * n_tok (m + n) bytes once each in an ideal tiling, 8 m n per chain; 2 n_tok m n FLOP. A 128 x 256 tile takes 16384
- * cycles of the tensor cores per chain, as gemm_sm90.cu, which reaches 78 % of the dense rate on an H200; then nothing
- * is multiplied for 256 KiB of dw, some 5000 cycles where they lie in L2. Expected 55-62 % (gemm_wgrad.cu there,
- * measured: 25 %); of gate and up less, the copy engine's lines being a quarter as long. */
+ * Between chains: a chain's last stage is free as soon as its product is there, so the ring fills while sums leave. They
+ * go through lines of shared memory, 8 rows by 128 columns of a warp at a time: dw is read and written in whole lines of
+ * 128 bytes. It is loaded ahead, for the first piece while the chain is summed, for others while the piece before is
+ * added. An element is always added by the same thread.
+ * Columns of b in every second run (gate or up): boxes of 16 columns, lines of 32 bytes with the 32-byte swizzle, leave
+ * out what is between the runs; the product finds them side by side.
+ * Registers (ptxas, no spills): 168 a thread; at 256 columns the copying warpgroup gives its own away (240 and 24).
+ * Layout: as gemm_wgrad.cu; a and b by tensor maps, so their rows must be 16-byte aligned. A stage has a box [64 tokens,
+ * 64] of a for each warpgroup, and boxes [64 tokens, 64] or [64 tokens, 16] of b one behind the other.
+ * Roofline: 2 n_tok (m + n) bytes once each in an ideal tiling, 8 m n per chain; 2 n_tok m n FLOP. A 128 x 256 tile has
+ * the tensor cores busy for 16384 cycles a chain; gemm_sm90.cu, with the same bytes of operands, takes 21000 for that on
+ * an H200 (78 % of the dense rate). Then nothing is multiplied while 128 KiB of dw are read and written, 3000 to 5000
+ * cycles where they lie in L2: expected 60-67 % (gemm_wgrad.cu there, measured: 25 %). Of gate and up less: lines of
+ * their boxes are a quarter as long. Fewer than 64 rows, an adapter's, are bound by bytes and stay with gemm_wgrad.cu,
+ * whose tiles have as few. */
 #include "cuda_lines.cuh"
 #include "gemm_epilogue.cuh"
 #include "gemm_sm90_tile.cuh"

@@ -44,17 +44,17 @@ template <GMMA::Major major, class Atom> static void tile(const char *name, Atom
     printf("}},\n");
 }
 
-// The same of a 128 x 16 tile, MN-major, inside one of 128 x 64 whose halves of 64 lie one behind the other.
-static void wide_tile() {
-    auto layout = tile_to_shape(GMMA::Layout_MN_SW128_Atom<bfloat16_t>{}, Shape<_128, _64>{}, Step<_2, _1>{});
+// The same of a 128 x 16 tile, MN-major, inside one of 128 x 64 whose boxes as wide as the swizzle lie one behind the
+// other.
+template <class Atom> static void wide_tile(const char *name, Atom atom) {
+    auto layout = tile_to_shape(atom, Shape<_128, _64>{}, Step<_2, _1>{});
     auto part = composition(layout, make_tile(Layout<_128>{}, Layout<_16>{}));
     auto tensor = make_tensor(make_smem_ptr((bfloat16_t *)nullptr), part);
     const uint64_t descriptor = SM90::GMMA::make_gmma_desc<GMMA::Major::MN>(tensor).desc_;
     auto bytes = as_position_independent_swizzle_layout(part);
-    printf("static const struct {\n    uint64_t descriptor;\n    uint16_t piece[256];\n} cute_wide = {\n    0x%llxu,\n    {",
-           (unsigned long long)descriptor);
+    printf("    {\"%s\", 0x%llxu,\n     {", name, (unsigned long long)descriptor);
     for (int i = 0; i < 256; i++) number(i, int(bytes(i % 16 * 8, i / 16)) * 2);
-    printf("}};\n");
+    printf("}},\n");
 }
 
 template <class Pattern> static void pattern(Pattern p) {
@@ -69,8 +69,8 @@ int main() {
            " * C: m + M n). ldmatrix: 8 * (lane that gave the row's address) + column. Tiles: byte of each 16-byte piece of a\n"
            " * 64 x 16 operand inside a 64 x 64 tile of 16-bit elements, with the wgmma descriptor that CuTe makes for it;\n"
            " * K-major: piece i is row i / 2, columns 8 (i %% 2) on; MN-major: rows 8 (i %% 8) on, column i / 8. cute_wide: of a\n"
-           " * 128 x 16 operand, MN-major, swizzle of 128 bytes, inside a 128 x 64 tile of two 64 x 64 one behind the other: rows\n"
-           " * 8 (i %% 16) on, column i / 16. Swizzles: of byte 16 i. No state. */\n"
+           " * 128 x 16 operand, MN-major, inside a 128 x 64 tile of 16 x 64 or 64 x 64, as wide as the swizzle, one behind the\n"
+           " * other: rows 8 (i %% 16) on, column i / 16. Swizzles: of byte 16 i. No state. */\n"
            "#pragma once\n#include <stdint.h>\n\n// clang-format off\n");
     using Bf16 = MMA_Traits<SM80_16x8x16_F32BF16BF16F32_TN>;
     using Bf8 = MMA_Traits<SM80_16x8x8_F32BF16BF16F32_TN>;
@@ -97,7 +97,10 @@ int main() {
     tile<GMMA::Major::MN>("mn 64", GMMA::Layout_MN_SW64_Atom<bfloat16_t>{});
     tile<GMMA::Major::MN>("mn 128", GMMA::Layout_MN_SW128_Atom<bfloat16_t>{});
     printf("};\n");
-    wide_tile();
+    printf("static const struct {\n    const char *name;\n    uint64_t descriptor;\n    uint16_t piece[256];\n} cute_wide[] = {\n");
+    wide_tile("32", GMMA::Layout_MN_SW32_Atom<bfloat16_t>{});
+    wide_tile("128", GMMA::Layout_MN_SW128_Atom<bfloat16_t>{});
+    printf("};\n");
     printf("static const uint16_t cute_swizzle[3][128] = { // 32, 64, 128 bytes\n");
     pattern(Swizzle<1, 4, 3>{});
     pattern(Swizzle<2, 4, 3>{});

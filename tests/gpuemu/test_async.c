@@ -283,8 +283,8 @@ static void wrong_tile(void) { /* a 64-byte swizzle read as one of 32 bytes must
                      3, 10, 1));
     emu_report_clear();
 }
-/* B 128 x 16, MN-major, over both halves of the tile; A in registers. before: of the descriptor %rd2. */
-static bool run_wide(const char *before) {
+/* B 128 x 16, MN-major, over all boxes of a wide tile; A in registers. before: of the descriptor %rd2. */
+static bool run_wide(int which, const char *before) {
     static struct images x;
     static float out[128][64];
     char body[8192], d[512];
@@ -292,8 +292,8 @@ static bool run_wide(const char *before) {
     uint16_t *image = (uint16_t *)(void *)&x; /* both tiles' place */
     fill_images(&x, 3, 3);
     for (int i = 0; i < 256; i++)
-        for (int e = 0; e < 8; e++) image[cute_wide.piece[i] / 2 + e] = bf16(b_at(i % 16 * 8 + e, i / 16));
-    x.a_descriptor = cute_wide.descriptor;
+        for (int e = 0; e < 8; e++) image[cute_wide[which].piece[i] / 2 + e] = bf16(b_at(i % 16 * 8 + e, i / 16));
+    x.a_descriptor = cute_wide[which].descriptor;
     for (int i = 0; i < 64; i++) at += snprintf(d + at, sizeof d - (size_t)at, "%s%%f%d", i > 0 ? "," : "", i);
     n = snprintf(body, sizeof body,
                  "%s%s" FENCES
@@ -316,9 +316,12 @@ static bool run_wide(const char *before) {
 }
 static void wide_tile(void) {
     start();
-    CHECK(run_wide(""));
-    CHECK(!run_wide("sub.u64 %rd2, %rd2, 0x1000000;\n")); /* half the way from box to box */
-    emu_report_clear();
+    static const char *const half_way[] = {"sub.u64 %rd2, %rd2, 0x400000;\n", "sub.u64 %rd2, %rd2, 0x1000000;\n"};
+    for (int which = 0; which < 2; which++) {
+        CHECK(run_wide(which, ""));
+        CHECK(!run_wide(which, half_way[which])); /* from box to box */
+        emu_report_clear();
+    }
 }
 static void registers_and_scales(void) {
     start();

@@ -131,6 +131,7 @@ check "wgmma" grep -q "^| gemm, kernel gemm_sm90_64x32 | ok |" out
 check "the head in wgmma, and where rows are not aligned for it" grep -q "^| head_argmax rows 40 | ok .* head_64x128 head_join head_sm90_64x128 |" out
 check "the head's large tile" grep -q "^| head_argmax rows 70 | ok .* head_sm90_128x256" out
 check "a gradient in wgmma, and where rows are not aligned for it" grep -q "^| gemm_dgrad | ok .* gemm_dgrad_16x32 gemm_dgrad_sm90_64x64 " out
+check "a gradient of weights in wgmma, and where rows are not aligned for it" grep -q "^| gemm_wgrad | ok .* gemm_wgrad_16x32 gemm_wgrad_join gemm_wgrad_sm90_64x128 " out
 check "the head is not among what no row reaches" test "$(grep "^Not reached by any row" out | grep -c head_)" -eq 0
 check "no cuBLASLt" grep -q "^| cuBLASLt | no cuBLASLt beside" out
 echo "doctor --gpu checks and measures all ops"
