@@ -1,6 +1,6 @@
 # Training steps of every family against transformers and PEFT (train/make_train_golden.py): each case with each
 # instruction set, on 2 and 3 tensor-parallel ranks (without the leak check: Open MPI itself leaks), and on the emulated
-# GPU, where the first steps of most must do.
+# GPU, where the first steps of most must do; gradients of all weights as compute capability 9.0, too.
 target_link_libraries(test_train PRIVATE nt_train)
 file(GLOB cases CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/train/*/case.json)
 foreach(json ${cases})
@@ -27,5 +27,10 @@ foreach(json ${cases})
     add_test(NAME golden/train/${case}/cuda COMMAND test_train ${folder} --isa cuda --steps ${steps})
     set_tests_properties(golden/train/${case}/cuda PROPERTIES LABELS golden TIMEOUT 300
                          ENVIRONMENT "NOCTURNE_CUDA_DRIVER=$<TARGET_FILE:cuda_emu>;NT_EMU=devices=1,leaks=1,stream0=0")
+    if(case STREQUAL "full_qwen3")
+      add_test(NAME golden/train/${case}/cuda_sm90 COMMAND test_train ${folder} --isa cuda --steps 2)
+      set_tests_properties(golden/train/${case}/cuda_sm90 PROPERTIES LABELS golden TIMEOUT 300 ENVIRONMENT
+                           "NOCTURNE_CUDA_DRIVER=$<TARGET_FILE:cuda_emu>;NT_EMU=cc=90,devices=1,leaks=1,stream0=0")
+    endif()
   endif()
 endforeach()
