@@ -416,17 +416,19 @@ static nt_status call_dgrad_rank(struct nt_cuda_call *c) {
     FINISH(c, gemm_dgrad, &a);
 }
 
-static nt_status call_wgrad(struct nt_cuda_call *c, int32_t m, int32_t n) {
+static nt_status call_wgrad(struct nt_cuda_call *c, int32_t m, int32_t n, int32_t b_run) {
+    const int32_t ldb = b_run > 0 ? 2 * n : n;
     const struct nt_gemm_wgrad_args a = {.a = in(c, (int64_t)c->n_tok * m, sizeof(nt_bf16)),
-                                         .b = in(c, (int64_t)c->n_tok * n, sizeof(nt_bf16)),
+                                         .b = in(c, (int64_t)c->n_tok * ldb, sizeof(nt_bf16)),
                                          .lda = m,
-                                         .ldb = n,
+                                         .ldb = ldb,
                                          .dw = out(c, (int64_t)m * n, sizeof(float)),
                                          .lddw = n,
                                          .alpha = 1,
                                          .n_tok = c->n_tok,
                                          .m = m,
-                                         .n = n};
+                                         .n = n,
+                                         .b_run = b_run};
     c->n = n;
     c->k = m;
     FINISH(c, gemm_wgrad, &a);
@@ -445,10 +447,13 @@ static nt_status call_dgrad_gate_up_int8(struct nt_cuda_call *c) {
     return call_dgrad(c, 2 * c->dims->d_ff, c->dims->d_model, NT_WEIGHT_INT8);
 }
 static nt_status call_wgrad_down(struct nt_cuda_call *c) {
-    return call_wgrad(c, c->dims->d_ff, c->dims->d_model);
+    return call_wgrad(c, c->dims->d_ff, c->dims->d_model, 0);
+}
+static nt_status call_wgrad_gate(struct nt_cuda_call *c) {
+    return call_wgrad(c, c->dims->d_model, c->dims->d_ff, NT_PANEL / 2);
 }
 static nt_status call_wgrad_rank(struct nt_cuda_call *c) {
-    return call_wgrad(c, RANK, c->dims->d_ff);
+    return call_wgrad(c, RANK, c->dims->d_ff, 0);
 }
 
 static nt_status call_rmsnorm_bwd(struct nt_cuda_call *c) {
@@ -612,6 +617,7 @@ static const struct nt_cuda_call_row call_rows[] = {
     {NT_OP_gemm_dgrad,    "dgrad gate_up, int8", call_dgrad_gate_up_int8, NT_CALL_PROMPT, false},
     {NT_OP_gemm_dgrad,    "dgrad to rank 16",    call_dgrad_rank,         NT_CALL_PROMPT, false},
     {NT_OP_gemm_wgrad,    "wgrad down",          call_wgrad_down,         NT_CALL_PROMPT, false},
+    {NT_OP_gemm_wgrad,    "wgrad gate",          call_wgrad_gate,         NT_CALL_PROMPT, false},
     {NT_OP_gemm_wgrad,    "wgrad rank 16, down", call_wgrad_rank,         NT_CALL_PROMPT, false},
     {NT_OP_rmsnorm_bwd,   "rmsnorm_bwd",         call_rmsnorm_bwd,        NT_CALL_PROMPT, false},
     {NT_OP_glu_bwd,       "glu_bwd",             call_glu_bwd,            NT_CALL_PROMPT, false},
