@@ -8,117 +8,13 @@
  * n / 2 keys per tile of 128 rows: 64 FLOP a byte for a head (128 rows share a page of 32 KB: 128 FLOP a byte where the
  * page is full). HBM is no limit; the tensor cores are. Shared memory: a B fragment serves 2 mma (32 rows a warp), half
  * of what 16 rows would read: 64 of 128 B a clock on A100. Expected 60-65 % of the A100 bf16 rate (2 blocks an SM, so
- * that one computes exponents while the other multiplies), 40-45 % of H100's, whose full rate needs wgmma.
+ * that one computes exponents while the other multiplies), 40-45 % of H100's, whose full rate needs wgmma (an H200
+ * reached 25 %; attention_sm90.cu takes heads of up to 128 over a bf16 cache there).
  * Parking: 8 (d_pad + 2) bytes a row and split, under 1/4 of the L2 traffic of its 8 pages.
  * Budget: 128 threads, at most 255 registers, no spills, 2 blocks an SM. */
-#include "attention_tile.cuh"
+#include "attention_prefill.cuh"
 
 extern __shared__ __align__(128) unsigned char nt_attention_shared[];
-
-/* ---- pages with NaN or Inf ---- */
-
-/* Is a NaN or Inf in the page's V (bf16)? */
-template <int D> NT_DEVICE bool nt_attn_not_finite(const unsigned char *v) {
-    uint32_t carry = 0; /* an exponent of all ones carries into the sign's place */
-#pragma unroll 4
-    for (int at = nt_lane(); at < NT_KV_PAGE * D / 8; at += NT_WARP) {
-        const uint4 x = nt_load128(v + 16 * at);
-        carry |= (x.x & 0x7f807f80u) + 0x00800080u;
-        carry |= (x.y & 0x7f807f80u) + 0x00800080u;
-        carry |= (x.z & 0x7f807f80u) + 0x00800080u;
-        carry |= (x.w & 0x7f807f80u) + 0x00800080u;
-    }
-    return __any_sync(NT_ALL_LANES, (carry & 0x80008000u) != 0);
-}
-
-/* Adds what the page's NaN and Inf (bf16, value by value) give the rows that see them: p * v, NaN where p is 0. */
-template <int D, int MT>
-NT_DEVICE void nt_attn_add_not_finite(struct nt_attn_rows<D, MT> &st, const unsigned char *v,
-                                      const uint32_t p[MT][4][4], const int32_t last[2 * MT], int32_t base,
-                                      int32_t span) {
-    uint64_t used[2 * MT]; /* bit k: p of key k is not 0 */
-#pragma unroll
-    for (int i = 0; i < 2 * MT; i++) {
-        used[i] = 0;
-#pragma unroll
-        for (int n = 0; n < 8; n++) {
-            const uint32_t pair = p[i / 2][n / 2][2 * (n & 1) + (i & 1)];
-            const uint64_t bits = (pair & 0x00007fffu ? 1 : 0) | (pair & 0x7fff0000u ? 2 : 0);
-            used[i] |= bits << (8 * n + 2 * (nt_lane() & 3));
-        }
-        used[i] |= __shfl_xor_sync(NT_ALL_LANES, used[i], 1);
-        used[i] |= __shfl_xor_sync(NT_ALL_LANES, used[i], 2);
-    }
-#pragma unroll 1
-    for (int32_t k = 0; k < NT_KV_PAGE; k++) {
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) {
-            const uint32_t w = *(const uint32_t *)(v + nt_attn_at<2 * D>(k, n, 0) + 4 * (nt_lane() & 3));
-            const float x[2] = {nt_bf16_low(w), nt_bf16_high(w)};
-#pragma unroll
-            for (int i = 0; i < 4 * MT; i++) {
-                const int32_t back = last[i / 2] - base - k;
-                if (isfinite(x[i & 1]) || back < 0 || back > span) continue;
-                const float add = used[i / 2] >> k & 1 ? x[i & 1] : nt_dev_to_f32(0x7fc0);
-                st.o[i / 4][n][i & 3] = __fadd_rn(st.o[i / 4][n][i & 3], add);
-            }
-        }
-    }
-}
-
-/* ---- ends of splits ---- */
-
-template <int D, int MT, bool INT8>
-NT_DEVICE void nt_attn_unpark(struct nt_attn_rows<D, MT> &st, int i, const float *from, float2 old, int32_t d_pad) {
-    const int m = i / 2, h = 2 * (i & 1), t = nt_lane() & 3;
-    float max = old.x, older, newer;
-    nt_attn_merge_factors(&max, st.max[i], &older, &newer);
-    st.max[i] = max;
-    st.sum[i] = nt_attn_merge(old.y, older, st.sum[i], newer);
-#pragma unroll
-    for (int n = 0; n < D / 8; n += 2) {
-        if (8 * n >= d_pad) continue;
-        float x[4];
-        if (INT8) {
-            const float4 f = nt_load_f4(from + 8 * n + 4 * t);
-            x[0] = f.x, x[2] = f.y, x[1] = f.z, x[3] = f.w;
-        } else {
-            const float2 f = *(const float2 *)(from + 8 * n + 2 * t), g = *(const float2 *)(from + 8 * n + 8 + 2 * t);
-            x[0] = f.x, x[1] = f.y, x[2] = g.x, x[3] = g.y;
-        }
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            st.o[m][n + e / 2][h + e % 2] = nt_attn_merge(x[e], older, st.o[m][n + e / 2][h + e % 2], newer);
-    }
-}
-/* The place of row r of the tile. */
-NT_DEVICE int64_t nt_attn_row_place(const struct nt_attn_launch &a, const struct nt_attn_tile &t, int32_t r) {
-    const int32_t tok = (t.row0 + r) / t.group, head = t.head0 + (t.row0 + r) % t.group;
-    return (int64_t)(t.q_row + tok - a.tok_begin) * a.n_head + head;
-}
-
-/* A split's state is merged behind the parked one, and parked when other splits follow. */
-template <int D, int MT, bool INT8>
-NT_DEVICE void nt_attn_end_split(const struct nt_attn_launch &a, const struct nt_attn_tile &t,
-                                 struct nt_attn_rows<D, MT> &st, int32_t warp_row, bool parked, bool park) {
-    const int32_t r0 = warp_row + nt_lane() / 4;
-    float2 old[2 * MT];
-    nt_attn_close<D, MT, INT8>(st);
-#pragma unroll
-    for (int i = 0; i < 2 * MT; i++)
-        if (parked && r0 + 8 * i < t.n_row)
-            old[i] = *(const float2 *)(a.state_ml + nt_attn_row_place(a, t, r0 + 8 * i) * 2);
-    __syncwarp(); /* a quad has read before one of its lanes writes */
-#pragma unroll
-    for (int i = 0; i < 2 * MT; i++) {
-        if (r0 + 8 * i >= t.n_row) continue;
-        const int64_t place = nt_attn_row_place(a, t, r0 + 8 * i);
-        if (parked) nt_attn_unpark<D, MT, INT8>(st, i, a.state + place * a.d_pad, old[i], a.d_pad);
-        if (!park) continue;
-        nt_attn_park<D, MT, INT8>(st, i, a.state + place * a.d_pad, a.d_pad);
-        if ((nt_lane() & 3) == 0) *(float2 *)(a.state_ml + place * 2) = make_float2(st.max[i], st.sum[i]);
-    }
-}
 
 /* ---- the block ---- */
 
@@ -134,9 +30,9 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
     static_assert(info_at + NT_ATTN_TILE_BYTES == NT_ATTN_SHARED(D, rows, halves, INT8), "host and device agree");
     struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
     const struct nt_attn_tile &t = info.tile;
-    const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
+    const struct nt_attn_bounds &all = info.all, &mine = info.part[nt_warp()];
     const int32_t warp_row = nt_warp() * rows_warp;
-    nt_attn_publish(a, found, warp_row, rows_warp, info);
+    nt_attn_publish(a, found, NT_WARP, rows_warp, info);
     __syncthreads();
     const int32_t warp_rows = min(max(t.n_row - warp_row, 0), rows_warp);
     const int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
@@ -169,7 +65,8 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
         }
         const unsigned char *v = nt_attn_next(ring, a, t, all.first_lo, all.last_hi);
         if (sees) {
-            if (!INT8 && !full && all.last_lo != all.last_hi && nt_attn_not_finite<D>(v)) {
+            if (!INT8 && !full && all.last_lo != all.last_hi &&
+                __any_sync(NT_ALL_LANES, nt_attn_not_finite<D, NT_WARP>(v, nt_lane()))) {
                 int32_t last[2 * MT];
                 nt_attn_last<MT>(t, warp_row, last);
                 nt_attn_add_values<D, D, MT, false, true>(st, nt_shared_address(v), 0, p);
@@ -195,10 +92,7 @@ NT_DEVICE void nt_attn_block(const struct nt_attn_launch &a, const struct nt_att
 template <int D, bool INT8> NT_DEVICE void nt_attn_prefill(const struct nt_attn_launch &a) {
     constexpr int mt = D <= 128 ? 2 : 1, rows = NT_ATTN_PREFILL_WARPS * 16 * mt;
     struct nt_attn_tile t;
-    const int32_t seq = (int32_t)blockIdx.y;
-    if (!nt_attn_find_longest(a, seq, (int32_t)blockIdx.x, rows, &t)) return;
-    const int32_t tok = t.q_row + t.row0 / t.group;
-    if (tok < a.tok_begin || tok >= a.tok_end) return;
+    if (!nt_attn_find_block(a, rows, &t)) return;
     nt_attn_block<D, mt, INT8>(a, t, nt_attention_shared);
 }
 

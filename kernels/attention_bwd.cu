@@ -213,8 +213,10 @@ NT_DEVICE void copy_pages(const struct nt_attn_bwd_launch &a, const struct nt_at
         const int32_t left = n_key - i * NT_KV_PAGE;
         const int64_t number = seq->pages[left > 0 ? page0 + i : page0];
         const unsigned char *head = a.f.cache + number * a.f.page_bytes + kv * a.f.head_bytes;
-        nt_attn_copy_half<D, false, COUNT>(a.f, head, false, 0, left - 1, k + (uint32_t)(i * page_bytes));
-        nt_attn_copy_half<D, false, COUNT>(a.f, head, true, 0, left - 1, k + (uint32_t)((PAGES + i) * page_bytes));
+        nt_attn_copy_half<D, false, COUNT>(a.f, head, false, 0, left - 1, k + (uint32_t)(i * page_bytes),
+                                           (int32_t)threadIdx.x);
+        nt_attn_copy_half<D, false, COUNT>(a.f, head, true, 0, left - 1, k + (uint32_t)((PAGES + i) * page_bytes),
+                                           (int32_t)threadIdx.x);
     }
 }
 
@@ -322,7 +324,7 @@ NT_DEVICE bool begin_tile(const struct nt_attn_bwd_launch &a, int32_t rows, int3
                           struct nt_attn_block_info &info) {
     struct nt_attn_tile found;
     if (!nt_attn_find_longest(a.f, (int32_t)blockIdx.y, (int32_t)blockIdx.x, rows, &found)) return false;
-    nt_attn_publish(a.f, found, nt_warp() * rows_warp, rows_warp, info);
+    nt_attn_publish(a.f, found, NT_WARP, rows_warp, info);
     __syncthreads();
     return true;
 }
@@ -363,7 +365,7 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
     unsigned char *shared = nt_attention_bwd_shared;
     struct nt_attn_block_info &info = *(struct nt_attn_block_info *)(shared + info_at);
     const struct nt_attn_tile &t = info.tile;
-    const struct nt_attn_bounds &all = info.all, &mine = info.warp[nt_warp()];
+    const struct nt_attn_bounds &all = info.all, &mine = info.part[nt_warp()];
     const int32_t warp_row = nt_warp() * rows_warp;
     if (!begin_tile(a, rows, rows_warp, info)) return;
     const int32_t page0 = all.first_lo / NT_KV_PAGE, page1 = all.last_hi / NT_KV_PAGE; /* inclusive */
@@ -375,7 +377,8 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
             const int64_t number = nt_attn_page_number(list, t.pages, page);
             nt_attn_copy_half<D, false, THREADS>(a.f, a.f.cache + number * a.f.page_bytes + t.kv * a.f.head_bytes, is_v,
                                                  all.first_lo - page * NT_KV_PAGE, all.last_hi - page * NT_KV_PAGE,
-                                                 is_v ? v : ring + (uint32_t)((page & 1) * page_bytes));
+                                                 is_v ? v : ring + (uint32_t)((page & 1) * page_bytes),
+                                                 (int32_t)threadIdx.x);
         }
         nt_cp_async_commit();
     };

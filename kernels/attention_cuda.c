@@ -1,4 +1,5 @@
 #include "attention_cuda.h"
+#include "attention_sm90_cuda.h"
 
 #include "cpu_math.h"
 #include "cuda_bodies.h"
@@ -69,12 +70,19 @@ static nt_status take_places(struct nt_backend *be, const struct nt_attention_ar
     return NT_OK;
 }
 
-/* Sequences with more than NT_ATTN_DECODE_Q tokens. Where states are parked, as many tokens a launch as have a place.
- */
-static nt_status prefill(struct nt_backend *be, const struct nt_attention_args *a, struct nt_attn_launch l, int w) {
+static nt_status launch_prefill(struct nt_backend *be, const struct nt_attention_args *a,
+                                const struct nt_attn_launch *l, int w, int64_t tiles) {
     const bool int8 = a->kv->format == NT_KV_ROWS_INT8;
     const int32_t d = widths[w].d, rows = nt_attn_prefill_rows(d);
     const size_t shared = (size_t)NT_ATTN_SHARED(d, rows, NT_ATTN_PREFILL_HALVES(d), int8);
+    if (nt_attention_sm90_takes(be, a)) return nt_attention_sm90(be, a, l, tiles);
+    return NT_CUDA_LAUNCH(be, widths[w].prefill[int8], tiles, l->n_seq, 1, NT_ATTN_PREFILL_WARPS * 32, shared, l);
+}
+
+/* Sequences with more than NT_ATTN_DECODE_Q tokens. Where states are parked, as many tokens a launch as have a place.
+ */
+static nt_status prefill(struct nt_backend *be, const struct nt_attention_args *a, struct nt_attn_launch l, int w) {
+    const int32_t rows = nt_attn_prefill_rows(widths[w].d);
     const int64_t tiles = nt_attn_tiles(a->max_q, a->max_group, a->n_head, rows) * a->kv->n_kv;
     const int32_t step = nt_attn_prefill_tokens(a, be->cuda->workspace_bytes);
     l.min_q = NT_ATTN_DECODE_Q + 1;
@@ -83,7 +91,7 @@ static nt_status prefill(struct nt_backend *be, const struct nt_attention_args *
     for (int32_t tok = 0; tok < a->n_tok; tok += step) {
         l.tok_begin = tok;
         l.tok_end = l.state ? least((int64_t)tok + step, a->n_tok) : INT32_MAX;
-        NT_TRY(NT_CUDA_LAUNCH(be, widths[w].prefill[int8], tiles, l.n_seq, 1, NT_ATTN_PREFILL_WARPS * 32, shared, &l));
+        NT_TRY(launch_prefill(be, a, &l, w, tiles));
     }
     return NT_OK;
 }

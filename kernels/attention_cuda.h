@@ -1,9 +1,10 @@
-/* What the attention kernels are launched with (attention.cu, attention_decode.cu; host side attention_cuda.c).
+/* What the attention kernels are launched with (attention.cu, attention_sm90.cu, attention_decode.cu; host side
+ * attention_cuda.c).
  *
  * Splits: the positions of a sequence are cut every NT_ATTN_SPLIT, counted from position 0. Within a split the pages
- * are one online softmax, splits are merged in ascending order. Both kernels and every tile follow this one order of
+ * are one online softmax, splits are merged in ascending order. All kernels and every tile follow this one order of
  * sums, so a row's bits do not depend on which kernel computed it, on its tile, its chunk or its neighbours. Workspace:
- * one float [d_pad] and one float2 (maximum, sum) per place, floats first. The prefill kernel parks a row's running
+ * one float [d_pad] and one float2 (maximum, sum) per place, floats first. The prefill kernels park a row's running
  * state there between splits: place (row of the step - tok_begin) * n_head + head. The decode kernel leaves its partial
  * results for nt_attention_merge: place ((seq * max_q + tok) * n_head + head) * n_split + split. Fixed-width types and
  * pointers only: the same bytes for gcc and nvcc. No state. Errors: NT_E_UNSUPPORTED of nt_attention_cuda_prepare. */
@@ -15,10 +16,11 @@
 enum {
     NT_ATTN_SPLIT = 512, /* positions */
     NT_ATTN_SPLIT_PAGES = NT_ATTN_SPLIT / NT_KV_PAGE,
-    NT_ATTN_DECODE_Q = 4, /* sequences with more tokens in a step are the prefill kernel's */
+    NT_ATTN_DECODE_Q = 4, /* sequences with more tokens in a step are the prefill kernels' */
     NT_ATTN_CUDA_MAX_D = 256,
     NT_ATTN_PREFILL_WARPS = 4,
     NT_ATTN_MERGE_THREADS = 128,
+    NT_ATTN_BOX = NT_KV_PAGE * 128,                      /* bytes of 64 columns of a page as TMA copies them */
     NT_ATTN_SCALES = 2 * NT_KV_PAGE * (int)sizeof(float) /* bytes behind the int8 values of a head's page */
 };
 

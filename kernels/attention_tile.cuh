@@ -1,10 +1,11 @@
-/* Attention of one tile of query rows over pages of the cache: what the prefill and the decode kernel share.
+/* Attention of one tile of query rows over pages of the cache: what the prefill and the decode kernels share.
  *
  * FlashAttention-2 (Dao 2023) over the paged cache. Rows are (token, head of one KV head's group), so all heads of a
- * group and neighbouring tokens share every K and V read. A warp has MT * 16 rows, in the prefill kernel to itself; two
+ * group and neighbouring tokens share every K and V read. A warp has MT * 16 rows, in the prefill kernels to itself; two
  * warps of the decode kernel share 16. A block step is one page of 64 keys, K and V separate stages of a ring of HALVES
  * buffers filled by cp.async. Shared rows are swizzled in 16-byte chunks, so that cp.async, ldmatrix and the output are
- * free of bank conflicts. Scores and state are f32, products mma m16n8k16 bf16.
+ * free of bank conflicts. Scores and state are f32, products mma m16n8k16 bf16. attention_sm90.cu copies and multiplies
+ * in its own way; rows, order of sums, masks, parking and output are those here.
  * Order of sums, the same for every tile shape (that is what makes results independent of chunks and batches):
  *   score: d in steps of 16, ascending;  s = dot * scale_log2, int8: s = dot * (k_scale * scale_log2)
  *   page: m' = max(m, s), alpha = 2^(m - m'), p = 2^(s - m');  sum: per lane of a quad (keys 8n + 2t, +1), n ascending,
@@ -153,20 +154,27 @@ template <int ROW_BYTES> NT_DEVICE uint32_t nt_attn_at(int32_t row, int32_t chun
                       (chunk & ~mask) * 16);
 }
 
-/* K or V of one page and KV head into a buffer, rows outside [lo, hi] and columns from d_pad on as zeros. */
-template <int D, bool INT8, int THREADS>
+/* The same in a page. BOXES: in boxes of 64 columns one after the other, as tensor maps and wgmma have them. */
+template <int ROW_BYTES, bool BOXES> NT_DEVICE uint32_t nt_attn_page_at(int32_t row, int32_t chunk, int32_t bit) {
+    if (!BOXES) return nt_attn_at<ROW_BYTES>(row, chunk, bit);
+    return (uint32_t)(chunk / 8 * NT_ATTN_BOX) + nt_attn_at<128>(row, chunk % 8, bit);
+}
+
+/* K or V of one page and KV head into a buffer by thread `thread` of THREADS, rows outside [lo, hi] and columns from
+ * d_pad on as zeros. */
+template <int D, bool INT8, int THREADS, bool BOXES = false>
 NT_DEVICE void nt_attn_copy_half(const struct nt_attn_launch &a, const unsigned char *head, bool v, int32_t lo,
-                                 int32_t hi, uint32_t to) {
+                                 int32_t hi, uint32_t to, int32_t thread) {
     constexpr int row_bytes = INT8 ? D : 2 * D, chunks = row_bytes / 16, all = NT_KV_PAGE * chunks;
     static_assert(all % THREADS == 0, "every thread copies the same number of chunks");
     const int32_t bytes = INT8 ? a.d_pad : 2 * a.d_pad;
     const unsigned char *from = head + (v ? NT_KV_PAGE * bytes : 0);
 #pragma unroll 2
     for (int i = 0; i < all / THREADS; i++) {
-        const int32_t at = (int32_t)threadIdx.x + i * THREADS, row = at / chunks, chunk = at % chunks;
+        const int32_t at = thread + i * THREADS, row = at / chunks, chunk = at % chunks;
         const bool there = row >= lo && row <= hi && chunk * 16 < bytes;
-        nt_cp_async_16_zfill(to + nt_attn_at<row_bytes>(row, chunk, 0), from + (there ? row * bytes + chunk * 16 : 0),
-                             there ? 16 : 0);
+        nt_cp_async_16_zfill(to + nt_attn_page_at<row_bytes, BOXES>(row, chunk, 0),
+                             from + (there ? row * bytes + chunk * 16 : 0), there ? 16 : 0);
     }
 }
 
@@ -327,11 +335,11 @@ NT_DEVICE void nt_attn_mask(float s[MT][NT][4], const int32_t last[2 * MT], int3
             }
 }
 
-/* The page's block of the online softmax: s becomes p; maxima and sums become those with the page, and the
- * accumulators are brought along. The first EIGHTS groups of 8 rows alone. */
+/* The page's block of the online softmax: s becomes p, maxima and sums become those with the page; alpha: what the
+ * accumulators are to be multiplied with. False: all of that is 1, or the row is still zero. The first EIGHTS groups of
+ * 8 rows alone. */
 template <int COLS, int MT, int EIGHTS = 2 * MT>
-NT_DEVICE void nt_attn_softmax(struct nt_attn_rows<COLS, MT> &st, float s[MT][8][4]) {
-    float alpha[EIGHTS];
+NT_DEVICE bool nt_attn_weigh(struct nt_attn_rows<COLS, MT> &st, float s[MT][8][4], float *alpha) {
     bool moved = false;
 #pragma unroll
     for (int i = 0; i < EIGHTS; i++) {
@@ -354,15 +362,25 @@ NT_DEVICE void nt_attn_softmax(struct nt_attn_rows<COLS, MT> &st, float s[MT][8]
             }
         st.sum[i] = __fmaf_rn(st.sum[i], alpha[i], sum);
     }
-    if (__any_sync(NT_ALL_LANES, moved)) { /* else every factor is 1 or the row is still zero */
+    return __any_sync(NT_ALL_LANES, moved);
+}
+
+template <int COLS, int MT, int EIGHTS = 2 * MT>
+NT_DEVICE void nt_attn_bring_along(struct nt_attn_rows<COLS, MT> &st, const float *alpha) {
 #pragma unroll
-        for (int i = 0; i < EIGHTS; i++)
+    for (int i = 0; i < EIGHTS; i++)
 #pragma unroll
-            for (int n = 0; n < COLS / 8; n++)
+        for (int n = 0; n < COLS / 8; n++)
 #pragma unroll
-                for (int e = 2 * (i & 1); e < 2 * (i & 1) + 2; e++)
-                    st.o[i / 2][n][e] = __fmul_rn(st.o[i / 2][n][e], alpha[i]);
-    }
+            for (int e = 2 * (i & 1); e < 2 * (i & 1) + 2; e++)
+                st.o[i / 2][n][e] = __fmul_rn(st.o[i / 2][n][e], alpha[i]);
+}
+
+/* Both, where no product is under way. */
+template <int COLS, int MT, int EIGHTS = 2 * MT>
+NT_DEVICE void nt_attn_softmax(struct nt_attn_rows<COLS, MT> &st, float s[MT][8][4]) {
+    float alpha[EIGHTS];
+    if (nt_attn_weigh<COLS, MT, EIGHTS>(st, s, alpha)) nt_attn_bring_along<COLS, MT, EIGHTS>(st, alpha);
 }
 
 /* A fragments of bf16(p) for the 4 k steps; rows past EIGHTS groups of 8 are zero. */
@@ -391,22 +409,23 @@ NT_DEVICE uint32_t nt_attn_clean_pair(uint32_t w) {
 }
 
 /* Shared address of the x4 transposed load that gives V of keys 16 kk .. +15 and columns 16 j .. +15 (int8: .. +31). */
-template <int D, bool INT8> NT_DEVICE uint32_t nt_attn_v_address(uint32_t v, int kk, int j) {
+template <int D, bool INT8, bool BOXES = false> NT_DEVICE uint32_t nt_attn_v_address(uint32_t v, int kk, int j) {
     const int32_t lane = nt_lane(), row = 16 * kk + (lane & 7) + 8 * ((lane >> 3) & 1);
-    return INT8 ? v + nt_attn_at<D>(row, j, lane >> 4) : v + nt_attn_at<2 * D>(row, 2 * j, lane >> 4);
+    return INT8 ? v + nt_attn_at<D>(row, j, lane >> 4) : v + nt_attn_page_at<2 * D, BOXES>(row, 2 * j, lane >> 4);
 }
 
 /* o += p v for COLS columns from col0 on. CLEAN: NaN and Inf in V (bf16) count as 0. */
-template <int D, int COLS, int MT, bool INT8, bool CLEAN>
+template <int D, int COLS, int MT, bool INT8, bool CLEAN, bool BOXES = false>
 NT_DEVICE void nt_attn_add_values(struct nt_attn_rows<COLS, MT> &st, uint32_t v, int32_t col0,
                                   const uint32_t p[MT][4][4]) {
 #pragma unroll
-    for (int kk = 0; kk < 4; kk++)
+    for (int kk = 0; kk < 4; kk++) {
+        if (CLEAN) __syncwarp(); /* rare: keeps the loads of all steps from being moved to the front */
 #pragma unroll
         for (int j = 0; j < COLS / 16; j += INT8 ? 2 : 1) {
             if (D % COLS != 0 && col0 + 16 * j >= D) continue;
             uint32_t b[4];
-            nt_ldmatrix_x4_trans(b, nt_attn_v_address<D, INT8>(v, kk, col0 / 16 + j));
+            nt_ldmatrix_x4_trans(b, nt_attn_v_address<D, INT8, BOXES>(v, kk, col0 / 16 + j));
             if (CLEAN) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) b[i] = nt_attn_clean_pair(b[i]);
@@ -430,6 +449,7 @@ NT_DEVICE void nt_attn_add_values(struct nt_attn_rows<COLS, MT> &st, uint32_t v,
                 }
             }
         }
+    }
 }
 
 /* ---- ends of splits ---- */
@@ -566,7 +586,7 @@ NT_DEVICE void nt_attn_issue(struct nt_attn_ring<D, INT8, THREADS, HALVES, APART
         if (lo <= 0 && hi >= NT_KV_PAGE - 1 && a.d_pad == D)
             nt_attn_copy_whole_half<D, INT8, THREADS>(head, v, to);
         else
-            nt_attn_copy_half<D, INT8, THREADS>(a, head, v, lo, hi, to);
+            nt_attn_copy_half<D, INT8, THREADS>(a, head, v, lo, hi, to, (int32_t)threadIdx.x);
         if (INT8 && (APART || !v))
             nt_attn_copy_scales(head + 2 * NT_KV_PAGE * a.d_pad + (v ? r.scales : 0), r.scales, hi, to + r.values);
     }
@@ -606,21 +626,20 @@ NT_DEVICE const unsigned char *nt_attn_next(struct nt_attn_ring<D, INT8, THREADS
 /* In shared memory, read where needed: registers are for the accumulators. */
 struct nt_attn_block_info {
     struct nt_attn_tile tile;
-    struct nt_attn_bounds all, warp[NT_ATTN_PREFILL_WARPS]; /* of the tile's rows, of each warp's */
+    struct nt_attn_bounds all, part[NT_ATTN_PREFILL_WARPS]; /* of the tile's rows, of each warp's or warpgroup's */
 };
 static_assert(sizeof(struct nt_attn_block_info) <= NT_ATTN_TILE_BYTES, "fits its place");
 
-/* Thread 0 and the first lanes write what the block and the warps read later. */
-NT_DEVICE void nt_attn_publish(const struct nt_attn_launch &a, const struct nt_attn_tile &found, int32_t warp_row,
-                               int32_t rows_warp, struct nt_attn_block_info &info) {
+/* Thread 0 and the first thread of each part of the block's threads, which has `rows` rows, write what is read later. */
+NT_DEVICE void nt_attn_publish(const struct nt_attn_launch &a, const struct nt_attn_tile &found, int32_t threads,
+                               int32_t rows, struct nt_attn_block_info &info) {
+    const int32_t part = (int32_t)threadIdx.x / threads, first = part * rows;
     if (threadIdx.x == 0) {
         info.tile = found;
         info.all = nt_attn_bounds_of(a, found, 0, found.n_row - 1);
     }
-    if (nt_lane() == 0) {
-        const int32_t end = min(found.n_row, warp_row + rows_warp);
-        info.warp[nt_warp()] = nt_attn_bounds_of(a, found, warp_row, max(end - 1, warp_row));
-    }
+    if ((int32_t)threadIdx.x % threads == 0)
+        info.part[part] = nt_attn_bounds_of(a, found, first, max(min(found.n_row, first + rows) - 1, first));
 }
 
 #endif

@@ -64,15 +64,19 @@ template <class T> NT_DEVICE void nt_sm90_next(struct nt_sm90_place *p) {
     }
 }
 
+/* readers: warps that say when they have read a stage. */
+template <class T> NT_DEVICE void nt_sm90_init_ring(uint32_t base, int32_t readers) {
+    for (int32_t s = 0; s < T::STAGES; s++) {
+        nt_mbarrier_init(nt_sm90_full_at<T>(base, s), 1);
+        nt_mbarrier_init(nt_sm90_empty_at<T>(base, s), readers);
+    }
+    nt_mbarrier_init_fence();
+}
 /* x, w: the tensor maps. */
 template <class T> NT_DEVICE void nt_sm90_init_barriers(const void *x, const void *w, uint32_t base) {
     nt_tensor_map_prefetch(x);
     nt_tensor_map_prefetch(w);
-    for (int32_t s = 0; s < T::STAGES; s++) {
-        nt_mbarrier_init(nt_sm90_full_at<T>(base, s), 1);
-        nt_mbarrier_init(nt_sm90_empty_at<T>(base, s), T::MULTIPLIERS);
-    }
-    nt_mbarrier_init_fence();
+    nt_sm90_init_ring<T>(base, T::MULTIPLIERS);
 }
 
 /* An operand's part of a stage: the sum from element `at` on, the tile's rows or columns from n0 on. */

@@ -45,6 +45,17 @@ NT_DEVICE void nt_barrier(int32_t id, int32_t threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/* The same, and whether `mine` is true in any of them. */
+NT_DEVICE bool nt_barrier_any(int32_t id, int32_t threads, bool mine) {
+    uint32_t any;
+    asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 q, %3, 0;\n"
+                 "bar.red.or.pred p, %1, %2, q;\nselp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(any)
+                 : "r"(id), "r"(threads), "r"((uint32_t)mine)
+                 : "memory");
+    return any != 0;
+}
+
 /* What this thread wrote to shared memory is seen by wgmma and the copy engine of whoever it meets at a barrier next. */
 NT_DEVICE void nt_async_proxy_fence(void) {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -161,6 +172,11 @@ NT_DEVICE void nt_wgmma_commit(void) {
 template <int N> NT_DEVICE void nt_wgmma_wait(void) {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
+/* Before a wait: x, which is not negative, has been computed. ptxas moves a wait to the front of arithmetic that does not
+ * need it, and so takes away what should run beside the products; an instruction that never does anything holds it. */
+NT_DEVICE void nt_wgmma_hold(float x) {
+    asm volatile("{\n.reg .pred p;\nsetp.lt.f32 p, %0, 0f00000000;\n@p nanosleep.u32 0;\n}" ::"f"(x) : "memory");
+}
 /* After a wait: reads of the accumulators stay behind it. */
 template <int COUNT> NT_DEVICE void nt_wgmma_settle(float *d) {
 #pragma unroll
@@ -209,20 +225,24 @@ NT_WGMMA(256,
 
 /* The same with a in registers, each warp its 16 rows as mma.m16n8k16 has them. They may not change before a wait has
  * seen the product end, and after a change comes a fence. */
-template <int N> NT_DEVICE void nt_wgmma_bf16_rs(float *d, const uint32_t a[4], uint64_t b, int accumulate);
-#define NT_WGMMA_RS(n, names, i0, i1, i2, i3, ib, ip, ...)                                                             \
+template <int N, bool TURNED = false>
+NT_DEVICE void nt_wgmma_bf16_rs(float *d, const uint32_t a[4], uint64_t b, int accumulate);
+#define NT_WGMMA_RS_OF(n, turned, names, i0, i1, i2, i3, ib, ip, ...)                                                  \
     template <>                                                                                                        \
-    __device__ __forceinline__ void nt_wgmma_bf16_rs<n>(float *d, const uint32_t a[4], uint64_t b, int accumulate) {   \
+    __device__ __forceinline__ void nt_wgmma_bf16_rs<n, turned>(float *d, const uint32_t a[4], uint64_t b,             \
+                                                                int accumulate) {                                      \
         asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ip ", 0;\n"                                                 \
                      "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names "}, {%" #i0 ",%" #i1 ",%" #i2  \
-                     ",%" #i3 "}, %" #ib ", p, 1, 1, 0;\n}"                                                            \
+                     ",%" #i3 "}, %" #ib ", p, 1, 1, " #turned ";\n}"                                                  \
                      : __VA_ARGS__                                                                                     \
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));                           \
     }
+#define NT_WGMMA_RS(n, ...) NT_WGMMA_RS_OF(n, 0, __VA_ARGS__) NT_WGMMA_RS_OF(n, 1, __VA_ARGS__)
 NT_WGMMA_RS(64, NT_WGMMA_D0 "," NT_WGMMA_D1, 32, 33, 34, 35, 36, 37, NT_WGMMA_F32(0))
 NT_WGMMA_RS(128, NT_WGMMA_D0 "," NT_WGMMA_D1 "," NT_WGMMA_D2 "," NT_WGMMA_D3, 64, 65, 66, 67, 68, 69, NT_WGMMA_F32(0),
             NT_WGMMA_F32(32))
 #undef NT_WGMMA_RS
+#undef NT_WGMMA_RS_OF
 
 /* ---- flags between devices ---- */
 

@@ -284,6 +284,7 @@ NT_EMU=$NT_EMU,cc=90,count=$PWD/launches-lora90.%p expect_rc 0 adapted lora90 --
 NT_EMU=$NT_EMU,cc=90 expect_rc 0 adapted lora90-1 --device cuda --max-num-seqs 1
 same lora90 lora90-1
 check "the adapter's kernels of compute capability 9.0 were not used" test "$(launches lora90 nt_gemm_sm90_adapter_64x32)" -gt 0
+check "attention of prompts by wgmma was not used" test "$(launches lora90 nt_attention_sm90_d64)" -gt 0
 
 # ---- large products by cuBLASLt's stand-in: used, for the rows it is asked for, with the same greedy answers
 expect_rc 69 generate blas-cpu --device cpu --set run.gemm_library=cublaslt

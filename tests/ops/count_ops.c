@@ -421,6 +421,8 @@ static int count_cache(struct nt_backend *be) {
             failed += count_attention(be, formats[f], widths[w], 2, 1, 600);
         }
     }
+    for (int w = 0; w < 4; w++)
+        failed += count_attention(be, NT_KV_ROWS, widths[w], 1, 24, 424); /* a loop over pages */
     for (int w = 0; w < 4; w++) failed += count_attention_bwd(be, widths[w]) + count_rope_bwd(be, widths[w]);
     return failed;
 }
