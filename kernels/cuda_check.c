@@ -1,6 +1,7 @@
 #include "cuda_check.h"
 
 #include "cpu_bodies.h"
+#include "cuda_check_attention.h"
 #include "cuda_check_gemm.h"
 #include "cuda_staged.h"
 #include "draw_pairs_cuda.h"
@@ -298,6 +299,7 @@ nt_status nt_cuda_check(struct nt_backend *be, bool small, const bool skip[NT_OP
     be->kv_format = NT_KV_ROWS;
     NT_TRY(nt_cuda_staged_ops(be, &staged));
     staged_rows(out, &staged, be, small, skip);
+    if (!skip[NT_OP_attention]) nt_cuda_check_attention(out, &staged, be, small);
     staged.watch_arg = NULL;
     nt_backend_close(&staged);
     p2p_rows(out, be, skip);

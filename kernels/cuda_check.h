@@ -4,6 +4,7 @@
  * A row is an op with its variant (width, type of the cache, tile of a product) and the kernels it launched. Small
  * inputs go through the staged backend (cuda_staged.h) and are compared whole; products are swept over shapes until
  * each tile that this device can choose has run, and a sample of their elements is compared with a sum in double.
+ * Products and attention of rows alone must have the bits of those rows in a batch.
  * A difference is a normalized mean squared error, its limit the op's tolerance (ops.h), twice where both sides round;
  * 0 means the same bits. small: fewer and smaller shapes, for an emulator.
  * A row that fails to run keeps the driver's sentence; a kernel that faults ends all work on the device, so it is the
