@@ -7,7 +7,8 @@
  * transposed from the forward's panels, or paired from rows of b), then the panel function runs. An adapter's second
  * product is more of the same sum: it joins the last block when it is short, else it has blocks of its own. Each output
  * is a chain per block over ascending elements, the blocks added in order, whatever rows, panels and threads are around
- * it; a bf16 output, and any of gemm, is one chain whose state waits in scratch between blocks.
+ * it; a bf16 output, and any of gemm, is one chain whose state waits in scratch between blocks. gemm_dgrad of a matrix
+ * with parts is a product for each of them, of its rows and columns.
  *
  * Memory: the scratch of the backend, nothing else. Errors: none; what is checked are bugs of the caller. */
 #ifndef NT_GEMM_BLOCKS_H
