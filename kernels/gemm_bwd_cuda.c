@@ -61,7 +61,8 @@ static nt_status check_dgrad(const struct nt_gemm_dgrad_args *args) {
     return NT_OK;
 }
 
-struct nt_gemm_cuda nt_gemm_dgrad_cuda_of(const struct nt_gemm_dgrad_args *args, int32_t rows, int32_t cols) {
+/* g of a launch in tiles of rows x cols. */
+static struct nt_gemm_cuda product_of(const struct nt_gemm_dgrad_args *args, int32_t rows, int32_t cols) {
     const struct nt_packed *w = args->w;
     return (struct nt_gemm_cuda){.x = args->dy,
                                  .w = w->data,
@@ -78,7 +79,7 @@ struct nt_gemm_cuda nt_gemm_dgrad_cuda_of(const struct nt_gemm_dgrad_args *args,
 }
 
 static struct nt_gemm_dgrad_cuda dgrad_of(const struct nt_gemm_dgrad_args *args, const struct nt_gemm_tile_row *tile) {
-    struct nt_gemm_dgrad_cuda a = {.g = nt_gemm_dgrad_cuda_of(args, tile->rows, tile->cols)};
+    struct nt_gemm_dgrad_cuda a = {.g = product_of(args, tile->rows, tile->cols)};
     if (args->w2) {
         a.second.x = args->dy2;
         a.second.w = args->w2->data;
@@ -88,10 +89,16 @@ static struct nt_gemm_dgrad_cuda dgrad_of(const struct nt_gemm_dgrad_args *args,
     return a;
 }
 
+static nt_status dgrad_sm90(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
+    const struct nt_sm90_tile_row *tile = nt_gemm_dgrad_sm90_tile(args, be->cuda->facts.n_sm);
+    const struct nt_gemm_cuda g = product_of(args, tile->rows, tile->cols);
+    return nt_gemm_dgrad_sm90(be, args, tile, &g);
+}
+
 nt_status nt_gemm_dgrad_cuda(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
     if (args->n_tok == 0) return NT_OK;
     NT_TRY(check_dgrad(args));
-    if (nt_gemm_dgrad_sm90_takes(be, args)) return nt_gemm_dgrad_sm90(be, args);
+    if (nt_gemm_dgrad_sm90_takes(be, args)) return dgrad_sm90(be, args);
     const enum nt_weight_format format = args->w->format;
     const struct nt_gemm_tile_row *tile = nt_gemm_choose(dgrad_of_format[format].row, dgrad_of_format[format].count,
                                                          args->n_tok, args->w->k, 1, be->cuda->facts.n_sm);

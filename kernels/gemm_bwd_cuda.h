@@ -73,9 +73,4 @@ enum {
     NT_WGRAD_JOIN_AHEAD = 8, /* parts that a thread has under way */
 };
 
-#ifndef __CUDACC__
-/* g of a launch in tiles of rows x cols. */
-struct nt_gemm_cuda nt_gemm_dgrad_cuda_of(const struct nt_gemm_dgrad_args *args, int32_t rows, int32_t cols);
-#endif
-
 #endif

@@ -29,11 +29,13 @@ static nt_status encode(const struct nt_backend *be, const nt_bf16 *dy, int64_t 
     return nt_sm90_encode_rows(be, w->data, w->n, w->k, nt_ceil_div(w->k, 8) * 8, NT_GEMM_SM90_DEPTH, &out->w);
 }
 
-nt_status nt_gemm_dgrad_sm90(struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
-    const struct nt_sm90_tile_row *tile =
-        nt_sm90_choose(tiles, N_TILES, args->n_tok, args->w->k, 1, be->cuda->facts.n_sm);
-    struct nt_gemm_dgrad_sm90 a = {.g = nt_gemm_dgrad_cuda_of(args, tile->rows, tile->cols),
-                                   .k2 = args->w2 ? args->w2->n : 0};
+const struct nt_sm90_tile_row *nt_gemm_dgrad_sm90_tile(const struct nt_gemm_dgrad_args *args, int32_t n_sm) {
+    return nt_sm90_choose(tiles, N_TILES, args->n_tok, args->w->k, 1, n_sm);
+}
+
+nt_status nt_gemm_dgrad_sm90(struct nt_backend *be, const struct nt_gemm_dgrad_args *args,
+                             const struct nt_sm90_tile_row *tile, const struct nt_gemm_cuda *g) {
+    struct nt_gemm_dgrad_sm90 a = {.g = *g, .k2 = args->w2 ? args->w2->n : 0};
     NT_TRY(encode(be, args->dy, args->lddy, args->w, args->n_tok, tile->rows, &a.own));
     if (args->w2) NT_TRY(encode(be, args->dy2, args->lddy2, args->w2, args->n_tok, tile->rows, &a.behind));
     return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.g.row_tiles * a.g.col_tiles, 1, 1, tile->threads, tile->shared,

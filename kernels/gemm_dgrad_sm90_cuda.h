@@ -27,8 +27,10 @@ struct nt_gemm_dgrad_sm90 {
 
 #ifndef __CUDACC__
 bool nt_gemm_dgrad_sm90_takes(const struct nt_backend *be, const struct nt_gemm_dgrad_args *args);
-/* Only what nt_gemm_dgrad_sm90_takes; shapes as nt_gemm_dgrad_cuda has checked them. */
-NT_MUST nt_status nt_gemm_dgrad_sm90(struct nt_backend *be, const struct nt_gemm_dgrad_args *args);
+const struct nt_sm90_tile_row *nt_gemm_dgrad_sm90_tile(const struct nt_gemm_dgrad_args *args, int32_t n_sm);
+/* g: of a launch in that tile. Only what nt_gemm_dgrad_sm90_takes; shapes as nt_gemm_dgrad_cuda has checked them. */
+NT_MUST nt_status nt_gemm_dgrad_sm90(struct nt_backend *be, const struct nt_gemm_dgrad_args *args,
+                                     const struct nt_sm90_tile_row *tile, const struct nt_gemm_cuda *g);
 #endif
 
 #endif

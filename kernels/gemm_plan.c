@@ -41,6 +41,32 @@ bool nt_gemm_in_place(const struct nt_gemm_traits *traits, int64_t ldx, int32_t 
     return traits->in_place && !(conflict && n_row >= traits->lookahead_rows);
 }
 
+/* Whether some of the 16 rows from `row` on are the part's. */
+static bool part_has(const struct nt_packed_part *p, int64_t row) {
+    const int64_t at = row - p->row0;
+    if (p->run == 0) return at > -NT_PANEL / 2 && at < p->n;
+    return at >= 0 && at % (2 * p->run) == 0 && at / 2 < p->n;
+}
+
+void nt_gemm_second(const struct nt_packed *w, int64_t panel, int32_t begin, int32_t end, bool parts,
+                    struct nt_gemm_span second[2]) {
+    for (int h = 0; h < 2; h++) {
+        int32_t first = end, last = begin, k = 0;
+        for (int i = 0; parts && i < w->n_part; k += w->part[i++].k) {
+            if (!part_has(&w->part[i], panel * NT_PANEL + h * NT_PANEL / 2)) continue;
+            if (k / 2 < first) first = k / 2;
+            last = (k + w->part[i].k) / 2;
+        }
+        if (!parts || w->n_part == 0) {
+            first = begin;
+            last = end;
+        }
+        if (first < begin) first = begin;
+        if (last > end) last = end;
+        second[h] = (struct nt_gemm_span){first - begin, last > first ? last - first : 0};
+    }
+}
+
 int64_t nt_gemm_plan_room(const struct nt_backend *be) {
     return (int64_t)(be->scratch_per_thread - sizeof(struct queue));
 }

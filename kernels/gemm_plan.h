@@ -118,12 +118,12 @@ struct nt_gemm_piece nt_gemm_plan_next(const struct nt_gemm_plan *plan, int thre
 /* Scratch of a thread that the plan does not use. */
 int64_t nt_gemm_plan_room(const struct nt_backend *be);
 
-/* Whether rows ldx elements apart are read where they are. Those a multiple of 2 KiB apart share few sets of an 8-way
- * L1: unless they are few, they are copied apart first. */
 /* cut.half_last for a product with n columns. */
 static inline bool nt_gemm_half_last(const struct nt_gemm_traits *traits, int32_t n) {
     return traits->parts && n % NT_PANEL > 0 && n % NT_PANEL <= NT_PANEL / 2;
 }
+/* Whether rows ldx elements apart are read where they are. Those a multiple of 2 KiB apart share few sets of an 8-way
+ * L1: unless they are few, they are copied apart first. */
 bool nt_gemm_in_place(const struct nt_gemm_traits *traits, int64_t ldx, int32_t n_row);
 
 /* The pairs of columns that each half of a panel has in w's parts, among [begin, end); without parts, or unless
