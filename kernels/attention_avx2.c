@@ -111,7 +111,7 @@ static void tile_page(const struct nt_attention_args *a, struct nt_attn_state *s
     for (int32_t col = 0; col < sp->hi; col += 16)
         product(n, q, sp->k + 2 * col, 2 * NT_KV_PAGE, 0, a->kv->d_head / 2, NULL, st->s[0] + col, NT_KV_PAGE);
     for (int i = 0; i < n; i++) {
-        const int32_t pos = st->pos[r0 + i], lo = nt_attn_first(a, pos) - sp->base, hi = pos + 1 - sp->base;
+        const int32_t pos = st->pos[r0 + i], lo = nt_attn_first(a->window, pos) - sp->base, hi = pos + 1 - sp->base;
         softmax_row(st, r0 + i, i, lo < NT_KV_PAGE ? lo : NT_KV_PAGE, hi > 0 ? hi : 0, a->scale * NT_LOG2E);
     }
     for (int32_t col = 0; col < d_pad; col += 16)

@@ -94,7 +94,7 @@ static void tile_page(const struct nt_attention_args *a, struct nt_attn_state *s
     nt_dp_product(n, nv, NT_DP_ZERO, 1, &qk);
     for (int i = 0; i < n; i++) {
         const int32_t pos = st->pos[r0 + i];
-        if (!sp->full) mask_scores(st->s[i], nt_attn_first(a, pos) - sp->base, pos + 1 - sp->base);
+        if (!sp->full) mask_scores(st->s[i], nt_attn_first(a->window, pos) - sp->base, pos + 1 - sp->base);
     }
     softmax(st, r0, n, nv, factor);
     for (int32_t col = 0; col < d_pad; col += 64) {

@@ -19,21 +19,16 @@ struct work {
     float *dq;   // [rows, d_pad]
 };
 
-static void *take(char **at, int64_t elems, size_t size) {
-    void *p = *at;
-    *at += ((size_t)elems * size + 63) / 64 * 64;
-    return p;
-}
-
 static void work_init(struct work *w, int32_t rows, int32_t d_pad) {
-    char *at = (char *)w + (sizeof *w + 63) / 64 * 64;
+    char *at = (char *)w;
     rows += rows % 2;
-    w->dout = take(&at, rows * d_pad, sizeof(nt_bf16));
-    w->q2 = take(&at, rows * d_pad, sizeof(nt_bf16));
-    w->dout2 = take(&at, rows * d_pad, sizeof(nt_bf16));
-    w->k2 = take(&at, PAGE * d_pad, sizeof(nt_bf16));
-    w->v2 = take(&at, PAGE * d_pad, sizeof(nt_bf16));
-    w->dq = take(&at, rows * d_pad, sizeof(float));
+    (void)nt_attn_take(&at, sizeof *w);
+    w->dout = nt_attn_take(&at, rows * d_pad * (int64_t)sizeof(nt_bf16));
+    w->q2 = nt_attn_take(&at, rows * d_pad * (int64_t)sizeof(nt_bf16));
+    w->dout2 = nt_attn_take(&at, rows * d_pad * (int64_t)sizeof(nt_bf16));
+    w->k2 = nt_attn_take(&at, PAGE * d_pad * (int64_t)sizeof(nt_bf16));
+    w->v2 = nt_attn_take(&at, PAGE * d_pad * (int64_t)sizeof(nt_bf16));
+    w->dq = nt_attn_take(&at, rows * d_pad * (int64_t)sizeof(float));
     NT_CHECK((size_t)(at - (char *)w) <= nt_attn_bwd_scratch(d_pad));
 }
 
@@ -47,12 +42,9 @@ static void turn(const nt_bf16 *from, int32_t rows, int32_t cols, nt_bf16 *to) {
 /* to[i] = (even[i], odd[i]); odd NULL: 0. n: a multiple of 16. */
 static void interleave(const nt_bf16 *even, const nt_bf16 *odd, int32_t n, nt_bf16 *to) {
     for (int32_t i = 0; i < n; i += 16) {
-        __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(even + i)));
-        if (odd) {
-            const __m512i y = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(odd + i)));
-            x = _mm512_or_si512(x, _mm512_slli_epi32(y, 16));
-        }
-        _mm512_storeu_si512(to + 2 * i, x);
+        const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(even + i));
+        const __m256i y = odd ? _mm256_loadu_si256((const __m256i *)(const void *)(odd + i)) : _mm256_setzero_si256();
+        _mm512_storeu_si512(to + 2 * i, nt_v16_pair(x, y));
     }
 }
 
@@ -105,10 +97,8 @@ static void turn_page(const struct nt_attn_bwd_page *page, int32_t d_pad, struct
 }
 
 /* P and dS of 16 slots of one row, from its scores and dP; invisible slots are 0. */
-static inline __attribute__((always_inline)) void gradients(const struct nt_attention_bwd_args *a,
-                                                            const struct nt_attn_bwd_rows *rows, bool full, int32_t r,
-                                                            int32_t slot, const float *s, const float *dp, __m512 *p,
-                                                            __m512 *ds) {
+NT_DP_INLINE void gradients(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, bool full,
+                            int32_t r, int32_t slot, const float *s, const float *dp, __m512 *p, __m512 *ds) {
     const __m512 x =
         _mm512_fmsub_ps(_mm512_loadu_ps(s), _mm512_set1_ps(a->scale * NT_LOG2E), _mm512_set1_ps(rows->lse[r]));
     const __m512 d = _mm512_sub_ps(_mm512_loadu_ps(dp), _mm512_set1_ps(rows->delta[r]));
@@ -118,9 +108,8 @@ static inline __attribute__((always_inline)) void gradients(const struct nt_atte
 }
 
 /* Row r and the next one (two), which are rows i and i + 1 of the tile: P in pairs, dS in pairs and by row. */
-static inline __attribute__((always_inline)) void gradient_rows(const struct nt_attention_bwd_args *a,
-                                                                const struct nt_attn_bwd_rows *rows, bool full,
-                                                                int32_t r, int i, bool two, int nv, struct work *w) {
+NT_DP_INLINE void gradient_rows(const struct nt_attention_bwd_args *a, const struct nt_attn_bwd_rows *rows, bool full,
+                                int32_t r, int i, bool two, int nv, struct work *w) {
     const __m512i mix = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                          5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (int j = 0; j < PAGE / 16; j++) {

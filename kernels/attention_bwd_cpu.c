@@ -17,8 +17,7 @@ struct row {
 static void load_row(const struct row *r, int32_t pos, bool is_v, float *to) {
     const struct nt_kv_layer *kv = r->args->kv;
     const int32_t d = kv->d_head, d_pad = nt_d_pad(d), slot = pos % NT_KV_PAGE;
-    const nt_bf16 *from = kv->base + r->seq->pages[pos / NT_KV_PAGE] * kv->page_stride +
-                          r->kv_head * nt_kv_head_elems(kv->format, d) + (is_v ? NT_KV_PAGE * d_pad : 0);
+    const nt_bf16 *from = nt_attn_page(kv, r->seq, pos / NT_KV_PAGE, r->kv_head) + (is_v ? NT_KV_PAGE * d_pad : 0);
     for (int32_t i = 0; i < d; i++) {
         int32_t at = slot * d_pad + i;
         if (kv->format == NT_KV_PAIRED)
@@ -46,7 +45,7 @@ static void row_init(struct row *r, int64_t tok, int32_t head) {
     const nt_bf16 *out = a->out + t * a->ldo + head * d;
     const float *dout = a->dout + t * a->lddo + head * d;
     r->q = a->q + (t * a->n_head + head) * nt_d_pad(d);
-    r->first = a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+    r->first = nt_attn_first(a->window, pos);
     r->last = pos;
     r->lse = a->lse[t * a->n_head + head];
     r->delta = 0;

@@ -23,8 +23,7 @@ struct page_view {
 static struct page_view view_page(const struct nt_attention_args *a, const struct nt_attn_item *it, int32_t page) {
     const struct nt_kv_layer *kv = a->kv;
     const int64_t half = (int64_t)NT_KV_PAGE * nt_d_pad(kv->d_head);
-    const nt_bf16 *base =
-        kv->base + it->seq->pages[page] * kv->page_stride + it->kv_head * nt_kv_head_elems(kv->format, kv->d_head);
+    const nt_bf16 *base = nt_attn_page(kv, it->seq, page, it->kv_head);
     if (kv->format != NT_KV_ROWS_INT8)
         return (struct page_view){.format = kv->format, .d_head = kv->d_head, .k = base, .v = base + half};
     const int8_t *bytes = (const int8_t *)base;
@@ -108,7 +107,7 @@ static void attend_row(const struct nt_attention_args *a, const struct nt_attn_i
     const int64_t t = it->seq->q_row + tok;
     struct row row = {
         .q = a->q + (t * a->n_head + head) * nt_d_pad(d),
-        .first = nt_attn_first(a, pos),
+        .first = nt_attn_first(a->window, pos),
         .last = pos,
         .max = -INFINITY,
     };

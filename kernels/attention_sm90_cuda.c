@@ -21,8 +21,8 @@ static const struct {
 enum { N_WIDTHS = sizeof widths / sizeof widths[0] };
 
 bool nt_attention_sm90_takes(const struct nt_backend *be, const struct nt_attention_args *args) {
-    return nt_cuda_has(be, widths[0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled &&
-           args->kv->format == NT_KV_ROWS && nt_d_pad(args->kv->d_head) <= widths[N_WIDTHS - 1].d;
+    return nt_sm90_has(be, widths[0].kernel) && args->kv->format == NT_KV_ROWS &&
+           nt_d_pad(args->kv->d_head) <= widths[N_WIDTHS - 1].d;
 }
 
 static nt_status encode_cache(const struct nt_backend *be, const struct nt_kv_layer *kv, struct nt_tensor_map *out) {

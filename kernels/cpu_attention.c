@@ -13,12 +13,6 @@ struct run {
     int64_t cost_total, cost_chunk;
 };
 
-static int32_t group_end(const struct nt_attention_args *a, int32_t head) {
-    int32_t end = head + 1;
-    while (end < a->n_head && a->kv_of_head[end] == a->kv_of_head[head]) end++;
-    return end;
-}
-
 static int32_t block_tokens(const struct run *r) {
     return r->max_rows > r->group_max ? r->max_rows / r->group_max : 1;
 }
@@ -26,7 +20,7 @@ static int32_t block_tokens(const struct run *r) {
 /* Pages times rows, plus the pages themselves: reading a page costs about as much as eight rows of arithmetic. */
 static int64_t item_cost(const struct nt_attention_args *a, const struct nt_attn_item *it) {
     const int32_t last = it->seq->pos0 + it->tok0 + it->n_tok - 1;
-    const int64_t first = nt_attn_first(a, it->seq->pos0 + it->tok0);
+    const int64_t first = nt_attn_first(a->window, it->seq->pos0 + it->tok0);
     return (last / NT_KV_PAGE - first / NT_KV_PAGE + 1) * (nt_attn_item_rows(it) + 8);
 }
 
@@ -48,7 +42,8 @@ static bool cursor_next(const struct run *r, struct cursor *c, struct nt_attn_it
     const struct nt_attention_args *a = r->args;
     if (c->seq >= a->n_seq) return false;
     const struct nt_attn_seq *seq = &a->seqs[c->seq];
-    const int32_t block = block_tokens(r), left = seq->n_q - c->tok0, end = group_end(a, c->head);
+    const int32_t block = block_tokens(r), left = seq->n_q - c->tok0,
+                  end = nt_attn_group_end(a->kv_of_head, a->n_head, c->head);
     *item = (struct nt_attn_item){
         .seq = seq,
         .tok0 = c->tok0,
@@ -90,11 +85,8 @@ static void attention_thread(void *arg, int thread, int n_threads) {
 
 void nt_attn_run(struct nt_backend *be, const struct nt_attention_args *args, int32_t max_rows, nt_attn_item_fn *fn,
                  const void *context) {
-    struct run r = {.be = be, .args = args, .fn = fn, .context = context, .max_rows = max_rows, .group_max = 1};
-    for (int32_t head = 0, end; head < args->n_head; head = end) {
-        end = group_end(args, head);
-        if (end - head > r.group_max) r.group_max = end - head;
-    }
+    struct run r = {.be = be, .args = args, .fn = fn, .context = context, .max_rows = max_rows};
+    r.group_max = nt_attn_largest_group(args->kv_of_head, args->n_head);
     struct cursor c = {0};
     cursor_enter_seq(&r, &c);
     for (struct nt_attn_item item; cursor_next(&r, &c, &item);) continue;
@@ -111,24 +103,18 @@ static void init_row(struct nt_attn_state *st, int32_t r, int32_t d_pad) {
     memset(st->o + (int64_t)r * d_pad, 0, (size_t)d_pad * sizeof *st->o);
 }
 
-static void *take(char **at, int64_t bytes) {
-    void *p = *at;
-    *at += (bytes + 63) & ~(int64_t)63;
-    return p;
-}
-
 static struct nt_attn_state *state_init(const struct nt_attention_args *a, const struct nt_attn_item *it,
                                         const struct nt_attn_body *body, void *scratch) {
     const int32_t rows = nt_attn_item_rows(it), d_pad = nt_d_pad(a->kv->d_head);
     char *at = scratch;
-    struct nt_attn_state *st = take(&at, sizeof *st);
-    st->q = take(&at, rows * (int64_t)sizeof *st->q);
-    st->pos = take(&at, rows * (int64_t)sizeof *st->pos);
-    st->m = take(&at, rows * (int64_t)sizeof *st->m);
-    st->l = take(&at, rows * NT_ATTN_LANES * (int64_t)sizeof *st->l);
-    st->o = take(&at, rows * d_pad * (int64_t)sizeof *st->o);
-    st->v_clean = take(&at, NT_KV_PAGE * d_pad * (int64_t)sizeof *st->v_clean);
-    if (body->q_floats) st->qf = take(&at, rows * d_pad * (int64_t)sizeof *st->qf);
+    struct nt_attn_state *st = nt_attn_take(&at, sizeof *st);
+    st->q = nt_attn_take(&at, rows * (int64_t)sizeof *st->q);
+    st->pos = nt_attn_take(&at, rows * (int64_t)sizeof *st->pos);
+    st->m = nt_attn_take(&at, rows * (int64_t)sizeof *st->m);
+    st->l = nt_attn_take(&at, rows * NT_ATTN_LANES * (int64_t)sizeof *st->l);
+    st->o = nt_attn_take(&at, rows * d_pad * (int64_t)sizeof *st->o);
+    st->v_clean = nt_attn_take(&at, NT_KV_PAGE * d_pad * (int64_t)sizeof *st->v_clean);
+    if (body->q_floats) st->qf = nt_attn_take(&at, rows * d_pad * (int64_t)sizeof *st->qf);
     NT_CHECK(at - (char *)scratch <= NT_CPU_SCRATCH_BYTES);
     for (int32_t r = 0; r < rows; r++) {
         const int32_t tok = it->tok0 + r / it->n_group, head = it->head0 + r % it->n_group;
@@ -144,12 +130,12 @@ static struct nt_attn_state *state_init(const struct nt_attention_args *a, const
 static bool span_of(const struct nt_attention_args *a, const struct nt_attn_state *st, int32_t r0, int n, int32_t page,
                     struct nt_attn_span *sp) {
     const int32_t base = page * NT_KV_PAGE, pos0 = st->pos[r0], pos1 = st->pos[r0 + n - 1];
-    const int32_t lo = nt_attn_first(a, pos0) - base, hi = pos1 + 1 - base;
+    const int32_t lo = nt_attn_first(a->window, pos0) - base, hi = pos1 + 1 - base;
     if (lo >= NT_KV_PAGE || hi <= 0) return false;
     sp->base = base;
     sp->lo = lo > 0 ? lo : 0;
     sp->hi = hi < NT_KV_PAGE ? hi : NT_KV_PAGE;
-    sp->full = nt_attn_first(a, pos1) <= base && pos0 + 1 - base >= NT_KV_PAGE;
+    sp->full = nt_attn_first(a->window, pos1) <= base && pos0 + 1 - base >= NT_KV_PAGE;
     return true;
 }
 
@@ -168,8 +154,8 @@ static void attend_strict(const struct nt_attention_args *a, const struct nt_att
                           const struct nt_attn_body *body, struct nt_attn_state *st, int32_t r) {
     const int32_t d_pad = nt_d_pad(a->kv->d_head), pos = st->pos[r];
     init_row(st, r, d_pad);
-    for (int32_t page = nt_attn_first(a, pos) / NT_KV_PAGE; page <= pos / NT_KV_PAGE; page++) {
-        struct nt_attn_span sp = {.k = nt_attn_page(a, it, page)};
+    for (int32_t page = nt_attn_first(a->window, pos) / NT_KV_PAGE; page <= pos / NT_KV_PAGE; page++) {
+        struct nt_attn_span sp = {.k = nt_attn_page(a->kv, it->seq, page, it->kv_head)};
         sp.v = sp.k + (int64_t)NT_KV_PAGE * d_pad;
         if (!span_of(a, st, r, 1, page, &sp)) continue;
         clean_values(st, &sp, d_pad);
@@ -195,11 +181,11 @@ static void attend_item(const struct nt_attention_args *a, const struct nt_attn_
     const struct nt_attn_body *body = context;
     const int32_t rows = nt_attn_item_rows(it), d = a->kv->d_head, n_tile = (rows + body->tile - 1) / body->tile;
     struct nt_attn_state *st = state_init(a, it, body, scratch);
-    const int32_t first = nt_attn_first(a, st->pos[0]) / NT_KV_PAGE, last = st->pos[rows - 1] / NT_KV_PAGE;
+    const int32_t first = nt_attn_first(a->window, st->pos[0]) / NT_KV_PAGE, last = st->pos[rows - 1] / NT_KV_PAGE;
     fetch_out(a, it);
     if (ahead) fetch_q(a, ahead);
     for (int32_t page = first; page <= last; page++) {
-        struct nt_attn_span sp = {.k = nt_attn_page(a, it, page)};
+        struct nt_attn_span sp = {.k = nt_attn_page(a->kv, it->seq, page, it->kv_head)};
         sp.v = sp.k + (int64_t)NT_KV_PAGE * nt_d_pad(d);
         for (int32_t t = 0; t < n_tile; t++) {
             const int32_t r0 = t * rows / n_tile, n = (t + 1) * rows / n_tile - r0;

@@ -45,18 +45,37 @@ void nt_attn_run(struct nt_backend *be, const struct nt_attention_args *args, in
                  const void *context);
 
 /* First visible position of a row at pos. */
-static inline int32_t nt_attn_first(const struct nt_attention_args *a, int32_t pos) {
-    return a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+static inline int32_t nt_attn_first(int32_t window, int32_t pos) {
+    return window > 0 && pos >= window ? pos - window + 1 : 0;
+}
+/* Query heads [head, end) have the same KV head. */
+static inline int32_t nt_attn_group_end(const int32_t *kv_of_head, int32_t n_head, int32_t head) {
+    int32_t end = head + 1;
+    while (end < n_head && kv_of_head[end] == kv_of_head[head]) end++;
+    return end;
+}
+static inline int32_t nt_attn_largest_group(const int32_t *kv_of_head, int32_t n_head) {
+    int32_t most = 1;
+    for (int32_t head = 0, end; head < n_head; head = end) {
+        end = nt_attn_group_end(kv_of_head, n_head, head);
+        if (end - head > most) most = end - head;
+    }
+    return most;
 }
 /* A row's lse of its maximum, in base 2, and the sum of its exponentials. */
 static inline float nt_attn_lse(float max, float sum) {
     return sum > 0 && sum < INFINITY ? max + nt_log_pos(sum) * NT_LOG2E : NAN; /* nothing finite to divide by */
 }
-/* K of this page and KV head; V is NT_KV_PAGE * d_pad elements further. */
-static inline const nt_bf16 *nt_attn_page(const struct nt_attention_args *a, const struct nt_attn_item *it,
-                                          int32_t page) {
-    return a->kv->base + it->seq->pages[page] * a->kv->page_stride +
-           it->kv_head * nt_kv_head_elems(NT_KV_PAIRED, a->kv->d_head);
+/* K of a page of the sequence and a KV head; V is NT_KV_PAGE * d_pad elements further. */
+static inline const nt_bf16 *nt_attn_page(const struct nt_kv_layer *kv, const struct nt_attn_seq *seq, int32_t page,
+                                          int32_t kv_head) {
+    return kv->base + seq->pages[page] * kv->page_stride + kv_head * nt_kv_head_elems(kv->format, kv->d_head);
+}
+/* The next piece of a thread's scratch, on lines of its own. */
+static inline void *nt_attn_take(char **at, int64_t bytes) {
+    void *piece = *at;
+    *at += (bytes + 63) & ~(int64_t)63;
+    return piece;
 }
 
 /* Row state of one item. */

@@ -30,7 +30,8 @@ static struct item item_of(const struct run *r, const struct nt_attn_seq *seq, i
     const struct nt_attention_bwd_args *a = r->args;
     struct item it = {.seq = seq, .tok0 = chunk * r->n_tok, .kv_head = kv_head};
     while (it.head0 < a->n_head && a->kv_of_head[it.head0] < kv_head) it.head0++;
-    while (it.head0 + it.n_group < a->n_head && a->kv_of_head[it.head0 + it.n_group] == kv_head) it.n_group++;
+    if (it.head0 < a->n_head && a->kv_of_head[it.head0] == kv_head)
+        it.n_group = nt_attn_group_end(a->kv_of_head, a->n_head, it.head0) - it.head0;
     return it;
 }
 
@@ -43,10 +44,6 @@ static struct item item_at(const struct run *r, int64_t index) {
     struct item it = item_of(r, seq, (int32_t)(at / n_kv), (int32_t)(at % n_kv));
     it.index = index;
     return it;
-}
-
-static int32_t first_visible(const struct nt_attention_bwd_args *a, int32_t pos) {
-    return a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
 }
 
 /* Where the chunk's rows are. */
@@ -79,7 +76,7 @@ static void rows_see(const struct run *r, const struct item *it, int32_t page, s
     rows->full = true;
     for (int32_t i = 0; i < rows->n; i++) {
         const int32_t pos = it->tok0 + i / it->n_group;
-        const int32_t lo = first_visible(r->args, pos) - page * NT_KV_PAGE, hi = pos + 1 - page * NT_KV_PAGE;
+        const int32_t lo = nt_attn_first(r->args->window, pos) - page * NT_KV_PAGE, hi = pos + 1 - page * NT_KV_PAGE;
         rows->lo[i] = lo < 0 ? 0 : lo > NT_KV_PAGE ? NT_KV_PAGE : lo;
         rows->hi[i] = hi > NT_KV_PAGE ? NT_KV_PAGE : hi;
         rows->full &= rows->lo[i] == 0 && rows->hi[i] == NT_KV_PAGE;
@@ -129,7 +126,7 @@ static struct nt_attn_bwd_page page_of(const struct run *r, const struct item *i
     const struct nt_kv_layer *kv = r->args->kv;
     const int32_t d_pad = nt_d_pad(kv->d_head);
     struct nt_attn_bwd_page p = {.n_key = keys_of(it, page)};
-    p.k = kv->base + it->seq->pages[page] * kv->page_stride + it->kv_head * nt_kv_head_elems(NT_KV_PAIRED, kv->d_head);
+    p.k = nt_attn_page(kv, it->seq, page, it->kv_head);
     p.v = p.k + (int64_t)NT_KV_PAGE * d_pad;
     p.dk = dk_of(r, it, page * NT_KV_PAGE);
     p.dv = p.dk + kv->n_kv * kv->d_head;
@@ -161,7 +158,7 @@ static void page_done(const struct run *r, const struct item *it, int32_t pages)
 }
 
 static void chunk_pages(const struct run *r, const struct item *it, struct nt_attn_bwd_rows *rows, void *scratch) {
-    const int32_t own = it->tok0 / NT_KV_PAGE, first = first_visible(r->args, it->tok0) / NT_KV_PAGE;
+    const int32_t own = it->tok0 / NT_KV_PAGE, first = nt_attn_first(r->args->window, it->tok0) / NT_KV_PAGE;
     for (int32_t page = first; page <= own; page++) {
         rows->first = page == first;
         rows->last = page == own;
@@ -234,18 +231,10 @@ static void wave_thread(void *arg, int thread, int n_threads) {
     }
 }
 
-static int32_t largest_group(const struct nt_attention_bwd_args *a) {
-    int32_t group = 0, most = 1;
-    for (int32_t h = 0; h < a->n_head; h++) {
-        group = h > 0 && a->kv_of_head[h] == a->kv_of_head[h - 1] ? group + 1 : 1;
-        if (group > most) most = group;
-    }
-    return most;
-}
-
 bool nt_attn_bwd_run(struct nt_backend *be, const struct nt_attention_bwd_args *args,
                      const struct nt_attn_bwd_body *body) {
-    const int32_t n_kv = args->kv->n_kv, d = args->kv->d_head, group = largest_group(args);
+    const int32_t n_kv = args->kv->n_kv, d = args->kv->d_head,
+                  group = nt_attn_largest_group(args->kv_of_head, args->n_head);
     const int32_t most = nt_attn_bwd_most_rows(body, nt_d_pad(d));
     NT_CHECK(d % 2 == 0 && d <= NT_ATTN_MAX_D && args->scale > 0);
     for (int32_t s = 0; s < args->n_seq; s++) NT_CHECK(args->seqs[s].pos0 == 0);

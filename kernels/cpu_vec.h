@@ -74,6 +74,13 @@ static inline __m512 nt_v16_load_bf16(const nt_bf16 *from, __mmask16 mask) {
     return nt_v16_from_bf16(_mm256_maskz_loadu_epi16(mask, from));
 }
 
+/* Element i of the one beside element i of the other. */
+static inline __m512i nt_v16_pair(__m256i first, __m256i second) {
+    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    return _mm512_permutex2var_epi16(_mm512_castsi256_si512(first), order, _mm512_castsi256_si512(second));
+}
+
 static inline void nt_v16_store_bf16(nt_bf16 *to, __mmask16 mask, __m512 x) {
     _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(x));
 }

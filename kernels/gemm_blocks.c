@@ -299,8 +299,7 @@ static void run_thread(void *arg, int thread, int n_threads) {
     w.sums = (float *)(void *)((char *)w.panel + j->panel_bytes);
     w.p = (struct nt_gemm_panel){.ldx = j->row_bytes, .runs = j->runs, .scale = 1};
     if (j->wgrad) w.p.scale = j->wgrad->alpha;
-    for (w.piece = nt_gemm_plan_next(&j->plan, thread); !nt_gemm_piece_empty(&w.piece);) {
-        w.next = (struct nt_gemm_piece){0};
+    while (nt_gemm_plan_next(&j->plan, thread, &w.next, &w.piece)) {
         w.p.rows = (int32_t)(w.piece.row_end - w.piece.row);
         w.rows = (char *)w.sums + w.p.rows * j->sum_row_bytes;
         w.p.x = w.rows;
@@ -309,7 +308,6 @@ static void run_thread(void *arg, int thread, int n_threads) {
         NT_CHECK(j->panel_bytes + rows * room_per_row(j) <= nt_gemm_plan_room(j->plan.be));
         NT_CHECK(!j->keep_sums || w.piece.panel_end - w.piece.panel <= MAX_PANELS);
         for (int32_t i = 0; i < j->n_block; i++) run_block(&w, i);
-        w.piece = nt_gemm_piece_empty(&w.next) ? nt_gemm_plan_next(&j->plan, thread) : w.next;
     }
 }
 

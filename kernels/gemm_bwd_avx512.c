@@ -25,7 +25,7 @@ static void turn(const struct nt_packed *w, int32_t panel, int32_t k0, nt_bf16 *
 static inline __m512i pair_columns(const nt_bf16 *x, int64_t ld, int32_t rows, __mmask16 columns) {
     const __m256i first = rows > 0 ? _mm256_maskz_loadu_epi16(columns, x) : _mm256_setzero_si256();
     const __m256i second = rows > 1 ? _mm256_maskz_loadu_epi16(columns, x + ld) : _mm256_setzero_si256();
-    return _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
+    return nt_v16_pair(first, second);
 }
 
 /* r[i] dword j becomes r[j] dword i. */
@@ -96,15 +96,6 @@ struct narrow_ahead {
     int32_t n, lines;
 };
 
-/* 16 columns of two tokens, as pairs. */
-static inline __m512bh pair_tokens(const nt_bf16 *b, int64_t ldb, __mmask16 columns) {
-    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
-                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i first = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(columns, b));
-    const __m512i second = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(columns, b + ldb));
-    return (__m512bh)_mm512_permutex2var_epi16(first, order, second);
-}
-
 /* Rows of a by one or both halves of a panel from half `first` on; rows and vecs are constants after inlining. */
 static inline __attribute__((always_inline)) void narrow_tile(const int rows, const int vecs, int first,
                                                               const struct nt_gemm_panel *p,
@@ -117,8 +108,8 @@ static inline __attribute__((always_inline)) void narrow_tile(const int rows, co
 #pragma GCC unroll 24
     for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
     for (int32_t pair = 0; pair < p->n_pair; pair++, b0 += 2 * ldb, b1 += 2 * ldb, x += p->ldx) {
-        const __m512bh w0 = pair_tokens(b0, ldb, mask[0]);
-        const __m512bh w1 = vecs > 1 ? pair_tokens(b1, ldb, mask[1]) : w0;
+        const __m512bh w0 = (__m512bh)pair_columns(b0, ldb, 2, mask[0]);
+        const __m512bh w1 = vecs > 1 ? (__m512bh)pair_columns(b1, ldb, 2, mask[1]) : w0;
         for (int32_t i = 0; i < ahead.n; i++, ahead.at += ahead.stride) {
             _mm_prefetch(ahead.at, _MM_HINT_T1);
             if (ahead.lines > 1) _mm_prefetch(ahead.at + 64, _MM_HINT_T1);

@@ -18,9 +18,8 @@ enum { N_TILES = sizeof tiles / sizeof tiles[0] };
 NT_GEMM_DGRAD_SM90_TILES(CHECK)
 
 bool nt_gemm_dgrad_sm90_takes(const struct nt_backend *be, const struct nt_gemm_dgrad_args *args) {
-    return nt_cuda_has(be, tiles[0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled &&
-           args->w->format == NT_WEIGHT_BF16_ROWS && nt_sm90_is_copied(args->dy, args->lddy) &&
-           (!args->w2 || nt_sm90_is_copied(args->dy2, args->lddy2));
+    return nt_sm90_has(be, tiles[0].kernel) && args->w->format == NT_WEIGHT_BF16_ROWS &&
+           nt_sm90_is_copied(args->dy, args->lddy) && (!args->w2 || nt_sm90_is_copied(args->dy2, args->lddy2));
 }
 
 static nt_status encode(const struct nt_backend *be, const nt_bf16 *dy, int64_t lddy, const struct nt_packed *w,

@@ -136,9 +136,11 @@ struct nt_gemm_piece nt_gemm_plan_own(const struct nt_gemm_plan *p, int thread) 
     return take_piece(p, thread, true);
 }
 
-struct nt_gemm_piece nt_gemm_plan_next(const struct nt_gemm_plan *p, int thread) {
-    struct nt_gemm_piece piece = nt_gemm_plan_own(p, thread);
-    for (int i = 1; i < p->n_thread && nt_gemm_piece_empty(&piece); i++)
-        piece = take_piece(p, (thread + i) % p->n_thread, false);
-    return piece;
+bool nt_gemm_plan_next(const struct nt_gemm_plan *p, int thread, struct nt_gemm_piece *ahead,
+                       struct nt_gemm_piece *piece) {
+    *piece = *ahead;
+    *ahead = (struct nt_gemm_piece){0};
+    for (int i = 0; i < p->n_thread && nt_gemm_piece_empty(piece); i++)
+        *piece = take_piece(p, (thread + i) % p->n_thread, i == 0);
+    return !nt_gemm_piece_empty(piece);
 }

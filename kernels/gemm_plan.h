@@ -112,9 +112,11 @@ static inline bool nt_gemm_piece_empty(const struct nt_gemm_piece *p) {
 }
 
 void nt_gemm_plan_start(struct nt_gemm_plan *plan, struct nt_backend *be, const struct nt_gemm_cut *cut);
-/* The next piece for a thread: its own, blocks of rows ascending, else another's last. */
+/* The next of a thread's own pieces, blocks of rows ascending: taken early by who wants to know what comes. */
 struct nt_gemm_piece nt_gemm_plan_own(const struct nt_gemm_plan *plan, int thread);
-struct nt_gemm_piece nt_gemm_plan_next(const struct nt_gemm_plan *plan, int thread);
+/* The next piece to compute: *ahead, which becomes empty, if it was taken early; else its own; else another's last. */
+bool nt_gemm_plan_next(const struct nt_gemm_plan *plan, int thread, struct nt_gemm_piece *ahead,
+                       struct nt_gemm_piece *piece);
 /* Scratch of a thread that the plan does not use. */
 int64_t nt_gemm_plan_room(const struct nt_backend *be);
 

@@ -35,8 +35,7 @@ static bool has_rows(const struct nt_backend *be, const struct nt_gemm_args *arg
 }
 
 bool nt_gemm_quant_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args) {
-    return has_rows(be, args) && nt_cuda_has(be, tiles[0][0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled &&
-           args->ldx % 8 == 0 && ((uintptr_t)args->x & 15) == 0;
+    return has_rows(be, args) && nt_sm90_has(be, tiles[0][0].kernel) && nt_sm90_is_copied(args->x, args->ldx);
 }
 
 /* Cycles of the busiest multiprocessor per 16 of k, from the rates of an H100: it fetches about 40 bytes a cycle from

@@ -97,11 +97,7 @@ static void run_thread(void *arg, int thread, int n_threads) {
     w.p.n_pair = j->k / 2;
     w.p.scale = 1;
     w.p.out = j->a->out;
-    for (w.piece = nt_gemm_plan_next(&j->plan, thread); !nt_gemm_piece_empty(&w.piece);) {
-        w.next = (struct nt_gemm_piece){0};
-        run_piece(&w);
-        w.piece = nt_gemm_piece_empty(&w.next) ? nt_gemm_plan_next(&j->plan, thread) : w.next;
-    }
+    while (nt_gemm_plan_next(&j->plan, thread, &w.next, &w.piece)) run_piece(&w);
 }
 
 nt_status nt_gemm_run(struct nt_backend *be, const struct nt_gemm_args *args, const struct nt_gemm_traits *traits) {

@@ -59,14 +59,18 @@ const struct nt_sm90_tile_row *nt_sm90_choose(const struct nt_sm90_tile_row *fro
     return best;
 }
 
+bool nt_sm90_has(const struct nt_backend *be, enum nt_cuda_kernel kernel) {
+    return nt_cuda_has(be, kernel) && be->cuda->driver->cuTensorMapEncodeTiled;
+}
+
 bool nt_sm90_is_copied(const nt_bf16 *x, int64_t ldx) {
     return ((uintptr_t)x & 15) == 0 && ldx % 8 == 0;
 }
 
 bool nt_gemm_sm90_takes(const struct nt_backend *be, const struct nt_gemm_args *args) {
-    return nt_cuda_has(be, tiles[0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled &&
-           args->w->format == NT_WEIGHT_BF16_ROWS && ((uintptr_t)args->w->data & 15) == 0 &&
-           nt_sm90_is_copied(args->x, args->ldx) && (!args->w2 || nt_sm90_is_copied(args->x2, args->ldx2));
+    return nt_sm90_has(be, tiles[0].kernel) && args->w->format == NT_WEIGHT_BF16_ROWS &&
+           ((uintptr_t)args->w->data & 15) == 0 && nt_sm90_is_copied(args->x, args->ldx) &&
+           (!args->w2 || nt_sm90_is_copied(args->x2, args->ldx2));
 }
 
 nt_status nt_sm90_encode_tensor(const struct nt_backend *be, const struct nt_sm90_tensor *t,

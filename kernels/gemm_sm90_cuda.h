@@ -70,6 +70,8 @@ struct nt_sm90_tile_row {
 /* As nt_gemm_choose. Ties go to the larger tile; none has a warpgroup without rows. */
 const struct nt_sm90_tile_row *nt_sm90_choose(const struct nt_sm90_tile_row *from, int count, int32_t n_tok, int32_t n,
                                               int64_t times, int32_t n_sm);
+/* Whether the device has the kernel, and the driver makes the tensor maps it reads by. */
+bool nt_sm90_has(const struct nt_backend *be, enum nt_cuda_kernel kernel);
 /* Whether the copy engine takes rows of x, ldx apart. */
 bool nt_sm90_is_copied(const nt_bf16 *x, int64_t ldx);
 

@@ -19,8 +19,8 @@ NT_GEMM_WGRAD_SM90_TILES(CHECK)
 
 bool nt_gemm_wgrad_sm90_takes(const struct nt_backend *be, const struct nt_gemm_wgrad_args *args) {
     enum { ROWS = 64 };
-    return nt_cuda_has(be, tiles[0].kernel) && be->cuda->driver->cuTensorMapEncodeTiled && args->m >= ROWS &&
-           nt_sm90_is_copied(args->a, args->lda) && nt_sm90_is_copied(args->b, args->ldb);
+    return nt_sm90_has(be, tiles[0].kernel) && args->m >= ROWS && nt_sm90_is_copied(args->a, args->lda) &&
+           nt_sm90_is_copied(args->b, args->ldb);
 }
 
 const struct nt_sm90_tile_row *nt_gemm_wgrad_sm90_tile(const struct nt_gemm_wgrad_args *args, int64_t times,
