@@ -54,13 +54,14 @@ nt_status nt_tape_layout(struct nt_tape *t, struct nt_model *m, struct nt_job_me
     }
     t->x_last = NT_TAKE(a, float, n_out *d);
     t->h_last = NT_TAKE(a, nt_bf16, n_out * d);
-    t->row_ids = nt_job_take_both(mem, n * sizeof(int32_t));
     if (t->drop_p > 0) {
         t->keys = nt_job_take_both(mem, n * sizeof(uint64_t));
         t->keys_out = nt_job_take_both(mem, n_out * sizeof(uint64_t));
         t->streams = nt_job_take_both(mem, n * sizeof(uint64_t));
         t->dropped = NT_TAKE(a, nt_bf16, n * widest_input(m));
     }
+    if (t->recompute != NT_RECOMPUTE_FULL) return NT_OK;
+    t->row_ids = nt_job_take_both(mem, n * sizeof(int32_t));
     if (!t->row_ids.host) return NT_OK; /* counting */
     for (size_t i = 0; i < n; i++) ((int32_t *)t->row_ids.host)[i] = (int32_t)i;
     return nt_both_push(m->backend, &t->row_ids, 0, n * sizeof(int32_t));

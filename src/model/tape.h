@@ -18,7 +18,7 @@ struct nt_tape {
     struct nt_block_acts blocks[NT_MAX_LAYERS];
     float *x_last;          // [max.out, d_model] before the final norm
     nt_bf16 *h_last;        // [max.out, d_model] input of the head
-    struct nt_both row_ids; // [max.tok] int32_t 0, 1, 2 ...: all rows, for gather
+    struct nt_both row_ids; // [max.tok] int32_t 0, 1, 2 ...: all rows, for FULL's gather
     /* Dropout; p 0: none. */
     float drop_p;
     uint64_t drop_seed;
