@@ -13,83 +13,14 @@
  * the least, 2 are repeated so that no sum needs atomics). Bytes: 14 n d n_head of HBM for q, out, dout and dq; pages
  * and rows come from L2: 64 rows or keys share each, 64 FLOP a byte. The tensor cores and shared memory bound it: 1.6
  * (at d 64 2.7) mma a ldmatrix for dk and dv, 1.7 (3) for dq. Expected 40 % of the A100 bf16 rate over the 7 products
- * (29 % of it counted as 5), 25-30 % of H100's, whose full rate needs wgmma.
+ * (29 % of it counted as 5); 15 % counted as 5 on an H200, d 128, where heads of up to 128 columns are now
+ * attention_bwd_sm90.cu's.
  * Budget: 128 threads, 255 registers, 2 blocks an SM; d 256: 256 threads for dk and dv, 1 block. No spills. */
-#include "attention_bwd_cuda.h"
-#include "attention_tile.cuh"
+#include "attention_bwd_tile.cuh"
 
 extern __shared__ __align__(128) unsigned char nt_attention_bwd_shared[];
 
 enum { THREADS = NT_ATTN_PREFILL_WARPS * NT_WARP };
-
-/* ---- rows ---- */
-
-/* Where row r of the tile lies: its token's row of the step, and its head. */
-struct place {
-    int64_t tok;
-    int32_t head;
-};
-NT_DEVICE struct place place_of(const struct nt_attn_tile &t, int32_t r) {
-    const struct place p = {t.q_row + (t.row0 + r) / t.group, t.head0 + (t.row0 + r) % t.group};
-    return p;
-}
-/* The same by a product: inverse = floor((2^32 - 1) / group), whose quotients are 1 too small at most. */
-NT_DEVICE struct place place_by_inverse(const struct nt_attn_tile &t, int32_t r, uint32_t inverse) {
-    int32_t tok = (int32_t)__umulhi((uint32_t)(t.row0 + r), inverse), head = t.row0 + r - tok * t.group;
-    if (head >= t.group) {
-        tok++;
-        head -= t.group;
-    }
-    const struct place p = {t.q_row + tok, t.head0 + head};
-    return p;
-}
-/* Its dq; with `staged` its dout in bf16 until dq is known. */
-NT_DEVICE float *dq_at(const struct nt_attn_bwd_launch &a, struct place p) {
-    return a.dqkv + p.tok * a.width + p.head * a.f.d_head;
-}
-NT_DEVICE int64_t row_at(const struct nt_attn_bwd_launch &a, struct place p) { /* of q and of stats */
-    return p.tok * a.f.n_head + p.head;
-}
-
-/* q and dout of rows first .. first + ROWS - 1 of the tile into swizzled rows of 2 D bytes; 0 past the tile's rows and
- * the columns. inverse: as in place_by_inverse. */
-template <int D, int ROWS, int COUNT>
-NT_DEVICE void copy_rows(const struct nt_attn_bwd_launch &a, const struct nt_attn_tile &t, int32_t first,
-                         uint32_t inverse, unsigned char *q, unsigned char *dout) {
-    constexpr int chunks = D / 8, all = ROWS * chunks;
-    static_assert(all % COUNT == 0, "every thread copies the same number of chunks");
-    const uint32_t q_at = nt_shared_address(q), dout_at = nt_shared_address(dout);
-#pragma unroll 2
-    for (int i = 0; i < all / COUNT; i++) {
-        const int32_t at = (int32_t)threadIdx.x + i * COUNT, row = at / chunks, chunk = at % chunks;
-        const bool there = first + row < t.n_row && chunk * 8 < a.f.d_pad;
-        const uint32_t to = nt_attn_at<2 * D>(row, chunk, 0);
-        const struct place p = place_by_inverse(t, there ? first + row : 0, inverse);
-        const int32_t col = there ? chunk * 8 : 0;
-        nt_cp_async_16_zfill(q_at + to, a.f.q + row_at(a, p) * a.f.d_pad + col, there ? 16 : 0);
-        if (a.staged) {
-            nt_cp_async_16_zfill(dout_at + to, (const nt_bf16 *)dq_at(a, p) + col, there ? 16 : 0);
-            continue;
-        }
-        const float *g = a.dout + p.tok * a.lddo + p.head * a.f.d_head + col;
-        float f[8];
-#pragma unroll
-        for (int e = 0; e < 8; e++) f[e] = there && col + e < a.f.d_head ? g[e] : 0;
-        nt_store128(dout + to, nt_bf16_pack8(f));
-    }
-}
-NT_DEVICE uint32_t inverse_of(int32_t group) {
-    return 0xffffffffu / (uint32_t)group;
-}
-
-/* Row h (0 or 1) of a warp's 16 x COLS accumulators, from `to` on; columns up to n. */
-template <int COLS> NT_DEVICE void store_row(const float o[COLS / 8][4], int h, float *to, int32_t n) {
-#pragma unroll
-    for (int j = 0; j < COLS / 8; j++) {
-        const int32_t col = 8 * j + 2 * (nt_lane() & 3);
-        if (col < n) *(float2 *)(to + col) = make_float2(o[j][2 * h], o[j][2 * h + 1]);
-    }
-}
 
 /* o += p x: MT times 16 x 16 STEPS, times 16 STEPS rows of x (2 D bytes each), its first COLS columns. */
 template <int D, int COLS, int MT, int STEPS>
@@ -129,12 +60,12 @@ NT_DEVICE void leave_deltas(const struct nt_attn_bwd_launch &a, const struct nt_
         float *to[4], *stats[4], lse[4];
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            const struct place p = place_of(t, min(i + k, n - 1));
+            const struct nt_attn_bwd_place p = nt_attn_bwd_place_of(t, min(i + k, n - 1));
             out[k] = a.out + p.tok * a.ldo + p.head * d;
             dout[k] = a.dout + p.tok * a.lddo + p.head * d;
-            to[k] = dq_at(a, p);
-            stats[k] = a.stats + 2 * row_at(a, p);
-            lse[k] = a.f.lse[row_at(a, p)];
+            to[k] = nt_attn_bwd_dq_at(a, p);
+            stats[k] = a.stats + 2 * nt_attn_bwd_row_at(a, p);
+            lse[k] = a.f.lse[nt_attn_bwd_row_at(a, p)];
         }
         for (int32_t c = 4 * lane; a.staged && c < a.f.d_pad; c += 4 * NT_WARP) {
             float4 g[4];
@@ -189,10 +120,11 @@ NT_DEVICE void key_gradients(const struct nt_attn_bwd_launch &a, uint32_t k, uin
             float p[4], ds[4];
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                p[e] = nt_exp2(__fmaf_rn(s[m][n][e], a.f.scale_log2, -(e & 1 ? two.z : two.x)));
-                ds[e] = a.scale * p[e] * (dp[m][n][e] - (e & 1 ? two.w : two.y));
+                const float2 stat = e & 1 ? make_float2(two.z, two.w) : make_float2(two.x, two.y);
+                p[e] = nt_attn_bwd_p(a, s[m][n][e], stat);
+                ds[e] = nt_attn_bwd_ds(a, p[e], dp[m][n][e], stat);
                 const int32_t back = (e & 1 ? toks.y : toks.x) - key - 16 * m - 8 * (e / 2);
-                if (!full && (back < 0 || back > a.f.span)) p[e] = ds[e] = 0;
+                if (!full && !nt_attn_bwd_sees(a, back)) p[e] = ds[e] = 0;
             }
 #pragma unroll
             for (int h = 0; h < 2; h++) {
@@ -205,14 +137,13 @@ NT_DEVICE void key_gradients(const struct nt_attn_bwd_launch &a, uint32_t k, uin
 
 /* K and V of the block's pages, one page after the other; keys past the last as zeros. */
 template <int D, int PAGES, int COUNT>
-NT_DEVICE void copy_pages(const struct nt_attn_bwd_launch &a, const struct nt_attn_seq *seq, int32_t kv, int32_t page0,
-                          int32_t n_key, uint32_t k) {
+NT_DEVICE void copy_pages(const struct nt_attn_bwd_launch &a, const struct nt_attn_bwd_keys &b, uint32_t k) {
     constexpr int page_bytes = NT_KV_PAGE * 2 * D;
 #pragma unroll
     for (int i = 0; i < PAGES; i++) {
-        const int32_t left = n_key - i * NT_KV_PAGE;
-        const int64_t number = seq->pages[left > 0 ? page0 + i : page0];
-        const unsigned char *head = a.f.cache + number * a.f.page_bytes + kv * a.f.head_bytes;
+        const int32_t left = b.n_key - i * NT_KV_PAGE, page = b.key0 / NT_KV_PAGE;
+        const int64_t number = b.t.pages[left > 0 ? page + i : page];
+        const unsigned char *head = a.f.cache + number * a.f.page_bytes + b.t.kv * a.f.head_bytes;
         nt_attn_copy_half<D, false, COUNT>(a.f, head, false, 0, left - 1, k + (uint32_t)(i * page_bytes),
                                            (int32_t)threadIdx.x);
         nt_attn_copy_half<D, false, COUNT>(a.f, head, true, 0, left - 1, k + (uint32_t)((PAGES + i) * page_bytes),
@@ -227,40 +158,24 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
     constexpr int cols = D * 4 / warps, kv_bytes = keys * 2 * D, rows_bytes = step * 2 * D;
     constexpr int nt = mt == 1 ? 4 : 2; /* rows at once: registers */
     static_assert(4 * warp_keys == keys, "four warps have the block's keys");
-    const struct nt_attn_seq *seq = a.f.seqs + blockIdx.z;
-    const int32_t kv = (int32_t)blockIdx.x, key0 = (int32_t)blockIdx.y * keys;
-    struct nt_attn_tile t;
-    t.n_q = seq->n_q;
-    t.q_row = seq->q_row;
-    t.row0 = t.pos0 = 0;
-    if (key0 >= t.n_q) return;
-    nt_attn_find_group(a.f, kv, &t);
-    t.n_row = t.n_q * t.group;
-    const int32_t n_key = min(t.n_q - key0, keys), d = a.f.d_head;
-    float *dk = a.dqkv + (int64_t)(t.q_row + key0) * a.width + (int64_t)(a.f.n_head + kv) * d;
-    float *dv = dk + (int64_t)a.f.n_kv * d;
-    if (t.group == 0) {
-        for (int32_t i = (int32_t)threadIdx.x; i < n_key * d; i += count)
-            dk[i / d * a.width + i % d] = dv[i / d * a.width + i % d] = 0;
-        return;
-    }
+    struct nt_attn_bwd_keys b;
+    if (!nt_attn_bwd_find_keys<keys, step>(a, &b)) return;
+    const struct nt_attn_tile &t = b.t;
+    const int32_t key0 = b.key0, d = a.f.d_head;
     unsigned char *stages = nt_attention_bwd_shared + 2 * kv_bytes;
-    copy_pages<D, pages, count>(a, seq, kv, key0 / NT_KV_PAGE, n_key, nt_shared_address(nt_attention_bwd_shared));
+    copy_pages<D, pages, count>(a, b, nt_shared_address(nt_attention_bwd_shared));
 
-    /* Rows of the tokens that see a key of the block, in whole steps. */
-    const int32_t tok_end = key0 + n_key + min(t.n_q - key0 - n_key, a.f.span), row_end = tok_end * t.group;
-    const uint32_t inverse = inverse_of(t.group);
-    int32_t first = key0 * t.group / step * step, slot = 0;
+    const uint32_t inverse = nt_attn_bwd_inverse(t.group);
+    int32_t first = b.first, slot = 0;
     const int32_t mine = (int32_t)threadIdx.x; /* the row whose stats this thread brings */
     float2 stat = make_float2(0, 0);
     int32_t tok = -1;
     const auto bring = [&](int32_t row) { /* of the step from `row` on; rows that do not exist have -1 and give 0 */
-                                          if (mine >= step || row >= row_end) return;
-                                          const bool there = row + mine < t.n_row;
-                                          const struct place p = place_by_inverse(t, there ? row + mine : 0, inverse);
-                                          stat =
-                                              there ? *(const float2 *)(a.stats + 2 * row_at(a, p)) : make_float2(0, 0);
-                                          tok = there ? (int32_t)(p.tok - t.q_row) : -1;
+        if (mine >= step || row >= b.end) return;
+        const bool there = row + mine < t.n_row;
+        const struct nt_attn_bwd_place p = nt_attn_bwd_place_by(t, there ? row + mine : 0, inverse);
+        stat = nt_attn_bwd_stat(a, p, there);
+        tok = there ? (int32_t)(p.tok - t.q_row) : -1;
     };
     const auto put = [&](int32_t to) {
         unsigned char *at = stages + to * NT_ATTN_BWD_STAGE(D) + 2 * rows_bytes;
@@ -270,7 +185,7 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
     };
     const auto copy = [&](int32_t row, int32_t to) {
         unsigned char *at = stages + to * NT_ATTN_BWD_STAGE(D);
-        if (row < row_end) copy_rows<D, step, count>(a, t, row, inverse, at, at + rows_bytes);
+        if (row < b.end) nt_attn_bwd_copy_rows<D, step, count>(a, t, row, inverse, at, at + rows_bytes, mine);
         nt_cp_async_commit();
     };
     copy(first, 0);
@@ -283,7 +198,7 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
     clear<cols, mt>(dk_sum);
     clear<cols, mt>(dv_sum);
 #pragma unroll 1
-    for (; first < row_end; first += step, slot ^= 1) {
+    for (; first < b.end; first += step, slot ^= 1) {
         nt_cp_async_wait<0>();
         __syncthreads();
         copy(first + step, slot ^ 1);
@@ -311,9 +226,9 @@ template <int D> NT_DEVICE void keys_block(const struct nt_attn_bwd_launch &a) {
 #pragma unroll
     for (int i = 0; i < 2 * mt; i++) {
         const int32_t row = key_lo - key0 + nt_lane() / 4 + 8 * i;
-        if (row >= n_key) continue;
-        store_row<cols>(dk_sum[i / 2], i & 1, dk + row * a.width + part * cols, d - part * cols);
-        store_row<cols>(dv_sum[i / 2], i & 1, dv + row * a.width + part * cols, d - part * cols);
+        if (row >= b.n_key) continue;
+        nt_attn_bwd_store_row<cols>(dk_sum[i / 2], i & 1, b.dk + row * a.width + part * cols, d - part * cols);
+        nt_attn_bwd_store_row<cols>(dv_sum[i / 2], i & 1, b.dv + row * a.width + part * cols, d - part * cols);
     }
 }
 
@@ -346,10 +261,9 @@ NT_DEVICE void query_gradients(const struct nt_attn_bwd_launch &a, uint32_t q, u
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int i = 2 * m + e / 2;
-                const float p = nt_exp2(__fmaf_rn(s[m][n][e], a.f.scale_log2, -stat[i].x));
-                ds[e] = a.scale * p * (dp[m][n][e] - stat[i].y);
+                ds[e] = nt_attn_bwd_ds(a, nt_attn_bwd_p(a, s[m][n][e], stat[i]), dp[m][n][e], stat[i]);
                 const int32_t back = last[i] - base - (8 * n + 2 * (nt_lane() & 3) + (e & 1));
-                if (!full && (back < 0 || back > a.f.span)) ds[e] = 0;
+                if (!full && !nt_attn_bwd_sees(a, back)) ds[e] = 0;
             }
 #pragma unroll
             for (int h = 0; h < 2; h++)
@@ -382,7 +296,8 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
         }
         nt_cp_async_commit();
     };
-    copy_rows<D, rows, THREADS>(a, t, 0, inverse_of(t.group), shared, shared + rows * 2 * D);
+    nt_attn_bwd_copy_rows<D, rows, THREADS>(a, t, 0, nt_attn_bwd_inverse(t.group), shared, shared + rows * 2 * D,
+                                            (int32_t)threadIdx.x);
     issue(page0, false);
     issue(page0, true);
     float2 stat[2 * mt];
@@ -390,8 +305,8 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
     nt_attn_last<mt>(t, warp_row, last); /* -1: no row, which sees nothing */
 #pragma unroll
     for (int i = 0; i < 2 * mt; i++) {
-        const struct place p = place_of(t, last[i] < 0 ? 0 : warp_row + 8 * i + nt_lane() / 4);
-        stat[i] = last[i] < 0 ? make_float2(0, 0) : *(const float2 *)(a.stats + 2 * row_at(a, p));
+        const struct nt_attn_bwd_place p = nt_attn_bwd_place_of(t, last[i] < 0 ? 0 : warp_row + 8 * i + nt_lane() / 4);
+        stat[i] = nt_attn_bwd_stat(a, p, last[i] >= 0);
     }
     float dq[mt][D / 8][4];
     clear<D, mt>(dq);
@@ -419,7 +334,8 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
 #pragma unroll
     for (int i = 0; i < 2 * mt; i++) {
         if (last[i] < 0) continue;
-        store_row<D>(dq[i / 2], i & 1, dq_at(a, place_of(t, warp_row + 8 * i + nt_lane() / 4)), a.f.d_head);
+        const struct nt_attn_bwd_place p = nt_attn_bwd_place_of(t, warp_row + 8 * i + nt_lane() / 4);
+        nt_attn_bwd_store_row<D>(dq[i / 2], i & 1, nt_attn_bwd_dq_at(a, p), a.f.d_head);
     }
 }
 

@@ -95,29 +95,12 @@ template <class T> struct nt_attn_sm90_rows {
     uint32_t p[1][4][4];
 };
 
-/* The stage that comes next. */
-template <class T> NT_DEVICE struct nt_sm90_place take_stage(struct nt_attn_sm90_rows<T> &r) {
-    const struct nt_sm90_place p = r.next;
-    nt_sm90_next<T>(&r.next);
-    return p;
-}
 template <class T> NT_DEVICE void wait_for(const struct nt_attn_sm90_rows<T> &r, struct nt_sm90_place p) {
     nt_mbarrier_wait(nt_sm90_full_at<T>(r.base, p.stage), p.phase);
 }
-/* This warp has read it. */
-template <class T> NT_DEVICE void give_stage(const struct nt_attn_sm90_rows<T> &r, struct nt_sm90_place p) {
-    __syncwarp();
-    if (nt_lane() == 0) nt_mbarrier_arrive(nt_sm90_empty_at<T>(r.base, p.stage));
-}
-
-/* Where a stage begins, seen to be the same in all lanes: descriptors are computed once a warp. */
-template <class T> NT_DEVICE uint32_t stage_at(const struct nt_attn_sm90_rows<T> &r, struct nt_sm90_place p) {
-    return __shfl_sync(NT_ALL_LANES, r.base + (uint32_t)(p.stage * T::STAGE_BYTES), 0);
-}
-
 /* s = q k^T is under way, as a group. */
 template <class T> NT_DEVICE void multiply_keys(struct nt_attn_sm90_rows<T> &r, struct nt_sm90_place p) {
-    const uint64_t k = nt_wgmma_tile(stage_at<T>(r, p));
+    const uint64_t k = nt_wgmma_tile(nt_sm90_stage_at<T>(r.base, p));
     wait_for<T>(r, p);
     nt_wgmma_fence();
 #pragma unroll
@@ -127,7 +110,7 @@ template <class T> NT_DEVICE void multiply_keys(struct nt_attn_sm90_rows<T> &r, 
 }
 /* o += p v is under way, as a group. */
 template <class T> NT_DEVICE void multiply_values(struct nt_attn_sm90_rows<T> &r, struct nt_sm90_place p) {
-    const uint64_t v = nt_wgmma_turned_tile(stage_at<T>(r, p), NT_ATTN_BOX);
+    const uint64_t v = nt_wgmma_turned_tile(nt_sm90_stage_at<T>(r.base, p), NT_ATTN_BOX);
     wait_for<T>(r, p);
     nt_wgmma_fence();
 #pragma unroll
@@ -139,7 +122,7 @@ template <class T, int N> NT_DEVICE void wait_products(struct nt_attn_sm90_rows<
     nt_wgmma_wait<N>();
     nt_wgmma_settle<NT_KV_PAGE / 2>(&r.s[0][0][0]);
     if (N == 0) nt_wgmma_settle<T::D / 2>(&r.st.o[0][0][0]);
-    give_stage<T>(r, p);
+    nt_sm90_give<T>(r.base, p);
 }
 
 NT_DEVICE bool sees_whole(const struct nt_attn_bounds &b, int32_t base) {
@@ -173,7 +156,7 @@ NT_DEVICE void add_values(struct nt_attn_sm90_rows<T> &r, const struct nt_attn_b
     nt_attn_last<1>(info.tile, r.row0, last);
     nt_attn_add_values<T::D, T::D, 1, false, true, true>(r.st, nt_shared_address(v), 0, r.p);
     nt_attn_add_not_finite<T::D, 1, true>(r.st, v, r.p, last, base, span);
-    give_stage<T>(r, p);
+    nt_sm90_give<T>(r.base, p);
 }
 
 /* s, the products of the page at `base`, becomes p; what nt_attn_weigh says. */
@@ -196,7 +179,7 @@ NT_DEVICE void sum_pages(struct nt_attn_sm90_rows<T> &r, const struct nt_attn_la
     const int32_t page0 = info.all.first_lo / NT_KV_PAGE, page1 = info.all.last_hi / NT_KV_PAGE;
     bool parked = false;
     float alpha[2];
-    struct nt_sm90_place k = take_stage<T>(r), v;
+    struct nt_sm90_place k = nt_sm90_take<T>(&r.next), v;
     nt_attn_reset(r.st);
     multiply_keys<T>(r, k);
     wait_products<T, 0>(r, k);
@@ -207,8 +190,8 @@ NT_DEVICE void sum_pages(struct nt_attn_sm90_rows<T> &r, const struct nt_attn_la
         const int32_t base = page * NT_KV_PAGE;
         const bool ends = page > page1, splits = ends || page % NT_ATTN_SPLIT_PAGES == 0;
         bool moved;
-        if (!ends) k = take_stage<T>(r);
-        v = take_stage<T>(r);
+        if (!ends) k = nt_sm90_take<T>(&r.next);
+        v = nt_sm90_take<T>(&r.next);
         const bool apart = is_apart<T>(r, info, v, base - NT_KV_PAGE);
         if (apart || splits) {
             add_values<T>(r, info, l.span, v, base - NT_KV_PAGE, apart);
@@ -262,7 +245,7 @@ template <int D> NT_DEVICE void attention(const struct nt_attention_sm90 &a) {
     nt_attn_publish(a.l, found, 4 * NT_WARP, 64, info);
     if (threadIdx.x == 0) {
         nt_tensor_map_prefetch(&a.cache);
-        nt_sm90_init_ring<T>(base, found.n_row > 64 ? T::MULTIPLIERS : 4);
+        nt_sm90_init_ring<T>(base, 1, found.n_row > 64 ? T::MULTIPLIERS : 4);
     }
     __syncthreads();
     if (warp >= T::MULTIPLIERS) {

@@ -64,10 +64,27 @@ template <class T> NT_DEVICE void nt_sm90_next(struct nt_sm90_place *p) {
     }
 }
 
-/* readers: warps that say when they have read a stage. */
-template <class T> NT_DEVICE void nt_sm90_init_ring(uint32_t base, int32_t readers) {
+/* The stage that comes next. */
+template <class T> NT_DEVICE struct nt_sm90_place nt_sm90_take(struct nt_sm90_place *next) {
+    const struct nt_sm90_place p = *next;
+    nt_sm90_next<T>(next);
+    return p;
+}
+/* This warp has read it. */
+template <class T> NT_DEVICE void nt_sm90_give(uint32_t base, struct nt_sm90_place p) {
+    __syncwarp();
+    if (nt_lane() == 0) nt_mbarrier_arrive(nt_sm90_empty_at<T>(base, p.stage));
+}
+/* Where it begins, seen to be the same in all lanes: descriptors are computed once a warp. */
+template <class T> NT_DEVICE uint32_t nt_sm90_stage_at(uint32_t base, struct nt_sm90_place p) {
+    return __shfl_sync(NT_ALL_LANES, base + (uint32_t)(p.stage * T::STAGE_BYTES), 0);
+}
+
+/* writers: threads that say when they have filled a stage (its bytes may come later); readers: warps that say when they
+ * have read it. */
+template <class T> NT_DEVICE void nt_sm90_init_ring(uint32_t base, int32_t writers, int32_t readers) {
     for (int32_t s = 0; s < T::STAGES; s++) {
-        nt_mbarrier_init(nt_sm90_full_at<T>(base, s), 1);
+        nt_mbarrier_init(nt_sm90_full_at<T>(base, s), writers);
         nt_mbarrier_init(nt_sm90_empty_at<T>(base, s), readers);
     }
     nt_mbarrier_init_fence();
@@ -76,7 +93,7 @@ template <class T> NT_DEVICE void nt_sm90_init_ring(uint32_t base, int32_t reade
 template <class T> NT_DEVICE void nt_sm90_init_barriers(const void *x, const void *w, uint32_t base) {
     nt_tensor_map_prefetch(x);
     nt_tensor_map_prefetch(w);
-    nt_sm90_init_ring<T>(base, T::MULTIPLIERS);
+    nt_sm90_init_ring<T>(base, 1, T::MULTIPLIERS);
 }
 
 /* An operand's part of a stage: the sum from element `at` on, the tile's rows or columns from n0 on. */

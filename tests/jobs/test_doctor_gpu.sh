@@ -132,6 +132,7 @@ check "the head in wgmma, and where rows are not aligned for it" grep -q "^| hea
 check "the head's large tile" grep -q "^| head_argmax rows 70 | ok .* head_sm90_128x256" out
 check "attention of prompts in wgmma" grep -q "^| attention d_head 128, bf16 cache | ok .* attention_sm90_d128" out
 check "its bits beside those of few tokens" grep -q "^| attention d_head 128, bf16 cache, tokens alone | ok .* attention_sm90_d128 attention_decode_d128 " out
+check "the gradient of attention in wgmma" grep -q "^| attention_bwd d_head 128 | ok .* attention_bwd_delta attention_bwd_sm90_keys_d128 attention_bwd_sm90_queries_d128 |" out
 check "a gradient in wgmma, and where rows are not aligned for it" grep -q "^| gemm_dgrad | ok .* gemm_dgrad_16x32 gemm_dgrad_sm90_64x64 " out
 check "a gradient of weights in wgmma, and where rows are not aligned for it" grep -q "^| gemm_wgrad | ok .* gemm_wgrad_16x32 gemm_wgrad_join gemm_wgrad_sm90_64x128 " out
 check "the head is not among what no row reaches" test "$(grep "^Not reached by any row" out | grep -c head_)" -eq 0

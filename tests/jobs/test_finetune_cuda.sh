@@ -55,6 +55,7 @@ same_adapter ranks ranks.host
 NT_EMU=$NT_EMU,cc=90,count=$PWD/launches.sm90 gpu rows sm90 $rows
 near cpu sm90 2e-3
 check "no gradient went through wgmma" grep -q "nt_gemm_dgrad_sm90_" launches.sm90
+check "nor did that of attention" grep -q "nt_attention_bwd_sm90_keys_d64" launches.sm90
 
 # dropout is the sample's
 tune rows cpu.drop $rows --lora-dropout 0.2 --device cpu
