@@ -6,6 +6,7 @@
 
 enum { WIDTH = 720, HEIGHT = 260, LEFT = 62, RIGHT = 14, TOP = 26, BOTTOM = 40 };
 enum { PLOT_W = WIDTH - LEFT - RIGHT, PLOT_H = HEIGHT - TOP - BOTTOM };
+static const double LEVEL = 1e-4;
 
 /* ---- ticks ------------------------------------------------------------------------------------------------------- */
 
@@ -103,7 +104,8 @@ static int64_t extremes(const struct nt_chart *c, struct frame *f) {
     return n;
 }
 
-/* Room above and below the curves, and a scale. */
+/* Room above and below the curves, and a scale. What varies by less than LEVEL of its size is level: its ticks would
+ * have more digits than there is room for, and its rounding would look like a slope. */
 static void set_frame(const struct nt_chart *c, struct frame *f) {
     f->log = c->may_log && f->y0 > 0 && f->y1 / f->y0 > 50;
     if (f->log) {
@@ -118,7 +120,7 @@ static void set_frame(const struct nt_chart *c, struct frame *f) {
         f->x1 += 1;
     }
     const double span = f->y1 - f->y0, size = fmax(fabs(f->y0), fabs(f->y1));
-    const double room = span > 1e-9 * size ? 0.06 * span : size > 0 ? 0.5 * size : 1;
+    const double room = span > LEVEL * size ? 0.06 * span : size > 0 ? 0.5 * size : 1;
     if (!(c->from_zero && f->y0 == 0)) f->y0 -= room;
     f->y1 += room;
 }
@@ -218,10 +220,15 @@ static void draw_curve(const struct nt_chart_series *s, const struct frame *f, i
     nt_strbuf_adds(out, "\"/>\n");
 }
 
+/* A value without neighbours: a line from it leads nowhere. */
+static bool is_lone(const struct nt_chart_series *s, const struct frame *f, int64_t k) {
+    return (k == 0 || !drawable(f, s->y[k - 1])) && (k + 1 == s->n || !drawable(f, s->y[k + 1]));
+}
+
 static void draw_points(const struct nt_chart *c, const struct nt_chart_series *s, const struct frame *f, int32_t color,
                         struct nt_strbuf *out) {
     for (int64_t k = 0; k < s->n; k++) {
-        if (!isfinite(s->x[k]) || !drawable(f, s->y[k])) continue;
+        if (!isfinite(s->x[k]) || !drawable(f, s->y[k]) || !(s->points || is_lone(s, f, k))) continue;
         nt_strbuf_addf(out, "<circle class=\"p%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"><title>", color, at_x(f, s->x[k]),
                        at_y(f, s->y[k]));
         nt_chart_escape(out, c->x_name);
@@ -249,15 +256,13 @@ void nt_chart_svg(const struct nt_chart *c, struct nt_strbuf *out) {
     nt_strbuf_addf(out, "<svg class=\"chart\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", WIDTH, HEIGHT);
     nt_chart_escape(out, c->title);
     nt_strbuf_adds(out, "\">\n");
-    if (n < 2) {
-        nt_strbuf_addf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">too few values for a curve</text>\n",
-                       WIDTH / 2, HEIGHT / 2);
+    if (n == 0) {
+        nt_strbuf_addf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">no values</text>\n", WIDTH / 2, HEIGHT / 2);
     } else {
         set_frame(c, &f);
         draw_axes(c, &f, out);
         for (int32_t i = 0; i < c->n_series; i++) draw_curve(&c->series[i], &f, i, out);
-        for (int32_t i = 0; i < c->n_series; i++)
-            if (c->series[i].points) draw_points(c, &c->series[i], &f, i, out);
+        for (int32_t i = 0; i < c->n_series; i++) draw_points(c, &c->series[i], &f, i, out);
         draw_legend(c, out);
     }
     nt_strbuf_adds(out, "</svg>\n");

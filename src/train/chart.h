@@ -20,7 +20,7 @@ struct nt_chart_series {
     const double *x, *y; // [n] x ascending
     int64_t n;
     bool faint;  /* drawn thin behind the others: raw values under their mean */
-    bool points; /* each value is marked, and told to who points at it */
+    bool points; /* each value is marked, and told to who points at it; without it only values without neighbours are */
 };
 
 struct nt_chart {
@@ -33,7 +33,7 @@ struct nt_chart {
 };
 
 void nt_chart_css(struct nt_strbuf *out);
-/* A sentence in place of the curves where no series has two values. */
+/* A sentence in place of the curves where no series has a value. */
 void nt_chart_svg(const struct nt_chart *c, struct nt_strbuf *out);
 
 /* At most NT_CHART_MAX_TICKS round numbers that lie in [lo, hi], about `want` of them; returns their number. */

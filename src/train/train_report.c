@@ -141,6 +141,7 @@ static void add_facts(const struct nt_json *card, struct nt_strbuf *s) {
         {"Alpha",                          "adapter.alpha"         },
         {"Modules",                        "adapter.target_modules"},
         {"Trained parameters",             "trained_parameters"    },
+        {"Steps left out",                 "run.skipped_steps"     },
         {"Oldest row",                     "data.first_created"    },
         {"Newest row",                     "data.last_created"     },
         {"Rows held out",                  "data.eval"             },

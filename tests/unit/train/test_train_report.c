@@ -156,9 +156,29 @@ static void test_curves(void **state) {
     assert_true(high - low > 150);
 
     nt_strbuf_reset(&s);
+    c.series[0].n = 1; // a run of one step: a point, as its line has no length
+    nt_chart_svg(&c, &s);
+    assert_int_equal(count(s.data, "<circle"), 1);
+    assert_null(strstr(s.data, "nan"));
+    nt_strbuf_reset(&s);
+    c.series[0].n = 5;
+    y[1] = y[3] = NAN; // a value between gaps is a point, and so are those beside them
+    nt_chart_svg(&c, &s);
+    assert_int_equal(count(s.data, "<circle"), 3);
+    nt_strbuf_reset(&s);
+    y[0] = NAN;
     c.series[0].n = 1;
     nt_chart_svg(&c, &s);
-    assert_non_null(strstr(s.data, "too few values"));
+    assert_non_null(strstr(s.data, "no values"));
+
+    nt_strbuf_reset(&s);
+    for (int i = 0; i < 3; i++) y[i] = 0.5 - 1e-7 * i; // rounding is no slope, and its digits fit beside the axis
+    c.series[0].n = 3;
+    nt_chart_svg(&c, &s);
+    span_of_curve(s.data, &low, &high, &n);
+    assert_true(high - low < 1);
+    for (const char *at = s.data; (at = strstr(at, "text-anchor=\"end\">")); at += 18)
+        assert_in_range(strcspn(at + 18, "<"), 1, 8);
 
     nt_strbuf_reset(&s);
     for (int i = 0; i < 50; i++) y[i] = 0; // a constant
@@ -214,7 +234,8 @@ static const char card_text[] =
     "{\"kind\": \"training_card\", \"method\": \"lora\", \"loss\": \"kto\", \"reference\": \"base\","
     " \"program\": {\"commit\": \"abc123\"}, \"base\": {\"path\": \"models/base<1>.gguf\", \"family\": \"llama\","
     " \"sha256\": \"ff00\"}, \"adapter\": {\"r\": 16, \"alpha\": 32.5, \"target_modules\": [\"q_proj\", \"v_proj\"]},"
-    " \"trained_parameters\": 4884480, \"run\": {\"steps\": 120, \"tokens\": 1234567, \"mfu\": 0.7123},"
+    " \"trained_parameters\": 4884480, \"run\": {\"steps\": 120, \"skipped_steps\": 7, \"tokens\": 1234567, \"mfu\": "
+    "0.7123},"
     " \"results\": {\"eval_loss_first\": 2.5, \"eval_loss\": 1.25, \"eval_margin\": null},"
     " \"data\": {\"train\": 300, \"first_created\": \"2026-01-31T00:00:00Z\", \"sources\": [{\"source\": \"chat|<b>\","
     " \"basis\": \"consent\", \"consent\": \"train\", \"train\": 250, \"eval\": 12}, {\"source\": \"\", \"basis\":"
@@ -299,6 +320,7 @@ static void test_html(void **state) {
         assert_non_null(strstr(s.data, "base&lt;1&gt;.gguf"));
         assert_non_null(strstr(s.data, "chat|&lt;b&gt;"));
         assert_non_null(strstr(s.data, "1,234,567"));
+        assert_non_null(strstr(s.data, "<th>Steps left out</th><td>7</td>"));
         assert_int_equal(count(s.data, "<circle"), margins ? 14 : 7); // evaluations
         nt_strbuf_release(&s);
         nt_history_release(&h);
