@@ -114,51 +114,54 @@ static void format_progress(const struct nt_progress *p, int64_t done, double wo
     }
 }
 
-static void draw_bar(const struct nt_progress *p, int64_t done, const char *text, const char *note) {
-    enum { WIDTH = 24, ERASE_BYTES = 4 };
-    char bar[WIDTH + 1];
-    int full = p->total > 0 ? (int)(WIDTH * (double)done / (double)p->total) : 0;
-    if (full > WIDTH) full = WIDTH;
+/* "[####........] rows 12/64 ...": on a narrow terminal the bar gives way to the figures. */
+static void draw_bar(const struct nt_progress *p, int64_t done, const char *text) {
+    enum { WIDTH = 24, LEAST = 6, ERASE_BYTES = 4, BRACKETS = 3 };
+    char bar[WIDTH + 1], line[512];
+    struct winsize window;
+    const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0;
+    const int columns = known ? window.ws_col - 1 : (int)sizeof line;
+    const int room = columns - BRACKETS - (int)strlen(text), width = room > WIDTH ? WIDTH : room;
+    int full = p->total > 0 && width > 0 ? (int)(width * (double)done / (double)p->total) : 0;
+    if (full > width) full = width;
     if (full < 0) full = 0;
     memset(bar, '.', WIDTH);
     memset(bar, '#', (size_t)full);
-    bar[WIDTH] = '\0';
-    char line[512];
-    int n = snprintf(line, sizeof line, "\r\033[K[%s] %s%s%s", bar, text, note ? " " : "", note ? note : "");
+    bar[width > 0 ? width : 0] = '\0';
+    const int n = width < LEAST ? snprintf(line, sizeof line, "\r\033[K%s", text)
+                                : snprintf(line, sizeof line, "\r\033[K[%s] %s", bar, text);
     if (n < 0) return;
     /* A line that wraps could not be erased: cut it to the terminal's width. */
     size_t len = strlen(line);
-    struct winsize window;
-    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0) {
-        size_t most = ERASE_BYTES + window.ws_col - 1u;
-        if (len > most) len = most;
-    }
+    if (known && len > ERASE_BYTES + (size_t)columns) len = ERASE_BYTES + (size_t)columns;
     write_stderr(line, len);
 }
 
-static void show(struct nt_progress *p, int64_t done, double work, double now, const char *note) {
-    char text[256];
-    format_progress(p, done, work, now, text, sizeof text);
+static void show(struct nt_progress *p, int64_t done, double work, double now) {
+    char figures[256], text[sizeof figures + sizeof p->note];
+    format_progress(p, done, work, now, figures, sizeof figures);
+    (void)snprintf(text, sizeof text, "%s%s%s", figures, p->note[0] ? " " : "", p->note);
     p->last = now;
     p->shown = true;
     if (p->tty) {
         __atomic_store_n(&sink.bar_shown, true, __ATOMIC_RELAXED);
-        draw_bar(p, done, text, note);
+        draw_bar(p, done, text);
     } else {
-        nt_info("progress", "%s%s%s", text, note ? " " : "", note ? note : "");
+        nt_info("progress", "%s", text);
     }
 }
 
 void nt_progress_update(struct nt_progress *p, int64_t done, double work, const char *note) {
     if (sink.rank != 0 || sink.quiet) return;
     double now = nt_now();
+    (void)snprintf(p->note, sizeof p->note, "%s", note ? note : ""); /* of the last update, also where it was not due */
     if (now - p->last < (p->tty ? 0.1 : p->interval_s)) return;
-    show(p, done, work, now, note);
+    show(p, done, work, now);
 }
 
 void nt_progress_end(struct nt_progress *p, int64_t done, double work) {
     if (sink.rank != 0 || sink.quiet) return;
-    show(p, done, work, nt_now(), NULL);
+    show(p, done, work, nt_now());
     if (p->tty) {
         __atomic_store_n(&sink.bar_shown, false, __ATOMIC_RELAXED);
         write_stderr("\n", 1);

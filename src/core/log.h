@@ -32,12 +32,14 @@ struct nt_progress {
     double start, last;
     int64_t first_done; /* done at start: a resumed job's ETA is about its own speed */
     bool tty, shown;
+    char note[128]; /* of the last update */
 };
 void nt_progress_begin(struct nt_progress *p, const char *what, const char *unit, int64_t done, int64_t total,
                        double interval_s);
 /* done of total; work: units finished since begin (for the rate); note: short extra text or NULL. Cheap when not due.
  */
 void nt_progress_update(struct nt_progress *p, int64_t done, double work, const char *note);
+/* The last line, with the last note. */
 void nt_progress_end(struct nt_progress *p, int64_t done, double work);
 
 #endif

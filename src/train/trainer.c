@@ -23,8 +23,8 @@ static void tell(struct nt_trainer *t, const struct nt_step_outcome *o) {
     const double elapsed = nt_now() - t->start, rate = (double)o->n_tokens / o->seconds;
     const double epoch = (double)t->state.cursor / t->out->data.train.n;
     char note[128];
-    snprintf(note, sizeof note, "loss %.4f, lr %.2e, norm %.3f, mfu %.0f%%", o->sums.loss, o->lr, o->norm,
-             100 * mfu_of(t, o->flops, o->seconds));
+    snprintf(note, sizeof note, "loss %.4f, mfu %.0f%%, lr %.2e, norm %.3f", o->sums.loss,
+             100 * mfu_of(t, o->flops, o->seconds), o->lr, o->norm);
     nt_metrics_event(
         &t->metrics, "step", NT_INT("step", t->state.step), NT_NUM("epoch", epoch), NT_INT("samples", t->state.cursor),
         NT_INT("tokens", t->state.n_tokens), NT_NUM("loss", o->sums.loss), NT_NUM("lr", o->lr),

@@ -118,14 +118,14 @@ static void progress_in_a_log(void **state) {
     p.start -= 100000; /* so long ago that a slow machine does not change the figures */
     nt_progress_update(&p, 30, 50e5, "batch 4");
     p.interval_s = 1e9;
-    nt_progress_update(&p, 31, 51e5, NULL); /* not due */
+    nt_progress_update(&p, 31, 51e5, "batch 5"); /* not due */
     nt_progress_end(&p, 40, 100e5);
     const char *text = end_capture();
     assert_false(p.tty);
     assert_true(p.shown);
     assert_int_equal(count_lines(text), 2);
     assert_non_null(strstr(text, "progress: rows 30/40 75% 50 tok/s eta 13h53m batch 4\n"));
-    assert_non_null(strstr(text, "rows 40/40 100% 100 tok/s eta 0s\n"));
+    assert_non_null(strstr(text, "rows 40/40 100% 100 tok/s eta 0s batch 5\n"));
 
     capture();
     nt_log_init(1, 2, false); /* other ranks are silent */
@@ -164,6 +164,9 @@ static void progress_on_a_terminal(void **state) {
     struct winsize narrow = {.ws_col = 40, .ws_row = 10};
     assert_int_equal(ioctl(slave, TIOCSWINSZ, &narrow), 0);
     nt_progress_end(&p, 4, 200e5);
+    narrow.ws_col = 30;
+    assert_int_equal(ioctl(slave, TIOCSWINSZ, &narrow), 0);
+    nt_progress_end(&p, 4, 200e5);
     assert_int_equal(write(slave, "END", 3), 3);
     (void)dup2(saved_stderr, STDERR_FILENO);
     (void)close(saved_stderr);
@@ -183,7 +186,8 @@ static void progress_on_a_terminal(void **state) {
     assert_non_null(strstr(erased, " warn 0/1 mod: hello"));
     const char *after = strstr(text, "eta 0s\r\n");
     assert_non_null(after);
-    assert_non_null(strstr(after, "\r\033[K[########################] rows 4/4 100\r\n")); /* 39 of 40 columns */
+    assert_non_null(strstr(after, "\r\033[K[######] rows 4/4 100% 200 tok/s eta 0s\r\n")); /* 39 of 40 columns */
+    assert_non_null(strstr(after, "\r\033[Krows 4/4 100% 200 tok/s eta 0\r\n"));               /* 29 of 30 */
     assert_true(after[8] != '\r'); /* nothing to erase any more */
     (void)close(slave);
     (void)close(master);
