@@ -63,7 +63,10 @@ static nt_status check_encoding(struct nt_corpus *c) {
         return NT_FAIL(NT_E_DATA, "%s: an HDF5 file of encoding \"%s\", expected \"%s\"", c->path, type,
                        NT_CORPUS_ENCODING);
     if (strncmp(version, "1.", 2) != 0)
-        return NT_FAIL(NT_E_UNSUPPORTED, "%s: corpus version %s, this program reads 1.x", c->path, version);
+        return NT_FAIL(
+            NT_E_UNSUPPORTED,
+            "%s: corpus version %s, this program reads 1.x; ingest the rows again, or use the program that wrote it",
+            c->path, version);
     return NT_OK;
 }
 

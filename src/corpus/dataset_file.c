@@ -15,7 +15,10 @@ static nt_status read_encoding(struct nt_h5_file *h5, const char *path, char ver
         return NT_FAIL(NT_E_DATA, "%s: an HDF5 file of encoding \"%s\", expected \"%s\"", path, type,
                        NT_CORPUS_ENCODING);
     if (strncmp(version, "1.", 2) != 0)
-        return NT_FAIL(NT_E_UNSUPPORTED, "%s: corpus version %s, this program reads 1.x", path, version);
+        return NT_FAIL(
+            NT_E_UNSUPPORTED,
+            "%s: corpus version %s, this program reads 1.x; ingest the rows again, or use the program that wrote it",
+            path, version);
     return NT_OK;
 }
 

@@ -76,12 +76,23 @@ static void shorten(const char *desc, char *cause, size_t cap) {
 
 /* Innermost cause the library recorded, into the sentence. */
 static nt_status fail_h5(nt_status code, const char *path, const char *object, const char *doing) {
-    const char *desc = "no cause given; is the file damaged?";
+    const char *desc = "no cause given";
     char cause[200];
     (void)H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &desc);
     shorten(desc, cause, sizeof cause);
     (void)H5Eclear2(H5E_DEFAULT);
-    return NT_FAIL(code, "%s: cannot %s %s: %s (HDF5)", path, doing, object, cause);
+    return NT_FAIL(code, "%s: cannot %s %s: %s (HDF5)%s", path, doing, object, cause,
+                   code == NT_E_DATA ? "; is it damaged? Copy or make it again" : "");
+}
+
+/* A call of the library forgets why the one before failed. These keep it over calls that close what was open; -1:
+ * nothing failed. */
+static hid_t keep_cause(bool ok) {
+    return ok ? -1 : H5Eget_current_stack();
+}
+
+static void restore_cause(hid_t cause) {
+    if (cause >= 0) (void)H5Eset_current_stack(cause);
 }
 
 bool nt_h5_is_file(const char *path) {
@@ -272,8 +283,10 @@ static bool move_rows(hid_t set, enum nt_h5_type type, int32_t width, int64_t fi
     bool ok = disk >= 0 && memory >= 0 && H5Sselect_hyperslab(disk, H5S_SELECT_SET, start, NULL, count, NULL) >= 0;
     if (ok && write) ok = H5Dwrite(set, h5_type(type), memory, disk, H5P_DEFAULT, rows) >= 0;
     if (ok && !write) ok = H5Dread(set, h5_type(type), memory, disk, H5P_DEFAULT, rows) >= 0;
+    const hid_t cause = keep_cause(ok);
     if (disk >= 0) (void)H5Sclose(disk);
     if (memory >= 0) (void)H5Sclose(memory);
+    restore_cause(cause);
     return ok;
 }
 
@@ -418,7 +431,10 @@ static nt_status check_superblock(const char *path) {
                        strerror(errno));
     const ssize_t got = pread(fd, &version, 1, 8);
     (void)close(fd);
-    if (!nt_h5_is_file(path)) return NT_FAIL(NT_E_DATA, "%s: not an HDF5 file, its first 8 bytes are others", path);
+    if (!nt_h5_is_file(path))
+        return NT_FAIL(NT_E_DATA,
+                       "%s: not an HDF5 file, its first 8 bytes are others; `nocturne ingest` makes one of JSONL rows",
+                       path);
     if (got != 1 || version < 2)
         return NT_FAIL(NT_E_DATA,
                        "%s: HDF5 superblock version %d without checksums, expected 2 or 3; write it with `nocturne "
@@ -438,7 +454,9 @@ nt_status nt_h5_open(struct nt_h5_file **out, const char *path) {
     }
     const hid_t fapl = access_list();
     f->file = fapl < 0 ? -1 : H5Fopen(path, H5F_ACC_RDONLY, fapl);
+    const hid_t cause = keep_cause(f->file >= 0);
     if (fapl >= 0) (void)H5Pclose(fapl);
+    restore_cause(cause);
     if (f->file < 0) {
         const nt_status st = fail_h5(NT_E_DATA, path, "the file", "open");
         nt_h5_close(f);
