@@ -69,10 +69,10 @@ static bool is_on(const struct nt_json *v) {
     return true;
 }
 
-/* Inits that only set A and B; the others (PiSSA, OLoRA, CorDA, LoftQ) take something from the base's weights, which
- * this adapter alone does not say. */
+/* Inits that only set A and B; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) take something from the base's weights,
+ * which this adapter alone does not say. */
 static bool is_plain_init(const char *name) {
-    static const char *const plain[] = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"};
+    static const char *const plain[] = {"gaussian", "eva", "orthogonal", "mica"};
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (strcmp(name, plain[i]) == 0) return true;
     return false;
@@ -108,6 +108,8 @@ struct wanted {
     bool rslora;
     bool every_layer; /* the config names modules and no layers: each layer has them all */
     uint32_t targets; /* of the config; 0: it gives a pattern, the tensors decide */
+    bool some_layers; /* the config names layers: */
+    bool layers[NT_MAX_LAYERS];
     char base[sizeof((struct nt_adapter *)0)->base];
 };
 
@@ -134,6 +136,18 @@ static nt_status read_targets(const struct nt_json *config, const char *path, st
     return NT_OK;
 }
 
+/* layers_to_transform: a layer, a list of them, or all. */
+static void read_layers(const struct nt_json *config, struct wanted *w) {
+    const struct nt_json *v = nt_hf_get(config, "layers_to_transform");
+    const bool list = nt_json_is(v, NT_JSON_ARRAY);
+    const size_t n = list ? nt_json_len(v) : nt_json_is(v, NT_JSON_INT) ? 1 : 0;
+    w->some_layers = n > 0;
+    for (size_t i = 0; i < n; i++) {
+        const int64_t layer = nt_json_int(list ? nt_json_at(v, i) : v, -1);
+        if (layer >= 0 && layer < NT_MAX_LAYERS) w->layers[layer] = true;
+    }
+}
+
 static nt_status read_config(const char *dir, struct wanted *w) {
     char path[PATH_MAX];
     *w = (struct wanted){0};
@@ -150,6 +164,7 @@ static nt_status read_config(const char *dir, struct wanted *w) {
     NT_TRY_GOTO(st, release, nt_hf_num(config, path, "lora_dropout", 0, 1, 0, &w->dropout));
     NT_TRY_GOTO(st, release, nt_hf_bool(config, path, "use_rslora", false, &w->rslora));
     NT_TRY_GOTO(st, release, read_targets(config, path, w));
+    read_layers(config, w);
     const char *base = nt_json_str(nt_hf_get(config, "base_model_name_or_path"), NULL);
     (void)snprintf(w->base, sizeof w->base, "%s", base ? base : "");
 release:
@@ -183,9 +198,11 @@ static nt_status find_part(const struct nt_tensor_source *src, const struct nt_s
     const int64_t rows = part == 'A' ? w->r : nt_linear_out(spec, (enum nt_linear)linear);
     const int64_t cols = part == 'A' ? nt_linear_in(spec, (enum nt_linear)linear) : w->r;
     if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != cols)
-        return NT_FAIL(NT_E_DATA, "%s: tensor %s is %s, expected [%lld, %lld] for rank %d of this base model",
-                       src->files[0].path, name, nt_tensor_describe(t, shape, sizeof shape), (long long)rows,
-                       (long long)cols, w->r);
+        return NT_FAIL(
+            NT_E_DATA,
+            "%s: tensor %s is %s, expected [%lld, %lld] for rank %d of this base model; was it trained on another?",
+            src->files[0].path, name, nt_tensor_describe(t, shape, sizeof shape), (long long)rows, (long long)cols,
+            w->r);
     if (t->dtype != NT_WDTYPE_F32 && t->dtype != NT_WDTYPE_BF16 && t->dtype != NT_WDTYPE_F16)
         return NT_FAIL(NT_E_UNSUPPORTED, "%s: tensor %s is %s, expected F32, F16 or BF16", src->files[0].path, name,
                        nt_tensor_describe(t, shape, sizeof shape));
@@ -228,6 +245,13 @@ static nt_status survey(const struct nt_tensor_source *src, const struct nt_spec
                            src->files[0].path, name);
         }
         if (!a) continue;
+        if ((w->targets && !(w->targets & 1u << linear)) || (w->some_layers && !w->layers[layer])) {
+            tensor_name(spec, layer, linear, 'A', name);
+            return NT_FAIL(NT_E_DATA,
+                           "%s: tensor %s is not of the target_modules and layers_to_transform of adapter_config.json, "
+                           "and PEFT would leave it out; name it there, or copy both files again",
+                           src->files[0].path, name);
+        }
         n_found += 2;
         each[layer] |= 1u << linear;
     }

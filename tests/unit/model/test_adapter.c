@@ -334,23 +334,29 @@ static void test_config_refusals(void **state) {
         nt_status code;
         const char *says;
     } cases[] = {
-        {"\"use_dora\": false",         "\"use_dora\": true",                       NT_E_UNSUPPORTED, "DoRA"                          },
-        {"\"modules_to_save\": null",   "\"modules_to_save\": [\"lm_head\"]",       NT_E_UNSUPPORTED, "modules_to_save"               },
-        {"\"rank_pattern\": {}",        "\"rank_pattern\": {\"q_proj\": 8}",        NT_E_UNSUPPORTED, "rank_pattern"                  },
-        {"\"alpha_pattern\": {}",       "\"alpha_pattern\": {\"q_proj\": 8}",       NT_E_UNSUPPORTED, "alpha_pattern"                 },
-        {"\"bias\": \"none\"",          "\"bias\": \"all\"",                        NT_E_UNSUPPORTED, "bias"                          },
-        {"\"lora_bias\": false",        "\"lora_bias\": true",                      NT_E_UNSUPPORTED, "lora_bias"                     },
-        {"\"fan_in_fan_out\": false",   "\"fan_in_fan_out\": true",                 NT_E_UNSUPPORTED, "fan_in_fan_out"                },
-        {"\"init_lora_weights\": true", "\"init_lora_weights\": \"pissa_niter_4\"", NT_E_UNSUPPORTED, "pissa_niter_4"                 },
-        {"\"peft_type\": \"LORA\"",     "\"peft_type\": \"IA3\"",                   NT_E_UNSUPPORTED, "IA3"                           },
-        {"\"peft_type\"",               "\"type\"",                                 NT_E_UNSUPPORTED, "peft_type is missing"          },
-        {"\"r\": 3",                    "\"r\": 4",                                 NT_E_DATA,        "BF16 [3, 16], expected [4, 16]"},
-        {"\"r\": 3",                    "\"r\": 0",                                 NT_E_DATA,        "\"r\""                         },
-        {"\"r\": 3",                    "\"rank\": 3",                              NT_E_DATA,        "\"r\""                         },
-        {"\"lora_alpha\": 5",           "\"lora_alpha\": \"5\"",                    NT_E_DATA,        "lora_alpha"                    },
-        {"\"o_proj\"",                  "\"lm_head\"",                              NT_E_UNSUPPORTED, "lm_head"                       },
-        {"\"o_proj\"",                  "7",                                        NT_E_DATA,        "target_modules[0]"             },
-        {"\"target_modules\"",          "\"targets\"",                              NT_E_DATA,        "target_modules is missing"     },
+        {"\"use_dora\": false",           "\"use_dora\": true",                       NT_E_UNSUPPORTED, "DoRA"                                             },
+        {"\"modules_to_save\": null",     "\"modules_to_save\": [\"lm_head\"]",       NT_E_UNSUPPORTED, "modules_to_save"                                  },
+        {"\"rank_pattern\": {}",          "\"rank_pattern\": {\"q_proj\": 8}",        NT_E_UNSUPPORTED, "rank_pattern"                                     },
+        {"\"alpha_pattern\": {}",         "\"alpha_pattern\": {\"q_proj\": 8}",       NT_E_UNSUPPORTED, "alpha_pattern"                                    },
+        {"\"bias\": \"none\"",            "\"bias\": \"all\"",                        NT_E_UNSUPPORTED, "bias"                                             },
+        {"\"lora_bias\": false",          "\"lora_bias\": true",                      NT_E_UNSUPPORTED, "lora_bias"                                        },
+        {"\"fan_in_fan_out\": false",     "\"fan_in_fan_out\": true",                 NT_E_UNSUPPORTED, "fan_in_fan_out"                                   },
+        {"\"init_lora_weights\": true",   "\"init_lora_weights\": \"pissa_niter_4\"", NT_E_UNSUPPORTED, "pissa_niter_4"                                    },
+        {"\"init_lora_weights\": true",   "\"init_lora_weights\": \"lora_ga\"",       NT_E_UNSUPPORTED, "lora_ga"                                          },
+        {"\"o_proj\"",                    "\"q_proj\"",                               NT_E_DATA,        "layers.0.self_attn.o_proj.lora_A.weight is not of"},
+        {"\"layers_to_transform\": null", "\"layers_to_transform\": 0",               NT_E_DATA,
+         "layers.1.self_attn.q_proj.lora_A.weight is not of"                                                                                               },
+        {"\"layers_to_transform\": null", "\"layers_to_transform\": [1]",             NT_E_DATA,
+         "layers.0.self_attn.q_proj.lora_A.weight is not of"                                                                                               },
+        {"\"peft_type\": \"LORA\"",       "\"peft_type\": \"IA3\"",                   NT_E_UNSUPPORTED, "IA3"                                              },
+        {"\"peft_type\"",                 "\"type\"",                                 NT_E_UNSUPPORTED, "peft_type is missing"                             },
+        {"\"r\": 3",                      "\"r\": 4",                                 NT_E_DATA,        "BF16 [3, 16], expected [4, 16]"                   },
+        {"\"r\": 3",                      "\"r\": 0",                                 NT_E_DATA,        "\"r\""                                            },
+        {"\"r\": 3",                      "\"rank\": 3",                              NT_E_DATA,        "\"r\""                                            },
+        {"\"lora_alpha\": 5",             "\"lora_alpha\": \"5\"",                    NT_E_DATA,        "lora_alpha"                                       },
+        {"\"o_proj\"",                    "\"lm_head\"",                              NT_E_UNSUPPORTED, "lm_head"                                          },
+        {"\"o_proj\"",                    "7",                                        NT_E_DATA,        "target_modules[0]"                                },
+        {"\"target_modules\"",            "\"targets\"",                              NT_E_DATA,        "target_modules is missing"                        },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         copy_golden(place("bad"), cases[i].from, cases[i].to);
@@ -358,9 +364,10 @@ static void test_config_refusals(void **state) {
         remove_dir(place("bad"));
     }
     static const char *const good[][2] = {
-        {"\"init_lora_weights\": true", "\"init_lora_weights\": \"gaussian\""},
-        {"\"o_proj\"",                  "\"self_attn.o_proj\""               },
-        {"\"eva_config\": null",        "\"eva_config\": {\"rho\": 2.0}"     }
+        {"\"init_lora_weights\": true",   "\"init_lora_weights\": \"gaussian\""},
+        {"\"o_proj\"",                    "\"self_attn.o_proj\""               },
+        {"\"layers_to_transform\": null", "\"layers_to_transform\": [0, 1]"    },
+        {"\"eva_config\": null",          "\"eva_config\": {\"rho\": 2.0}"     }
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         struct nt_adapter *a = NULL;
