@@ -22,19 +22,36 @@ struct finetune {
     struct nt_watch watch;
 };
 
+/* A setting of another loss would change nothing, and nobody would notice. */
+static nt_status check_loss(const struct nt_config *c) {
+    const bool dpo = strcmp(c->train_loss, "dpo") == 0, kto = strcmp(c->train_loss, "kto") == 0;
+    const bool sigmoid = strcmp(c->train_loss_type, "sigmoid") == 0;
+    const struct {
+        bool set, counts;
+        const char *key, *of;
+    } rows[] = {
+        {strcmp(c->train_reference, "base") != 0, dpo || kto,                    "reference",                "dpo or kto, which compare with it"},
+        {c->train_sft_weight > 0,                         dpo || kto,               "sft_weight",          "dpo or kto"         },
+        {!sigmoid,                         dpo,                              "loss_type",                                "dpo"        },
+        {c->train_label_smoothing > 0,                         dpo && sigmoid,          "label_smoothing", "dpo of train.loss_type = sigmoid"},
+        {c->train_desirable_weight > 0,                         kto,         "desirable_weight",           "kto"                  },
+        {c->train_undesirable_weight > 0,                         kto,       "undesirable_weight",         "kto"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].set && !rows[i].counts)
+            return NT_FAIL(NT_E_USAGE, "finetune: train.%s is for train.loss = %s; train.loss = %s%s%s has none",
+                           rows[i].key, rows[i].of, c->train_loss, dpo ? " of train.loss_type = " : "",
+                           dpo ? c->train_loss_type : "");
+    return NT_OK;
+}
+
 static nt_status check_arguments(const struct nt_config *c) {
     if (!c->train_input[0]) return NT_FAIL(NT_E_USAGE, "finetune: no input given; add --input CORPUS.h5");
     if (!c->train_output[0]) return NT_FAIL(NT_E_USAGE, "finetune: no output directory given; add --output DIR");
     if (c->model_adapter[0])
         return NT_FAIL(NT_E_USAGE, "finetune: model.adapter is for generation; go on from an adapter with "
                                    "train.init_adapter, or compare with one by train.reference");
-    if (strcmp(c->train_reference, "base") != 0 && strcmp(c->train_loss, "sft") == 0)
-        return NT_FAIL(NT_E_USAGE,
-                       "finetune: train.reference is what dpo and kto compare with; train.loss = sft has none");
-    if (c->train_label_smoothing > 0 &&
-        (strcmp(c->train_loss, "dpo") != 0 || strcmp(c->train_loss_type, "sigmoid") != 0))
-        return NT_FAIL(NT_E_USAGE,
-                       "finetune: train.label_smoothing is for train.loss = dpo of train.loss_type = sigmoid");
+    NT_TRY(check_loss(c));
     if (c->train_init_adapter[0] && strcmp(c->train_method, "full") == 0)
         return NT_FAIL(NT_E_USAGE, "finetune: train.method = full trains the model's own weights and goes on from no "
                                    "train.init_adapter; merge it into the model first (nocturne merge)");

@@ -150,6 +150,9 @@ refused 66 "nowhere" --input rows.h5 --output x --init-adapter nowhere
 refused 2 "goes on from no train.init_adapter" --input rows.h5 --output x --init-adapter one/adapter --method full
 refused 2 "train.loss = sft has none" --input rows.h5 --output x --reference one/adapter
 refused 2 "train.label_smoothing is for" $to_pairs --loss-type hinge --label-smoothing 0.1
+refused 2 "train.sft_weight is for" --input rows.h5 --output x --sft-weight 0.5
+refused 2 "train.loss_type is for" --input thumbs.h5 --loss kto --output x --loss-type ipo
+refused 2 "train.desirable_weight is for" $to_pairs --desirable-weight 2
 refused 66 "nowhere.h5" --input nowhere.h5 --output x
 refused 65 "24 desirable and 0 undesirable rows" --loss kto --input praise.h5 --output x
 refused 65 "0 desirable and 24 undesirable rows" --loss kto --input blame.h5 --output x
