@@ -1,6 +1,7 @@
 #include "dataset_file.h"
 
 #include "dataset_check.h"
+#include "fileio.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,9 @@ static nt_status open_column(struct nt_dsfile *f, enum nt_col c) {
 
 static nt_status open_file(struct nt_dsfile *f) {
     char version[32];
+    if (nt_file_exists(f->path) && !nt_h5_is_file(f->path))
+        return NT_FAIL(NT_E_DATA, "%s: not an HDF5 file, expected a corpus; `nocturne ingest` makes one of JSONL rows",
+                       f->path);
     NT_TRY(nt_h5_open(&f->h5, f->path));
     NT_TRY(read_encoding(f->h5, f->path, version));
     if (!nt_h5_has(f->h5, nt_table_paths[NT_T_ROWS]))

@@ -431,10 +431,7 @@ static nt_status check_superblock(const char *path) {
                        strerror(errno));
     const ssize_t got = pread(fd, &version, 1, 8);
     (void)close(fd);
-    if (!nt_h5_is_file(path))
-        return NT_FAIL(NT_E_DATA,
-                       "%s: not an HDF5 file, its first 8 bytes are others; `nocturne ingest` makes one of JSONL rows",
-                       path);
+    if (!nt_h5_is_file(path)) return NT_FAIL(NT_E_DATA, "%s: not an HDF5 file, its first 8 bytes are others", path);
     if (got != 1 || version < 2)
         return NT_FAIL(NT_E_DATA,
                        "%s: HDF5 superblock version %d without checksums, expected 2 or 3; write it with `nocturne "

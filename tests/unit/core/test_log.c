@@ -187,7 +187,7 @@ static void progress_on_a_terminal(void **state) {
     const char *after = strstr(text, "eta 0s\r\n");
     assert_non_null(after);
     assert_non_null(strstr(after, "\r\033[K[######] rows 4/4 100% 200 tok/s eta 0s\r\n")); /* 39 of 40 columns */
-    assert_non_null(strstr(after, "\r\033[Krows 4/4 100% 200 tok/s eta 0\r\n"));               /* 29 of 30 */
+    assert_non_null(strstr(after, "\r\033[Krows 4/4 100% 200 tok/s eta 0\r\n"));           /* 29 of 30 */
     assert_true(after[8] != '\r'); /* nothing to erase any more */
     (void)close(slave);
     (void)close(master);

@@ -662,6 +662,8 @@ static void test_kinds_of_corpus(void **state) {
     OK(nt_corpus_create(&w, other, 15));
     OK(nt_corpus_publish(w));
     REFUSED(nt_dataset_open(&d, &p, 1, NT_PURPOSE_TRAIN, now), NT_E_DATA, "a corpus of requests");
+    OK(nt_publish_bytes(other, "{}\n", 3, NT_PUBLISH_REPLACE));
+    REFUSED(nt_dataset_open(&d, &p, 1, NT_PURPOSE_TRAIN, now), NT_E_DATA, "`nocturne ingest` makes one of JSONL rows");
     p = "/nowhere.h5";
     REFUSED(nt_dataset_open(&d, &p, 1, NT_PURPOSE_TRAIN, now), NT_E_NOINPUT, "/nowhere.h5");
 }

@@ -320,7 +320,6 @@ static void test_refused_files(void **state) {
     ok(nt_publish_bytes(path, "text\n", 5, NT_PUBLISH_REPLACE));
     assert_false(nt_h5_is_file(path));
     assert_int_equal(nt_h5_open(&f, path), NT_E_DATA);
-    assert_non_null(strstr(nt_error_last()->text, "nocturne ingest"));
     assert_int_equal(nt_h5_open(&f, "/nowhere.h5"), NT_E_NOINPUT);
     assert_false(nt_h5_is_file("/nowhere.h5"));
 }
