@@ -168,6 +168,14 @@ check "adapter and merged model answer differently" python3 "$SOURCE/tests/jobs/
 tiny other --family smollm2 --layers 2 --seed 9
 expect_rc 78 "$NOCTURNE" generate --model other --adapter base/adapter --input ask.jsonl --output g3
 
+# few rows: one step, whose learning rate is 0, and each row many times over
+expect_rc 0 tune few --batch-size 100
+for why in "nothing is learned; set train.warmup_ratio = 0" "a batch of 100 takes each of 48 rows several times"; do
+    grep -q "$why" out || fail "a run of one step does not say: $why"
+done
+expect_rc 0 tune few --batch-size 48 --warmup-ratio 0 --fresh
+grep -q " warn .* train: " out && fail "a run that learns is warned of"
+
 # every weight: a model of its own, on one rank and two
 expect_rc 0 tune full $epochs --eval-fraction 0.25 --method full --learning-rate 0.003 --fresh
 check "the held-out loss did not fall" python3 "$SOURCE/tests/jobs/tune_check.py" falls full
