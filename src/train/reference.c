@@ -12,11 +12,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CHUNK = 256 }; /* examples that are packed together */
+enum {
+    CHUNK = 256, /* examples that are packed together */
+    SAVES = 8 /* what is kept in between is written anew whenever it has grown by this part, and by a chunk at least */
+};
 #define KIND      "nocturne-reference"
 #define BY_CORPUS ".reference-"
 
-/* IN_PART: rows from the first on, of a run that was stopped. */
+/* IN_PART: rows from the first on, of a run that was stopped or killed. */
 enum place { IN_CORPUS, IN_RUN, IN_PART };
 
 /* ---- the file -------------------------------------------------------------------------------------------------- */
@@ -99,6 +102,11 @@ static int64_t load(const struct nt_reference_job *j, enum place place, float *l
     return 0;
 }
 
+static void remove_part(const struct nt_reference_job *j) {
+    char part[PATH_MAX];
+    if (path_of(j, IN_PART, part, sizeof part) == NT_OK) (void)unlink(part);
+}
+
 static nt_status save_to(const struct nt_reference_job *j, enum place place, const float *logp, int64_t n) {
     char path[PATH_MAX], key[NT_SHA256_HEX];
     struct nt_h5_writer *w = NULL;
@@ -160,28 +168,8 @@ static nt_status look_for_stop(const struct nt_reference_job *j, bool *stop) {
     return NT_OK;
 }
 
-/* From row *done on, until the end or a stop. */
-static nt_status compute_rows(const struct nt_reference_job *j, int64_t *done, struct nt_reference *out) {
-    const int64_t n = n_rows(j);
-    const int32_t chunk = j->order ? j->batch : CHUNK;
-    int32_t *rows = malloc(2 * (size_t)chunk * sizeof *rows);
-    struct nt_pack pack = {0};
-    bool stop = false;
-    nt_status st = rows ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for a batch of %d samples", chunk);
-    while (*done < n && st == NT_OK && !stop) {
-        const int32_t part = n - *done < chunk ? (int32_t)(n - *done) : chunk;
-        st = compute_chunk(j, &pack, *done, part, rows, out);
-        *done += part;
-        if (st == NT_OK) st = look_for_stop(j, &stop);
-    }
-    nt_pack_release(&pack);
-    free(rows);
-    return st;
-}
-
 /* Rank 0: all of it, and the part that an earlier run left is not needed any more; or what there is. */
 static nt_status keep(const struct nt_reference_job *j, int64_t done, const float *logp) {
-    char part[PATH_MAX];
     for (int64_t i = 0; i < done * NT_MAX_MEMBERS; i++)
         if (!isfinite(logp[i]))
             return NT_FAIL(NT_E_DATA,
@@ -189,17 +177,52 @@ static nt_status keep(const struct nt_reference_job *j, int64_t done, const floa
                            (long long)(i / NT_MAX_MEMBERS), (double)logp[i]);
     if (done < n_rows(j)) return save_to(j, IN_PART, logp, done);
     NT_TRY(save(j, logp));
-    if (path_of(j, IN_PART, part, sizeof part) == NT_OK) (void)unlink(part);
+    remove_part(j);
     return NT_OK;
 }
 
-static nt_status compute(const struct nt_reference_job *j, int64_t done, struct nt_reference *out) {
-    if (j->world->dp_rank > 0) memset(out->logp, 0, (size_t)done * NT_MAX_MEMBERS * sizeof *out->logp);
-    NT_TRY(compute_rows(j, &done, out));
-    /* every sum is one rank's; those of the others are 0 */
-    if (j->world->dp_size > 1) NT_TRY(nt_comm_allreduce_f32(j->world->dp, out->logp, done * NT_MAX_MEMBERS));
-    NT_TRY(nt_comm_agree(j->world->world, j->world->rank == 0 ? keep(j, done, out->logp) : NT_OK));
-    if (done == n_rows(j)) return NT_OK;
+/* All ranks get the sums of rows [first, done), each of which is one rank's so far and 0 elsewhere; rank 0 writes what
+ * there is. */
+static nt_status share(const struct nt_reference_job *j, int64_t first, int64_t done, struct nt_reference *out) {
+    if (j->world->dp_size > 1)
+        NT_TRY(
+            nt_comm_allreduce_f32(j->world->dp, out->logp + first * NT_MAX_MEMBERS, (done - first) * NT_MAX_MEMBERS));
+    return nt_comm_agree(j->world->world, j->world->rank == 0 ? keep(j, done, out->logp) : NT_OK);
+}
+
+/* Rows [first, *done) until the end or a stop, written in between. */
+static nt_status compute_rows(const struct nt_reference_job *j, int64_t first, int64_t *done, int32_t *rows,
+                              struct nt_pack *pack, struct nt_reference *out) {
+    const int64_t n = n_rows(j);
+    const int32_t chunk = j->order ? j->batch : CHUNK;
+    struct nt_progress progress;
+    bool stop = false;
+    nt_progress_begin(&progress, "reference rows", "row/s", first, n, j->log_interval_s);
+    for (int64_t kept = first; *done < n && !stop;) {
+        const int32_t part = n - *done < chunk ? (int32_t)(n - *done) : chunk;
+        NT_TRY(compute_chunk(j, pack, *done, part, rows, out));
+        *done += part;
+        nt_progress_update(&progress, *done, (double)(*done - first), NULL);
+        NT_TRY(look_for_stop(j, &stop));
+        const int64_t grown = *done - kept;
+        if (*done < n && !stop && (grown < CHUNK || grown < kept / SAVES)) continue;
+        NT_TRY(share(j, kept, *done, out));
+        kept = *done;
+    }
+    if (progress.shown) nt_progress_end(&progress, *done, (double)(*done - first));
+    return NT_OK;
+}
+
+static nt_status compute(const struct nt_reference_job *j, int64_t found, struct nt_reference *out) {
+    const int32_t chunk = j->order ? j->batch : CHUNK;
+    int32_t *rows = malloc(2 * (size_t)chunk * sizeof *rows);
+    struct nt_pack pack = {0};
+    int64_t done = found;
+    nt_status st = rows ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for a batch of %d samples", chunk);
+    if (st == NT_OK) st = compute_rows(j, found, &done, rows, &pack, out);
+    nt_pack_release(&pack);
+    free(rows);
+    if (st != NT_OK || done == n_rows(j)) return st;
     return NT_FAIL(NT_E_STOPPED, "stopped after the reference of %lld of %lld rows; the same command resumes",
                    (long long)done, (long long)n_rows(j));
 }
@@ -221,7 +244,10 @@ nt_status nt_reference_get(const struct nt_reference_job *j, struct nt_reference
     const size_t known = (size_t)found * NT_MAX_MEMBERS;
     memset(out->logp + known, 0, (n - known) * sizeof *out->logp);
     if (found > 0) NT_TRY(nt_comm_broadcast(world, out->logp, known * sizeof *out->logp, 0));
-    if (found == n_rows(j)) return NT_OK;
+    if (found == n_rows(j)) { // killed before it removed it
+        if (j->world->rank == 0) remove_part(j);
+        return NT_OK;
+    }
     nt_info("train", "the reference's log-probabilities of %lld rows (%s) are computed once",
             (long long)(n_rows(j) - found), j->name);
     return compute(j, found, out);

@@ -6,9 +6,10 @@
  * the file goes on with the bits of the run that computed them. CORPUS.reference-KEY, for all runs over the corpus with
  * that reference (a published corpus is never changed, so the file lies beside it), else DIR/reference-NAME.h5:
  * attribute "key" (of model, type of weights, reference, rows), dataset /logp f32 [n_rows, 2]; a file with another key
- * is replaced. A stop (stop.h) ends the computation with NT_E_STOPPED; DIR/reference-NAME.part.h5 keeps the first rows,
- * and the next call goes on behind them with the same bits. Ownership: the struct owns its sums. Collective over the
- * world. Errors: those of model and files; a damaged file is passed over with a warning. One thread. */
+ * is replaced. DIR/reference-NAME.part.h5 keeps the first rows meanwhile; a stop (stop.h) ends the computation with
+ * NT_E_STOPPED, and the next call goes on behind the kept rows with the same bits. Ownership: the struct owns its sums.
+ * Collective over the world. Errors: those of model and files; a damaged file is passed over with a warning. One
+ * thread. */
 #ifndef NT_REFERENCE_H
 #define NT_REFERENCE_H
 
@@ -27,6 +28,7 @@ struct nt_reference_job {
     int64_t n_samples;       /* batches of `batch`; NULL: rows are the examples of the set */
     int32_t batch, budget;   /* budget: tokens of a micro-batch */
     double deadline;         /* stop.h */
+    double log_interval_s;   /* between lines of progress */
     void (*beat)(void *arg); /* now and then; NULL: none */
     void *beat_arg;
 };

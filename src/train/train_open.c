@@ -160,6 +160,7 @@ static nt_status get_reference(struct nt_trainer *t, const struct nt_example_set
                                        .batch = t->batch,
                                        .budget = t->budget,
                                        .deadline = t->deadline,
+                                       .log_interval_s = t->c->run_log_interval_s,
                                        .beat = beat_reference,
                                        .beat_arg = t->job->watchdog};
     return t->loss->reference ? nt_reference_get(&j, out) : NT_OK;

@@ -107,6 +107,18 @@ expect_rc 0 "$NOCTURNE" finetune $common $many --output stopped
 grep -q "of 256 rows are those of stopped/reference-train.part.h5" out || fail "what was asked before the stop is not used"
 same_adapter many stopped
 check "the part is still there" test ! -e stopped/reference-train.part.h5
+# and where it was killed: what was asked is written now and then, and told of
+rm -rf many.h5.reference-* stopped
+"$NOCTURNE" finetune $common $many --output stopped --set run.log_interval_s=0.1 > out.killed 2>&1 < /dev/null &
+pid=$!
+for i in $(seq 1000); do [ -e stopped/reference-train.part.h5 ] && break; sleep 0.01; done
+kill -9 $pid
+wait $pid 2> /dev/null
+grep -q "progress: reference rows [0-9]*/288 .* row/s eta" out.killed || fail "nothing is told while the reference is asked"
+expect_rc 0 "$NOCTURNE" finetune $common $many --output stopped
+grep -q "of 256 rows are those of stopped/reference-train.part.h5" out || fail "what was asked before a kill is not used"
+same_adapter many stopped
+check "the part is still there" test ! -e stopped/reference-train.part.h5
 
 # kto with all weights: what the base says of the mismatched pairs of all steps is asked beforehand. Without updates no step diverges; a resumed
 # run, which asks again, ends with the same bytes; the divergence is there, and other ranks find the same
