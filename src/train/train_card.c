@@ -195,6 +195,8 @@ static void print_value(const struct nt_json *v, char *buf, size_t cap) {
         (void)snprintf(buf, cap, "%s", text);
     else if (nt_json_is(v, NT_JSON_INT))
         print_int(nt_json_int(v, 0), buf, cap);
+    else if (nt_json_is(v, NT_JSON_REAL) && fabs(nt_json_num(v, 0)) >= 1e4 && fabs(nt_json_num(v, 0)) < 1e15)
+        print_int(llround(nt_json_num(v, 0)), buf, cap);
     else if (nt_json_is(v, NT_JSON_REAL))
         (void)snprintf(buf, cap, "%.4g", nt_json_num(v, 0));
     else if (nt_json_is(v, NT_JSON_BOOL))
@@ -271,6 +273,19 @@ static void add_sources(const struct nt_json *card, struct nt_strbuf *s) {
     nt_strbuf_addc(s, '\n');
 }
 
+/* A setting as it was given: all its digits, all its text. */
+static void add_setting(const struct nt_json *v, struct nt_strbuf *s) {
+    struct nt_strbuf text = NT_STRBUF_INIT;
+    if (nt_json_str(v, NULL))
+        nt_strbuf_adds(&text, nt_json_str(v, NULL));
+    else if (nt_json_is(v, NT_JSON_BOOL))
+        nt_strbuf_adds(&text, nt_json_bool(v, false) ? "yes" : "no");
+    else
+        nt_json_dump(v, &text);
+    add_cell(s, nt_strbuf_cstr(&text));
+    nt_strbuf_release(&text);
+}
+
 /* Members of an object as rows; of counts, those that are 0 are left out. */
 static void add_members(const struct nt_json *object, const char *head, bool counts, struct nt_strbuf *s) {
     const size_t start = s->len;
@@ -283,7 +298,10 @@ static void add_members(const struct nt_json *object, const char *head, bool cou
         nt_strbuf_adds(s, "| ");
         add_cell(s, nt_json_key(it));
         nt_strbuf_adds(s, " | ");
-        add_cell(s, text);
+        if (counts)
+            add_cell(s, text);
+        else
+            add_setting(nt_json_value(it), s);
         nt_strbuf_adds(s, " |\n");
     }
     if (s->len == first)

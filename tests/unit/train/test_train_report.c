@@ -234,13 +234,14 @@ static const char card_text[] =
     "{\"kind\": \"training_card\", \"method\": \"lora\", \"loss\": \"kto\", \"reference\": \"base\","
     " \"program\": {\"commit\": \"abc123\"}, \"base\": {\"path\": \"models/base<1>.gguf\", \"family\": \"llama\","
     " \"sha256\": \"ff00\"}, \"adapter\": {\"r\": 16, \"alpha\": 32.5, \"target_modules\": [\"q_proj\", \"v_proj\"]},"
-    " \"trained_parameters\": 4884480, \"run\": {\"steps\": 120, \"skipped_steps\": 7, \"tokens\": 1234567, \"mfu\": "
-    "0.7123},"
+    " \"trained_parameters\": 4884480, \"run\": {\"steps\": 120, \"skipped_steps\": 7, \"tokens\": 1234567,"
+    " \"mfu\": 0.7123, \"tokens_per_s\": 38653.36},"
     " \"results\": {\"eval_loss_first\": 2.5, \"eval_loss\": 1.25, \"eval_margin\": null},"
     " \"data\": {\"train\": 300, \"first_created\": \"2026-01-31T00:00:00Z\", \"sources\": [{\"source\": \"chat|<b>\","
     " \"basis\": \"consent\", \"consent\": \"train\", \"train\": 250, \"eval\": 12}, {\"source\": \"\", \"basis\":"
     " \"contract\", \"consent\": \"train\", \"train\": 50, \"eval\": 0}],"
     " \"left_out\": {\"too long\": 3, \"duplicate\": 0}}, \"settings\": {\"train.learning_rate\": 0.0002,"
+    " \"train.adam_beta2\": 0.99999, \"train.seed\": 1234567,"
     " \"train.packing\": true}}";
 
 static void read_card(struct nt_json **card) {
@@ -259,12 +260,18 @@ static void test_card(void **state) {
     assert_string_equal(nt_train_card_text(card, "results.eval_margin", buf, sizeof buf), "");
     assert_string_equal(nt_train_card_text(card, "no.such.thing", buf, sizeof buf), "");
     nt_train_card_md(card, &s);
-    static const char *const wanted[] = {
-        "| held-out loss before | 2.5 |",          "| held-out loss after | 1.25 |",
-        "| trained parameters | 4,884,480 |",      "| chat\\|\\<b\\> | consent | train | 250 | 12 |",
-        "| unnamed | contract | train | 50 | 0 |", "| too long | 3 |",
-        "| train.learning\\_rate | 0.0002 |",      "| train.packing | yes |",
-        "| oldest row | 2026-01-31T00:00:00Z |"};
+    static const char *const wanted[] = {"| held-out loss before | 2.5 |",
+                                         "| held-out loss after | 1.25 |",
+                                         "| trained parameters | 4,884,480 |",
+                                         "| chat\\|\\<b\\> | consent | train | 250 | 12 |",
+                                         "| unnamed | contract | train | 50 | 0 |",
+                                         "| too long | 3 |",
+                                         "| tokens per second | 38,653 |",
+                                         "| train.adam\\_beta2 | 0.99999 |",
+                                         "| train.seed | 1234567 |",
+                                         "| train.learning\\_rate | 0.0002 |",
+                                         "| train.packing | yes |",
+                                         "| oldest row | 2026-01-31T00:00:00Z |"};
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         if (!strstr(s.data, wanted[i])) print_message("missing: %s\n%s", wanted[i], s.data);
         assert_non_null(strstr(s.data, wanted[i]));
