@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,6 +17,8 @@ nt_status nt_metrics_open(struct nt_metrics *m, const char *path, int rank) {
     int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (fd < 0) return NT_FAIL(NT_E_IO, "%s: cannot open it to append metrics: %s", path, strerror(errno));
     m->fd = fd;
+    const size_t len = strlen(path);
+    (void)snprintf(m->name, sizeof m->name, "%s", len < sizeof m->name ? path : path + len + 1 - sizeof m->name);
     return NT_OK;
 }
 
@@ -52,8 +55,8 @@ void nt_metrics_event_n(struct nt_metrics *m, const char *event, const struct nt
     nt_strbuf_addf(&line, ",\"rank\":%d", m->rank);
     for (int i = 0; i < n; i++) add_field(&line, &fields[i]);
     nt_strbuf_adds(&line, "}\n");
-    if (nt_write_full(m->fd, line.data, line.len, "metrics") != NT_OK) {
-        nt_warn("metrics", "%s; no more metrics are written by this rank", nt_error_last()->text);
+    if (nt_write_full(m->fd, line.data, line.len, m->name) != NT_OK) {
+        nt_warn("metrics", "%s; no more metrics are written, and the job goes on", nt_error_last()->text);
         nt_error_clear(); /* the job goes on */
         nt_metrics_close(m);
     }

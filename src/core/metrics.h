@@ -13,6 +13,7 @@
 struct nt_metrics {
     int fd; /* -1: off */
     int rank;
+    char name[256]; /* the end of its path, for messages */
 };
 
 NT_MUST nt_status nt_metrics_open(struct nt_metrics *m, const char *path, int rank); /* appends */

@@ -63,14 +63,18 @@ static void errors_close_the_file_only(void **state) {
     assert_non_null(strstr(nt_error_last()->text, "/no/such/dir/m.jsonl"));
     assert_int_equal(m.fd, -1);
     nt_log_init(1, 2, true);
-    int keep = dup(STDERR_FILENO), null = open("/dev/null", O_WRONLY);
-    (void)dup2(null, STDERR_FILENO);
-    m = (struct nt_metrics){.fd = open("/dev/full", O_WRONLY), .rank = 0};
+    char said[] = "/tmp/nt_test_metrics_XXXXXX", text[256] = "";
+    int keep = dup(STDERR_FILENO), log = mkstemp(said);
+    (void)dup2(log, STDERR_FILENO);
+    assert_int_equal(nt_metrics_open(&m, "/dev/full", 0), NT_OK);
     nt_error_clear();
     nt_metrics_event(&m, "step", NT_INT("x", 1));
     (void)dup2(keep, STDERR_FILENO);
     (void)close(keep);
-    (void)close(null);
+    assert_true(pread(log, text, sizeof text - 1, 0) > 0);
+    assert_non_null(strstr(text, "/dev/full: cannot write it")); // which file
+    (void)close(log);
+    (void)remove(said);
     assert_int_equal(m.fd, -1);
     assert_int_equal(nt_error_last()->code, NT_OK);
 }
