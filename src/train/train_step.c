@@ -241,8 +241,10 @@ nt_status nt_trainer_evaluate(struct nt_trainer *t, double *loss) {
     *loss = sum / weights;
     if (t->world->rank > 0) return NT_OK;
     const double margin = all.reward[0] / all.n_reward[0] - all.reward[1] / all.n_reward[1];
-    nt_info("train", "step %" PRId64 ": held-out loss %.4f over %d rows (%.1f s)", t->state.step, *loss, set->n,
-            nt_now() - start);
+    char liked[40] = "";
+    if (t->loss->reference && isfinite(margin)) (void)snprintf(liked, sizeof liked, ", margin %.4f", margin);
+    nt_info("train", "step %" PRId64 ": held-out loss %.4f%s over %d rows (%.1f s)", t->state.step, *loss, liked,
+            set->n, nt_now() - start);
     nt_metrics_event(&t->metrics, "eval", NT_INT("step", t->state.step), NT_NUM("eval_loss", *loss),
                      NT_NUM("margin", t->loss->reference ? margin : NAN),
                      NT_NUM("accuracy", t->loss->n_members == 2 ? all.n_right / all.n_rows : NAN));

@@ -127,6 +127,7 @@ expect_rc 0 "$NOCTURNE" finetune $common $all --learning-rate 0 --output still
 check "kto with all weights: a model at rest diverges" python3 "$SOURCE/tests/jobs/tune_check.py" kl still 0 1e-4
 expect_rc 0 "$NOCTURNE" finetune $common $all --learning-rate 0.001 --output kto.full
 check "kto with all weights: the margin did not grow" python3 "$SOURCE/tests/jobs/tune_check.py" grows kto.full
+grep -qE "held-out loss [0-9.]+, margin [0-9.]+ over" out || fail "the log does not tell the held-out margin"
 check "kto with all weights: nothing diverges" python3 "$SOURCE/tests/jobs/tune_check.py" kl kto.full 1 1000
 cp kto.full/model/model.safetensors kto.full.model
 rm -rf kto.full/COMPLETE kto.full/model "kto.full/checkpoints/$(ls kto.full/checkpoints | tail -1)" thumbs.h5.reference-*
