@@ -49,10 +49,11 @@ static nt_status target_bit(const char *name, size_t len, uint32_t *targets) {
         return NT_OK;
     }
     if (all) return NT_OK;
-    return NT_FAIL(NT_E_CONFIG,
-                   "target module \"%.*s\" is not known; expected all, or some of q_proj, k_proj, v_proj, o_proj, "
-                   "gate_proj, up_proj, down_proj",
-                   (int)(len < 60 ? len : 60), name);
+    return NT_FAIL(
+        NT_E_CONFIG,
+        "target module \"%.*s\" is not known; expected all-linear, or some of q_proj, k_proj, v_proj, o_proj, "
+        "gate_proj, up_proj, down_proj",
+        (int)(len < 60 ? len : 60), name);
 }
 
 nt_status nt_adapter_targets(const char *text, uint32_t *targets) {
