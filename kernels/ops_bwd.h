@@ -158,9 +158,9 @@ struct nt_scatter_args {
 };
 
 /* y = x f where keep(t, c), else 0; f = 1 / (1 - p) in f32, 0 <= p < 1. keep(t, c) when nt_unit_float of word c & 3 of
- * nt_philox(seed, stream[t], c / 4) is >= p; the stream names the row wherever it lies in a batch. x and y bf16 (y may
- * be x), or with add: f32 y += x f where keep(t, c), the product rounded first (the backward: the same mask). (Hinton
- * et al. 2012.) Exact. */
+ * nt_philox(seed, stream[t], (first + c) / 4) is >= p; the stream names the row wherever it lies in a batch, first the
+ * column at which a shard begins. x and y bf16 (y may be x), or with add: f32 y += x f where keep(t, c), the product
+ * rounded first (the backward: the same mask). (Hinton et al. 2012.) Exact. */
 struct nt_dropout_args {
     const void *x; // [n_row, n_col] bf16, f32 with add
     void *y;       // [n_row, n_col]
@@ -169,6 +169,7 @@ struct nt_dropout_args {
     const uint64_t *stream; // [n_row]
     float p;
     int32_t n_row, n_col;
+    int32_t first; /* a multiple of 4, first + n_col below 2^31 */
     bool add;
 };
 

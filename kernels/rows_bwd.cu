@@ -125,7 +125,7 @@ NT_DEVICE void drop_quad(const struct nt_dropout_args *a, int64_t t, int32_t c, 
     } else {
         x = nt_load_quad_bf16<WIDE>((const nt_bf16 *)a->x + x_at, left);
     }
-    const uint4 w = nt_dev_philox(a->seed, a->stream[t], (uint64_t)c / 4);
+    const uint4 w = nt_dev_philox(a->seed, a->stream[t], (uint64_t)(a->first + c) / 4);
     const uint32_t word[4] = {w.x, w.y, w.z, w.w};
     const float from[4] = {x.x, x.y, x.z, x.w};
     float v[4] = {y.x, y.y, y.z, y.w};

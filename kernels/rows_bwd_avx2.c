@@ -28,14 +28,14 @@ static void dropout_thread(void *arg, int thread, int n_threads) {
     for (int64_t t = begin; t < end; t++)
         for (int32_t c = 0; c < a->n_col; c += 32) {
             __m256i word[4];
-            nt_v8_philox(a->seed, a->stream[t], (uint32_t)c / 4, word);
+            nt_v8_philox(a->seed, a->stream[t], (uint32_t)(a->first + c) / 4, word);
             for (int j = 0; j < 4 && c + 8 * j < a->n_col; j++)
                 drop8(a, t, c + 8 * j, _mm256_cmp_ps(nt_v8_unit(word[j]), p, _CMP_GE_OQ), f);
         }
 }
 
 nt_status nt_dropout_avx2(struct nt_backend *be, const struct nt_dropout_args *args) {
-    NT_CHECK(args->p >= 0 && args->p < 1);
+    NT_CHECK(args->p >= 0 && args->p < 1 && args->first % 4 == 0);
     struct nt_dropout_args a = *args;
     nt_rows_run(be, dropout_thread, &a, args->n_row, args->n_col);
     return NT_OK;

@@ -20,7 +20,7 @@ static void dropout_row(const struct nt_dropout_args *a, int64_t t, __m512 f) {
     float *sum = (float *)a->y + t * a->ldy;
     for (int32_t c0 = 0; c0 < a->n_col; c0 += 64) {
         __m512i word[4];
-        nt_v16_philox(a->seed, a->stream[t], (uint32_t)c0 / 4, word);
+        nt_v16_philox(a->seed, a->stream[t], (uint32_t)(a->first + c0) / 4, word);
         for (int j = 0; j < 4; j++) {
             const int32_t c = c0 + 16 * j;
             const __mmask16 inside = nt_v16_mask(a->n_col - c);
@@ -46,7 +46,7 @@ static void dropout_thread(void *arg, int thread, int n_threads) {
 }
 
 nt_status nt_dropout_avx512(struct nt_backend *be, const struct nt_dropout_args *args) {
-    NT_CHECK(args->p >= 0 && args->p < 1);
+    NT_CHECK(args->p >= 0 && args->p < 1 && args->first % 4 == 0);
     struct nt_dropout_args a = *args;
     nt_rows_run(be, dropout_thread, &a, args->n_row, args->n_col);
     return NT_OK;

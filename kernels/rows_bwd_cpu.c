@@ -52,7 +52,7 @@ static void dropout_row(const struct nt_dropout_args *a, int64_t t, float f) {
     float *sum = (float *)a->y + t * a->ldy;
     uint32_t word[4];
     for (int32_t c = 0; c < a->n_col; c++) {
-        if (c % 4 == 0) nt_philox(a->seed, a->stream[t], (uint64_t)c / 4, word);
+        if (c % 4 == 0) nt_philox(a->seed, a->stream[t], (uint64_t)(a->first + c) / 4, word);
         const bool keep = nt_unit_float(word[c % 4]) >= a->p;
         if (!a->add)
             y[c] = keep ? nt_f32_to_bf16(nt_bf16_to_f32(x[c]) * f) : 0;
@@ -69,7 +69,7 @@ static void dropout_thread(void *arg, int thread, int n_threads) {
 }
 
 nt_status nt_dropout_portable(struct nt_backend *be, const struct nt_dropout_args *args) {
-    NT_CHECK(args->p >= 0 && args->p < 1);
+    NT_CHECK(args->p >= 0 && args->p < 1 && args->first % 4 == 0);
     struct nt_dropout_args a = *args;
     nt_pool_run(be->pool, dropout_thread, &a);
     return NT_OK;

@@ -16,7 +16,7 @@ nt_status nt_scatter_cuda(struct nt_backend *be, const struct nt_scatter_args *a
 }
 
 nt_status nt_dropout_cuda(struct nt_backend *be, const struct nt_dropout_args *args) {
-    NT_CHECK(args->p >= 0 && args->p < 1); /* a probability, on any backend */
+    NT_CHECK(args->p >= 0 && args->p < 1 && args->first % 4 == 0); /* p is a probability, on any backend */
     const int64_t pieces = (args->n_col + NT_DROPOUT_PIECE - 1) / NT_DROPOUT_PIECE;
     const int64_t blocks = (args->n_row * pieces + NT_DROPOUT_WARPS - 1) / NT_DROPOUT_WARPS;
     return NT_CUDA_LAUNCH(be, NT_CUDA_dropout, blocks, 1, 1, 32 * NT_DROPOUT_WARPS, 0, args);

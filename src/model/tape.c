@@ -69,17 +69,22 @@ nt_status nt_tape_layout(struct nt_tape *t, struct nt_model *m, struct nt_job_me
 
 /* ---- dropout --------------------------------------------------------------------------------------------------- */
 
-/* Every product of every layer has masks of its own, and each shard of its columns. */
-static uint64_t product_key(const struct nt_model *m, int32_t layer, enum nt_lora_group group) {
-    const uint64_t shard = group == NT_LORA_O || group == NT_LORA_DOWN ? (uint64_t)m->shard.rank : 0;
-    return ((shard * NT_MAX_LAYERS + (uint64_t)layer) * NT_LORA_GROUPS + (uint64_t)group + 1) * 0x9E3779B97F4A7C15u;
+/* Every product of every layer has masks of its own. */
+static uint64_t product_key(int32_t layer, enum nt_lora_group group) {
+    return ((uint64_t)layer * NT_LORA_GROUPS + (uint64_t)group + 1) * 0x9E3779B97F4A7C15u;
+}
+
+/* Where this rank's columns of a product's input begin among all: a mask is the same however it is divided. */
+static int32_t first_column(const struct nt_model *m, enum nt_lora_group group) {
+    if (group == NT_LORA_O) return m->shard.head0 * m->spec.d_head;
+    return group == NT_LORA_DOWN ? m->shard.ff0 : 0;
 }
 
 static nt_status streams(struct nt_model *m, const struct nt_step *s, int32_t layer, enum nt_lora_group group,
                          int32_t n_tok) {
     const struct nt_tape *t = s->tape;
     const bool out = layer == m->spec.n_layer - 1 && group != NT_LORA_QKV;
-    const uint64_t *keys = out ? t->keys_out.host : t->keys.host, key = product_key(m, layer, group);
+    const uint64_t *keys = out ? t->keys_out.host : t->keys.host, key = product_key(layer, group);
     for (int32_t i = 0; i < n_tok; i++) ((uint64_t *)t->streams.host)[i] = keys[i] ^ key;
     return nt_both_push(m->backend, &t->streams, 0, (size_t)n_tok * sizeof *keys);
 }
@@ -98,7 +103,8 @@ nt_status nt_tape_drop(struct nt_model *m, const struct nt_step *s, int32_t laye
                                          .stream = s->tape->streams.device,
                                          .p = s->tape->drop_p,
                                          .n_row = n_tok,
-                                         .n_col = (int32_t)ldx};
+                                         .n_col = (int32_t)ldx,
+                                         .first = first_column(m, group)};
     return m->backend->ops.dropout(m->backend, &args);
 }
 
@@ -114,6 +120,7 @@ nt_status nt_tape_drop_bwd(struct nt_model *m, const struct nt_step *s, int32_t 
                                          .p = s->tape->drop_p,
                                          .n_row = n_tok,
                                          .n_col = n_col,
+                                         .first = first_column(m, group),
                                          .add = true};
     return m->backend->ops.dropout(m->backend, &args);
 }

@@ -5,7 +5,8 @@
  * FULL keeps x at the entrance only and runs the block's forward once more. Keys and values stay in the cache pages of
  * the batch, which no policy gives up. What the forward computes does not depend on the policy, bit for bit, nor do the
  * gradients. (Chen et al. 2016; Korthikanti et al. 2023.)
- * Dropout of the adapters' inputs is keyed by the token (sample and position), so masks do not depend on packing.
+ * Dropout of the adapters' inputs is keyed by the token (sample and position) and the column of the whole input, so
+ * masks depend neither on packing nor on tp.
  * Memory: the backend's, in the job arena. No errors of its own. One thread. */
 #ifndef NT_TAPE_H
 #define NT_TAPE_H

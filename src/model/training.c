@@ -31,6 +31,9 @@ enum { ROWS_CPU = 256, ROWS_CUDA = 1024 };
 
 nt_status nt_training_new(struct nt_training **out, struct nt_model *m, const struct nt_training_config *c) {
     NT_CHECK(c->chunk >= 0 && c->dropout >= 0 && c->dropout < 1);
+    if (c->dropout > 0 && m->shard.size > 1 && m->spec.d_head % 4 != 0) /* random words come in fours */
+        return NT_FAIL(NT_E_UNSUPPORTED, "dropout with tp %d needs heads of a multiple of 4, this model has %d",
+                       m->shard.size, m->spec.d_head);
     struct nt_training *t = calloc(1, sizeof *t);
     if (!t) return NT_FAIL(NT_E_NOMEM, "no memory for training");
     t->m = m;
