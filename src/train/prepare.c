@@ -221,19 +221,45 @@ static nt_status split_rows(struct nt_prep *p, struct nt_prep_row **sorted) {
         memcpy(rows[i].person, p->testers[i - n], sizeof rows[i].person);
     }
     if (st == NT_OK) st = nt_split_rows(&rule, rows, n_all, side);
-    bool any[3] = {false}; /* of the person at work, by side */
     for (int32_t i = 0; i < n && st == NT_OK; i++) {
         sorted[i]->side = side[i];
         if (side[i] == NT_SIDE_NEITHER) leave_row(p, sorted[i], NT_LEFT_HELD_OUT);
-        any[side[i]] = true;
-        if (i + 1 < n && memcmp(sorted[i + 1]->person, sorted[i]->person, sizeof rows[i].person) == 0) continue;
-        p->report->n_subjects_train += any[NT_SIDE_TRAIN];
-        p->report->n_subjects_eval += any[NT_SIDE_EVAL];
-        memset(any, 0, sizeof any);
     }
     free(rows);
     free(side);
     return st;
+}
+
+static int by_words(const void *a, const void *b) {
+    const struct nt_prep_row *x = *(struct nt_prep_row *const *)a, *y = *(struct nt_prep_row *const *)b;
+    const int order = memcmp(x->words, y->words, sizeof x->words);
+    if (order != 0) return order;
+    if (x->side != y->side) return x->side == NT_SIDE_EVAL ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+/* Of what is held out another person's copy is not trained on, though its turns weigh something else. */
+static void drop_evaluated(struct nt_prep *p, struct nt_prep_row **sorted) {
+    const int64_t n = sort_rows(p, sorted, by_words);
+    const struct nt_prep_row *held = NULL;
+    for (int64_t i = 0; i < n; i++) {
+        if (sorted[i]->side == NT_SIDE_EVAL)
+            held = sorted[i];
+        else if (held && memcmp(held->words, sorted[i]->words, sizeof held->words) == 0)
+            leave_row(p, sorted[i], NT_LEFT_EVALUATED);
+    }
+}
+
+static void count_subjects(struct nt_prep *p, struct nt_prep_row **sorted) {
+    const int64_t n = sort_rows(p, sorted, by_person_newest);
+    bool any[3] = {false}; /* of the person at work, by side */
+    for (int64_t i = 0; i < n; i++) {
+        any[sorted[i]->side] = true;
+        if (i + 1 < n && memcmp(sorted[i + 1]->person, sorted[i]->person, sizeof sorted[i]->person) == 0) continue;
+        p->report->n_subjects_train += any[NT_SIDE_TRAIN];
+        p->report->n_subjects_eval += any[NT_SIDE_EVAL];
+        memset(any, 0, sizeof any);
+    }
 }
 
 /* ---- weights ---- */
@@ -350,6 +376,11 @@ static nt_status filter_rows(struct nt_prep *p) {
     drop_duplicates(p, sorted);
     cap_subjects(p, sorted);
     const nt_status st = split_rows(p, sorted);
+    if (st == NT_OK) {
+        drop_evaluated(p, sorted);
+        decay(p);
+        count_subjects(p, sorted);
+    }
     free(sorted);
     return st;
 }
@@ -392,7 +423,6 @@ static nt_status prepare(struct nt_prep *p, const struct nt_prepare_input *in, s
     NT_TRY(nt_prep_make_rows(p));
     NT_TRY(end_on_fatal(p));
     NT_TRY(filter_rows(p));
-    decay(p);
     count_rows(p);
     weigh_classes(p);
     NT_TRY(end_on_empty(p));

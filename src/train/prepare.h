@@ -41,6 +41,7 @@
     X(SHORT, false, "completion too short")                                                                            \
     X(SUBJECT_CAP, false, "over the subject's share")                                                                  \
     X(HELD_OUT, false, "subject held out")                                                                             \
+    X(EVALUATED, false, "also held out")                                                                               \
     X(TESTED, false, "also in the split test")                                                                         \
     X(DECAYED, false, "so old that its weight is 0")
 

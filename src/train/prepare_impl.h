@@ -25,6 +25,7 @@ struct nt_prep_rules {
 
 struct nt_prep_row {
     uint8_t person[32], key[NT_VOTE_KEY]; /* equal keys, equal examples */
+    uint8_t words[NT_VOTE_KEY];           /* equal words, equal tokens, however they are weighed */
     uint8_t content[32];                  /* of the conversation's messages */
     int64_t created_us;
     float weight;

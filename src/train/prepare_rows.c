@@ -223,13 +223,13 @@ static nt_status person_of(const struct nt_prep *p, uint8_t person[32]) {
     return digest_texts(p, r->messages, n, false, person);
 }
 
-static void key_of_example(const struct nt_example *e, uint8_t key[NT_VOTE_KEY]) {
+static void key_of_example(const struct nt_example *e, bool weighed, uint8_t key[NT_VOTE_KEY]) {
     for (int i = 0; i < NT_VOTE_KEY; i += 8) {
         uint64_t h = (uint64_t)i;
         for (int32_t k = 0; k < e->n_members; k++) {
             const struct nt_member *m = &e->member[k];
             h = nt_xxh64(m->ids, (size_t)m->n_tok * sizeof *m->ids, h);
-            h = nt_xxh64(m->runs, (size_t)m->n_runs * sizeof *m->runs, h);
+            if (weighed) h = nt_xxh64(m->runs, (size_t)m->n_runs * sizeof *m->runs, h);
         }
         memcpy(key + i, &h, 8);
     }
@@ -266,7 +266,8 @@ static nt_status add_row(struct nt_prep *p, struct nt_example *e) {
     memcpy(row.content, h->sha256, sizeof row.content);
     row.group = group_of(p);
     NT_TRY(person_of(p, row.person));
-    key_of_example(e, row.key);
+    key_of_example(e, true, row.key);
+    key_of_example(e, false, row.words);
     nt_tok_grow((void **)&p->rows, &p->cap_rows, p->n_rows + 1, sizeof *p->rows);
     p->rows[p->n_rows++] = row;
     (void)nt_examples_add(p->builder, e, h->source);

@@ -579,21 +579,26 @@ static void test_decay_and_cap(void **state) {
     (void)add_turn(&c, "a", "undated");
     (void)add_turn(&c, "a", "too");
     (void)add_turn(&c, "a", "and this");
+    c.user = "bob";
+    c.created_us = 100 * day;
+    (void)add_turn(&c, "a", "long ago");
     set_up(&b, &c);
     set(&b, "train.half_life_days=10");
     run_ok(&b);
     assert_int_equal(b.out.report.n_undated, 3);
+    assert_int_equal(b.out.report.n_subjects_train, 3);
     for (int32_t i = 0; i < 8; i++)
         assert_true(fabsf(b.out.train.rows[i].weight - (i < 5 ? exp2f((float)(i - 4)) : 1)) < 1e-6F);
     set(&b,
         "train.half_life_days=0.1"); /* 2^-100 and so on for the older ones: what is no number any more is left out */
     run_ok(&b);
-    assert_int_equal(b.out.report.left_out[NT_LEFT_DECAYED], 3);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_DECAYED], 4);
+    assert_int_equal(b.out.report.n_subjects_train, 2); /* of bob nothing is left */
     for (int32_t i = 0; i < b.out.train.n; i++) assert_true(b.out.train.rows[i].weight > 0);
     set(&b, "train.half_life_days=10");
     set(&b, "train.max_per_subject=2");
     run_ok(&b);
-    assert_int_equal(b.out.train.n, 5);
+    assert_int_equal(b.out.train.n, 6);
     assert_int_equal(b.out.report.left_out[NT_LEFT_SUBJECT_CAP], 3);
     assert_string_equal(targets(&b, &b.out.train, 0, 0), "three"); /* the newest ones stay */
     assert_string_equal(targets(&b, &b.out.train, 1, 0), "four");
@@ -762,9 +767,13 @@ static void test_held_out_words(void **state) {
     (void)add_turn(&c, "asked by both", "valid");
     (void)add_turn(&c, "asked by both", "tested");
     (void)add_turn(&c, "only ann", "trains");
+    struct nt_new_message light[] = {say("user", "asked by both"), say("assistant", "weighed")};
+    light[1].weight = 0.5F;
+    (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, light, 2);
     c.user = "bob";
     c.split = NT_SPLIT_VALID;
     (void)add_turn(&c, "asked by both", "valid");
+    (void)add_turn(&c, "asked by both", "weighed");
     c.user = "tess";
     c.split = NT_SPLIT_TEST;
     (void)add_turn(&c, "asked by both", "tested");
@@ -772,10 +781,13 @@ static void test_held_out_words(void **state) {
     run_ok(&b);
     assert_int_equal(b.out.train.n, 1);
     assert_string_equal(targets(&b, &b.out.train, 0, 0), "trains");
-    assert_int_equal(b.out.eval.n, 1);
+    assert_int_equal(b.out.eval.n, 2);
     assert_string_equal(targets(&b, &b.out.eval, 0, 0), "valid");
     assert_int_equal(b.out.report.left_out[NT_LEFT_DUPLICATE], 1);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_EVALUATED], 1);
     assert_int_equal(b.out.report.left_out[NT_LEFT_TESTED], 1);
+    assert_int_equal(b.out.report.n_subjects_train, 1);
+    assert_int_equal(b.out.report.n_subjects_eval, 1);
     assert_int_equal(b.out.n_files, 1);
     assert_string_equal(b.out.files[b.out.train.rows[0].file], path);
     assert_int_equal(b.out.train.rows[0].conversation, 2);
