@@ -16,8 +16,8 @@ static double ratio(const struct nt_loss_in *in, int i) {
 
 static void add_sft(const struct nt_loss_settings *s, const struct nt_loss_in *in, struct nt_loss_out *out) {
     if (s->sft_weight <= 0) return;
-    out->loss -= s->sft_weight * in->logp[NT_CHOSEN] / in->n_target[NT_CHOSEN];
-    out->d[NT_CHOSEN] -= s->sft_weight / in->n_target[NT_CHOSEN];
+    out->loss -= s->sft_weight * in->logp[NT_CHOSEN] / in->mean_target;
+    out->d[NT_CHOSEN] -= s->sft_weight / in->mean_target;
 }
 
 static void sft(const struct nt_loss_settings *s, const struct nt_loss_in *in, struct nt_loss_out *out) {

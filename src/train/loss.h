@@ -10,7 +10,8 @@
  *   dpo hinge     max(0, 1 - b h)                                                                    (Zhao 2023, SLiC)
  *   kto           1 - sigmoid(b (x - kl)) if desirable, else 1 - sigmoid(b (kl - x)); kl >= 0 is the batch's estimate,
  *                 a constant                                                                         (Ethayarajh 2024)
- * and, for dpo and kto, sft_weight * (-logp / targets) of the chosen or desirable member. Names and forms as in TRL.
+ * and, for dpo and kto, sft_weight * (-logp / mean_target) of the chosen or desirable member: over the batch, the mean
+ * over the tokens of these members. Names and forms as in TRL.
  * Pure functions. */
 #ifndef NT_LOSS_H
 #define NT_LOSS_H
@@ -24,6 +25,7 @@ struct nt_loss_settings {
 struct nt_loss_in {
     double logp[NT_MAX_MEMBERS], reference[NT_MAX_MEMBERS];
     double n_target[NT_MAX_MEMBERS]; /* sum of target weights, > 0 */
+    double mean_target;              /* chosen or desirable targets of the batch, divided by its rows (packing.h) */
     bool desirable;                  /* kto */
     double kl;                       /* kto */
 };

@@ -239,3 +239,13 @@ double nt_pack_normalizer(const struct nt_example_set *set, const int32_t *examp
     }
     return sum;
 }
+
+double nt_pack_mean_target(const struct nt_example_set *set, const int32_t *examples, int32_t n) {
+    double sum = 0, rows = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const struct nt_example *row = &set->rows[examples[i]];
+        rows += row->weight;
+        if (row->label) sum += row->weight * nt_member_weight(&row->member[0]);
+    }
+    return sum / rows;
+}

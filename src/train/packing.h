@@ -59,5 +59,8 @@ int32_t nt_pack_max_seqs(const struct nt_example_set *set, int32_t budget);
  * weight times target weights, dpo and kto the sum of row weights; the class weights of kto are no part of it, as in
  * TRL's mean over rows. */
 double nt_pack_normalizer(const struct nt_example_set *set, const int32_t *examples, int32_t n);
+/* Target weights of the chosen (kto: of the desirable) members by row weight, divided by the row weights of all: what
+ * makes of the members' sums, divided by it and averaged over rows, the mean over their tokens. 0: no such member. */
+double nt_pack_mean_target(const struct nt_example_set *set, const int32_t *examples, int32_t n);
 
 #endif

@@ -119,7 +119,8 @@ static void judge(struct nt_runner *r, const struct nt_micro_job *j, struct nt_t
     const int32_t n_members = r->loss->n_members;
     for (int32_t i = 0; i < m->n_seq; i += n_members) {
         const struct nt_pack_seq *s = &m->seqs[i];
-        struct nt_loss_in in = {.desirable = j->set->rows[s->example].label, .kl = j->kl};
+        struct nt_loss_in in = {
+            .desirable = j->set->rows[s->example].label, .mean_target = j->mean_target, .kl = j->kl};
         struct nt_loss_out out;
         for (int32_t k = 0; k < n_members; k++) {
             NT_CHECK(s[k].example == s->example && s[k].member == k);

@@ -50,7 +50,7 @@ struct nt_micro_job {
     const struct nt_micro_batch *micro;
     const struct nt_reference *reference; /* NULL where the loss needs none */
     int64_t cursor;                       /* of the global batch, names its samples */
-    double normalizer;
+    double normalizer, mean_target;       /* of the global batch (packing.h) */
     double kl;
     bool train; /* gradients, dropout; else only sums */
 };

@@ -87,6 +87,7 @@ static nt_status run_batch(struct nt_trainer *t, struct nt_order *order, const s
     struct nt_micro_job j = {
         .set = set, .reference = t->loss->reference ? reference : NULL, .cursor = cursor, .kl = o->kl, .train = train};
     j.normalizer = nt_pack_normalizer(set, t->examples, n);
+    j.mean_target = nt_pack_mean_target(set, t->examples, n);
     double counted[2] = {0};
     for (int32_t i = 0; i < t->pack.n_micros; i++) {
         j.micro = &t->pack.micros[i];

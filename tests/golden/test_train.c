@@ -207,7 +207,8 @@ static nt_status preference_batch(struct run *r, int64_t step, const char *varia
     const struct nt_json *batch = batch_rows(r, step), *s = field(field(r->doc, "loss"), variant);
     const bool with_sft = strcmp(variant, "sigmoid_sft") == 0;
     const struct nt_loss *row = nt_loss_find(pair ? "dpo" : "kto", with_sft ? "sigmoid" : variant);
-    const struct nt_loss_settings settings = {.beta = nt_json_num(field(s, "beta"), 0)};
+    const struct nt_loss_settings settings = {.beta = nt_json_num(field(s, "beta"), 0),
+                                              .sft_weight = nt_json_num(nt_json_get(s, "sft_weight"), 0)};
     const double n = (double)nt_json_len(batch);
     struct micro *m = calloc(1, sizeof *m);
     double kl = 0, chosen_tokens = 0;
@@ -227,7 +228,8 @@ static nt_status preference_batch(struct run *r, int64_t step, const char *varia
     *loss = 0;
     for (int32_t i = 0; i < m->n_seq; i += row->n_members) {
         const struct nt_json *at = row_at(r, batch, (size_t)(i / row->n_members));
-        struct nt_loss_in in = {.kl = kl, .desirable = pair || nt_json_bool(field(at, "label"), false)};
+        struct nt_loss_in in = {
+            .kl = kl, .mean_target = chosen_tokens / n, .desirable = pair || nt_json_bool(field(at, "label"), false)};
         struct nt_loss_out out;
         for (int32_t k = 0; k < row->n_members; k++) {
             in.logp[k] = logp_sum(m, i + k);
@@ -239,12 +241,7 @@ static nt_status preference_batch(struct run *r, int64_t step, const char *varia
             pair ? 1 : nt_json_num(field(s, in.desirable ? "desirable_weight" : "undesirable_weight"), 0);
         *loss += weight * out.loss / n;
         for (int32_t k = 0; k < row->n_members; k++) {
-            double d = weight * out.d[k] / n;
-            if (with_sft && k == 0) { /* over all chosen tokens of the batch */
-                const double w = nt_json_num(field(s, "sft_weight"), 0) / chosen_tokens;
-                *loss -= w * in.logp[0];
-                d -= w;
-            }
+            const double d = weight * out.d[k] / n;
             const struct nt_attn_seq *q = &m->seqs[i + k];
             for (int32_t o = 0; o < m->n_out; o++)
                 if (m->out_rows[o] >= q->q_row && m->out_rows[o] < q->q_row + q->n_q) m->coef[o] = (float)d;

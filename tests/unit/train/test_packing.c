@@ -231,6 +231,12 @@ static void test_normalizer(void **state) {
     must(set_make(&set, NT_TRAIN_KTO, 6, 3, 4, 20));
     set.undesirable_weight = 1.5; /* of examples 3, 4, 5: a class's weight raises its part of the mean */
     assert_true(nt_pack_normalizer(&set, examples, 3) == 3 + 1 + 1);
+    double good = 0; /* tokens of the desirable ones: mean over tokens, whatever the rows' lengths */
+    for (int i = 0; i < 3; i++) {
+        const struct nt_example *row = &set.rows[examples[i]];
+        good += row->label ? row->weight * nt_member_weight(&row->member[0]) : 0;
+    }
+    assert_true(good > 0 && nt_pack_mean_target(&set, examples, 3) == good / (3 + 1 + 1));
     nt_example_set_release(&set);
 }
 
