@@ -299,22 +299,27 @@ nt_status nt_ingest(const struct nt_config *c, enum nt_row_format format, const 
 /* ---- which format ---- */
 
 static nt_status detect(const char *path, struct nt_lines *lines, enum nt_row_format *format, bool *request) {
+    char first[200] = ""; /* what is wrong with the first row, where it is no JSON */
     struct nt_line line;
-    for (int i = 0; i < DETECT_LINES; i++) {
+    int n = 0;
+    for (; n < DETECT_LINES; n++) {
         struct nt_json *doc = NULL;
         NT_TRY(nt_lines_next_row(lines, &line));
         if (!line.data) break;
-        const bool known = !line.too_long && nt_json_parse(line.data, line.len, "line", &doc) == NT_OK &&
-                           nt_train_row_detect(doc, format, request);
+        const bool parsed = !line.too_long && nt_json_parse(line.data, line.len, "row", &doc) == NT_OK;
+        const bool known = parsed && nt_train_row_detect(doc, format, request);
+        char said[NT_ERROR_TEXT] = "";
+        if (!parsed && !line.too_long) nt_lines_complaint("row", said);
+        if (n == 0 && said[0]) (void)snprintf(first, sizeof first, ". Line %" PRId64 " is %.150s", line.number, said);
         nt_json_free(doc);
-        nt_error_clear();
         if (known) return NT_OK;
     }
+    if (n == 0) return NT_FAIL(NT_E_DATA, "%s: no rows, expected one JSON object per line", path);
     return NT_FAIL(
         NT_E_DATA,
         "%s: none of its first %d rows is in a known format (messages, prompt and completion, conversations, "
-        "instruction, chosen and rejected, label, an OpenAI Batch line); name it with --format",
-        path, DETECT_LINES);
+        "instruction, chosen and rejected, label, an OpenAI Batch line); name it with --format%s",
+        path, n, first);
 }
 
 nt_status nt_ingest_detect(const struct nt_config *c, enum nt_row_format *format, bool *request) {

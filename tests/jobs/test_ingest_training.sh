@@ -105,5 +105,11 @@ expect_rc 2 ingest --input batch.jsonl --output x.h5 --feedback batch.feedback.j
 expect_rc 66 ingest --input nowhere.jsonl --output x.h5
 expect_rc 65 ingest --input key --output x.h5
 says "in a known format"
+printf '\n\n' > blank.jsonl
+expect_rc 65 ingest --input blank.jsonl --output x.h5
+says "blank.jsonl: no rows"
+printf '\n{"prompt": "p", "completion": "c", "completion": "d"}\n' > double.jsonl
+expect_rc 65 ingest --input double.jsonl --output x.h5
+says "none of its first 1 rows is in a known format .* Line 2 is not valid JSON at byte [0-9]+: duplicate object key"
 check "nothing half-made" test ! -e x.h5
 check "no temporary files" test -z "$(ls -A | grep '^\.tmp')"
