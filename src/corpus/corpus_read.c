@@ -37,6 +37,7 @@ bool nt_consent_allows(uint32_t consent, uint32_t purpose) {
 nt_status nt_consent_parse(const char *text, uint32_t *bits) {
     static const char *const names[] = {"none", "generate", "train", "distill", "publish"};
     enum { N = sizeof names / sizeof *names };
+    bool none = false;
     *bits = 0;
     while (*text) {
         char word[32] = {0};
@@ -50,8 +51,10 @@ nt_status nt_consent_parse(const char *text, uint32_t *bits) {
                            word, near ? "; maybe: " : "", near ? near : "", near ? "?" : "");
         }
         if (i > 0) *bits |= 1u << (i - 1);
+        none = none || i == 0;
         text += n + (text[n] == ',');
     }
+    if (none && *bits) return NT_FAIL(NT_E_CONFIG, "consent: none and a purpose exclude each other");
     return NT_OK;
 }
 

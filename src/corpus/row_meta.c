@@ -100,20 +100,25 @@ static bool read_subject(const struct nt_json *doc, const char *field, struct nt
     return true;
 }
 
-/* "train,distill" or ["train", "distill"]. */
+static bool read_purpose(const struct nt_json *v, uint32_t *bits) {
+    size_t len = 0;
+    const char *s = nt_json_str(v, &len);
+    return s && strlen(s) == len && nt_consent_parse(s, bits) == NT_OK; /* what follows a NUL may take it back */
+}
+
+/* "train,distill" or ["train", "distill"]; of a list with "none" nothing else is taken. */
 static bool read_purposes(const struct nt_json *v, uint32_t *bits) {
-    const char *s = nt_json_str(v, NULL);
-    bool good = s || nt_json_is(v, NT_JSON_ARRAY);
-    *bits = 0;
-    if (s) good = nt_consent_parse(s, bits) == NT_OK;
-    for (size_t i = 0; i < nt_json_len(v) && good && !s; i++) {
-        const char *one = nt_json_str(nt_json_at(v, i), NULL);
+    const bool list = nt_json_is(v, NT_JSON_ARRAY);
+    bool good = list || read_purpose(v, bits), none = false;
+    if (list) *bits = 0;
+    for (size_t i = 0; i < nt_json_len(v) && good && list; i++) {
         uint32_t bit = 0;
-        good = one && nt_consent_parse(one, &bit) == NT_OK;
+        good = read_purpose(nt_json_at(v, i), &bit);
+        none = none || (good && bit == 0);
         *bits |= bit;
     }
     nt_error_clear();
-    return good;
+    return good && !(none && *bits);
 }
 
 static bool read_consent_object(const struct nt_json *v, struct nt_subject *s) {
