@@ -100,7 +100,7 @@ bool nt_train_row_content(struct nt_train_row *row, char table, int32_t index, c
                                content ? nt_json_type_name(content) : "missing");
 }
 
-static bool read_weight(struct nt_train_row *row, const struct nt_json *m, const char *where, float *weight) {
+bool nt_train_row_weight(struct nt_train_row *row, const struct nt_json *m, const char *where, float *weight) {
     const struct nt_json *v = nt_json_given(m, "weight");
     if (!v) return true;
     const double w = nt_json_num(v, -1);
@@ -127,7 +127,7 @@ static bool read_message(struct nt_train_row *row, char table, const struct nt_j
     const bool assistant = strcmp(role, "assistant") == 0;
     const int32_t index = list->n;
     struct nt_row_message *to = nt_train_row_append(list, nt_corpus_role_name(r), assistant ? assistant_weight : 0.0f);
-    return read_weight(row, m, where, &to->weight) && nt_train_row_content(row, table, index, m, where, to);
+    return nt_train_row_weight(row, m, where, &to->weight) && nt_train_row_content(row, table, index, m, where, to);
 }
 
 bool nt_train_row_chat(struct nt_train_row *row, char table, const struct nt_json *list, float assistant_weight,

@@ -56,6 +56,8 @@ bool nt_train_row_say(struct nt_train_row *row, char table, const char *role, co
 /* A list of {"role", "content"} messages; assistant_weight where they give none. */
 bool nt_train_row_chat(struct nt_train_row *row, char table, const struct nt_json *list, float assistant_weight,
                        const char *where);
+/* Its "weight" where m has one; *weight as it was otherwise. */
+bool nt_train_row_weight(struct nt_train_row *row, const struct nt_json *m, const char *where, float *weight);
 /* A message's content: a string, parts of text, or null beside tool calls. Gives its text and references. */
 bool nt_train_row_content(struct nt_train_row *row, char table, int32_t index, const struct nt_json *message,
                           const char *where, struct nt_row_message *to);

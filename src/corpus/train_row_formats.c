@@ -44,7 +44,10 @@ static bool parse_prompt(struct nt_train_row *row, const struct nt_json *prompt)
     return nt_train_row_chat(row, 'm', prompt, 0, "prompt");
 }
 
+/* A verdict on the completion would be lost, and a bad one learned as if it were good. */
 static bool parse_completion(struct nt_train_row *row, const struct nt_json *doc) {
+    if (nt_json_is(nt_json_get(doc, "label"), NT_JSON_BOOL))
+        return nt_train_row_reject(row, "has a label, which rows of format completion have not; give --format label");
     return parse_prompt(row, nt_json_get(doc, "prompt")) &&
            parse_completion_of(row, nt_json_get(doc, "completion"), "completion", 'm');
 }
@@ -222,7 +225,7 @@ static bool sharegpt_message(struct nt_train_row *row, char table, const struct 
         return false;
     struct nt_row_list *list = nt_train_row_list(row, table);
     list->m[list->n - 1].has_more = names[i].has_more;
-    return true;
+    return nt_train_row_weight(row, m, where, &list->m[list->n - 1].weight);
 }
 
 static bool parse_sharegpt(struct nt_train_row *row, const struct nt_json *doc) {
