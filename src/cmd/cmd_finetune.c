@@ -22,26 +22,26 @@ struct finetune {
     struct nt_watch watch;
 };
 
-/* A setting of another loss would change nothing, and nobody would notice. */
-static nt_status check_loss(const struct nt_config *c) {
+/* A setting that the loss or method would pass over: whoever gives it expects something of it. */
+static nt_status check_settings(const struct nt_config *c) {
     const bool dpo = strcmp(c->train_loss, "dpo") == 0, kto = strcmp(c->train_loss, "kto") == 0;
-    const bool sigmoid = strcmp(c->train_loss_type, "sigmoid") == 0;
+    const bool sigmoid = strcmp(c->train_loss_type, "sigmoid") == 0, lora = strcmp(c->train_method, "lora") == 0;
+    const bool compares = strcmp(c->train_reference, "base") != 0;
     const struct {
-        bool set, counts;
-        const char *key, *of;
+        bool given, counts;
+        const char *what;
     } rows[] = {
-        {strcmp(c->train_reference, "base") != 0, dpo || kto,                    "reference",                "dpo or kto, which compare with it"},
-        {c->train_sft_weight > 0,                         dpo || kto,               "sft_weight",          "dpo or kto"         },
-        {!sigmoid,                         dpo,                              "loss_type",                                "dpo"        },
-        {c->train_label_smoothing > 0,                         dpo && sigmoid,          "label_smoothing", "dpo of train.loss_type = sigmoid"},
-        {c->train_desirable_weight > 0,                         kto,         "desirable_weight",           "kto"                  },
-        {c->train_undesirable_weight > 0,                         kto,       "undesirable_weight",         "kto"},
+        {compares,                        dpo || kto,     "train.reference is for train.loss = dpo or kto, which compare with it"},
+        {c->train_sft_weight > 0,         dpo || kto,     "train.sft_weight is for train.loss = dpo or kto"                      },
+        {!sigmoid,                        dpo,            "train.loss_type is for train.loss = dpo"                              },
+        {c->train_label_smoothing > 0,    dpo && sigmoid, "train.label_smoothing is for dpo of loss_type = sigmoid"              },
+        {c->train_desirable_weight > 0,   kto,            "train.desirable_weight is for train.loss = kto"                       },
+        {c->train_undesirable_weight > 0, kto,            "train.undesirable_weight is for train.loss = kto"                     },
+        {c->train_rated_only,             !dpo && !kto,   "train.rated_only is for train.loss = sft"                             },
+        {c->train_lora_dropout > 0,       lora,           "train.lora_dropout is for train.method = lora"                        },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].set && !rows[i].counts)
-            return NT_FAIL(NT_E_USAGE, "finetune: train.%s is for train.loss = %s; train.loss = %s%s%s has none",
-                           rows[i].key, rows[i].of, c->train_loss, dpo ? " of train.loss_type = " : "",
-                           dpo ? c->train_loss_type : "");
+        if (rows[i].given && !rows[i].counts) return NT_FAIL(NT_E_USAGE, "finetune: %s; leave it out", rows[i].what);
     return NT_OK;
 }
 
@@ -51,11 +51,10 @@ static nt_status check_arguments(const struct nt_config *c) {
     if (c->model_adapter[0])
         return NT_FAIL(NT_E_USAGE, "finetune: model.adapter is for generation; go on from an adapter with "
                                    "train.init_adapter, or compare with one by train.reference");
-    NT_TRY(check_loss(c));
     if (c->train_init_adapter[0] && strcmp(c->train_method, "full") == 0)
         return NT_FAIL(NT_E_USAGE, "finetune: train.method = full trains the model's own weights and goes on from no "
                                    "train.init_adapter; merge it into the model first (nocturne merge)");
-    return NT_OK;
+    return check_settings(c);
 }
 
 /* card: the sections that tell how it was trained. */

@@ -41,6 +41,9 @@ nt_status nt_prep_read_rules(struct nt_prep_rules *r, const struct nt_config *c)
     r->fatal[NT_LEFT_EMPTY] = strcmp(c->train_empty, "error") == 0;
     r->fatal[NT_LEFT_UNFINISHED] = strcmp(c->train_unfinished, "error") == 0;
     r->fatal[NT_LEFT_REFUSED] = r->fatal[NT_LEFT_TOOLS] = strcmp(c->train_refused, "error") == 0;
+    if (r->kind == NT_TRAIN_KTO && c->train_batch_size < 2)
+        return NT_FAIL(NT_E_CONFIG, "train.batch_size = %lld: every batch of kto holds both classes; give at least 2",
+                       (long long)c->train_batch_size);
     const int64_t budget = nt_prepare_budget(c);
     if (budget < c->train_max_length * (r->kind == NT_TRAIN_DPO ? 2 : 1))
         return NT_FAIL(

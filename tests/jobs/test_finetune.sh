@@ -246,6 +246,15 @@ expect_rc 0 tune whole $epochs --learning-rate 0.02 --fresh
 grep -q "resuming" "$WORK/out" && fail "--fresh resumed"
 
 # refusals
+useless() { expect_rc 2 tune x "$@"; says "is for train\..* leave it out"; }
+useless --sft-weight 1
+useless --undesirable-weight 2
+useless --loss dpo --rated-only
+useless --loss dpo --desirable-weight 2
+useless --loss kto --loss-type hinge
+useless --method full --lora-dropout 0.1
+expect_rc 78 "$NOCTURNE" finetune $common --loss kto --input thumbs.h5 --output x --batch-size 1
+says "every batch of kto holds both classes"
 expect_rc 2 "$NOCTURNE" finetune --model model --output x
 expect_rc 78 tune x --target-modules q_prog
 grep -q "q_proj" "$WORK/out" || fail "known linears are not named"
