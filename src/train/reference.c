@@ -28,6 +28,16 @@ static int64_t n_rows(const struct nt_reference_job *j) {
     return j->order ? j->n_samples : j->set->n;
 }
 
+/* "bf16", "int4", "int4 tp2": integers have a scale per group, and each shard's groups begin anew. */
+static void name_weights(const struct nt_reference_job *j, char *name, size_t cap) {
+    const char *type = strcmp(j->weights, "auto") == 0 ? "bf16" : j->weights;
+    const bool whole = j->world->tp_size == 1 || strcmp(type, "bf16") == 0;
+    if (whole)
+        (void)snprintf(name, cap, "%s", type);
+    else
+        (void)snprintf(name, cap, "%s tp%d", type, j->world->tp_size);
+}
+
 static void key_of(const struct nt_reference_job *j, char hex[NT_SHA256_HEX]) {
     struct {
         uint8_t model[NT_SHA256_BYTES], set[NT_SHA256_BYTES];
@@ -37,7 +47,7 @@ static void key_of(const struct nt_reference_job *j, char hex[NT_SHA256_HEX]) {
     uint8_t digest[NT_SHA256_BYTES];
     memcpy(all.model, j->model, sizeof all.model);
     memcpy(all.set, j->set->digest, sizeof all.set);
-    (void)snprintf(all.weights, sizeof all.weights, "%s", strcmp(j->weights, "auto") == 0 ? "bf16" : j->weights);
+    name_weights(j, all.weights, sizeof all.weights);
     if (j->order) {
         all.pairs[0] = j->order->seed;
         all.pairs[1] = (uint64_t)j->batch;

@@ -156,6 +156,9 @@ rm -f pairs.h5.reference-*
 expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output said.bf16 --max-steps 1
 expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output said.int4 --max-steps 1 --weight-dtype int4
 grep -q 'log-probabilities of .* rows (train) are computed once' out || fail "int4 weights took the reference of bf16 weights"
+# nor what int4 weights say that are grouped otherwise, because the model is divided otherwise
+expect_rc 0 mpi 2 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output said.int4.tp2 --max-steps 1 --weight-dtype int4 --threads 1 --tp 2
+check "a divided int4 model begins with a margin" python3 "$SOURCE/tests/jobs/tune_check.py" level said.int4.tp2
 # a fresh start leaves nothing of what another method wrote
 expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output judged.full --max-steps 1 --fresh
 check "a model beside the adapter of a fresh start" test -e judged.full/adapter -a ! -e judged.full/model
