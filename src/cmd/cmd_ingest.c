@@ -8,8 +8,9 @@
 /* The corpus is there all the same: exit status 65 says that it has not everything. */
 static nt_status left_out(const struct nt_config *c, int64_t n_errors, int64_t n_rows, const char *errors) {
     if (n_errors == 0) return NT_OK;
-    return NT_FAIL(NT_E_DATA, "%s: %lld bad rows were left out, see %s; the other %lld are in %s", c->ingest_input,
-                   (long long)n_errors, errors, (long long)n_rows, c->ingest_output);
+    return NT_FAIL(NT_E_DATA, "%s%s: %lld bad rows were left out, see %s; the other %lld are in %s", c->ingest_input,
+                   c->ingest_responses[0] ? " with its answers and feedback" : "", (long long)n_errors, errors,
+                   (long long)n_rows, c->ingest_output);
 }
 
 static nt_status ingest_requests(const struct nt_config *c) {

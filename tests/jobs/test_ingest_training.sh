@@ -93,7 +93,7 @@ cat > fb.jsonl << 'END'
 {"custom_id": "b", "thumb": "up", "pair": {"chosen": 0, "rejected": 5}}
 END
 expect_rc 65 ingest --input batch.jsonl --responses batch.responses.jsonl --feedback fb.jsonl --output fb.h5
-says "8 bad rows were left out"
+says "batch.jsonl with its answers and feedback: 8 bad rows were left out"
 says "4 answers, 0 feedback, 0 pairs"
 cat fb.h5.errors.jsonl > out
 for line in '"line": 1, .*none of thumb' '"line": 2, .*is no row of batch.jsonl' '"line": 3, .*no choice 3' '"line": 4, .*thumb is none' \
