@@ -248,6 +248,10 @@ grep -q "belongs to another job" "$WORK/out" || fail "another job's checkpoint i
 expect_rc 0 tune whole $epochs --learning-rate 0.02 --fresh
 grep -q "resuming" "$WORK/out" && fail "--fresh resumed"
 
+# several corpora, with blanks between them
+expect_rc 0 "$NOCTURNE" finetune $common --input "rows.h5, thumbs.h5" --output both --max-steps 1
+says "conversations 96, seen 96"
+
 # refusals
 useless() { expect_rc 2 tune x "$@"; says "is for train\..* leave it out"; }
 useless --sft-weight 1
