@@ -165,14 +165,37 @@ static bool is_anonymous(const struct nt_prep *p, const struct nt_prep_row *row)
     return nt_examples_at(p->builder, (int32_t)(row - p->rows))->subject < 0;
 }
 
+static bool is_good(const struct nt_prep *p, const struct nt_prep_row *row) {
+    return nt_examples_at(p->builder, (int32_t)(row - p->rows))->label;
+}
+
+/* Which of n rows with the same tokens hold: 1 the good ones, 0 the others, -1 none. They disagree where what told them
+ * apart was cut off. */
+static int verdict_of(const struct nt_prep *p, struct nt_prep_row **rows, int64_t n) {
+    double weight[2] = {0, 0};
+    const struct nt_prep_row *latest = rows[0];
+    for (int64_t i = 0; i < n; i++) {
+        weight[is_good(p, rows[i])] += rows[i]->weight;
+        if (rows[i]->created_us > latest->created_us || (rows[i]->created_us == latest->created_us && rows[i] > latest))
+            latest = rows[i];
+    }
+    const bool disputed = weight[0] > 0 && weight[1] > 0;
+    if (!disputed || p->rules.conflicts == NT_CONFLICT_LATEST) return is_good(p, latest);
+    if (p->rules.conflicts == NT_CONFLICT_DROP || weight[0] == weight[1]) return -1;
+    return weight[1] > weight[0];
+}
+
 static void drop_duplicates(struct nt_prep *p, struct nt_prep_row **sorted) {
     const int64_t n = sort_rows(p, sorted, by_key);
-    const struct nt_prep_row *kept = NULL;
-    for (int64_t i = 0; i < n; i++) {
-        if (kept && memcmp(kept->key, sorted[i]->key, sizeof kept->key) == 0)
-            leave_row(p, sorted[i], NT_LEFT_DUPLICATE);
-        else
-            kept = sorted[i];
+    for (int64_t i = 0, end; i < n; i = end) {
+        bool kept = false;
+        for (end = i + 1; end < n && memcmp(sorted[end]->key, sorted[i]->key, sizeof sorted[i]->key) == 0;) end++;
+        const int verdict = verdict_of(p, sorted + i, end - i);
+        for (int64_t k = i; k < end; k++) {
+            const bool holds = is_good(p, sorted[k]) == verdict;
+            if (!holds || kept) leave_row(p, sorted[k], holds ? NT_LEFT_DUPLICATE : NT_LEFT_CONFLICT);
+            kept = kept || holds;
+        }
     }
 }
 

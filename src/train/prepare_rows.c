@@ -376,6 +376,10 @@ static int fault_of(const struct nt_prep *p, const struct opinion *o, const stru
     return -1;
 }
 
+static bool same_tokens(const struct nt_member *a, const struct nt_member *b) {
+    return a->n_tok == b->n_tok && memcmp(a->ids, b->ids, (size_t)a->n_tok * sizeof *a->ids) == 0;
+}
+
 static nt_status row_of_opinion(struct nt_prep *p, const struct opinion *o) {
     p->report->n_candidates++;
     p->heard = true;
@@ -409,6 +413,10 @@ static nt_status row_of_opinion(struct nt_prep *p, const struct opinion *o) {
                            .label = p->rules.kind != NT_TRAIN_KTO || o->good,
                            .created_us = o->created_us};
     for (int32_t k = 0; k < o->n_sides; k++) e.member[k] = member_of(&p->sequences.at[k]);
+    if (o->n_sides == 2 && same_tokens(&e.member[0], &e.member[1])) { /* the end that tells them apart was cut */
+        nt_prep_leave(p, NT_LEFT_SAME, NULL);
+        return NT_OK;
+    }
     return add_row(p, &e);
 }
 

@@ -532,6 +532,52 @@ static void test_generations(void **state) {
     tear_down(&b);
 }
 
+/* What a cut makes equal: answers of a pair are no pair then, verdicts on the same words are settled. */
+static void test_cut_alike(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    char first[700] = "first ", second[700] = "second ", end[700] = "";
+    for (int i = 0; i < 60; i++) (void)snprintf(end + strlen(end), sizeof end - strlen(end), "word%d ", i);
+    (void)strcat(first, end);
+    (void)strcat(second, end);
+    thumb(&c, add_turn(&c, first, "fine"), 1);
+    c.created_us = 101 * day;
+    thumb(&c, add_turn(&c, second, "fine"), -1);
+    thumb(&c, add_turn(&c, "q", "good"), 1);
+    thumb(&c, add_turn(&c, "q", "bad"), -1);
+    add_pair(&c, "q", "better", "worse", 0);
+    (void)strcat(end, "and ");
+    char other[700];
+    (void)snprintf(other, sizeof other, "%sso on", end);
+    add_pair(&c, "q", end, other, 0);
+    set_up(&b, &c);
+    const struct nt_prepare_report *r = &b.out.report;
+    set(&b, "train.max_length=80");
+    set(&b, "train.loss=kto");
+    static const struct {
+        const char *rule;
+        int n_train, n_conflict;
+    } rows[] = {
+        {"train.conflicts=latest",   3, 1},
+        {"train.conflicts=majority", 2, 2},
+        {"train.conflicts=drop",     2, 2},
+    };
+    for (int i = 0; i < 3; i++) {
+        set(&b, rows[i].rule);
+        run_ok(&b);
+        assert_int_equal(r->n_train, rows[i].n_train);
+        assert_int_equal(r->left_out[NT_LEFT_CONFLICT], rows[i].n_conflict);
+        assert_int_equal(r->n_desirable, 1); /* the later one says that it is bad */
+    }
+    set(&b, "train.loss=dpo");
+    set(&b, "train.long_completion=truncate");
+    run_ok(&b);
+    assert_int_equal(r->n_train, 1);
+    assert_int_equal(r->left_out[NT_LEFT_SAME], 1);
+    tear_down(&b);
+}
+
 static void test_plain_texts(void **state) {
     (void)state;
     struct corpus c = begin_corpus();
@@ -837,14 +883,14 @@ static void test_same_again(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filters),       cmocka_unit_test(test_policies),
-        cmocka_unit_test(test_edits),         cmocka_unit_test(test_votes),
-        cmocka_unit_test(test_conflicts),     cmocka_unit_test(test_pairs),
-        cmocka_unit_test(test_generations),   cmocka_unit_test(test_plain_texts),
-        cmocka_unit_test(test_decay_and_cap), cmocka_unit_test(test_class_weights),
-        cmocka_unit_test(test_empty_class),   cmocka_unit_test(test_hold_out),
-        cmocka_unit_test(test_split_column),  cmocka_unit_test(test_held_out_words),
-        cmocka_unit_test(test_same_again),
+        cmocka_unit_test(test_filters),        cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_edits),          cmocka_unit_test(test_votes),
+        cmocka_unit_test(test_conflicts),      cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_generations),    cmocka_unit_test(test_plain_texts),
+        cmocka_unit_test(test_cut_alike),      cmocka_unit_test(test_decay_and_cap),
+        cmocka_unit_test(test_class_weights),  cmocka_unit_test(test_empty_class),
+        cmocka_unit_test(test_hold_out),       cmocka_unit_test(test_split_column),
+        cmocka_unit_test(test_held_out_words), cmocka_unit_test(test_same_again),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
