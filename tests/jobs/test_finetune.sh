@@ -57,7 +57,7 @@ same_adapter drop drop1
 expect_rc 0 tune drop_wide $epochs --lora-dropout 0.2 --micro-batch-tokens 1000
 near drop drop_wide 2e-2
 expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $epochs --input rows.h5 --output drop_tp2 --lora-dropout 0.2 --threads 1 --tp 2
-check "dropout has other masks where the model is divided" python3 "$SOURCE/tests/jobs/tune_check.py" losses drop drop_tp2 3e-3
+near drop drop_tp2 1e-3 # other masks: 9e-3
 expect_rc 0 tune dry $epochs
 cmp -s drop/adapter/adapter_model.safetensors dry/adapter/adapter_model.safetensors && fail "dropout changes nothing"
 
