@@ -165,22 +165,18 @@ static bool is_anonymous(const struct nt_prep *p, const struct nt_prep_row *row)
     return nt_examples_at(p->builder, (int32_t)(row - p->rows))->subject < 0;
 }
 
-static bool is_good(const struct nt_prep *p, const struct nt_prep_row *row) {
-    return nt_examples_at(p->builder, (int32_t)(row - p->rows))->label;
-}
-
-/* Which of n rows with the same tokens hold: 1 the good ones, 0 the others, -1 none. They disagree where what told them
- * apart was cut off. */
+/* Which of n rows with the same tokens hold: 1 the good ones, 0 the others (of pairs: the other way round), -1 none.
+ * They disagree where what told them apart was cut off. */
 static int verdict_of(const struct nt_prep *p, struct nt_prep_row **rows, int64_t n) {
     double weight[2] = {0, 0};
     const struct nt_prep_row *latest = rows[0];
     for (int64_t i = 0; i < n; i++) {
-        weight[is_good(p, rows[i])] += rows[i]->weight;
+        weight[rows[i]->good] += rows[i]->weight;
         if (rows[i]->created_us > latest->created_us || (rows[i]->created_us == latest->created_us && rows[i] > latest))
             latest = rows[i];
     }
     const bool disputed = weight[0] > 0 && weight[1] > 0;
-    if (!disputed || p->rules.conflicts == NT_CONFLICT_LATEST) return is_good(p, latest);
+    if (!disputed || p->rules.conflicts == NT_CONFLICT_LATEST) return latest->good;
     if (p->rules.conflicts == NT_CONFLICT_DROP || weight[0] == weight[1]) return -1;
     return weight[1] > weight[0];
 }
@@ -192,7 +188,7 @@ static void drop_duplicates(struct nt_prep *p, struct nt_prep_row **sorted) {
         for (end = i + 1; end < n && memcmp(sorted[end]->key, sorted[i]->key, sizeof sorted[i]->key) == 0;) end++;
         const int verdict = verdict_of(p, sorted + i, end - i);
         for (int64_t k = i; k < end; k++) {
-            const bool holds = is_good(p, sorted[k]) == verdict;
+            const bool holds = sorted[k]->good == verdict;
             if (!holds || kept) leave_row(p, sorted[k], holds ? NT_LEFT_DUPLICATE : NT_LEFT_CONFLICT);
             kept = kept || holds;
         }

@@ -30,6 +30,7 @@ struct nt_prep_row {
     int64_t created_us;
     float weight;
     int32_t group; /* into report->sources */
+    bool good;     /* kto: its label; dpo: which member comes first in words; rows of one key may disagree */
     bool asked;    /* for evaluation, by the corpus */
     int16_t left;  /* enum nt_left_out, -1: kept */
     uint8_t side;  /* enum nt_side */

@@ -223,16 +223,24 @@ static nt_status person_of(const struct nt_prep *p, uint8_t person[32]) {
     return digest_texts(p, r->messages, n, false, person);
 }
 
-static void key_of_example(const struct nt_example *e, bool weighed, uint8_t key[NT_VOTE_KEY]) {
+static void key_of_member(const struct nt_member *m, bool weighed, uint8_t key[NT_VOTE_KEY]) {
     for (int i = 0; i < NT_VOTE_KEY; i += 8) {
-        uint64_t h = (uint64_t)i;
-        for (int32_t k = 0; k < e->n_members; k++) {
-            const struct nt_member *m = &e->member[k];
-            h = nt_xxh64(m->ids, (size_t)m->n_tok * sizeof *m->ids, h);
-            if (weighed) h = nt_xxh64(m->runs, (size_t)m->n_runs * sizeof *m->runs, h);
-        }
+        uint64_t h = nt_xxh64(m->ids, (size_t)m->n_tok * sizeof *m->ids, (uint64_t)i);
+        if (weighed) h = nt_xxh64(m->runs, (size_t)m->n_runs * sizeof *m->runs, h);
         memcpy(key + i, &h, 8);
     }
+}
+
+/* The same for a pair and for its members the other way round; returns whether member 0 comes first in it. */
+static bool key_of_example(const struct nt_example *e, bool weighed, uint8_t key[NT_VOTE_KEY]) {
+    uint8_t part[NT_MAX_MEMBERS][NT_VOTE_KEY] = {{0}};
+    for (int32_t k = 0; k < e->n_members; k++) key_of_member(&e->member[k], weighed, part[k]);
+    const bool first = e->n_members == 1 || memcmp(part[0], part[1], NT_VOTE_KEY) <= 0;
+    for (int i = 0; i < NT_VOTE_KEY; i += 8) {
+        const uint64_t h = nt_xxh64(part[!first], NT_VOTE_KEY, nt_xxh64(part[first], NT_VOTE_KEY, (uint64_t)i));
+        memcpy(key + i, &h, 8);
+    }
+    return first;
 }
 
 static struct nt_member member_of(const struct nt_sequence *q) {
@@ -266,8 +274,9 @@ static nt_status add_row(struct nt_prep *p, struct nt_example *e) {
     memcpy(row.content, h->sha256, sizeof row.content);
     row.group = group_of(p);
     NT_TRY(person_of(p, row.person));
-    key_of_example(e, true, row.key);
-    key_of_example(e, false, row.words);
+    (void)key_of_example(e, true, row.key);
+    row.good = key_of_example(e, false, row.words);
+    if (e->n_members == 1) row.good = e->label;
     nt_tok_grow((void **)&p->rows, &p->cap_rows, p->n_rows + 1, sizeof *p->rows);
     p->rows[p->n_rows++] = row;
     (void)nt_examples_add(p->builder, e, h->source);

@@ -550,6 +550,10 @@ static void test_cut_alike(void **state) {
     (void)snprintf(first, sizeof first, "%sand", end);
     (void)snprintf(second, sizeof second, "%sor", end);
     add_pair(&c, "q", first, second, 0);
+    (void)snprintf(first, sizeof first, "first %s", end);
+    (void)snprintf(second, sizeof second, "second %s", end);
+    add_pair(&c, first, "this", "that", 5 * day);
+    add_pair(&c, second, "that", "this", 6 * day);
     set_up(&b, &c);
     const struct nt_prepare_report *r = &b.out.report;
     set(&b, "train.max_length=80");
@@ -574,6 +578,11 @@ static void test_cut_alike(void **state) {
     run_ok(&b);
     assert_int_equal(r->n_train, 1);
     assert_int_equal(r->left_out[NT_LEFT_SAME], 1);
+    assert_int_equal(r->left_out[NT_LEFT_CONFLICT], 2);
+    set(&b, "train.conflicts=latest");
+    run_ok(&b);
+    assert_int_equal(r->n_train, 2);
+    assert_string_equal(targets(&b, &b.out.train, 1, 0), "that");
     tear_down(&b);
 }
 
