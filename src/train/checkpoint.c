@@ -227,7 +227,8 @@ static nt_status check_job(const struct nt_checkpoint_job *j, struct loaded *l, 
     l->other_job = strcmp(text, want) != 0;
     if (!l->other_job) return NT_OK;
     return NT_FAIL(NT_E_DATA,
-                   "%s belongs to another job (other model, data or training settings); choose another --output, or "
+                   "%s belongs to another job (other model, data or training settings; a retention that ended changes "
+                   "the data too); choose another --output, or "
                    "add --fresh to discard it",
                    path);
 }

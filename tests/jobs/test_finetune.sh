@@ -245,6 +245,7 @@ grep -q "another job" "$WORK/out" || fail "another job's results are not protect
 rm whole/COMPLETE
 expect_rc 65 tune whole $long --learning-rate 0.02
 grep -q "belongs to another job" "$WORK/out" || fail "another job's checkpoint is not refused"
+says "a retention that ended changes the data too"
 expect_rc 0 tune whole $epochs --learning-rate 0.02 --fresh
 grep -q "resuming" "$WORK/out" && fail "--fresh resumed"
 
