@@ -104,7 +104,8 @@ static void check_problem(struct op_env *env, struct problem *p) {
 }
 
 static void check_shapes(struct op_env *env) {
-    const int32_t widths[] = {1, 2, 7, 16, 31, 63, 64, 65, 100, 576, 577, 2047};
+    /* from 1024 on: the widest of a warp, blocks of 3, 9 and 32 warps, and what is too wide for registers */
+    const int32_t widths[] = {1, 2, 7, 16, 31, 63, 64, 65, 100, 576, 577, 2047, 1024, 1028, 4100, 16384, 16388};
     for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
         for (int mode = 0; mode < 6; mode++) { /* nothing more, delta or rows; kept or not */
             const int32_t n = 1 + (int32_t)(i * 7) % 23;
