@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_SEQ = 5, MAX_POS = 200 };
+enum { MAX_SEQ = 16, MAX_POS = 200 };
 
 struct shape {
     int32_t n_head, n_kv, d;
@@ -34,7 +34,8 @@ static void make(struct problem *p, uint64_t seed, struct shape sh, int32_t n_se
         .eps = 1e-6f, .n_seq = n_seq, .n_head = sh.n_head, .n_kv = sh.n_kv, .d_head = sh.d, .max_q = max_q};
     for (int32_t s = 0; s < n_seq; s++) {
         const int32_t n_q = s == 0 ? max_q : s == 2 ? 0 : op_random_int(&seed, 1, max_q);
-        p->seqs[s] = (struct nt_attn_seq){p->args.n_tok, n_q, op_random_int(&seed, 0, MAX_POS - n_q - 1), NULL};
+        const int32_t pos0 = n_q < MAX_POS ? op_random_int(&seed, 0, MAX_POS - n_q - 1) : 0;
+        p->seqs[s] = (struct nt_attn_seq){p->args.n_tok, n_q, pos0, NULL};
         p->args.n_tok += n_q;
     }
     p->width = (sh.n_head + 2 * sh.n_kv) * sh.d;
@@ -188,7 +189,7 @@ static void check_shapes(struct op_env *env) {
     for (int i = 0; i < N_SHAPES; i++) {
         struct problem p;
         char what[64];
-        make(&p, (uint64_t)i, shapes[i], 1 + i % MAX_SEQ, 20 + 17 * i);
+        make(&p, (uint64_t)i, shapes[i], 1 + i % 5, 20 + 17 * i);
         (void)snprintf(what, sizeof what, "shape %d", i);
         check_problem(env, &p, what);
         if (p.args.q_norm) { /* frozen norms */
@@ -289,6 +290,19 @@ static void check_cut(struct op_env *env) {
     drop(&p);
 }
 
+/* More blocks than the join of their sums takes at once, the last of them not full. */
+static void check_long(struct op_env *env) {
+    enum { TOK = 11 * NT_ROPE_BLOCK - 30, EACH = TOK / MAX_SEQ + 1 };
+    struct problem p;
+    make(&p, 71, (struct shape){2, 1, 6, true, true, true}, 1, TOK);
+    for (int32_t i = 0; i < MAX_SEQ; i++)
+        p.seqs[i] = (struct nt_attn_seq){i * EACH, i + 1 < MAX_SEQ ? EACH : TOK - i * EACH, 7 * i, NULL};
+    p.args.n_seq = MAX_SEQ;
+    p.args.max_q = EACH;
+    check_problem(env, &p, "long");
+    drop(&p);
+}
+
 static nt_status run_rope(struct nt_backend *be, void *ctx) {
     return be->ops.rope_bwd(be, ctx);
 }
@@ -310,5 +324,6 @@ static const struct op_case cases[] = {
     {NT_OP_rope_bwd, "slopes",  check_slopes,  NULL},
     {NT_OP_rope_bwd, "special", check_special, NULL},
     {NT_OP_rope_bwd, "cut",     check_cut,     NULL},
+    {NT_OP_rope_bwd, "long",    check_long,    NULL},
 };
 const struct op_cases rope_bwd_cases = {sizeof cases / sizeof cases[0], cases};
