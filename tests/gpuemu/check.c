@@ -46,6 +46,7 @@ struct race { // of one resident block; reused by later blocks
     bool proxy_ordered;        // the interpreter tells when async copies are issued
     int32_t n_mbarrier;
     struct mbarrier mbarrier[MAX_MBARRIER];
+    uint32_t arrived[16][N_AGENT]; // at each barrier: the past of who came and did not wait
     size_t n_word;
     struct cell *cell;       // [n_word], then [4 * n_word] of the bytes
     struct readers *readers; // of each cell
@@ -87,6 +88,7 @@ void emu_check_block_begin(struct emu_block *block) {
     r->base = base;
     for (int i = 0; i < N_AGENT; i++) r->clk[i] = r->lanes[i] = base;
     memset(r->vc, 0, sizeof r->vc);
+    memset(r->arrived, 0, sizeof r->arrived);
     r->n_mbarrier = 0;
     r->proxy_ordered = false;
     block->check = r;
@@ -107,10 +109,20 @@ static void raise_to(uint32_t to[N_AGENT], const uint32_t from[N_AGENT]) {
         if (from[i] > to[i]) to[i] = from[i];
 }
 
-void emu_check_barrier(struct emu_block *block, uint32_t warps) {
+void emu_check_arrive(struct emu_block *block, int32_t id, int32_t warp) {
     struct race *r = block->check;
-    uint32_t all[N_AGENT] = {0};
     if (r == NULL) return;
+    r->vc[warp][warp] = r->clk[warp];
+    raise_to(r->arrived[id], r->vc[warp]);
+    r->clk[warp]++; // what it does from now on nobody has seen
+}
+
+void emu_check_barrier(struct emu_block *block, int32_t id, uint32_t warps) {
+    struct race *r = block->check;
+    uint32_t all[N_AGENT];
+    if (r == NULL) return;
+    memcpy(all, r->arrived[id], sizeof all);
+    memset(r->arrived[id], 0, sizeof all);
     for (int w = 0; w < 32; w++)
         if (warps >> w & 1) {
             r->vc[w][w] = r->clk[w];
@@ -374,12 +386,14 @@ static void note_read(const struct race *r, struct cell *c, int a, int lane, boo
     }
 }
 
-/* Whoever is ordered behind this write is ordered behind the reads that it was checked against: they are forgotten. */
+/* Whoever is ordered behind this write is ordered behind the reads that it was checked against: they are forgotten. An
+ * atomic of who wrote plainly just before is no better than that write. */
 static void note_write(const struct race *r, struct cell *c, int a, int lane, bool strong) {
+    const bool own_plain = c->w_clk == r->clk[a] && c->w_agent == a && c->w_lane == lane && !c->w_strong;
     c->w_clk = r->clk[a];
     c->w_agent = (uint8_t)a;
     c->w_lane = (uint8_t)lane;
-    c->w_strong = strong;
+    c->w_strong = strong && !own_plain;
     c->r_agent = NOBODY;
 }
 

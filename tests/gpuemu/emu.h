@@ -181,8 +181,10 @@ bool emu_past_covers(const struct emu_past *past, struct emu_stamp by);
 void emu_order_fence(const struct emu_thread *thread, uint32_t lanes);
 void emu_order_release(const struct emu_thread *thread, uint64_t address, bool itself);
 void emu_order_acquire(uint64_t address, bool itself);
-/* A barrier joins these warps (bit mask) of the block; __syncwarp these lanes of a warp, of which `live` still run. */
-void emu_check_barrier(struct emu_block *block, uint32_t warps);
+/* Barrier `id` joins these warps (bit mask) of the block, behind those that came and did not wait (bar.arrive);
+ * __syncwarp these lanes of a warp, of which `live` still run. */
+void emu_check_barrier(struct emu_block *block, int32_t id, uint32_t warps);
+void emu_check_arrive(struct emu_block *block, int32_t id, int32_t warp);
 void emu_check_syncwarp(const struct emu_thread *thread, uint32_t lanes, uint32_t live);
 /* mbarrier at a shared address: arrive releases, a wait that succeeds acquires; TMA completion releases as well. */
 void emu_check_release(const struct emu_where *where, uint32_t address);

@@ -174,7 +174,7 @@ struct warp {
 
 struct barrier {
     int32_t arrived, expected;
-    uint32_t warps;
+    uint32_t waiting; // warps
     uint32_t red_or, red_and;
     int32_t red_count;
 };
@@ -240,6 +240,8 @@ static inline struct emu_where where_warp(const struct warp *w, const struct ptx
 uint64_t emu_random(uint64_t *state);
 /* Waits until all lanes of `wanted` that live are in the running part: FLOW_NEXT when they are. */
 enum flow want_lanes(struct warp *w, const struct ptx_op *o, uint32_t mask, uint32_t wanted);
+/* The same of all 32 lanes, none of which may have left. */
+enum flow want_warp(struct warp *w, const struct ptx_op *o, uint32_t mask);
 /* These lanes of the running part stay at its operation while the others of it do theirs. */
 void part_leaves(struct warp *w, uint32_t lanes);
 /* A part that polls: others run before it does again. */

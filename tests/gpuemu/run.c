@@ -61,6 +61,12 @@ enum flow want_lanes(struct warp *w, const struct ptx_op *o, uint32_t mask, uint
     return FLOW_WAIT;
 }
 
+enum flow want_warp(struct warp *w, const struct ptx_op *o, uint32_t mask) {
+    const enum flow ready = want_lanes(w, o, mask, UINT32_MAX);
+    if (ready != FLOW_NEXT || mask == UINT32_MAX) return ready;
+    return FATAL(w, o, (uint32_t)__builtin_ctz(mask), "all lanes of the warp must take part: only %08x are here", mask);
+}
+
 void part_leaves(struct warp *w, uint32_t lanes) {
     struct part *p = &w->part[w->current];
     if (lanes == 0) return;
@@ -124,7 +130,7 @@ static bool try_open(struct run *r, int32_t id) {
     const int32_t expected = bar->expected > 0 ? bar->expected : live_threads(r);
     if (bar->arrived == 0 || bar->arrived < expected) return false;
     check_together(r, id);
-    emu_check_barrier(&r->block, bar->warps);
+    emu_check_barrier(&r->block, id, bar->waiting);
     for (int32_t i = 0; i < r->block.n_warp; i++)
         for (int32_t j = 0; j < r->warp[i].n_part; j++) {
             struct part *p = &r->warp[i].part[j];
@@ -147,11 +153,12 @@ enum flow barrier_arrive(struct warp *w, const struct ptx_op *o, uint32_t mask, 
                      bar->expected, expected);
     bar->expected = expected;
     bar->arrived += __builtin_popcount(mask);
-    bar->warps |= 1u << w->index;
     if (!wait) {
+        emu_check_arrive(&r->block, id, w->index);
         (void)try_open(r, id);
         return FLOW_NEXT;
     }
+    bar->waiting |= 1u << w->index;
     if (mask != p->mask) { /* lanes without the guard go on */
         w->part[w->n_part++] = (struct part){.mask = p->mask & ~mask, .pc = p->pc + 1};
         p->mask = mask;

@@ -92,7 +92,7 @@ static void multiply_integers(const struct tiles *t, int32_t k, uint32_t sum[M][
 }
 
 static enum flow mma(struct warp *w, const struct ptx_op *o, uint32_t mask) {
-    const enum flow ready = want_lanes(w, o, mask, UINT32_MAX);
+    const enum flow ready = want_warp(w, o, mask);
     if (ready != FLOW_NEXT) return ready;
     const int32_t k = o->n;
     const struct ptx_ref *c = &o->src[o->n_src - o->n_dst];
@@ -165,7 +165,7 @@ static void count(struct warp *w, const struct ptx_op *o, const uint32_t at[32],
 }
 
 static enum flow matrices(struct warp *w, const struct ptx_op *o, uint32_t mask) {
-    const enum flow ready = want_lanes(w, o, mask, UINT32_MAX);
+    const enum flow ready = want_warp(w, o, mask);
     if (ready != FLOW_NEXT) return ready;
     const int32_t n_matrix = o->n;
     const bool store = o->mode & 2, trans = o->mode & 1;

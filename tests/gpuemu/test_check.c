@@ -166,6 +166,46 @@ static void some_lanes_look_at_global_memory(void) {
     run_looks("look_global", "RACE: writes what was read by");
 }
 
+static void hand_on(void) {
+    OK(run_pair("hand_on_good", 64, 64));
+    CHECK(float_at(out, 0) == 31 && float_at(out, 32) == 63);
+}
+static void hand_on_without(const char *name) {
+    CHECK(run_pair(name, 64, 64) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(emu_report_count() > 0); // what it is called depends on who runs first
+    emu_report_clear();
+}
+static void hand_on_unread(void) {
+    hand_on_without("hand_on_unread");
+}
+static void hand_on_unasked(void) {
+    hand_on_without("hand_on_unasked");
+}
+
+static void atomics_behind_a_plain_store(void) {
+    start();
+    out = device_bytes(4);
+    void *params[] = {&out};
+    CHECK(run("count_up_at_once", 1, 64, 0, params) == CUDA_ERROR_LAUNCH_FAILED);
+    CHECK(emu_report_count() > 0);
+    emu_report_clear();
+}
+
+static void product_of(int n, bool whole) {
+    start();
+    in = floats(32);
+    out = device_bytes(4 * 32);
+    void *params[] = {&out, &in, &n};
+    CHECK(run("product_of_some", 1, 32, 0, params) == (whole ? CUDA_SUCCESS : CUDA_ERROR_LAUNCH_FAILED));
+    if (!whole) CHECK(reported("all lanes of the warp must take part: only 7fffffff are here"));
+}
+static void product_of_a_warp(void) {
+    product_of(32, true);
+}
+static void product_of_some_lanes(void) {
+    product_of(31, false);
+}
+
 static void stages_good(void) {
     OK(run_pair("stages_good", 64, 512));
     CHECK(float_at(out, 0) == 252 && float_at(out, 256) == 508);
@@ -782,6 +822,12 @@ static const struct row rows[] = {
     ROW("cc=80", initialised),
     ALL_ORDERS(uninitialised_read),
     ROW("uninit=0", uninitialised_reads_allowed),
+    ALL_ORDERS(hand_on),
+    ALL_ORDERS(hand_on_unread),
+    ALL_ORDERS(hand_on_unasked),
+    ALL_ORDERS(atomics_behind_a_plain_store),
+    ROW("cc=80", product_of_a_warp),
+    ROW("cc=80", product_of_some_lanes),
     ROW("cc=80", aligned_vector),
     ALL_ORDERS(misaligned_vector),
     ROW("devices=2", kernels_see_other_memory_only_with_permission),

@@ -123,6 +123,50 @@ extern "C" __global__ void count_up(int *out) {
     if (threadIdx.x == 0) *out = n;
 }
 
+// Nothing orders the atomics behind the plain store: not that its thread comes to them first.
+extern "C" __global__ void count_up_at_once(int *out) {
+    __shared__ int n;
+    if (threadIdx.x == 0) *(volatile int *) &n = 0;
+    atomicAdd(&n, 1);
+    __syncthreads();
+    if (threadIdx.x == 0) *out = n;
+}
+
+// Warp 0 hands a tile to warp 1 by a barrier at which it does not wait itself; it writes the tile again when warp 1 has
+// told it to. ORDERS: 1: warp 1 waits for the tile; 2: warp 0 waits for warp 1.
+template <int orders, int rounds> __device__ void hand_on(float *out, const float *in) {
+    __shared__ volatile float tile[32];
+    const int lane = threadIdx.x % 32;
+    for (int round = 0; round < rounds; round++) {
+        if (threadIdx.x < 32) {
+            if (round == 1) {
+                if (orders & 2) asm volatile("bar.sync 2, 64;" ::: "memory");
+                else asm volatile("bar.arrive 2, 64;" ::: "memory");
+            }
+            tile[lane] = in[32 * round + lane];
+            asm volatile("bar.arrive 1, 64;" ::: "memory");
+        } else {
+            if (orders & 1) asm volatile("bar.sync 1, 64;" ::: "memory");
+            else asm volatile("bar.arrive 1, 64;" ::: "memory");
+            out[32 * round + lane] = tile[31 - lane];
+            if (round + 1 < rounds) asm volatile("bar.arrive 2, 64;" ::: "memory");
+        }
+    }
+}
+extern "C" __global__ void hand_on_good(float *out, const float *in) { hand_on<3, 2>(out, in); }
+extern "C" __global__ void hand_on_unread(float *out, const float *in) { hand_on<2, 1>(out, in); }
+extern "C" __global__ void hand_on_unasked(float *out, const float *in) { hand_on<1, 2>(out, in); }
+
+// The last lane goes without a part in the product.
+extern "C" __global__ void product_of_some(float *out, const uint32_t *in, int n) {
+    float d[4] = {0, 0, 0, 0};
+    if (threadIdx.x >= n) return;
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%4,%4,%4}, {%4,%4}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(in[threadIdx.x]));
+    out[threadIdx.x] = d[0];
+}
+
 // Two stages by cp.async; `allowed` groups may still be under way when the first stage is read.
 template <int allowed> __device__ void stages(float4 *out, const float4 *in) {
     __shared__ float4 tile[2][64];
