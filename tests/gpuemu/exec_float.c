@@ -37,7 +37,7 @@ static const struct {
       [TANH] = {"tanh",  1},
 };
 
-enum { KEEP_NAN = 1, APPROX = 2 }; /* o->n */
+enum { KEEP_NAN = 1, APPROX = 2, BY_RECIPROCAL = 4 }; /* o->n */
 
 /* ---- one lane, in double ---- */
 
@@ -128,8 +128,8 @@ static __attribute__((noinline)) float f32_result(const struct ptx_op *o, float 
         return a * b;
     case FMA:
         return fmaf(a, b, c);
-    case DIV:
-        return a / b;
+    case DIV: /* div.approx is a * (1 / b), of which nothing is left beyond 2^126 */
+        return (o->n & BY_RECIPROCAL) && fabsf(b) > 0x1p126f ? a * copysignf(0.0f, b) : a / b;
     case SQRT:
         return sqrtf(a);
     case RCP:
@@ -244,7 +244,8 @@ bool build_float(struct build *b, const char *name) {
     if (o->mode < 0 || has_mod(b, "xorsign") || has_mod(b, "relu") || o->from != PTX_NONE) return false;
     if (o->immediate && (o->type != PTX_F32 || o->mode > RCP)) return false;
     if (o->mode == FMA && b->n_arg == 3) return false;
-    o->n = (has_mod(b, "NaN") ? KEEP_NAN : 0) | (has_mod(b, "approx") || has_mod(b, "full") ? APPROX : 0);
+    o->n = (has_mod(b, "NaN") ? KEEP_NAN : 0) | (has_mod(b, "approx") || has_mod(b, "full") ? APPROX : 0) |
+           (has_mod(b, "approx") ? BY_RECIPROCAL : 0);
     o->info.opcode_class = o->mode >= SQRT || o->mode == DIV ? EMU_CLASS_SPECIAL : EMU_CLASS_FLOAT;
     o->run = o->type == PTX_F32 ? fast_f32(o) : o->type == PTX_F64 ? any_f64 : any_half;
     const bool wide = o->type == PTX_F64;

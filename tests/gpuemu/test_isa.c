@@ -232,6 +232,14 @@ SCALARS(loads_and_stores,
     {"{ .local .align 8 .b8 depot[16]; st.local.u64 [depot + 8], %y1; ld.local.u32 %x4, [depot + 12]; }", {1, 2, 3, 4}, 4, X4},
     {"ld.param.u32 %x4, [p_map + 4];", {0}, 0, X4})
 
+SCALARS(words_of_parameters, /* bytes 16 to 31: 1 to 16 */
+    {"ld.param.u32 %x4, [p_map + 12]; ld.param.f32 %x5, [p_map + 16];", {0}, 0x0403020100000000, X4_X5},
+    {"ld.param.u64 %y4, [p_map + 24];", {0}, 0x100f0e0d0c0b0a09, Y4},
+    {"ld.param.v2.u32 {%x4, %x5}, [p_map + 24];", {0}, 0x100f0e0d0c0b0a09, X4_X5},
+    {"ld.param.v4.u32 {_, %x4, _, %x5}, [p_map + 16];", {0}, 0x100f0e0d08070605, X4_X5},
+    {"ld.param.u8 %h0, [p_map + 18]; cvt.u32.u16 %x4, %h0;", {0}, 3, X4},
+    {"ld.param.v4.u8 {%h0, %h1, %h2, %h3}, [p_map + 20]; cvt.u32.u16 %x4, %h1; cvt.u32.u16 %x5, %h3;", {0}, 0x800000006, X4_X5})
+
 SCALARS(atomics,
     {"st.shared.u32 [tile], %x0; atom.shared.add.u32 %x4, [tile], %x1; ld.shared.u32 %x5, [tile];", {5, 3}, 0x800000005, X4_X5},
     {"st.shared.u32 [tile], %x0; atom.shared.min.s32 %x4, [tile], %x1; ld.shared.u32 %x5, [tile];", {5, 0xffffffff}, 0xffffffff00000005, X4_X5},
@@ -251,6 +259,12 @@ SCALARS(atomics,
     {"st.shared.f32 [tile], %x0; atom.shared.add.f32 %x4, [tile], %x1; ld.shared.u32 %x5, [tile];", {ONE, 0x3f000000}, 0x3fc000003f800000, X4_X5},
     {"st.shared.u64 [tile], %y0; atom.shared.add.u64 %y4, [tile], %y1; ld.shared.u32 %x4, [tile + 4];", {0xffffffff, 0, 1, 0}, 1, X4})
 /* clang-format on */
+static void parameters(void) {
+    static const unsigned char map[128]
+        __attribute__((aligned(64))) = {[16] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+    program_map = map;
+    words_of_parameters();
+}
 
 /* ---- threads that wait for each other ---- */
 
@@ -354,6 +368,7 @@ static const struct row rows[] = {
     ROW("cc=90", moves),
     ROW("cc=90", atomics),
     ROW("cc=90", loads_and_stores),
+    ROW("cc=90", parameters),
     ROW("cc=90", negated_barrier),
     ROW("cc=90", polls_beside_a_copy),
     ROW("cc=90,order=backward", polls_beside_a_copy),

@@ -110,6 +110,7 @@ static const struct lanes_row lanes_rows[] = {
     {EIGHTS "redux.sync.add.s32 %r4, %r2, %r6;",                                                                 sum_of_eight  },
     {EIGHTS "and.b32 %r5, %r1, 28; setp.eq.u32 %p1, %r5, 4; @%p1 bra late; sum: redux.sync.add.s32 %r4, %r2, %r6; "
             "bra past; late: mov.u32 %r7, 0; bra sum; past:",                                               sum_of_eight  },
+    {"neg.s32 %r5, %r1; redux.sync.min.u32 %r4, %r5, -1;",                                                       none          },
     {"redux.sync.max.u32 %r4, %r2, -1;",                                                                         most          },
     {"redux.sync.or.b32 %r4, %r1, -1;",                                                                          or_of_lanes   },
     {"setp.lt.u32 %p1, %r1, 16; @%p1 bra low; activemask.b32 %r4; bra.uni done; low: activemask.b32 %r4; done:",
