@@ -170,6 +170,9 @@ static const struct shape shapes[] = {
     {2,  1, 16,  0,   3, {1, 2, 1},   {600, 511, 520} }, /* short sequences alone, in more than one launch */
     {2,  1, 16,  70,  2, {4, 2},      {579, 580}      }, /* tokens of a call whose windows begin in two splits */
     {1,  1, 128, 0,   2, {12, 1},     {505, 517}      }, /* more pages than a ring has stages, in two splits */
+    {1,  1, 64,  0,   1, {12},        {1018}          }, /* rows of a tile go from split to split twice */
+    {1,  1, 128, 0,   1, {6},         {1021}          },
+    {1,  1, 184, 0,   1, {5},         {1021}          },
     {2,  1, 128, 0,   3, {133, 2, 1}, {400, 511, 1080}}, /* too much for an interpreter */
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
