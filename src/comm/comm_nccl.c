@@ -3,6 +3,7 @@
 #include "comm_impl.h"
 #include "gpu_api.h"
 #include "log.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -23,10 +24,14 @@ struct nt_device_comm {
 
 enum { LOOK_EVERY_S = 1 };
 
+/* The newest collective is named with its number, by which the logs of ranks can be compared. */
 static nt_status fail(const struct nt_device_comm *d, int error, const char *call) {
-    const char *more = d->comm ? d->nccl.ncclGetLastError(d->comm) : "";
-    return NT_FAIL(NT_E_COMM, "NCCL, rank %d of %s: %s: %s%s%s", d->host->rank, d->host->name, call,
-                   d->nccl.ncclGetErrorString(error), more && more[0] ? ": " : "", more ? more : "");
+    const char *what = d->nccl.ncclGetErrorString(error), *more = d->comm ? d->nccl.ncclGetLastError(d->comm) : NULL;
+    const bool adds = more && more[0] && strcmp(more, what) != 0;
+    char number[32] = "";
+    if (call == d->queued.newest) (void)snprintf(number, sizeof number, " #%lld", (long long)d->queued.n);
+    return NT_FAIL(NT_E_COMM, "NCCL, rank %d of %s: %s%s: %s%s%s", d->host->rank, d->host->name, call, number, what,
+                   adds ? ": " : "", adds ? more : "");
 }
 
 static void pause_briefly(void) {

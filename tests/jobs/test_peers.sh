@@ -73,7 +73,7 @@ python3 -c 'import json; print(json.dumps({"prompt": "night shift reads logs and
 INPUT=long.jsonl NT_EMU_NCCL=rank=1,seq=3,fault=die LAUNCHER=--enable-recovery job large 0 true > out 2>&1
 check "large: COMPLETE must not exist" test ! -e large/COMPLETE
 check "large: the ranks did not sum in each other's memory" grep -q "are taken from the peers' memory" out
-says '^nocturne: rank 0 on .*NCCL, rank 0 of tp: .*remote process exited'
+says '^nocturne: rank 0 on .*NCCL, rank 0 of tp: [A-Za-z ]+ #[0-9]+: remote process exited'
 
 # ---- an error of the device, while the other's kernel waits for this one's
 rc=0; job fails 1 "$(fault fail)" > out 2>&1 || rc=$?
