@@ -126,6 +126,7 @@ static const struct line comparisons[] = {
     {"setp.ne.b32 %p4, %r1, %r2;",              Q, {0x100000001, 1},   0         },
     {"setp.eq.s16 %p4, %h1, %h2;",              Q, {0x10001, 0x20001}, 1         },
     {"setp.lt.s16 %p4, %h1, %h2;",              Q, {0xffff, 0},        1         },
+    {"setp.gt.s16 %p4, %h1, %h2;",              Q, {0xffff, 0},        0         },
     {"setp.eq.s64 %p4, %rd1, %rd2;",            Q, {0x100000001, 1},   0         },
     {"setp.ne.s64 %p4, %rd1, %rd2;",            Q, {0x100000001, 1},   1         },
     {"setp.ne.s32 %p4, %r1, %r2;",              Q, {3, 2},             1         },
