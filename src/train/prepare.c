@@ -4,6 +4,7 @@
 #include "log.h"
 #include "order.h"
 #include "split.h"
+#include "tok_list.h"
 
 #include <float.h>
 #include <math.h>
@@ -249,24 +250,59 @@ static nt_status split_rows(struct nt_prep *p, struct nt_prep_row **sorted) {
     return st;
 }
 
-static int by_words(const void *a, const void *b) {
-    const struct nt_prep_row *x = *(struct nt_prep_row *const *)a, *y = *(struct nt_prep_row *const *)b;
-    const int order = memcmp(x->words, y->words, sizeof x->words);
-    if (order != 0) return order;
-    if (x->side != y->side) return x->side == NT_SIDE_EVAL ? -1 : 1;
-    return x < y ? -1 : x > y;
+struct targets {
+    uint8_t (*keys)[NT_VOTE_KEY]; // [n] of ends of runs: the tokens up to there
+    int64_t n, cap;
+};
+
+/* A token that ends the text may stand behind the last turn alone, so it does not tell targets apart. */
+static void key_of_target(const struct nt_prep *p, const struct nt_member *m, int32_t run, uint8_t key[NT_VOTE_KEY]) {
+    const int32_t to = m->runs[run].to, n = m->ids[to - 1] == p->render.eos ? to - 1 : to;
+    for (int i = 0; i < NT_VOTE_KEY; i += 8) {
+        const uint64_t h = nt_xxh64(m->ids, (size_t)n * sizeof *m->ids, (uint64_t)i);
+        memcpy(key + i, &h, 8);
+    }
 }
 
-/* Of what is held out another person's copy is not trained on, though its turns weigh something else. */
-static void drop_evaluated(struct nt_prep *p, struct nt_prep_row **sorted) {
-    const int64_t n = sort_rows(p, sorted, by_words);
-    const struct nt_prep_row *held = NULL;
-    for (int64_t i = 0; i < n; i++) {
-        if (sorted[i]->side == NT_SIDE_EVAL)
-            held = sorted[i];
-        else if (held && memcmp(held->words, sorted[i]->words, sizeof held->words) == 0)
-            leave_row(p, sorted[i], NT_LEFT_EVALUATED);
+static int by_target(const void *a, const void *b) {
+    return memcmp(a, b, NT_VOTE_KEY);
+}
+
+static void add_targets(const struct nt_prep *p, int64_t row, struct targets *t) {
+    const struct nt_example *e = nt_examples_at(p->builder, (int32_t)row);
+    for (int32_t k = 0; k < e->n_members; k++) {
+        const struct nt_member *m = &e->member[k];
+        nt_tok_grow((void **)&t->keys, &t->cap, t->n + m->n_runs, sizeof *t->keys);
+        for (int32_t i = 0; i < m->n_runs; i++) key_of_target(p, m, i, t->keys[t->n++]);
     }
+}
+
+static bool has_target_of(const struct nt_prep *p, int64_t row, const struct targets *t) {
+    const struct nt_example *e = nt_examples_at(p->builder, (int32_t)row);
+    for (int32_t k = 0; k < e->n_members; k++) {
+        for (int32_t i = 0; i < e->member[k].n_runs; i++) {
+            uint8_t key[NT_VOTE_KEY];
+            key_of_target(p, &e->member[k], i, key);
+            if (bsearch(key, t->keys, (size_t)t->n, sizeof *t->keys, by_target)) return true;
+        }
+    }
+    return false;
+}
+
+/* Whoever it is from, and however its turns are weighed: an answer that is held out is not trained on behind the same
+ * tokens, be the rest of its conversation longer, shorter or another. */
+static void drop_evaluated(struct nt_prep *p) {
+    struct targets held = {0};
+    for (int64_t i = 0; i < p->n_rows; i++) {
+        if (p->rows[i].left < 0 && p->rows[i].side == NT_SIDE_EVAL) add_targets(p, i, &held);
+    }
+    if (held.n > 0) qsort(held.keys, (size_t)held.n, sizeof *held.keys, by_target);
+    for (int64_t i = 0; i < p->n_rows && held.n > 0; i++) {
+        struct nt_prep_row *row = &p->rows[i];
+        if (row->left < 0 && row->side == NT_SIDE_TRAIN && has_target_of(p, i, &held))
+            leave_row(p, row, NT_LEFT_EVALUATED);
+    }
+    free(held.keys);
 }
 
 static void count_subjects(struct nt_prep *p, struct nt_prep_row **sorted) {
@@ -396,7 +432,7 @@ static nt_status filter_rows(struct nt_prep *p) {
     cap_subjects(p, sorted);
     const nt_status st = split_rows(p, sorted);
     if (st == NT_OK) {
-        drop_evaluated(p, sorted);
+        drop_evaluated(p);
         decay(p);
         count_subjects(p, sorted);
     }

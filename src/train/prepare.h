@@ -2,7 +2,8 @@
  *
  * In this order: filters on records (split, source, time); votes on completions are gathered over all files and
  * conflicts settled per (prompt, completion); candidates are rendered (render.h) and filtered (rating, length,
- * duplicates); rows per subject are capped, newest first; the rest is split (split.h); rows are weighted (feedback
+ * duplicates); rows per subject are capped, newest first; the rest is split (split.h), and rows with an answer
+ * that is also held out behind the same tokens are left out, whoever they are from; rows are weighted (feedback
  * weight, decay by age against the newest row, kto class weights). Nothing depends on the clock, the world size or the
  * file names: equal configuration and corpora give equal sets (set.digest).
  * sft takes conversations and generations, kto thumbs and ratings (an edit counts for its text and against the

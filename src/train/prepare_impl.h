@@ -25,12 +25,11 @@ struct nt_prep_rules {
 
 struct nt_prep_row {
     uint8_t person[32], key[NT_VOTE_KEY]; /* equal keys, equal examples */
-    uint8_t words[NT_VOTE_KEY];           /* equal words, equal tokens, however they are weighed */
     uint8_t content[32];                  /* of the conversation's messages */
     int64_t created_us;
     float weight;
     int32_t group; /* into report->sources */
-    bool good;     /* kto: its label; dpo: which member comes first in words; rows of one key may disagree */
+    bool good;     /* kto: its label; dpo: which member comes first by its tokens; rows of one key may disagree */
     bool asked;    /* for evaluation, by the corpus */
     int16_t left;  /* enum nt_left_out, -1: kept */
     uint8_t side;  /* enum nt_side */

@@ -266,6 +266,7 @@ static nt_status add_row(struct nt_prep *p, struct nt_example *e) {
         nt_prep_leave(p, NT_LEFT_SHORT, NULL);
         return NT_OK;
     }
+    uint8_t words[NT_VOTE_KEY];
     e->subject = h->anonymous ? -1 : h->subject;
     e->file = h->file;
     e->conversation = h->row;
@@ -275,8 +276,7 @@ static nt_status add_row(struct nt_prep *p, struct nt_example *e) {
     row.group = group_of(p);
     NT_TRY(person_of(p, row.person));
     (void)key_of_example(e, true, row.key);
-    row.good = key_of_example(e, false, row.words);
-    if (e->n_members == 1) row.good = e->label;
+    row.good = e->n_members == 1 ? e->label : key_of_example(e, false, words);
     nt_tok_grow((void **)&p->rows, &p->cap_rows, p->n_rows + 1, sizeof *p->rows);
     p->rows[p->n_rows++] = row;
     (void)nt_examples_add(p->builder, e, h->source);

@@ -848,6 +848,58 @@ static void test_held_out_words(void **state) {
     tear_down(&b);
 }
 
+/* An answer is held out wherever it stands behind the same words: also where one conversation is the other's beginning,
+ * or the two part after it. */
+static void test_held_out_beginnings(void **state) {
+    (void)state;
+    const struct nt_new_message talk[] = {say("user", "q1"),      say("assistant", "a1"), say("user", "q2"),
+                                          say("assistant", "a2"), say("user", "q3"),      say("assistant", "a3")};
+    struct nt_new_message other[] = {say("user", "q1"), say("assistant", "a1"), say("user", "else"),
+                                     say("assistant", "a2")};
+    struct nt_new_message unlearned[] = {say("user", "q1"), say("assistant", "a1"), say("user", "more"),
+                                         say("assistant", "a4")};
+    unlearned[1].weight = 0;
+    static const char *const formats[] = {"chatml", "plain"};
+    for (int i = 0; i < 2; i++) {
+        struct corpus c = begin_corpus();
+        struct bench b;
+        (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, talk, 2); /* the held-out one goes on */
+        (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, talk, 6); /* goes on behind the held-out one */
+        (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, other, 4);
+        (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, unlearned, 4); /* a1 is no target here */
+        c.user = "bob";
+        c.split = NT_SPLIT_VALID;
+        (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, talk, 4);
+        set_up(&b, &c);
+        must(nt_chat_open(&b.chat, formats[i], NULL, 0, b.tok, "test"));
+        run_ok(&b);
+        assert_int_equal(b.out.report.left_out[NT_LEFT_EVALUATED], 3);
+        assert_int_equal(b.out.train.n, 1);
+        assert_int_equal(b.out.train.rows[0].conversation, 3);
+        assert_int_equal(b.out.eval.n, 1);
+        tear_down(&b);
+    }
+}
+
+/* Of pairs and thumbs likewise: the same answer in another pair, or with another label. */
+static void test_held_out_answers(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    add_pair(&c, "q", "good", "bad", 10 * day);
+    add_pair(&c, "q", "better", "worse", 10 * day);
+    c.user = "bob";
+    c.split = NT_SPLIT_VALID;
+    add_pair(&c, "q", "best", "good", 10 * day);
+    set_up(&b, &c);
+    set(&b, "train.loss=dpo");
+    run_ok(&b);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_EVALUATED], 1);
+    assert_int_equal(b.out.train.n, 1);
+    assert_string_equal(targets(&b, &b.out.train, 0, NT_CHOSEN), "better");
+    tear_down(&b);
+}
+
 /* ---- determinism and the card ---- */
 
 static void test_same_again(void **state) {
@@ -891,14 +943,24 @@ static void test_same_again(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filters),        cmocka_unit_test(test_policies),
-        cmocka_unit_test(test_edits),          cmocka_unit_test(test_votes),
-        cmocka_unit_test(test_conflicts),      cmocka_unit_test(test_pairs),
-        cmocka_unit_test(test_generations),    cmocka_unit_test(test_plain_texts),
-        cmocka_unit_test(test_cut_alike),      cmocka_unit_test(test_decay_and_cap),
-        cmocka_unit_test(test_class_weights),  cmocka_unit_test(test_empty_class),
-        cmocka_unit_test(test_hold_out),       cmocka_unit_test(test_split_column),
-        cmocka_unit_test(test_held_out_words), cmocka_unit_test(test_same_again),
+        cmocka_unit_test(test_filters),
+        cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_edits),
+        cmocka_unit_test(test_votes),
+        cmocka_unit_test(test_conflicts),
+        cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_generations),
+        cmocka_unit_test(test_plain_texts),
+        cmocka_unit_test(test_cut_alike),
+        cmocka_unit_test(test_decay_and_cap),
+        cmocka_unit_test(test_class_weights),
+        cmocka_unit_test(test_empty_class),
+        cmocka_unit_test(test_hold_out),
+        cmocka_unit_test(test_split_column),
+        cmocka_unit_test(test_held_out_words),
+        cmocka_unit_test(test_held_out_beginnings),
+        cmocka_unit_test(test_held_out_answers),
+        cmocka_unit_test(test_same_again),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
