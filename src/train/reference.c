@@ -178,14 +178,24 @@ static nt_status look_for_stop(const struct nt_reference_job *j, bool *stop) {
     return NT_OK;
 }
 
+/* Only a stop needs the part: else the sums are in memory, and a full disk may have room by the end. */
+static nt_status keep_part(const struct nt_reference_job *j, int64_t done, bool stop, const float *logp) {
+    const nt_status st = save_to(j, IN_PART, logp, done);
+    if (st == NT_OK || stop) return st;
+    nt_warn("train", "the reference's log-probabilities of %lld rows are in memory alone: %s", (long long)done,
+            nt_error_last()->text);
+    nt_error_clear();
+    return NT_OK;
+}
+
 /* Rank 0: all of it, and the part that an earlier run left is not needed any more; or what there is. */
-static nt_status keep(const struct nt_reference_job *j, int64_t done, const float *logp) {
+static nt_status keep(const struct nt_reference_job *j, int64_t done, bool stop, const float *logp) {
     for (int64_t i = 0; i < done * NT_MAX_MEMBERS; i++)
         if (!isfinite(logp[i]))
             return NT_FAIL(NT_E_DATA,
                            "the reference's log-probability of row %lld is %g: are there NaN or Inf among its weights?",
                            (long long)(i / NT_MAX_MEMBERS), (double)logp[i]);
-    if (done < n_rows(j)) return save_to(j, IN_PART, logp, done);
+    if (done < n_rows(j)) return keep_part(j, done, stop, logp);
     NT_TRY(save(j, logp));
     remove_part(j);
     return NT_OK;
@@ -193,11 +203,12 @@ static nt_status keep(const struct nt_reference_job *j, int64_t done, const floa
 
 /* All ranks get the sums of rows [first, done), each of which is one rank's so far and 0 elsewhere; rank 0 writes what
  * there is. */
-static nt_status share(const struct nt_reference_job *j, int64_t first, int64_t done, struct nt_reference *out) {
+static nt_status share(const struct nt_reference_job *j, int64_t first, int64_t done, bool stop,
+                       struct nt_reference *out) {
     if (j->world->dp_size > 1)
         NT_TRY(
             nt_comm_allreduce_f32(j->world->dp, out->logp + first * NT_MAX_MEMBERS, (done - first) * NT_MAX_MEMBERS));
-    return nt_comm_agree(j->world->world, j->world->rank == 0 ? keep(j, done, out->logp) : NT_OK);
+    return nt_comm_agree(j->world->world, j->world->rank == 0 ? keep(j, done, stop, out->logp) : NT_OK);
 }
 
 /* Rows [first, *done) until the end or a stop, written in between. */
@@ -216,7 +227,7 @@ static nt_status compute_rows(const struct nt_reference_job *j, int64_t first, i
         NT_TRY(look_for_stop(j, &stop));
         const int64_t grown = *done - kept;
         if (*done < n && !stop && (grown < CHUNK || grown < kept / SAVES)) continue;
-        NT_TRY(share(j, kept, *done, out));
+        NT_TRY(share(j, kept, *done, stop, out));
         kept = *done;
     }
     if (progress.shown) nt_progress_end(&progress, *done, (double)(*done - first));

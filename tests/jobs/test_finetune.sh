@@ -121,6 +121,13 @@ expect_rc 0 "$NOCTURNE" finetune $common $many --output stopped
 grep -q "of 256 rows are those of stopped/reference-train.part.h5" out || fail "what was asked before a kill is not used"
 same_adapter many stopped
 check "the part is still there" test ! -e stopped/reference-train.part.h5
+# where the part cannot be written the run warns and goes on; a stop, which would lose what was asked, does not
+rm -rf many.h5.reference-* stopped
+mkdir -p stopped/reference-train.part.h5/in_the_way
+expect_rc 74 env SLURM_JOB_END_TIME="$(date +%s)" "$NOCTURNE" finetune $common $many --output stopped
+expect_rc 0 "$NOCTURNE" finetune $common $many --output stopped
+grep -q "of 256 rows are in memory alone: .*reference-train.part.h5" out || fail "a part that cannot be written is not told of"
+same_adapter many stopped
 
 # kto with all weights: what the base says of the mismatched pairs of all steps is asked beforehand. Without updates no step diverges; a resumed
 # run, which asks again, ends with the same bytes; the divergence is there, and other ranks find the same
