@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SKIPPED = 50 /* steps in a row: more of them are no accident */ };
+enum { MAX_SKIPPED = 50 /* steps in a row: more of them are no accident, nor is more than half of a run */ };
 
 /* ---- sums over the world --------------------------------------------------------------------------------------- */
 
@@ -154,11 +154,12 @@ static nt_status refuse_step(struct nt_trainer *t, const struct nt_step_outcome 
                        t->state.step + 1, why, o->sums.loss, o->norm, t->state.norm_mean, rows);
     t->state.n_skipped++;
     t->skipped_in_row++;
-    if (t->skipped_in_row >= MAX_SKIPPED)
+    if (t->skipped_in_row >= MAX_SKIPPED || 2 * t->state.n_skipped > t->total)
         return NT_FAIL(NT_E_DATA,
-                       "step %" PRId64 ": %s (loss %g, gradient norm %g), as in the %d steps before; lower "
+                       "step %" PRId64 ": %s (loss %g, gradient norm %g); %" PRId64 " of the run's %" PRId64
+                       " steps are left out, the last %d in a row, which is too much for a result; lower "
                        "train.learning_rate, or raise train.spike_factor where that is the reason",
-                       t->state.step + 1, why, o->sums.loss, o->norm, t->skipped_in_row - 1);
+                       t->state.step + 1, why, o->sums.loss, o->norm, t->state.n_skipped, t->total, t->skipped_in_row);
     /* The mean follows spikes, as far as they are none: norms may stay so large. */
     if (isfinite(o->norm) && isfinite(o->sums.loss)) follow_norm(t, t->c->train_spike_factor * t->state.norm_mean);
     nt_warn("train", "step %" PRId64 " is left out: %s (loss %g, gradient norm %g); conversations of the batch: %s",
