@@ -59,6 +59,16 @@ static double micro_flops(const struct nt_trainer *t, const struct nt_micro_batc
     return flops;
 }
 
+/* Once: data of one answer alone never have a pair. */
+static void warn_no_pairs(struct nt_trainer *t) {
+    if (!t->told_no_pairs && t->world->rank == 0)
+        nt_warn("train",
+                "a batch behind step %" PRId64 " has the same completion in all its rows, so there is no other "
+                "one to pair a prompt with: its kl counts as 0 (told once)",
+                t->state.step);
+    t->told_no_pairs = true;
+}
+
 /* kto: how far the model has moved from its reference, from prompts with other rows' completions. */
 static nt_status estimate_kl(struct nt_trainer *t, struct nt_order *order, const struct nt_example_set *set,
                              int64_t cursor, int32_t n, double *kl) {
@@ -73,6 +83,7 @@ static nt_status estimate_kl(struct nt_trainer *t, struct nt_order *order, const
         NT_TRY(nt_run_mismatch(&t->runner, &j, &sums));
     }
     NT_TRY(sum_sums(t, &sums));
+    if (sums.n_kl == 0) warn_no_pairs(t);
     *kl = sums.n_kl > 0 && sums.kl > 0 ? sums.kl / sums.n_kl : 0;
     return NT_OK;
 }

@@ -37,7 +37,8 @@ struct nt_trainer {
     double start, flops;       /* of this run's steps */
     int64_t run_tokens;
     int skipped_in_row;
-    int stop; /* enum nt_stop_level all ranks agree on */
+    bool told_no_pairs; /* kto: of a batch without a mismatched pair */
+    int stop;           /* enum nt_stop_level all ranks agree on */
 };
 
 /* What a step did. */

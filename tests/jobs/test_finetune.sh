@@ -129,6 +129,14 @@ expect_rc 0 "$NOCTURNE" finetune $common $many --output stopped
 grep -q "of 256 rows are in memory alone: .*reference-train.part.h5" out || fail "a part that cannot be written is not told of"
 same_adapter many stopped
 
+# kto over one and the same answer has no mismatched pair; told once, also by ranks
+sed 's/"completion": "[^"]*"/"completion": "all is well"/' thumbs.jsonl > alike.jsonl
+ingest alike
+for ranks in 1 2; do
+    expect_rc 0 mpi $ranks "$NOCTURNE" finetune $common --loss kto --input alike.h5 --output alike$ranks --num-train-epochs 2 --threads 1
+    check "not told once that there is no pair" test "$(grep -c 'batch behind step 0 has the same completion' out)" -eq 1
+done
+
 # kto with all weights: what the base says of the mismatched pairs of all steps is asked beforehand. Without updates no step diverges; a resumed
 # run, which asks again, ends with the same bytes; the divergence is there, and other ranks find the same
 all="--loss kto --method full --input thumbs.h5 --num-train-epochs 3 --eval-fraction 0.25"
