@@ -87,15 +87,9 @@ static void drop_first(struct nt_row_list *list, int32_t n) {
     memmove(list->m, list->m + n, (size_t)list->n * sizeof *list->m);
 }
 
-/* The first n messages of both sides become the prompt. References follow: those of the rejected side's copies name the
- * same texts. */
-static void take_prompt(struct nt_train_row *row, int32_t n) {
-    const int32_t before = row->messages.n;
-    for (int32_t i = 0; i < n; i++) {
-        struct nt_row_message *m = nt_train_row_append(&row->messages, row->chosen.m[i].role, 0);
-        *m = row->chosen.m[i];
-        m->weight = 0;
-    }
+/* The first n messages of both sides leave: they are those of the prompt from `at` on. References follow, also those of
+ * copies, which name the same texts. */
+static void drop_common(struct nt_train_row *row, int32_t n, int32_t at) {
     drop_first(&row->chosen, n);
     drop_first(&row->rejected, n);
     for (int64_t i = 0; i < row->refs.n; i++) {
@@ -103,11 +97,40 @@ static void take_prompt(struct nt_train_row *row, int32_t n) {
         if (r->table != 'c' && r->table != 'r') continue;
         if (r->index < n) {
             r->table = 'm';
-            r->index += before;
+            r->index += at;
         } else {
             r->index -= n;
         }
     }
+}
+
+/* The first n messages of both sides become the prompt. */
+static void take_prompt(struct nt_train_row *row, int32_t n) {
+    const int32_t before = row->messages.n;
+    for (int32_t i = 0; i < n; i++) {
+        struct nt_row_message *m = nt_train_row_append(&row->messages, row->chosen.m[i].role, 0);
+        *m = row->chosen.m[i];
+        m->weight = 0;
+    }
+    drop_common(row, n, before);
+}
+
+static bool same_messages(const struct nt_train_row *row, const struct nt_row_message *a,
+                          const struct nt_row_message *b, int32_t n) {
+    int32_t i = 0;
+    while (i < n && same_message(row, &a[i], &b[i])) i++;
+    return i == n;
+}
+
+/* Both sides may be whole conversations that repeat the prompt, or its end: it is taken once. */
+static void drop_repeated_prompt(struct nt_train_row *row) {
+    const struct nt_row_list *m = &row->messages, *c = &row->chosen, *r = &row->rejected;
+    int32_t n = m->n;
+    if (n >= c->n) n = c->n - 1; /* an answer is left */
+    if (n >= r->n) n = r->n - 1;
+    while (n > 0 && !(same_messages(row, m->m + m->n - n, c->m, n) && same_messages(row, m->m + m->n - n, r->m, n)))
+        n--;
+    if (n > 0) drop_common(row, n, m->n - n);
 }
 
 static bool split_lists(struct nt_train_row *row) {
@@ -149,11 +172,7 @@ static bool split_strings(struct nt_train_row *row, const struct nt_json *chosen
 }
 
 static bool pair_is_equal(const struct nt_train_row *row) {
-    if (row->chosen.n != row->rejected.n) return false;
-    for (int32_t i = 0; i < row->chosen.n; i++) {
-        if (!same_message(row, &row->chosen.m[i], &row->rejected.m[i])) return false;
-    }
-    return true;
+    return row->chosen.n == row->rejected.n && same_messages(row, row->chosen.m, row->rejected.m, row->chosen.n);
 }
 
 static bool check_pair(struct nt_train_row *row) {
@@ -183,8 +202,10 @@ static bool parse_preference(struct nt_train_row *row, const struct nt_json *doc
     if (text || chat_prompt) {
         if (!parse_prompt(row, prompt)) return false;
         forget_weights(&row->messages);
-        return parse_completion_of(row, chosen, "chosen", 'c') && parse_completion_of(row, rejected, "rejected", 'r') &&
-               check_pair(row);
+        if (!parse_completion_of(row, chosen, "chosen", 'c') || !parse_completion_of(row, rejected, "rejected", 'r'))
+            return false;
+        if (chat_prompt) drop_repeated_prompt(row);
+        return check_pair(row);
     }
     /* whole conversations, perhaps with the question repeated as a string */
     if (!nt_train_row_chat(row, 'c', chosen, 1, "chosen") || !nt_train_row_chat(row, 'r', rejected, 1, "rejected"))

@@ -42,6 +42,7 @@ def files():
         {"prompt": "p", "chosen": "c" + odd, "rejected": "r"},
         {"chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad"), user("?"), assistant("worse")], "margin": 0.5},
         {"prompt": [user("q")], "chosen": [assistant("good")], "rejected": [assistant("bad")]},
+        {"prompt": [user("q")], "chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")]},
         {"prompt": "q", "chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")], "score": 3},
         {"prompt": "q", "chosen": [assistant("good")], "rejected": [assistant("bad")]},
         {"chosen": "\n\nHuman: h\u00e9\n\nAssistant: yes", "rejected": "\n\nHuman: h\u00e9\n\nAssistant: yet", "prompt": None},

@@ -100,6 +100,16 @@ static void test_shapes(void **state) {
          "'content':'q'},{'role':'assistant','content':'r'}]}",                                                 "preference chat user:q > assistant:c > assistant:r"                },
         {"{'prompt':'q','chosen':[{'role':'assistant','content':'c'}],'rejected':[{'role':'assistant','content':'r'}]}",
          "preference chat user:q > assistant:c > assistant:r"                                                                                                                                },
+        {"{'prompt':[{'role':'system','content':'s'},{'role':'user','content':'q'}],'chosen':[{'role':'system','"
+         "content':"
+         "'s'},{'role':'user','content':'q'},{'role':'assistant','content':'c'}],'rejected':[{'role':'system','content'"
+         ":"
+         "'s'},{'role':'user','content':'q'},{'role':'assistant','content':'r'}]}",                             "preference chat system:s|user:q > assistant:c > assistant:r"       },
+        {"{'prompt':[{'role':'system','content':'s'},{'role':'user','content':'q'}],'chosen':[{'role':'user','content':"
+         "'q'},{'role':'assistant','content':'c'}],'rejected':[{'role':'user','content':'q'},{'role':'assistant',"
+         "'content':'r'}]}",                                                                                    "preference chat system:s|user:q > assistant:c > assistant:r"       },
+        {"{'prompt':[{'role':'user','content':'q'}],'chosen':[{'role':'user','content':'q'},{'role':'assistant',"
+         "'content':'c'}],'rejected':[{'role':'assistant','content':'r'}]}",                                    "preference chat user:q > user:q|assistant:c > assistant:r"         },
         {"{'chosen':'H: hi A: yes','rejected':'H: hi A: no'}",
          "preference text prompt:H: hi A: > assistant: yes > assistant: no"                                                                                                                  },
         {"{'chosen':'\\u00e9','rejected':'\\u00ea'}",
