@@ -27,6 +27,7 @@ static void release_prep(struct nt_prep *p) {
     free(p->rows);
     free(p->testers);
     free(p->tests);
+    free(p->tested_keys);
 }
 
 static int32_t max_length(const struct nt_prepare_input *in) {
@@ -200,7 +201,7 @@ static int by_bytes(const void *a, const void *b) {
     return memcmp(a, b, sizeof(uint8_t[32]));
 }
 
-/* What others said word for word as a conversation that is kept for a test. */
+/* What others said word for word as a conversation that is kept for a test; single answers: drop_evaluated. */
 static void drop_tested(struct nt_prep *p) {
     if (p->n_testers == 0) return;
     qsort(p->tests, (size_t)p->n_testers, sizeof *p->tests, by_bytes);
@@ -290,17 +291,20 @@ static bool has_target_of(const struct nt_prep *p, int64_t row, const struct tar
 }
 
 /* Whoever it is from, and however its turns are weighed: an answer that is held out is not trained on behind the same
- * tokens, be the rest of its conversation longer, shorter or another. */
+ * tokens, be the rest of its conversation longer, shorter or another. Nor is one that is kept for a test. */
 static void drop_evaluated(struct nt_prep *p) {
     struct targets held = {0};
     for (int64_t i = 0; i < p->n_rows; i++) {
         if (p->rows[i].left < 0 && p->rows[i].side == NT_SIDE_EVAL) add_targets(p, i, &held);
     }
     if (held.n > 0) qsort(held.keys, (size_t)held.n, sizeof *held.keys, by_target);
-    for (int64_t i = 0; i < p->n_rows && held.n > 0; i++) {
+    for (int64_t i = 0; i < p->n_rows; i++) {
         struct nt_prep_row *row = &p->rows[i];
-        if (row->left < 0 && row->side == NT_SIDE_TRAIN && has_target_of(p, i, &held))
+        if (row->left >= 0 || row->side != NT_SIDE_TRAIN) continue;
+        if (held.n > 0 && has_target_of(p, i, &held))
             leave_row(p, row, NT_LEFT_EVALUATED);
+        else if (row->tested)
+            leave_row(p, row, NT_LEFT_TESTED);
     }
     free(held.keys);
 }

@@ -31,6 +31,7 @@ struct nt_prep_row {
     int32_t group; /* into report->sources */
     bool good;     /* kto: its label; dpo: which member comes first by its tokens; rows of one key may disagree */
     bool asked;    /* for evaluation, by the corpus */
+    bool tested;   /* one of its answers is also in split test */
     int16_t left;  /* enum nt_left_out, -1: kept */
     uint8_t side;  /* enum nt_side */
 };
@@ -45,6 +46,7 @@ struct nt_prep {
     struct nt_votes votes;
     int64_t next_vote;        /* of the second pass */
     bool heard;               /* there was an opinion in the record */
+    bool tested;              /* an answer of the row at work is also in split test */
     struct nt_turn *turns[2]; // scratch
     int64_t cap_turns[2];
     struct nt_sequences sequences;
@@ -54,6 +56,8 @@ struct nt_prep {
     uint8_t (*testers)[32]; // [n_testers] persons of rows of split test, which no run trains on; more than once
     uint8_t (*tests)[32];   // [n_testers] contents of these rows
     int64_t n_testers, cap_testers, cap_tests;
+    uint8_t (*tested_keys)[NT_VOTE_KEY]; // [n_tested] of the answers in these rows, ascending
+    int64_t n_tested, cap_tested;
     struct nt_prepare_report *report;
     char first[NT_N_LEFT_OUT][320]; /* where the first row of a fatal reason stands, and why */
 };

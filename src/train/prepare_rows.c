@@ -76,6 +76,50 @@ static nt_status key_of(const struct nt_prep *p, const struct opinion *o, uint8_
     return NT_OK;
 }
 
+/* ---- answers of split test ---- */
+
+static int by_vote_key(const void *a, const void *b) {
+    return memcmp(a, b, NT_VOTE_KEY);
+}
+
+static bool is_tested(const struct nt_prep *p, const uint8_t key[NT_VOTE_KEY]) {
+    return p->n_tested > 0 &&
+           bsearch(key, p->tested_keys, (size_t)p->n_tested, sizeof *p->tested_keys, by_vote_key) != NULL;
+}
+
+static nt_status add_tested(struct nt_prep *p, int32_t n_prompt, const struct nt_record_text *texts, int32_t n) {
+    const struct opinion o = {.n_prompt = n_prompt, .side = {{texts, n, false}}, .n_sides = 1};
+    bool first;
+    nt_tok_grow((void **)&p->tested_keys, &p->cap_tested, p->n_tested + 1, sizeof *p->tested_keys);
+    return key_of(p, &o, p->tested_keys[p->n_tested++], &first);
+}
+
+/* Every answer of the record. */
+static nt_status add_all_tested(struct nt_prep *p) {
+    const struct nt_record *r = &p->record;
+    for (int32_t i = 0; i < r->head.n_messages; i++) {
+        if (is_assistant(&r->messages[i])) NT_TRY(add_tested(p, i, &r->messages[i], 1));
+    }
+    for (int32_t i = 0; i < r->head.n_generations; i++)
+        NT_TRY(add_tested(p, r->head.n_messages, &r->generations[i].text, 1));
+    for (int32_t i = 0; i < r->head.n_pairs; i++) {
+        const struct nt_record_pair *pair = &r->pairs[i];
+        NT_TRY(add_tested(p, pair->n_prompt, pair->chosen, pair->n_chosen));
+        NT_TRY(add_tested(p, pair->n_prompt, pair->rejected, pair->n_rejected));
+    }
+    return NT_OK;
+}
+
+/* A side of an opinion, as add_tested names it. */
+static nt_status look_for_tested(struct nt_prep *p, const struct opinion *o, int32_t k) {
+    const struct opinion one = {.n_prompt = o->n_prompt, .side = {o->side[k]}, .n_sides = 1};
+    uint8_t key[NT_VOTE_KEY];
+    bool first;
+    NT_TRY(key_of(p, &one, key, &first));
+    p->tested = p->tested || is_tested(p, key);
+    return NT_OK;
+}
+
 /* ---- opinions of a record ---- */
 
 /* The edit that is in force for a text, among the record's feedback. */
@@ -270,8 +314,11 @@ static nt_status add_row(struct nt_prep *p, struct nt_example *e) {
     e->subject = h->anonymous ? -1 : h->subject;
     e->file = h->file;
     e->conversation = h->row;
-    struct nt_prep_row row = {
-        .created_us = e->created_us, .weight = e->weight, .asked = h->split == NT_SPLIT_VALID, .left = -1};
+    struct nt_prep_row row = {.created_us = e->created_us,
+                              .weight = e->weight,
+                              .asked = h->split == NT_SPLIT_VALID,
+                              .tested = p->tested,
+                              .left = -1};
     memcpy(row.content, h->sha256, sizeof row.content);
     row.group = group_of(p);
     NT_TRY(person_of(p, row.person));
@@ -404,7 +451,9 @@ static nt_status row_of_opinion(struct nt_prep *p, const struct opinion *o) {
     }
     struct nt_talk talks[2];
     const bool raw = is_raw(p);
+    p->tested = false;
     for (int32_t k = 0; k < o->n_sides; k++) {
+        NT_TRY(look_for_tested(p, o, k));
         const struct side *s = &o->side[k];
         (void)put_turns(p, k, 0, p->record.messages, o->n_prompt, false, raw);
         struct nt_turn *turns = put_turns(p, k, o->n_prompt, s->texts, s->n, s->original, raw);
@@ -458,6 +507,7 @@ static nt_status weigh(struct nt_prep *p, int32_t n_prompt, const struct nt_reco
         turn->weight *= v->holds && v->good ? v->weight : 0;
     else if (p->c->train_rated_only)
         turn->weight = 0;
+    p->tested = p->tested || (turn->weight > 0 && is_tested(p, key));
     return NT_OK;
 }
 
@@ -495,6 +545,7 @@ static nt_status row_of_talk(struct nt_prep *p, const struct nt_record_generatio
         nt_prep_leave(p, NT_LEFT_TIME, NULL);
         return NT_OK;
     }
+    p->tested = false;
     struct nt_turn *turns = put_turns(p, 0, 0, r->messages, n_messages, false, raw);
     for (int32_t i = 0; i < n_messages && !answer; i++) NT_TRY(weigh(p, i, &r->messages[i], &turns[i], &lost));
     if (answer) {
@@ -567,7 +618,7 @@ static nt_status add_tester(struct nt_prep *p) {
     memcpy(p->tests[p->n_testers], p->record.head.sha256, sizeof *p->tests);
     p->n_testers++;
     nt_prep_leave(p, NT_LEFT_SPLIT, NULL);
-    return NT_OK;
+    return add_all_tested(p);
 }
 
 /* Loads record i if its head says so; *wanted false: it is left out. */
@@ -578,7 +629,6 @@ static nt_status load(struct nt_prep *p, int64_t i, bool count, bool *wanted) {
     NT_TRY(nt_dataset_head(p->in->dataset, i, &h));
     const bool split = h.split != NT_SPLIT_TEST, source = nt_prep_source_wanted(p->c, h.source);
     *wanted = split && source;
-    if (count && !split) return add_tester(p);
     if (count && split && !source) nt_prep_leave(p, NT_LEFT_SOURCE, NULL);
     return *wanted ? nt_dataset_load(p->in->dataset, i, &p->record) : NT_OK;
 }
@@ -589,10 +639,16 @@ nt_status nt_prep_gather(struct nt_prep *p) {
         struct nt_record_head h;
         bool wanted;
         NT_TRY(nt_dataset_head(p->in->dataset, i, &h));
+        if (h.split == NT_SPLIT_TEST) {
+            p->at = i;
+            NT_TRY(add_tester(p));
+            continue;
+        }
         if (h.n_feedback == 0 && h.n_pairs == 0) continue; /* nothing was said; an edit is feedback too */
         NT_TRY(load(p, i, false, &wanted));
         if (wanted) NT_TRY(each_opinion(p, vote));
     }
+    if (p->n_tested > 0) qsort(p->tested_keys, (size_t)p->n_tested, sizeof *p->tested_keys, by_vote_key);
     nt_votes_settle(&p->votes, p->rules.conflicts);
     p->report->n_votes = p->votes.n;
     p->report->n_conflicts = p->votes.n_conflicts;

@@ -881,6 +881,41 @@ static void test_held_out_beginnings(void **state) {
     }
 }
 
+/* What is kept for a test likewise; what is held out is evaluated nonetheless. */
+static void test_tested_beginnings(void **state) {
+    (void)state;
+    const struct nt_new_message talk[] = {say("user", "q1"),      say("assistant", "a1"), say("user", "q2"),
+                                          say("assistant", "a2"), say("user", "q3"),      say("assistant", "a3")};
+    struct corpus c = begin_corpus();
+    struct bench b;
+    (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, talk, 2);
+    (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, talk, 6);
+    (void)add_turn(&c, "q1", "another answer");
+    c.user = "bob";
+    c.split = NT_SPLIT_VALID;
+    const struct nt_new_message valid[] = {talk[0], talk[1], say("user", "else"), say("assistant", "b2")};
+    (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, valid, 4);
+    c.user = "tess";
+    c.split = NT_SPLIT_TEST;
+    (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, talk, 4);
+    c.split = NT_SPLIT_NONE;
+    c.user = "dan";
+    add_pair(&c, "q1", "b1", "a1", 10 * day);
+    add_pair(&c, "q1", "b1", "c1", 10 * day);
+    set_up(&b, &c);
+    run_ok(&b);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_EVALUATED] + b.out.report.left_out[NT_LEFT_TESTED], 2);
+    assert_int_equal(b.out.train.n, 1);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "another answer");
+    assert_int_equal(b.out.eval.n, 1);
+    set(&b, "train.loss=dpo");
+    run_ok(&b);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_TESTED], 1);
+    assert_int_equal(b.out.train.n, 1);
+    assert_string_equal(targets(&b, &b.out.train, 0, NT_REJECTED), "c1");
+    tear_down(&b);
+}
+
 /* Of pairs and thumbs likewise: the same answer in another pair, or with another label. */
 static void test_held_out_answers(void **state) {
     (void)state;
@@ -960,6 +995,7 @@ int main(void) {
         cmocka_unit_test(test_held_out_words),
         cmocka_unit_test(test_held_out_beginnings),
         cmocka_unit_test(test_held_out_answers),
+        cmocka_unit_test(test_tested_beginnings),
         cmocka_unit_test(test_same_again),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
