@@ -101,7 +101,7 @@ static nt_status prepare_data(struct nt_trainer *t) {
                                         .max_len = t->job->max_len,
                                         .beat = &sign};
     if (st == NT_OK) st = nt_prepare_run(&in, &t->out->data);
-    if (t->world->rank == 0) nt_prepare_log(&t->out->data.report);
+    if (d && t->world->rank == 0) nt_prepare_log(&t->out->data.report);
     nt_dataset_close(d);
     return st;
 }

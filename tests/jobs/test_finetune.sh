@@ -283,6 +283,8 @@ expect_rc 78 tune x --target-modules q_prog
 grep -q "q_proj" "$WORK/out" || fail "known linears are not named"
 expect_rc 65 tune x --learning-rate 9 --max-grad-norm 0 --lora-alpha 99999 --num-train-epochs 50
 grep -q "not finite" "$WORK/out" || fail "numbers that are not finite are not named"
+expect_rc 66 "$NOCTURNE" finetune $common --input nowhere.h5 --output x
+grep -q "prepare: " out && fail "rows of a file that is not there are counted"
 # steps that are left out: a run of mostly those has no result, not in a second attempt either
 hot="--learning-rate 9 --max-grad-norm 0 --lora-alpha 99999 --num-train-epochs 5 --on-nan skip"
 for attempt in 1 2; do
