@@ -6,6 +6,8 @@
  * that is also held out behind the same tokens are left out, whoever they are from; rows are weighted (feedback
  * weight, decay by age against the newest row, kto class weights). Nothing depends on the clock, the world size or the
  * file names: equal configuration and corpora give equal sets (set.digest).
+ * Votes are heard from everybody, also from people held out: they decide what an answer is worth, and an answer behind
+ * the same tokens is on one side at most.
  * sft takes conversations and generations, kto thumbs and ratings (an edit counts for its text and against the
  * original), dpo pairs (an edit is one).
  * What is left out is counted by reason, logged and part of the training card. Nothing to train on, a set or class that
