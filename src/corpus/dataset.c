@@ -123,6 +123,47 @@ static nt_status merge_subjects(struct nt_dataset *d) {
     return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
 }
 
+/* ---- judgements of erased people ---- */
+
+static int by_id(const void *a, const void *b) {
+    return memcmp(a, b, NT_CORPUS_ID);
+}
+
+bool nt_dataset_is_erased(const struct nt_dataset *d, const uint8_t id[NT_CORPUS_ID]) {
+    return d->n_erased > 0 && bsearch(id, d->erased, (size_t)d->n_erased, sizeof *d->erased, by_id) != NULL;
+}
+
+static nt_status count_unheard(struct nt_dataset *d, struct nt_dsfile *f, enum nt_table table, enum nt_col rater) {
+    for (int64_t i = 0; i < f->n[table]; i++) {
+        uint8_t id[NT_CORPUS_ID];
+        NT_TRY(nt_dsfile_get(f, rater, i, id));
+        d->n_unheard += nt_dataset_is_erased(d, id);
+    }
+    return NT_OK;
+}
+
+/* People rate also what others said, and an edit is their own words. */
+static nt_status find_erased(struct nt_dataset *d) {
+    int64_t n = 0;
+    for (int32_t k = 0; k < d->n_files; k++) n += d->shards[k].f.n[NT_T_SUBJECTS];
+    d->erased = calloc((size_t)n + 1, sizeof *d->erased);
+    if (!d->erased) return NT_FAIL(NT_E_NOMEM, "no memory for %" PRId64 " subjects", n);
+    for (int32_t k = 0; k < d->n_files; k++) {
+        struct nt_dataset_shard *s = &d->shards[k];
+        for (int64_t i = 0; i < s->f.n[NT_T_SUBJECTS]; i++) {
+            uint8_t *id = d->erased[d->n_erased];
+            NT_TRY(nt_dsfile_get(&s->f, NT_C_SUBJECT_ID, i, id));
+            d->n_erased += d->subjects[s->subject[i]].erased_us != 0 && !nt_subject_anonymous(id);
+        }
+    }
+    qsort(d->erased, (size_t)d->n_erased, sizeof *d->erased, by_id);
+    for (int32_t k = 0; k < d->n_files && d->n_erased > 0; k++) {
+        NT_TRY(count_unheard(d, &d->shards[k].f, NT_T_FEEDBACK, NT_C_FB_RATER));
+        NT_TRY(count_unheard(d, &d->shards[k].f, NT_T_PREFERENCES, NT_C_PREF_RATER));
+    }
+    return NT_OK;
+}
+
 /* ---- what may be seen ---- */
 
 /* The one place that decides over a conversation; NT_N_REFUSALS: it may be seen. The owner (no purpose) is refused only
@@ -180,6 +221,7 @@ static nt_status open_all(struct nt_dataset *d, const struct path_list *l, enum 
     }
     for (int32_t k = 0; k < d->n_files; k++) NT_TRY(refuse_copies(d, &d->shards[k]));
     NT_TRY(merge_subjects(d));
+    NT_TRY(find_erased(d));
     for (int32_t k = 0; k < d->n_files; k++) NT_TRY(choose_rows(d, &d->shards[k], purpose, now_us));
     return NT_OK;
 }
@@ -208,6 +250,7 @@ void nt_dataset_close(struct nt_dataset *d) {
     }
     free(d->shards);
     free(d->subjects);
+    free(d->erased);
     free(d);
 }
 
@@ -231,6 +274,10 @@ int64_t nt_dataset_n_records(const struct nt_dataset *d) {
 
 int32_t nt_dataset_n_subjects(const struct nt_dataset *d) {
     return d->n_subjects;
+}
+
+int64_t nt_dataset_n_unheard(const struct nt_dataset *d) {
+    return d->n_unheard;
 }
 
 void nt_dataset_digest(const struct nt_dataset *d, uint8_t digest[32]) {

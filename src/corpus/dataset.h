@@ -194,6 +194,8 @@ const struct nt_dataset_file *nt_dataset_file(const struct nt_dataset *d, int32_
 int64_t nt_dataset_refused(const struct nt_dataset *d, enum nt_refusal r); /* over all files */
 int64_t nt_dataset_n_records(const struct nt_dataset *d); /* those that may be seen, in order of files and rows */
 int32_t nt_dataset_n_subjects(const struct nt_dataset *d);
+/* Feedback and pairs whose rater is an erased subject: nt_dataset_load leaves them out. */
+int64_t nt_dataset_n_unheard(const struct nt_dataset *d);
 /* SHA-256 over the files' content digests in order: what the data were, whatever the files are called. */
 void nt_dataset_digest(const struct nt_dataset *d, uint8_t digest[32]);
 

@@ -22,7 +22,12 @@ struct nt_dataset {
     int64_t n_records;
     struct nt_subject_facts *subjects; // [n_subjects] merged over all files
     int32_t n_subjects, cap_subjects;
+    uint8_t (*erased)[NT_CORPUS_ID]; // [n_erased] ids, ascending; more than once
+    int64_t n_erased;
+    int64_t n_unheard; /* feedback and pairs by erased people */
 };
+
+bool nt_dataset_is_erased(const struct nt_dataset *d, const uint8_t id[NT_CORPUS_ID]);
 
 /* As nt_dataset_head, and the file that has the record. */
 NT_MUST nt_status nt_dataset_find(struct nt_dataset *d, int64_t record, struct nt_record_head *head,

@@ -22,6 +22,7 @@ struct nt_record_memory {
 };
 
 struct loader {
+    const struct nt_dataset *d;
     struct nt_dsfile *f;
     struct nt_record *r;
     struct nt_record_memory *m;
@@ -166,6 +167,13 @@ static nt_status read_rater(const struct loader *l, enum nt_col rater, enum nt_c
     return NT_OK;
 }
 
+static nt_status is_heard(const struct loader *l, enum nt_col rater, int64_t row, bool *heard) {
+    uint8_t id[NT_CORPUS_ID];
+    NT_TRY(nt_dsfile_get(l->f, rater, row, id));
+    *heard = !nt_dataset_is_erased(l->d, id);
+    return NT_OK;
+}
+
 static nt_status add_feedback(const struct loader *l, int64_t row, struct nt_record_feedback *f) {
     uint8_t target_kind = 0, kind = 0;
     int64_t target = 0;
@@ -188,8 +196,14 @@ static nt_status add_feedback(const struct loader *l, int64_t row, struct nt_rec
 static nt_status load_feedback(const struct loader *l) {
     struct nt_record *r = l->r;
     NT_TRY(make_room(l, 2, r->head.n_feedback, sizeof *r->feedback, &r->feedback));
-    for (int32_t i = 0; i < r->head.n_feedback; i++)
-        NT_TRY(add_feedback(l, row_of(l, &l->f->feedback, i), &r->feedback[i]));
+    const int32_t n = r->head.n_feedback;
+    r->head.n_feedback = 0;
+    for (int32_t i = 0; i < n; i++) {
+        bool heard;
+        const int64_t row = row_of(l, &l->f->feedback, i);
+        NT_TRY(is_heard(l, NT_C_FB_RATER, row, &heard));
+        if (heard) NT_TRY(add_feedback(l, row, &r->feedback[r->head.n_feedback++]));
+    }
     return NT_OK;
 }
 
@@ -253,8 +267,14 @@ static nt_status load_pairs(const struct loader *l) {
                            l->f->path, r->head.row, MAX_SIDE_TEXTS);
     }
     NT_TRY(make_room(l, 4, total, sizeof *l->m->sides, &l->m->sides));
-    for (int32_t i = 0; i < r->head.n_pairs; i++)
-        NT_TRY(add_pair(l, row_of(l, &l->f->pairs, i), &n_sides, &r->pairs[i]));
+    const int32_t n_pairs = r->head.n_pairs;
+    r->head.n_pairs = 0;
+    for (int32_t i = 0; i < n_pairs; i++) {
+        bool heard;
+        const int64_t row = row_of(l, &l->f->pairs, i);
+        NT_TRY(is_heard(l, NT_C_PREF_RATER, row, &heard));
+        if (heard) NT_TRY(add_pair(l, row, &n_sides, &r->pairs[r->head.n_pairs++]));
+    }
     return NT_OK;
 }
 
@@ -302,7 +322,7 @@ static nt_status load_all(const struct loader *l) {
 }
 
 nt_status nt_dataset_load(struct nt_dataset *d, int64_t record, struct nt_record *r) {
-    struct loader l = {.r = r, .m = r->memory};
+    struct loader l = {.d = d, .r = r, .m = r->memory};
     nt_status st = nt_dataset_find(d, record, &r->head, &l.f);
     if (st == NT_OK && !l.m) {
         l.m = r->memory = calloc(1, sizeof *l.m);

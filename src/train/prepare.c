@@ -55,6 +55,7 @@ static nt_status open_prep(struct nt_prep *p, const struct nt_prepare_input *in,
     report->kind = p->rules.kind;
     report->n_records = nt_dataset_n_records(in->dataset);
     report->n_conversations = report->n_records;
+    report->n_unheard = nt_dataset_n_unheard(in->dataset);
     for (int i = 0; i < NT_N_REFUSALS; i++) {
         report->refused[i] = nt_dataset_refused(in->dataset, (enum nt_refusal)i);
         report->n_conversations += report->refused[i];

@@ -71,6 +71,7 @@ static void log_counts(const struct nt_prepare_report *r) {
 void nt_prepare_log(const struct nt_prepare_report *r) {
     char first[NT_ISOTIME_TEXT], last[NT_ISOTIME_TEXT];
     log_counts(r);
+    if (r->n_unheard > 0) nt_info("prepare", "%lld judgements by erased people are not heard", (long long)r->n_unheard);
     if (r->n_votes > 0)
         nt_info("prepare", "votes %lld, in dispute about %lld answers", (long long)r->n_votes,
                 (long long)r->n_conflicts);
@@ -183,6 +184,7 @@ void nt_prepare_json(const struct nt_prepare_report *r, struct nt_strbuf *out) {
     add_left_out(out, r);
     add_int(out, "votes", r->n_votes);
     add_int(out, "conflicts", r->n_conflicts);
+    add_int(out, "unheard", r->n_unheard);
     add_int(out, "prompts_cut", r->n_prompts_cut);
     add_int(out, "completions_cut", r->n_completions_cut);
     add_int(out, "turns_split_off", r->n_split);

@@ -43,7 +43,7 @@ struct corpus {
     struct nt_dataset_writer *w;
     const char *user, *source;
     enum nt_split split;
-    int64_t created_us;
+    int64_t created_us, erased_us;
     uint32_t consent;
 };
 
@@ -56,8 +56,11 @@ static struct corpus begin_corpus(void) {
 
 static int64_t add_messages(struct corpus *c, enum nt_row_format format, enum nt_conv_kind kind,
                             const struct nt_new_message *m, int32_t n) {
-    const struct nt_subject who = {
-        .user = c->user, .user_len = c->user ? strlen(c->user) : 0, .consent = c->consent, .basis = NT_BASIS_CONSENT};
+    const struct nt_subject who = {.user = c->user,
+                                   .user_len = c->user ? strlen(c->user) : 0,
+                                   .consent = c->consent,
+                                   .basis = NT_BASIS_CONSENT,
+                                   .erased_us = c->erased_us};
     const struct nt_new_conversation conv = {.format = format,
                                              .kind = kind,
                                              .subject = &who,
@@ -367,6 +370,43 @@ static void test_edits(void **state) {
     assert_int_equal(r->left_out[NT_LEFT_DUPLICATE], 1); /* "5" is bad twice: by thumb and by edit */
     for (int32_t i = 0; i < 2; i++)
         assert_int_equal(strcmp(targets(&b, &b.out.train, i, 0), "four") == 0, b.out.train.rows[i].label);
+    tear_down(&b);
+}
+
+/* Of an erased subject nothing counts, also what it said of others: its edit is its own words. */
+static void test_erased_rater(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    int64_t row;
+    const int64_t conv = add_turn(&c, "2+2?", "4"), other = add_turn(&c, "3+3?", "6");
+    struct nt_new_feedback f = {
+        .conversation = conv,
+        .target_kind = NT_TARGET_MESSAGE,
+        .target = 1,
+        .kind = NT_FEEDBACK_EDIT,
+        .edit = "my own words",
+        .edit_len = 12,
+        .by = {.rater = "eve", .rater_len = 3, .weight = 1, .created_us = c.created_us}
+    };
+    must(nt_dataset_add_feedback(c.w, &f, &row));
+    f.conversation = other;
+    f.kind = NT_FEEDBACK_THUMB;
+    f.value = -1;
+    f.edit = NULL;
+    f.edit_len = 0;
+    must(nt_dataset_add_feedback(c.w, &f, &row));
+    c.user = "eve";
+    c.erased_us = day;
+    (void)add_turn(&c, "q", "a");
+    set_up(&b, &c);
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 2);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "4");
+    assert_string_equal(targets(&b, &b.out.train, 1, 0), "6");
+    assert_int_equal(b.out.report.refused[NT_REFUSED_ERASED], 1);
+    assert_int_equal(b.out.report.n_unheard, 2);
+    assert_int_equal(b.out.report.n_votes, 0);
     tear_down(&b);
 }
 
@@ -982,6 +1022,7 @@ int main(void) {
         cmocka_unit_test(test_policies),
         cmocka_unit_test(test_edits),
         cmocka_unit_test(test_votes),
+        cmocka_unit_test(test_erased_rater),
         cmocka_unit_test(test_conflicts),
         cmocka_unit_test(test_pairs),
         cmocka_unit_test(test_generations),
