@@ -76,9 +76,11 @@ static bool parse_label(struct nt_train_row *row, const struct nt_json *doc) {
 
 /* ---- chosen and rejected ---- */
 
+/* By its text; of tool calls and the like, which are kept in the row's shell alone, nobody knows. */
 static bool same_message(const struct nt_train_row *row, const struct nt_row_message *a,
                          const struct nt_row_message *b) {
     const char *text = nt_strbuf_cstr(&row->text);
+    if (a->has_more || b->has_more) return false;
     return strcmp(a->role, b->role) == 0 && a->len == b->len && memcmp(text + a->at, text + b->at, a->len) == 0;
 }
 

@@ -110,6 +110,9 @@ static void test_shapes(void **state) {
          "'content':'r'}]}",                                                                                    "preference chat system:s|user:q > assistant:c > assistant:r"       },
         {"{'prompt':[{'role':'user','content':'q'}],'chosen':[{'role':'user','content':'q'},{'role':'assistant',"
          "'content':'c'}],'rejected':[{'role':'assistant','content':'r'}]}",                                    "preference chat user:q > user:q|assistant:c > assistant:r"         },
+        {"{'prompt':[{'role':'user','content':'q'}],'chosen':[{'role':'assistant','tool_calls':[1]}],'rejected':[{'"
+         "role':"
+         "'assistant','tool_calls':[2]}]}",                                                                     "preference chat user:q > assistant:+ > assistant:+"                },
         {"{'chosen':'H: hi A: yes','rejected':'H: hi A: no'}",
          "preference text prompt:H: hi A: > assistant: yes > assistant: no"                                                                                                                  },
         {"{'chosen':'\\u00e9','rejected':'\\u00ea'}",
