@@ -5,7 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_SEQ = 6, MAX_HEAD = 99 };
+enum { MAX_SEQ = 7, MAX_HEAD = 99, EDGES = 129 };
+
+/* Lengths of the sequences where max_q is EDGES: around pages, and blocks of two of them. */
+static const int32_t edges[MAX_SEQ] = {EDGES, 1, 64, 0, 65, 127, 128};
 
 struct shape {
     int32_t n_head, n_kv, d, window, n_seq, max_q;
@@ -51,7 +54,8 @@ static void make_seqs(struct problem *p, uint64_t *seed, const struct shape *sh)
     p->cache = op_alloc((size_t)(n_pages * p->kv.page_stride) * sizeof *p->cache);
     p->kv.base = p->cache;
     for (int32_t s = 0; s < sh->n_seq; s++) {
-        const int32_t n_q = s == 0 ? sh->max_q : s == 3 ? 0 : op_random_int(seed, 1, sh->max_q);
+        const int32_t some = s == 0 ? sh->max_q : s == 3 ? 0 : op_random_int(seed, 1, sh->max_q);
+        const int32_t n_q = sh->max_q == EDGES ? edges[s] : some;
         p->seqs[s] = (struct nt_attn_seq){p->args.n_tok, n_q, 0, p->pages + s * per_seq};
         p->args.n_tok += n_q;
         for (int32_t pos = 0; pos < n_q; pos++)
@@ -460,6 +464,24 @@ static void check_long(struct op_env *env) {
     drop(&p);
 }
 
+/* Sequences that end at the edges of tiles, in groups that fit a tile of rows and that do not. */
+static void check_edges(struct op_env *env) {
+    static const struct shape of[] = {
+        {3,  1, 34,  20, 7, EDGES},
+        {5,  1, 128, 65, 7, EDGES},
+        {7,  1, 80,  64, 7, EDGES},
+        {16, 1, 8,   0,  7, EDGES},
+    };
+    for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
+        struct problem p;
+        char what[64];
+        make(&p, 500 + i, of[i]);
+        (void)snprintf(what, sizeof what, "edges %zu", i);
+        check_problem(env, &p, what);
+        drop(&p);
+    }
+}
+
 static nt_status run_attention(struct nt_backend *be, void *ctx) {
     return be->ops.attention_bwd(be, ctx);
 }
@@ -488,5 +510,6 @@ static const struct op_case cases[] = {
     {NT_OP_attention_bwd, "special", check_special, NULL},
     {NT_OP_attention_bwd, "range",   check_range,   NULL},
     {NT_OP_attention_bwd, "long",    check_long,    NULL},
+    {NT_OP_attention_bwd, "edges",   check_edges,   NULL},
 };
 const struct op_cases attention_bwd_cases = {sizeof cases / sizeof cases[0], cases};
