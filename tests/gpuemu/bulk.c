@@ -28,6 +28,16 @@ struct deed {     /* of a thread */
     int32_t thread;
 };
 
+struct fence {
+    int64_t time;
+    struct emu_stamp by; /* who acquired a later release has seen it */
+};
+
+struct fences { /* of a thread, in order of time */
+    struct fence *of;
+    int32_t n, cap;
+};
+
 struct bulk { /* of a block */
     struct transfer *of;
     int32_t n, cap;
@@ -35,7 +45,7 @@ struct bulk { /* of a block */
     /* proxies: when and by whom each 16 bytes were last written by ordinary means, and each mbarrier initialised; when
      * each thread fenced, and when it fenced what it had initialised */
     struct deed *written, *initialised; /* [bytes / 16], [bytes / 8] */
-    int64_t *fenced, *shown;            /* [n_thread] */
+    struct fences *fenced, *shown;      /* [n_thread] */
     bool any_written;
 };
 
@@ -71,9 +81,38 @@ void proxy_note_init(struct warp *w, uint32_t lane, uint32_t at) {
     bulk_of(w->run)->initialised[at / 8] = (struct deed){w->run->executed, w->thread[lane].linear};
 }
 
+static void note_fences(struct warp *w, uint32_t mask, struct fences *of_thread) {
+    EACH_LANE(l, mask) {
+        const struct emu_where where = {.thread = &w->thread[l]};
+        struct fences *f = &of_thread[w->thread[l].linear];
+        if (f->n == f->cap) {
+            f->cap = f->cap * 2 + 4;
+            f->of = realloc(f->of, (size_t)f->cap * sizeof *f->of);
+            if (f->of == NULL) abort();
+        }
+        f->of[f->n++] = (struct fence){w->run->executed, emu_check_stamp(&where)};
+    }
+}
+
 void proxy_fence(struct warp *w, uint32_t mask) {
-    struct bulk *b = bulk_of(w->run);
-    EACH_LANE(l, mask) b->fenced[w->thread[l].linear] = w->run->executed;
+    note_fences(w, mask, bulk_of(w->run)->fenced);
+}
+
+/* Whether the thread's first fence after `time` is part of what `reader` has seen: a later one is no help if not. */
+static bool fence_is_seen(const struct fences *f, int64_t time, const struct emu_where *reader) {
+    int32_t low = 0, high = f->n;
+    while (low < high) {
+        const int32_t mid = low + (high - low) / 2;
+        if (f->of[mid].time > time)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return low < f->n && !emu_check_unseen(reader, f->of[low].by);
+}
+
+static bool fenced_since(const struct fences *f, int64_t time) {
+    return f->n > 0 && f->of[f->n - 1].time > time;
 }
 
 bool proxy_check(struct warp *w, const struct ptx_op *o, uint32_t lane, uint32_t at, int32_t bytes) {
@@ -81,8 +120,10 @@ bool proxy_check(struct warp *w, const struct ptx_op *o, uint32_t lane, uint32_t
     if (!b->any_written || !emu_options()->check) return true;
     for (uint32_t i = at / 16; i * 16 < at + (uint32_t)bytes && i * 16 < w->block->shared_bytes; i++) {
         const int64_t time = b->written[i].time;
-        if (time == 0 || b->fenced[b->written[i].thread] > time || b->fenced[w->thread[lane].linear] > time) continue;
         const struct emu_where where = where_lane(w, o, lane);
+        if (time == 0 || fence_is_seen(&b->fenced[b->written[i].thread], time, &where) ||
+            fenced_since(&b->fenced[w->thread[lane].linear], time))
+            continue;
         emu_report(&where,
                    "the async proxy reads shared byte %u, which thread %d wrote, without a fence.proxy.async between",
                    i * 16, b->written[i].thread);
@@ -92,8 +133,7 @@ bool proxy_check(struct warp *w, const struct ptx_op *o, uint32_t lane, uint32_t
 }
 
 void proxy_fence_init(struct warp *w, uint32_t mask) {
-    struct bulk *b = bulk_of(w->run);
-    EACH_LANE(l, mask) b->shown[w->thread[l].linear] = w->run->executed;
+    note_fences(w, mask, bulk_of(w->run)->shown);
 }
 
 /* The copy engine counts on the mbarrier: it must have been shown what mbarrier.init wrote. */
@@ -102,8 +142,9 @@ static bool barrier_is_shown(const struct transfer *t) {
     const struct emu_where where = where_lane(t->warp, t->op, t->lane);
     if (!emu_options()->check || t->barrier / 8 > t->warp->block->shared_bytes / 8) return true;
     const struct deed init = b->initialised[t->barrier / 8];
-    if (init.time == 0 || b->shown[init.thread] > init.time || b->fenced[init.thread] > init.time ||
-        b->fenced[where.thread->linear] > init.time)
+    if (init.time == 0 || fence_is_seen(&b->shown[init.thread], init.time, &where) ||
+        fence_is_seen(&b->fenced[init.thread], init.time, &where) ||
+        fenced_since(&b->fenced[where.thread->linear], init.time))
         return true;
     emu_report(&where,
                "a copy counts on the mbarrier at shared byte %u, which thread %d initialised, without a "
@@ -245,6 +286,11 @@ static void queue(struct transfer *t) {
     b->of[b->n++] = *t;
 }
 
+static void free_fences(struct fences *of_thread, int32_t n) {
+    for (int32_t i = 0; i < n; i++) free(of_thread[i].of);
+    free(of_thread);
+}
+
 void bulk_block_end(struct run *r) {
     struct bulk *b = r->bulk;
     if (b == NULL) return;
@@ -257,8 +303,8 @@ void bulk_block_end(struct run *r) {
     }
     free(b->of);
     free(b->group);
-    free(b->fenced);
-    free(b->shown);
+    free_fences(b->fenced, r->block.n_warp * 32);
+    free_fences(b->shown, r->block.n_warp * 32);
     free(b->written);
     free(b->initialised);
     free(b);

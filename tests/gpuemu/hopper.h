@@ -26,7 +26,7 @@ bool mbarrier_expect_more(struct run *r, const struct emu_where *where, uint32_t
 bool bulk_progress(struct run *r);
 void bulk_block_end(struct run *r);
 /* The copy engine or a matrix product of `warp` reads these bytes from now on: writes by threads must have been fenced
- * (fence.proxy.async) by their writer or by the reader. */
+ * (fence.proxy.async) by their writer, before what the reader waited for, or by the reader. */
 void proxy_note_write(struct warp *w, uint32_t lane, uint32_t at, int32_t bytes);
 void proxy_fence(struct warp *w, uint32_t mask);
 /* The same for an mbarrier.init, which the copy engine must see before it counts on the barrier; fence.mbarrier_init.

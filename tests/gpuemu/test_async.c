@@ -391,6 +391,12 @@ static void byte_products(void) {
     ".shared .align 1024 .b8 s[2048]; .shared .align 8 .b64 m; { .reg .b64 mp; mov.b64 mp, map; cvta.param.u64 %rd9, " \
     "mp; }\n"
 #define TILE_LOAD "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+/* The second warp writes what the first copies out; it comes to barriers last, and what it does behind them first. */
+#define WRITTEN                                                                                                        \
+    "setp.eq.u32 %p1, %r10, 32; setp.eq.u32 %p2, %r10, 0; @%p1 st.shared.u64 [s], 1; @%p1 st.shared.u64 [s+8], 1;\n"
+#define STORED                                                                                                         \
+    "@%p2 cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; @%p2 cp.async.bulk.commit_group;\n"            \
+    "@%p2 cp.async.bulk.wait_group 0;"
 static const struct {
     const char *body;
     unsigned n_thread;
@@ -453,6 +459,14 @@ static const struct {
     {TILE_HEAD "st.shared.u64 [s], 1; st.shared.u64 [s+8], 1; fence.proxy.async;\n"
                "cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; cp.async.bulk.commit_group;\n"
                "st.shared.u64 [s], 2; cp.async.bulk.wait_group 0;",                                             1,   false, "RACE"                                                           },
+    {TILE_HEAD WRITTEN "bar.sync 0; @%p1 fence.proxy.async;" STORED,                                                 64,  false, "without a fence.proxy.async"                                    },
+    {TILE_HEAD WRITTEN
+     "@%p1 fence.proxy.async; @%p1 st.shared.u32 [s+8], 1; bar.sync 0; @%p1 fence.proxy.async;" STORED,
+     64,                                                                                                                  false, "without a fence.proxy.async"                                    },
+    {TILE_HEAD WRITTEN "@%p1 mbarrier.init.shared::cta.b64 [m], 1; bar.sync 0; @%p1 "
+                       "fence.mbarrier_init.release.cluster; @%p1 fence.proxy.async;\n"
+                       "@%p2 " TILE_LOAD "[s], [%rd9, {0, 0}], [m];",
+     64,                                                                                                                  false, "without a fence.mbarrier_init or fence.proxy.async between"     },
     {"bar.sync 0; wgmma.fence.sync.aligned;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                              128, true,
      "without a fence.proxy.async"                                                                                                                                                                },
     {"fence.proxy.async; bar.sync 0;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                                     128, true,  "without a wgmma.fence"                                          },
@@ -470,6 +484,28 @@ static const struct {
     {FENCES "cvt.u64.u32 %rd4, %r10; add.u64 %rd2, %rd2, %rd4;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,           128, true,
      "differs between the lanes"                                                                                                                                                                  },
 };
+
+/* Near to the faults, and right. */
+static void no_faults(void) {
+    static const struct {
+        const char *body;
+        unsigned n_thread;
+    } right[] = {
+        {TILE_HEAD WRITTEN "@%p1 fence.proxy.async; bar.sync 0; @%p1 fence.proxy.async;" STORED,                64},
+        {TILE_HEAD WRITTEN "bar.sync 0; @%p2 fence.proxy.async;" STORED,                                        64},
+    };
+    start();
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        uint8_t in[64] = {0}, out[16];
+        const struct ptx_run r = {.body = right[i].body,
+                                  .n_thread = right[i].n_thread,
+                                  .in = in,
+                                  .n_in = sizeof in,
+                                  .out = out,
+                                  .n_out = sizeof out};
+        CHECK(run_text(&r));
+    }
+}
 
 static size_t fault;
 static void run_fault(void) {
@@ -515,6 +551,9 @@ static const struct row rows[] = {
     ROW("cc=90,copies=random,seed=9", chains),
     ROW("cc=90", unwaited),
     ROW("cc=90", byte_products),
+    ROW("cc=90", no_faults),
+    ROW("cc=90,order=backward", no_faults),
+    ROW("cc=90,copies=early", no_faults),
 };
 
 int main(void) {
