@@ -46,6 +46,26 @@ void copies_release(struct warp *w) {
     }
 }
 
+static bool overlap(uint64_t a, int64_t n_a, uint64_t b, int64_t n_b) {
+    return n_b > 0 && a < b + (uint64_t)n_b && b < a + (uint64_t)n_a;
+}
+
+bool copies_allow(struct warp *w, const struct ptx_op *o, uint32_t lane, bool shared, uint64_t at, int32_t bytes,
+                  bool writes) {
+    const struct copies *all = &w->copies[lane];
+    if (!emu_options()->check) return true;
+    for (int32_t i = 0; i < all->n; i++) {
+        const struct copy *c = &all->of[i];
+        const char *what = shared ? "destination" : "source";
+        if (c->arrives || !overlap(at, bytes, shared ? c->to : c->from, shared ? c->bytes : c->valid)) continue;
+        const struct emu_where where = where_lane(w, o, lane);
+        emu_report(&where, "%s the %s of its own cp.async of PTX line %d, which it did not wait for",
+                   writes ? "overwrites" : "reads", what, c->op->info.ptx_line);
+        return false;
+    }
+    return true;
+}
+
 /* The first n copies of a lane. */
 static void land_first(struct warp *w, uint32_t lane, int32_t n) {
     struct copies *all = &w->copies[lane];
@@ -131,6 +151,7 @@ static enum flow cp_async(struct warp *w, const struct ptx_op *o, uint32_t mask)
             return FATAL(w, o, l,
                          "cp.async of %d bytes from %#llx to shared byte %u: addresses must be multiples of %d",
                          c.bytes, (unsigned long long)c.from, c.to, c.bytes);
+        if (!copies_allow(w, o, l, true, c.to, c.bytes, true)) return w->run->stop = true, FLOW_STOP;
         issue(w, l, c);
     }
     return FLOW_NEXT;

@@ -49,6 +49,15 @@ static void *param_at(struct warp *w, const struct ptx_op *o, uint32_t lane, uin
     return NULL;
 }
 
+/* Reported: the lane touches what a cp.async of its own may still write or, in global memory, change what it reads. */
+static bool meets_copies(struct warp *w, const struct ptx_op *o, uint32_t lane, enum emu_space space, uint64_t address,
+                         int32_t bytes, enum emu_access access) {
+    if (access == EMU_ASYNC_READ || access == EMU_ASYNC_WRITE) return false; /* they themselves */
+    const bool shared = space == EMU_SPACE_SHARED;
+    if (!shared && (space != EMU_SPACE_GLOBAL || !writes(access))) return false;
+    return !copies_allow(w, o, lane, shared, address, bytes, writes(access));
+}
+
 void *emu_at(struct warp *w, const struct ptx_op *o, uint32_t lane, enum emu_space space, uint64_t address,
              int32_t bytes, enum emu_access access) {
     const struct emu_launch *launch = w->run->launch;
@@ -63,6 +72,7 @@ void *emu_at(struct warp *w, const struct ptx_op *o, uint32_t lane, enum emu_spa
         if (space == EMU_SPACE_SHARED || space == EMU_SPACE_LOCAL) address &= UINT32_MAX;
     }
     const struct emu_where where = where_lane(w, o, lane);
+    if (w->copies[lane].n > 0 && meets_copies(w, o, lane, space, address, bytes, access)) return NULL;
     switch (space) {
     case EMU_SPACE_SHARED:
         if (!emu_check_shared(&where, access, (uint32_t)address, (size_t)bytes)) return NULL;

@@ -267,6 +267,10 @@ void registers_wrote(struct warp *w, const struct ptx_op *o, uint32_t mask);
 
 /* ---- async copies (async.c) ---- */
 void copies_finish(struct warp *w, uint32_t lane, int32_t keep_groups);
+/* Reported and false: the lane touches the destination, or overwrites the source, of a copy that it has not waited for.
+ */
+bool copies_allow(struct warp *w, const struct ptx_op *o, uint32_t lane, bool shared, uint64_t at, int32_t bytes,
+                  bool writes);
 void copies_some(struct warp *w); /* random timing: perhaps one */
 void copies_release(struct warp *w);
 bool copies_progress(struct run *r); /* lands what an mbarrier may wait for: false when there is none */

@@ -397,6 +397,7 @@ static void byte_products(void) {
 #define STORED                                                                                                         \
     "@%p2 cp.async.bulk.global.shared::cta.bulk_group [%rd11], [s], 16; @%p2 cp.async.bulk.commit_group;\n"            \
     "@%p2 cp.async.bulk.wait_group 0;"
+#define PENDING ".shared .align 16 .b8 s[64]; st.shared.u64 [s], 0; cp.async.ca.shared.global [s], [%rd10], 8, 6;\n"
 static const struct {
     const char *body;
     unsigned n_thread;
@@ -467,6 +468,12 @@ static const struct {
                        "fence.mbarrier_init.release.cluster; @%p1 fence.proxy.async;\n"
                        "@%p2 " TILE_LOAD "[s], [%rd9, {0, 0}], [m];",
      64,                                                                                                                  false, "without a fence.mbarrier_init or fence.proxy.async between"     },
+    {PENDING "st.shared.u32 [s+4], 1; cp.async.wait_all;",                                                           1,   false, "overwrites the destination of its own cp.async"                 },
+    {PENDING "st.global.u32 [%rd10+4], 1; cp.async.wait_all;",                                                       1,   false, "overwrites the source of its own cp.async"                      },
+    {PENDING "cp.async.ca.shared.global [s], [%rd10+8], 8; cp.async.wait_all;",                                      1,   false,
+     "overwrites the destination of its own cp.async"                                                                                                                                             },
+    {PENDING "cp.async.commit_group; cp.async.wait_group 1; st.shared.u32 [s], 1;",                                  1,   false,
+     "overwrites the destination of its own cp.async"                                                                                                                                             },
     {"bar.sync 0; wgmma.fence.sync.aligned;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                              128, true,
      "without a fence.proxy.async"                                                                                                                                                                },
     {"fence.proxy.async; bar.sync 0;" WGMMA "%rd2, %rd3, %p1, 1, 1, 0, 0;" ENDS,                                     128, true,  "without a wgmma.fence"                                          },
@@ -493,6 +500,10 @@ static void no_faults(void) {
     } right[] = {
         {TILE_HEAD WRITTEN "@%p1 fence.proxy.async; bar.sync 0; @%p1 fence.proxy.async;" STORED,                64},
         {TILE_HEAD WRITTEN "bar.sync 0; @%p2 fence.proxy.async;" STORED,                                        64},
+        {PENDING "st.shared.u64 [s+8], 1; cp.async.wait_all; st.shared.u64 [s], 1; st.global.u64 [%rd10], 1;",  1 },
+        {PENDING "cp.async.ca.shared.global [s+8], [%rd10], 8; st.global.u32 [%rd10+8], 1; cp.async.wait_all;", 1 },
+        {".shared .align 16 .b8 s[64]; cp.async.ca.shared.global [s], [%rd10], 8, 4; st.global.u32 [%rd10+4], 1;\n"
+         "cp.async.wait_all;",                                                                         1 },
     };
     start();
     for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
