@@ -28,6 +28,7 @@ enum {
     ROWS = NT_ATTN_BWD_SM90_ROWS,
     STEP = NT_KV_PAGE
 };
+static_assert(nt_registers_suffice(NT_ATTN_BWD_SM90_GROUPS, 232, 1, 40), "registers that others give back");
 
 /* Rings: K or V of a page a stage; q, dout and the numbers of 64 rows a stage. They lie behind what stays. */
 template <int D_> struct pages_ring {

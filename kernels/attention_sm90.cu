@@ -35,6 +35,8 @@ template <int D_> struct nt_attn_sm90_tile {
         INFO_AT = Q_AT + NT_ATTN_SM90_ROWS * 2 * D,
         MULTIPLIERS = 4 * NT_ATTN_SM90_GROUPS, /* warps */
     };
+    static_assert(nt_registers_suffice(NT_ATTN_SM90_GROUPS, 232, NT_ATTN_SM90_THREADS / 128 - NT_ATTN_SM90_GROUPS, 40),
+                  "registers that others give back");
     static_assert(D % 64 == 0 && STAGE_BYTES % 1024 == 0, "whole boxes, which begin where swizzles do");
     static_assert(INFO_AT + NT_ATTN_TILE_BYTES == NT_ATTN_SM90_SHARED(D), "host and device agree");
 };

@@ -40,6 +40,7 @@ template <class W_, int ROWS_, int STAGES_> struct nt_quant_sm90_tile {
         WARP_ROWS = ROWS / MULTIPLIERS,
     };
     static_assert(NT_WARP * MULTIPLIERS + 4 * NT_WARP == NT_GEMM_QUANT_SM90_THREADS, "and a warpgroup that copies");
+    static_assert(nt_registers_suffice(MULTIPLIERS / 4, 240, 1, 24), "registers that others give back");
     static_assert(BYTES <= STAGE_BYTES && STAGE_BYTES % 1024 == 0 && W_AT % 512 == 0, "swizzles begin in each stage");
     static_assert(STEPS % 2 == 0, "two sets of fragments take turns");
     static_assert(W::BLOCK % NT_GEMM_QUANT_SM90_LINE == 0 && W::BLOCK == NT_GEMM_QUANT_BLOCK(W::HALF), "blocks of lines");

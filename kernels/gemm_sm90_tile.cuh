@@ -38,6 +38,8 @@ template <int ROWS_, int COLS_, int STAGES_, bool SUM_LINES_ = false, bool X_SUM
         GIVES_REGISTERS = COLS > 128, /* 128 accumulators: 2 x 128 x 240 + 128 x 24 registers */
     };
     static_assert(ROWS == 64 || ROWS == 128, "one or two warpgroups");
+    static_assert(!GIVES_REGISTERS || nt_registers_suffice(GROUPS, 240, THREADS / 128 - GROUPS, 24),
+                  "registers that others give back");
     static_assert(LINE == 128, "the swizzle of the tensor maps and descriptors");
     static_assert(STAGES >= 2 && 2 * STAGES * 8 <= NT_GEMM_SM90_BARRIERS, "two mbarriers a stage");
     static_assert(COLS % NT_PANEL == 0 && COLS <= 256, "one instruction spans the columns; gate and up in one thread");

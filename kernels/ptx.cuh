@@ -133,6 +133,13 @@ NT_DEVICE bool nt_elect(void) {
     asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(chosen));
     return chosen != 0;
 }
+/* Whether `up` warpgroups can have so many registers a thread once `down` others have lowered theirs: a block that has
+ * its multiprocessor to itself starts with `launch` of each (budgets.txt), and raising waits for ever for what is not
+ * given back. */
+constexpr bool nt_registers_suffice(int up, int raised, int down, int lowered) {
+    const int launch = 65536 / (128 * (up + down)) / 8 * 8;
+    return lowered <= launch && launch <= raised && up * raised + down * lowered <= (up + down) * launch;
+}
 /* All warps of a warpgroup: registers of each of its threads from now on. */
 template <int N> NT_DEVICE void nt_registers_raise(void) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
