@@ -4,6 +4,7 @@
 #include "fileio.h"
 #include "gguf.h"
 #include "json.h"
+#include "tensor_source.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -78,6 +79,16 @@ static nt_status stops_from_config(struct nt_tokenizer *tok, const char *dir) {
     return st;
 }
 
+static nt_status missing(const char *dir, const char *path) {
+    char config[PATH_MAX];
+    NT_TRY(nt_path_join(config, sizeof config, dir, "adapter_config.json"));
+    if (nt_file_exists(config)) return nt_refuse_adapter(dir);
+    return NT_FAIL(NT_E_NOINPUT,
+                   "%s: not found; a model directory needs tokenizer.json (save_pretrained of a fast "
+                   "tokenizer writes it)",
+                   path);
+}
+
 /* Older directories name bos and eos in special_tokens_map.json only; its keys are those of the config. */
 static nt_status load_dir(const char *dir, struct nt_tok_bundle *b) {
     char path[PATH_MAX], *text = NULL, *config = NULL, *jinja = NULL;
@@ -85,11 +96,7 @@ static nt_status load_dir(const char *dir, struct nt_tok_bundle *b) {
     struct nt_json *doc = NULL;
     nt_status st;
     NT_TRY(nt_path_join(path, sizeof path, dir, "tokenizer.json"));
-    if (!nt_file_exists(path))
-        return NT_FAIL(NT_E_NOINPUT,
-                       "%s: not found; a model directory needs tokenizer.json (save_pretrained of a fast "
-                       "tokenizer writes it)",
-                       path);
+    if (!nt_file_exists(path)) return missing(dir, path);
     NT_TRY_GOTO(st, release, nt_file_read(path, MAX_TOKENIZER, &text, &len));
     NT_TRY_GOTO(st, release, read_optional(dir, "tokenizer_config.json", MAX_SMALL, &config, &config_len));
     if (!config)
@@ -224,7 +231,8 @@ static nt_status load_gguf(const char *path, struct nt_tok_bundle *b) {
     struct gguf_tok f = {0};
     size_t len;
     NT_TRY(nt_gguf_open(path, &f.g));
-    nt_status st;
+    nt_status st = NT_OK;
+    if (nt_gguf_is_adapter(f.g)) NT_TRY_GOTO(st, close, nt_refuse_adapter(path));
     NT_TRY_GOTO(st, close, read_parts(&f));
     NT_TRY_GOTO(st, close, nt_tokenizer_from_parts(&f.parts, &b->tok));
     const char *text = nt_gguf_str(f.g, "tokenizer.chat_template", &len);

@@ -128,6 +128,12 @@ enum nt_gguf_type nt_gguf_array_type(const struct nt_gguf *g, const char *key) {
     return kv && kv->type == NT_GGUF_ARRAY ? kv->item_type : NT_GGUF_NONE;
 }
 
+bool nt_gguf_is_adapter(const struct nt_gguf *g) {
+    size_t len = 0;
+    const char *type = nt_gguf_str(g, "general.type", &len);
+    return type && len == strlen("adapter") && memcmp(type, "adapter", len) == 0;
+}
+
 const char *nt_gguf_str(const struct nt_gguf *g, const char *key, size_t *len) {
     const struct nt_gguf_kv *kv = find(g, key);
     const bool ok = kv && kv->type == NT_GGUF_STRING;

@@ -79,6 +79,7 @@ const char *nt_gguf_type_name(enum nt_gguf_type t);
 int64_t nt_gguf_n_kv(const struct nt_gguf *g);
 const char *nt_gguf_key_at(const struct nt_gguf *g, int64_t i); /* in file order, NUL terminated */
 
+bool nt_gguf_is_adapter(const struct nt_gguf *g); /* general.type says so: the file is no whole model */
 const char *nt_gguf_str(const struct nt_gguf *g, const char *key, size_t *len); /* NOT NUL terminated */
 int64_t nt_gguf_i64(const struct nt_gguf *g, const char *key, int64_t def);     /* u64 above INT64_MAX: def */
 double nt_gguf_f64(const struct nt_gguf *g, const char *key, double def);

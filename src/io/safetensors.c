@@ -2,6 +2,7 @@
 #include "fileio.h"
 #include "json.h"
 #include "strbuf.h"
+#include "tensor_source.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -323,6 +324,8 @@ nt_status nt_safetensors_index_read(const char *dir, struct nt_safetensors_index
                        "convert them first: save_pretrained(DIR, safe_serialization=True)",
                        dir);
     }
+    NT_TRY(nt_path_join(path, sizeof path, dir, "adapter_config.json"));
+    if (nt_file_exists(path)) return nt_refuse_adapter(dir);
     return NT_FAIL(NT_E_NOINPUT,
                    "%s holds no weights; model.safetensors, model.safetensors.index.json or a .gguf file was expected",
                    dir);

@@ -133,6 +133,7 @@ static bool gguf_has(const struct nt_tensor_source *src, const char *name) {
 nt_status nt_spec_read_gguf(const struct nt_tensor_source *src, struct nt_spec *spec) {
     struct gguf_meta m = {.gguf = src->gguf, .path = src->path};
     const struct nt_arch *arch = NULL;
+    if (nt_gguf_is_adapter(src->gguf)) return nt_refuse_adapter(src->path);
     NT_TRY(gguf_find_arch(&m, &arch));
     snprintf(spec->family, sizeof spec->family, "%s", arch->family);
     NT_TRY(gguf_dims(src, &m, arch, spec));

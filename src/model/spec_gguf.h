@@ -13,5 +13,4 @@ struct nt_tensor_source;
 
 /* spec is zeroed but for bos_id -1; attn_scale and cross checks are left to nt_spec_check. */
 NT_MUST nt_status nt_spec_read_gguf(const struct nt_tensor_source *src, struct nt_spec *spec);
-
 #endif

@@ -242,6 +242,12 @@ grep -q '"event":"eval"' part/metrics.jsonl && fail "it evaluated when no time w
 expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $long --input rows.h5 --output part --threads 1
 near whole part 5e-2
 
+# an adapter where a model is asked for
+for what in adapter adapter.gguf; do
+    "$NOCTURNE" score --model whole/$what --input rows.jsonl --output x.score >out 2>&1 && fail "a model in whole/$what"
+    says "whole/$what .*LoRA adapter and no model; give the model it was trained on as --model"
+done
+
 # damage: a torn newest checkpoint is passed over, all torn is an error, another job's is refused
 cp -r whole torn
 rm -rf torn/COMPLETE torn/adapter torn/adapter.gguf
