@@ -1,19 +1,23 @@
-/* nocturne inspect PATH: what a model, an HDF5 file or a JSONL file holds, without loading weights. */
+/* nocturne inspect PATH: what a model, an adapter, a checkpoint, an HDF5 file or a JSONL file holds, without loading
+ * weights. */
 #include "chat.h"
+#include "checkpoint.h"
 #include "cmd.h"
 #include "dataset_file.h"
 #include "fileio.h"
 #include "inspect_dataset.h"
+#include "inspect_training.h"
 #include "reader.h"
 #include "spec_bind.h"
 #include "spec_read.h"
 #include "tensor_source.h"
 #include "tokload.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-static void print_dtypes(const struct nt_tensor_source *src) {
+void nt_inspect_dtypes(const struct nt_tensor_source *src) {
     struct {
         const char *name;
         int64_t n, bytes;
@@ -72,13 +76,18 @@ static nt_status inspect_model(const char *path) {
     struct nt_binding binding = {0};
     char hex[NT_SHA256_HEX];
     NT_TRY(nt_tensor_source_open(path, &src));
+    if (src->gguf && nt_gguf_is_adapter(src->gguf)) {
+        const nt_status said = nt_inspect_adapter_gguf(src);
+        nt_tensor_source_close(src);
+        return said;
+    }
     nt_status st = nt_spec_read(src, &spec);
     if (st == NT_OK) st = nt_spec_bind(src, &spec, &binding);
     if (st == NT_OK) {
         nt_hex(src->digest, NT_SHA256_BYTES, hex);
         printf("model          %s (%s, %d files)\n", path, src->gguf ? "GGUF" : "safetensors", src->n_files);
         print_spec(&spec);
-        print_dtypes(src);
+        nt_inspect_dtypes(src);
         printf("header sha256  %s\n", hex);
         st = print_text(path);
     }
@@ -89,9 +98,11 @@ static nt_status inspect_model(const char *path) {
 
 static nt_status inspect_rows(const char *path) {
     int64_t n_rows;
-    bool training = false;
+    bool training = false, checkpoint = false;
     uint8_t digest[32];
     char hex[NT_SHA256_HEX];
+    if (nt_h5_is_file(path)) NT_TRY(nt_checkpoint_detect(path, &checkpoint));
+    if (checkpoint) return nt_inspect_checkpoint(path);
     if (nt_h5_is_file(path)) NT_TRY(nt_dsfile_detect(path, &training));
     if (training) return nt_inspect_dataset(path);
     NT_TRY(nt_reader_scan(path, &n_rows, digest));
@@ -113,8 +124,29 @@ static nt_status is_model(const char *path, bool *model) {
     return NT_OK;
 }
 
+static nt_status has(const char *dir, const char *name, bool *yes) {
+    char path[PATH_MAX];
+    NT_TRY(nt_path_join(path, sizeof path, dir, name));
+    *yes = nt_file_exists(path);
+    return NT_OK;
+}
+
+/* A model, an adapter, or the directory of a run, which has several things to look at. */
+static nt_status inspect_dir(const char *path) {
+    bool adapter, checkpoints;
+    NT_TRY(has(path, "adapter_config.json", &adapter));
+    NT_TRY(has(path, "checkpoints", &checkpoints));
+    if (adapter) return nt_inspect_adapter(path);
+    if (!checkpoints) return inspect_model(path);
+    return NT_FAIL(NT_E_USAGE,
+                   "%s is the output directory of a training run; inspect one of the things in it: %s/adapter or "
+                   "%s/model when it is complete, or a file of %s/checkpoints",
+                   path, path, path, path);
+}
+
 nt_status nt_cmd_inspect(struct nt_cmd_context *ctx) {
     bool model;
     NT_TRY(is_model(ctx->args[0], &model));
+    if (nt_is_dir(ctx->args[0])) return inspect_dir(ctx->args[0]);
     return model ? inspect_model(ctx->args[0]) : inspect_rows(ctx->args[0]);
 }

@@ -27,6 +27,16 @@ void nt_adapter_tensor_name(const struct nt_spec *spec, int32_t layer, enum nt_l
 
 NT_MUST nt_status nt_adapter_read(const char *dir, const struct nt_spec *spec, struct nt_adapter **out);
 
+/* An adapter without its base: what adapter_config.json says, and the tensors, whose names and shapes nobody checked.
+ * Refuses what nt_adapter_read refuses by the config. The caller closes *src. */
+struct nt_adapter_facts {
+    int32_t r;
+    double alpha, dropout, scale;
+    char base[256];
+};
+struct nt_tensor_source;
+NT_MUST nt_status nt_adapter_open(const char *dir, struct nt_adapter_facts *facts, struct nt_tensor_source **src);
+
 /* The base and tokenizer an adapter was trained on are these? NULL or unknown digests are not compared.
  * NT_E_CONFIG naming dir and both digests otherwise. */
 NT_MUST nt_status nt_adapter_check_base(const struct nt_adapter *a, const char *dir, const uint8_t base_digest[32],

@@ -323,6 +323,16 @@ close:
     return st;
 }
 
+nt_status nt_adapter_open(const char *dir, struct nt_adapter_facts *facts, struct nt_tensor_source **src) {
+    struct wanted w;
+    NT_TRY(read_config(dir, &w));
+    *facts = (struct nt_adapter_facts){.r = w.r, .alpha = w.alpha, .dropout = w.dropout};
+    const struct nt_adapter scaled = {.r = w.r, .alpha = w.alpha, .rslora = w.rslora};
+    facts->scale = nt_adapter_scale(&scaled);
+    memcpy(facts->base, w.base, sizeof facts->base);
+    return open_weights(dir, src);
+}
+
 /* --- the base ----------------------------------------------------------------------------------------------------- */
 
 static nt_status compare(const char *dir, const char *what, const uint8_t *trained, const uint8_t *here) {

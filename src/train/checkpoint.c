@@ -214,14 +214,19 @@ static nt_status same_text(const char *path, const char *what, const char *want,
     return NT_FAIL(NT_E_DATA, "%s: %s is %s, expected %s", path, what, found, want);
 }
 
-static nt_status check_job(const struct nt_checkpoint_job *j, struct loaded *l, const char *path) {
-    struct nt_h5_file *f = l->file;
-    char text[NT_SHA256_HEX], want[NT_SHA256_HEX];
+static nt_status check_kind(struct nt_h5_file *f, const char *path) {
+    char text[NT_SHA256_HEX];
     NT_TRY(nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text));
     NT_TRY(same_text(path, "encoding-type", KIND, text));
     NT_TRY(nt_h5_read_attr(f, "/", "encoding-version", text, sizeof text));
-    if (strncmp(text, "1.", 2) != 0)
-        return NT_FAIL(NT_E_UNSUPPORTED, "%s: encoding-version %s, expected 1.x", path, text);
+    if (strncmp(text, "1.", 2) == 0) return NT_OK;
+    return NT_FAIL(NT_E_UNSUPPORTED, "%s: encoding-version %s, expected 1.x", path, text);
+}
+
+static nt_status check_job(const struct nt_checkpoint_job *j, struct loaded *l, const char *path) {
+    struct nt_h5_file *f = l->file;
+    char text[NT_SHA256_HEX], want[NT_SHA256_HEX];
+    NT_TRY(check_kind(f, path));
     NT_TRY(nt_h5_read_attr(f, "/", "job", text, sizeof text));
     nt_hex(j->job_digest, NT_SHA256_BYTES, want);
     l->other_job = strcmp(text, want) != 0;
@@ -252,6 +257,17 @@ static nt_status check_table(struct loaded *l, const struct nt_training *t, cons
     return st;
 }
 
+/* Ends sha, which is of all numbers, and holds it against the file's word. */
+static nt_status check_digest(struct loaded *l, const char *path, struct nt_sha256 *sha, nt_status st) {
+    uint8_t digest[NT_SHA256_BYTES];
+    char hex[NT_SHA256_HEX], want[NT_SHA256_HEX];
+    if (sha) nt_sha256_finish(sha, digest);
+    NT_TRY(st);
+    NT_TRY(nt_h5_read_attr(l->file, "/", "numbers_sha256", want, sizeof want));
+    nt_hex(digest, sizeof digest, hex);
+    return same_text(path, "the SHA-256 of its numbers", want, hex);
+}
+
 /* All numbers once, against their digest; with set they become the run's. */
 static nt_status read_numbers(struct loaded *l, struct nt_training *t, const char *path, bool set) {
     float *buf = malloc((size_t)largest(t) * sizeof *buf);
@@ -270,28 +286,21 @@ static nt_status read_numbers(struct loaded *l, struct nt_training *t, const cha
             if (set) st = nt_training_set(t, i, arrays[a], buf);
         }
     }
-    uint8_t digest[NT_SHA256_BYTES];
-    char hex[NT_SHA256_HEX], want[NT_SHA256_HEX];
-    if (sha) nt_sha256_finish(sha, digest);
     free(buf);
-    NT_TRY(st);
-    NT_TRY(nt_h5_read_attr(l->file, "/", "numbers_sha256", want, sizeof want));
-    nt_hex(digest, sizeof digest, hex);
-    return same_text(path, "the SHA-256 of its numbers", want, hex);
+    return check_digest(l, path, sha, st);
 }
 
-static nt_status read_file(struct loaded *l, const struct nt_checkpoint_job *j, const char *path,
-                           struct nt_train_state *s, bool set) {
-    const int32_t n = nt_training_tensors(j->training);
-    const int64_t count = nt_training_count(j->training);
-    NT_TRY(nt_h5_open(&l->file, path));
-    NT_TRY(check_job(j, l, path));
+/* count: of the numbers in each array, -1: any. */
+static nt_status open_arrays(struct loaded *l, int64_t n, int64_t count) {
     NT_TRY(nt_h5_text(l->file, "/names", NT_H5_U8, n, &l->names));
-    NT_TRY(nt_h5_array(l->file, "/shape", NT_H5_I32, 2, n, &l->shape));
+    NT_TRY(nt_h5_array(l->file, "/shape", NT_H5_I32, 2, l->names.n, &l->shape));
     NT_TRY(nt_h5_array(l->file, "/state", NT_H5_I64, COUNTS, 1, &l->state));
     for (int a = 0; a < N_ARRAYS; a++)
         NT_TRY(nt_h5_array(l->file, array_names[a], NT_H5_F32, 0, count, &l->numbers[a]));
-    NT_TRY(check_table(l, j->training, path));
+    return NT_OK;
+}
+
+static nt_status read_state(struct loaded *l, const char *path, struct nt_train_state *s) {
     int64_t row[COUNTS];
     char means[128], rest;
     NT_TRY(nt_h5_get(l->state, 0, row));
@@ -300,7 +309,18 @@ static nt_status read_file(struct loaded *l, const struct nt_checkpoint_job *j, 
         .step = row[0], .cursor = row[1], .n_tokens = row[2], .n_skipped = row[3], .n_loss = row[4]};
     bool good = sscanf(means, "%la %la %la%c", &s->norm_mean, &s->loss_mean, &s->eval_first, &rest) == 3;
     for (int i = 0; i < COUNTS; i++) good = good && row[i] >= 0;
-    if (!good) return NT_FAIL(NT_E_DATA, "%s: a count or mean of its state is negative or no number", path);
+    return good ? NT_OK : NT_FAIL(NT_E_DATA, "%s: a count or mean of its state is negative or no number", path);
+}
+
+static nt_status read_file(struct loaded *l, const struct nt_checkpoint_job *j, const char *path,
+                           struct nt_train_state *s, bool set) {
+    const int32_t n = nt_training_tensors(j->training);
+    const int64_t count = nt_training_count(j->training);
+    NT_TRY(nt_h5_open(&l->file, path));
+    NT_TRY(check_job(j, l, path));
+    NT_TRY(open_arrays(l, n, count));
+    NT_TRY(check_table(l, j->training, path));
+    NT_TRY(read_state(l, path, s));
     return read_numbers(l, j->training, path, set);
 }
 
@@ -346,4 +366,78 @@ nt_status nt_checkpoint_load(const struct nt_checkpoint_job *j, struct nt_train_
     *found = step >= 0;
     bool other_job;
     return *found ? nt_comm_agree(world, try_file(j, step, state, true, &other_job)) : NT_OK;
+}
+
+/* ---- for people ------------------------------------------------------------------------------------------------ */
+
+nt_status nt_checkpoint_detect(const char *path, bool *is) {
+    struct nt_h5_file *f = NULL;
+    char text[NT_SHA256_HEX] = "";
+    NT_TRY(nt_h5_open(&f, path));
+    *is = nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text) == NT_OK && strcmp(text, KIND) == 0;
+    nt_error_clear(); // another file's own reader says what it misses
+    nt_h5_close(f);
+    return NT_OK;
+}
+
+static nt_status sum_table(struct loaded *l, const char *path, struct nt_checkpoint_facts *out) {
+    struct nt_strbuf name = NT_STRBUF_INIT;
+    nt_status st = NT_OK;
+    out->n_tensors = l->names.n;
+    for (int64_t i = 0; i < l->names.n && st == NT_OK; i++) {
+        int32_t shape[2];
+        name.len = 0;
+        st = nt_h5_text_get(&l->names, i, &name);
+        if (st == NT_OK) st = nt_h5_get(l->shape, i, shape);
+        if (st != NT_OK) break;
+        const int64_t n = (int64_t)shape[0] * shape[1], left = nt_h5_rows(l->numbers[0]) - out->n_numbers;
+        if (shape[0] < 1 || shape[1] < 1 || n > left)
+            st = NT_FAIL(NT_E_DATA, "%s: tensor %" PRId64 " is [%d, %d], but %" PRId64 " numbers are left", path, i,
+                         shape[0], shape[1], left);
+        else
+            out->n_numbers += n;
+        if (strstr(nt_strbuf_cstr(&name), ".lora_A.")) out->rank = shape[0];
+    }
+    nt_strbuf_release(&name);
+    return st;
+}
+
+static nt_status hash_numbers(struct loaded *l, const char *path) {
+    enum { BLOCK = 1 << 16 };
+    struct nt_sha256 *sha = NULL;
+    float *buf = malloc(BLOCK * sizeof *buf);
+    nt_status st = buf ? nt_sha256_new(&sha) : NT_FAIL(NT_E_NOMEM, "%s: no memory for its numbers", path);
+    for (int a = 0; a < N_ARRAYS; a++) {
+        const int64_t rows = nt_h5_rows(l->numbers[a]);
+        for (int64_t at = 0; at < rows && st == NT_OK; at += BLOCK) {
+            const int64_t n = rows - at < BLOCK ? rows - at : BLOCK;
+            st = nt_h5_read(l->numbers[a], at, n, buf);
+            if (st == NT_OK) nt_sha256_add(sha, buf, (size_t)n * sizeof *buf);
+        }
+    }
+    free(buf);
+    return check_digest(l, path, sha, st);
+}
+
+static nt_status describe(struct loaded *l, const char *path, struct nt_checkpoint_facts *out) {
+    NT_TRY(nt_h5_open(&l->file, path));
+    NT_TRY(check_kind(l->file, path));
+    NT_TRY(open_arrays(l, -1, -1));
+    NT_TRY(sum_table(l, path, out));
+    for (int a = 0; a < N_ARRAYS; a++)
+        if (nt_h5_rows(l->numbers[a]) != out->n_numbers)
+            return NT_FAIL(NT_E_DATA, "%s: %s has %" PRId64 " numbers, expected %" PRId64 " of its tensors", path,
+                           array_names[a], nt_h5_rows(l->numbers[a]), out->n_numbers);
+    NT_TRY(read_state(l, path, &out->state));
+    NT_TRY(nt_h5_read_attr(l->file, "/", "job", out->job, sizeof out->job));
+    NT_TRY(nt_h5_read_attr(l->file, "/", "numbers_sha256", out->numbers, sizeof out->numbers));
+    return hash_numbers(l, path);
+}
+
+nt_status nt_checkpoint_describe(const char *path, struct nt_checkpoint_facts *out) {
+    struct loaded l = {0};
+    *out = (struct nt_checkpoint_facts){0};
+    const nt_status st = describe(&l, path, out);
+    nt_h5_close(l.file);
+    return st;
 }

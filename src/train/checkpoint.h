@@ -9,6 +9,7 @@
 #ifndef NT_CHECKPOINT_H
 #define NT_CHECKPOINT_H
 
+#include "hash.h"
 #include "training.h"
 
 struct nt_train_state {
@@ -33,6 +34,19 @@ struct nt_checkpoint_job {
 NT_MUST nt_status nt_checkpoint_save(const struct nt_checkpoint_job *j, const struct nt_train_state *state);
 /* *found false: there is none, and nothing was changed. All ranks get the same. */
 NT_MUST nt_status nt_checkpoint_load(const struct nt_checkpoint_job *j, struct nt_train_state *state, bool *found);
+
+/* What one file says of itself, for people. */
+struct nt_checkpoint_facts {
+    struct nt_train_state state;
+    int64_t n_tensors, n_numbers; /* trained; AdamW's moments are twice as many more */
+    int32_t rank;                 /* of the adapter that is trained; 0: all weights are */
+    char job[NT_SHA256_HEX], numbers[NT_SHA256_HEX];
+};
+
+/* *is: an HDF5 file that calls itself a checkpoint. One thread, no ranks, as for nt_checkpoint_describe. */
+NT_MUST nt_status nt_checkpoint_detect(const char *path, bool *is);
+/* Reads all numbers and holds them against their digest. */
+NT_MUST nt_status nt_checkpoint_describe(const char *path, struct nt_checkpoint_facts *out);
 /* Removes all checkpoints of dir. */
 NT_MUST nt_status nt_checkpoint_discard(const char *dir);
 /* Removes what killed processes left of checkpoints they were writing. */

@@ -242,7 +242,26 @@ grep -q '"event":"eval"' part/metrics.jsonl && fail "it evaluated when no time w
 expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $long --input rows.h5 --output part --threads 1
 near whole part 5e-2
 
-# an adapter where a model is asked for
+# what inspect says of the things in the directory of a run, and where it is asked or used for another thing
+inspect() { local rc=$1; shift; expect_rc "$rc" "$NOCTURNE" inspect "$@"; }
+inspect 0 whole/adapter
+says '^rank +4, alpha 8, scale 2'
+says '^tensors +28 F32'
+says "^base sha256 +$(sed -n 's/^| base sha256 | \(.*\) |/\1/p' whole/adapter/README.md | head -1)"
+inspect 0 whole/adapter.gguf
+says '^modules +attn_k, attn_output, attn_q, attn_v, ffn_down, ffn_gate, ffn_up'
+says '^rank +4, alpha 8, scale 2'
+checkpoint=whole/checkpoints/$(ls whole/checkpoints | tail -1)
+inspect 0 "$checkpoint"
+says "^step +$(sed 's/.*step-0*\(.*\).h5/\1/' <<< "$checkpoint"), 0 left out"
+says '^trains +an adapter of rank 4'
+cp -r "$checkpoint" torn.h5 && truncate -s -1000 torn.h5
+inspect 65 torn.h5
+inspect 2 whole
+says 'output directory of a training run.* whole/adapter'
+cp -r whole/adapter odd && sed -i 's/"r": 4/"r": 8/' odd/adapter_config.json
+inspect 65 odd
+says 'odd: adapter_config.json says rank 8'
 for what in adapter adapter.gguf; do
     "$NOCTURNE" score --model whole/$what --input rows.jsonl --output x.score >out 2>&1 && fail "a model in whole/$what"
     says "whole/$what .*LoRA adapter and no model; give the model it was trained on as --model"
