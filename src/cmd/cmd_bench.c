@@ -44,7 +44,7 @@ static void add_cell(const struct table *t, int i, const char *value, struct nt_
         if (c->text)
             nt_strbuf_add_json(out, value, strlen(value));
         else
-            nt_strbuf_adds(out, value);
+            nt_strbuf_adds(out, *value ? value : "null");
     }
 }
 
@@ -311,8 +311,9 @@ static void train_row(struct table *t, const struct nt_session *s, const struct 
     snprintf(c[i++], 64, "%d", b->length);
     snprintf(c[i++], 64, "%.1f", r->median_ts);
     snprintf(c[i++], 64, "%.1f", r->best_ts);
-    snprintf(c[i++], 64, "%.1f", 100 * r->mfu);
-    snprintf(c[i++], 64, "%.0f", r->peak_gflops);
+    const bool measured = r->peak_gflops > 0; // an emulated driver has no peak
+    snprintf(c[i++], 64, measured ? "%.1f" : "", 100 * r->mfu);
+    snprintf(c[i++], 64, measured ? "%.0f" : "", r->peak_gflops);
     snprintf(c[i++], 64, "%.2f", (double)r->resident / 1e9);
     snprintf(c[i++], 64, "%.3f", r->loss);
     for (int k = 0; k < N_TRAIN_COLUMNS; k++) values[k] = c[k];

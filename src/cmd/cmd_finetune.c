@@ -11,6 +11,7 @@
 #include "trainer.h"
 #include "watch.h"
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,15 +103,16 @@ static nt_status finish(struct finetune *f) {
     nt_strbuf_release(&card);
     if (st == NT_OK) st = nt_complete_write(f->job.dir, r->job_digest);
     NT_TRY(st);
-    char held_out[96] = "nothing held out";
+    char held_out[96] = "nothing held out", mfu[32] = "unknown";
     if (r->data.report.n_eval > 0)
         (void)snprintf(held_out, sizeof held_out, "held out %.4f (before: %.4f)", r->eval_loss, r->eval_loss_first);
+    if (!isnan(r->mfu)) (void)snprintf(mfu, sizeof mfu, "%.0f%%", 100 * r->mfu);
     if (r->n_skipped > 0)
         nt_warn("finetune", "%lld of %lld steps were left out, see their lines and metrics.jsonl",
                 (long long)r->n_skipped, (long long)r->n_steps);
-    nt_info("finetune", "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, %s; %.0f tok/s, mfu %.0f%%; %s",
+    nt_info("finetune", "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, %s; %.0f tok/s, mfu %s; %s",
             (long long)r->n_steps, (long long)r->n_samples, (long long)r->n_tokens, r->train_loss, held_out,
-            r->tokens_per_s, 100 * r->mfu, f->job.dir);
+            r->tokens_per_s, mfu, f->job.dir);
     return NT_OK;
 }
 

@@ -22,16 +22,17 @@ static void tell(struct nt_trainer *t, const struct nt_step_outcome *o) {
     if (t->world->rank > 0) return;
     const double elapsed = nt_now() - t->start, rate = (double)o->n_tokens / o->seconds;
     const double epoch = (double)t->state.cursor / t->out->data.train.n;
-    char note[128];
-    snprintf(note, sizeof note, "loss %.4f, mfu %.0f%%, lr %.2e, norm %.3f", o->sums.loss,
-             100 * mfu_of(t, o->flops, o->seconds), o->lr, o->norm);
-    nt_metrics_event(
-        &t->metrics, "step", NT_INT("step", t->state.step), NT_NUM("epoch", epoch), NT_INT("samples", t->state.cursor),
-        NT_INT("tokens", t->state.n_tokens), NT_NUM("loss", o->sums.loss), NT_NUM("lr", o->lr),
-        NT_NUM("grad_norm", o->norm), NT_NUM("margin", t->loss->reference ? margin_of(&o->sums) : NAN),
-        NT_NUM("accuracy", t->loss->n_members == 2 ? o->sums.n_right / o->sums.n_rows : NAN),
-        NT_NUM("kl", t->loss->kl ? o->kl : NAN), NT_NUM("tokens_per_s", rate),
-        NT_NUM("mfu", mfu_of(t, o->flops, o->seconds)), NT_INT("skipped", o->skipped), NT_NUM("elapsed_s", elapsed));
+    const double mfu = mfu_of(t, o->flops, o->seconds);
+    char note[128], percent[32] = "unknown"; // of a peak that was not measured
+    if (!isnan(mfu)) snprintf(percent, sizeof percent, "%.0f%%", 100 * mfu);
+    snprintf(note, sizeof note, "loss %.4f, mfu %s, lr %.2e, norm %.3f", o->sums.loss, percent, o->lr, o->norm);
+    nt_metrics_event(&t->metrics, "step", NT_INT("step", t->state.step), NT_NUM("epoch", epoch),
+                     NT_INT("samples", t->state.cursor), NT_INT("tokens", t->state.n_tokens),
+                     NT_NUM("loss", o->sums.loss), NT_NUM("lr", o->lr), NT_NUM("grad_norm", o->norm),
+                     NT_NUM("margin", t->loss->reference ? margin_of(&o->sums) : NAN),
+                     NT_NUM("accuracy", t->loss->n_members == 2 ? o->sums.n_right / o->sums.n_rows : NAN),
+                     NT_NUM("kl", t->loss->kl ? o->kl : NAN), NT_NUM("tokens_per_s", rate), NT_NUM("mfu", mfu),
+                     NT_INT("skipped", o->skipped), NT_NUM("elapsed_s", elapsed));
     nt_progress_update(&t->progress, t->state.step, (double)t->run_tokens, note);
 }
 

@@ -19,7 +19,10 @@ tune rows cpu $rows --device cpu
 NT_EMU=$NT_EMU,count=$PWD/memory gpu rows base $rows
 planned=$(grep -oE '[0-9]+ bytes of device memory' out | cut -d' ' -f1) held=$(grep -oE '"most_bytes": *[0-9]+' memory | grep -oE '[0-9]+$')
 check "$planned bytes of device memory were planned, $held taken" test "$planned" = "$held"
+check "a peak that nobody measured is told as a number" grep -q 'mfu unknown' out
 near cpu base 2e-3
+expect_rc 0 "$NOCTURNE" bench train --model model --device cuda --train-rows 1 --train-length 8 --reps 1 -o json
+check "bench train: no JSON without a peak" sh -c 'grep -v "info\|warn" out | python3 -c "import json, sys; assert json.load(sys.stdin)[0][\"mfu_percent\"] is None"'
 check "the report is missing" test -s base/report.html
 
 # a CPU's checkpoint goes on here
