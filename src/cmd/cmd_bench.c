@@ -4,6 +4,7 @@
 #include "bench_train.h"
 #include "cmd.h"
 #include "gemm_bench.h"
+#include "log.h"
 #include "peak.h"
 #include "tensor_source.h"
 #include "watch.h"
@@ -320,10 +321,22 @@ static void train_row(struct table *t, const struct nt_session *s, const struct 
     print_row(t, values);
 }
 
+/* What a job would train on does not count here: whoever gives it expects something of it. */
+static void warn_of_unused(const struct nt_config *c, int rank) {
+    const bool unused = c->train_batch_size != 16 || c->train_max_length != 1024 || strcmp(c->train_loss, "sft") != 0 ||
+                        *c->train_input;
+    if (unused && rank == 0)
+        nt_warn("bench",
+                "bench train measures sft on random tokens, %lld sequences of %lld (bench.train_rows, "
+                "bench.train_length); train.input, batch_size, max_length and loss do not count",
+                (long long)c->bench_train_rows, (long long)c->bench_train_length);
+}
+
 static nt_status bench_train(struct nt_cmd_context *ctx, struct nt_watchdog *watchdog) {
     const struct nt_config *c = ctx->config;
     struct nt_session s;
     struct nt_train_bench_result r;
+    warn_of_unused(c, ctx->world->rank);
     NT_TRY(nt_session_open(&s, ctx->world, c));
     nt_watchdog_beat(watchdog, "measuring");
     struct nt_train_bench b = {

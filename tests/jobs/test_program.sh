@@ -27,6 +27,8 @@ for r in rows:
 head = [c.strip() for c in open("bench.md").readline().split("|")[1:-1]]
 assert head == ["model", "size", "params", "backend", "threads", "test", "t/s"], head
 EOF
+expect_rc 0 "$NOCTURNE" bench train --model model --batch-size 2 --train-rows 1 --train-length 8 --reps 1
+says 'sft on random tokens, 1 sequences of 8 .*batch_size, max_length and loss do not count'
 expect_rc 0 mpi 2 "$NOCTURNE" bench --model model $small --tp 2 -t 1
 check "bench under tp prints once" test "$(grep -c '| pp16 |' "$WORK/out")" -eq 1
 expect_rc 2 mpi 2 "$NOCTURNE" ingest --input in.jsonl --output x.h5
