@@ -314,7 +314,12 @@ static void count_subjects(struct nt_prep *p, struct nt_prep_row **sorted) {
     const int64_t n = sort_rows(p, sorted, by_person_newest);
     bool any[3] = {false}; /* of the person at work, by side */
     for (int64_t i = 0; i < n; i++) {
-        any[sorted[i]->side] = true;
+        if (!is_anonymous(p, sorted[i]))
+            any[sorted[i]->side] = true;
+        else if (sorted[i]->side == NT_SIDE_TRAIN)
+            p->report->n_nameless_train++;
+        else
+            p->report->n_nameless_eval += sorted[i]->side == NT_SIDE_EVAL;
         if (i + 1 < n && memcmp(sorted[i + 1]->person, sorted[i]->person, sizeof sorted[i]->person) == 0) continue;
         p->report->n_subjects_train += any[NT_SIDE_TRAIN];
         p->report->n_subjects_eval += any[NT_SIDE_EVAL];

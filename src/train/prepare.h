@@ -80,7 +80,8 @@ struct nt_prepare_report {
     double desirable_sum, undesirable_sum;                    /* kto: their weights as served, before class weights */
     double desirable_weight, undesirable_weight, class_ratio; /* effective desirable : undesirable */
     int32_t n_subjects_train, n_subjects_eval;
-    struct nt_source_count *sources; // [n_sources] in order of first appearance
+    int64_t n_nameless_train, n_nameless_eval; /* rows that name no subject: of nobody in the counts above */
+    struct nt_source_count *sources;           // [n_sources] in order of first appearance
     int32_t n_sources;
     char dataset_sha256[NT_SHA256_HEX], train_sha256[NT_SHA256_HEX], eval_sha256[NT_SHA256_HEX];
     char chat[64]; /* name of the format; "" texts are joined */

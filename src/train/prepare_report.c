@@ -61,10 +61,17 @@ static void log_counts(const struct nt_prepare_report *r) {
     }
     nt_info("prepare", "%10lld rows of %d subjects to train on, %lld of %d held out", (long long)r->n_train,
             r->n_subjects_train, (long long)r->n_eval, r->n_subjects_eval);
+    if (r->n_nameless_train + r->n_nameless_eval > 0)
+        nt_info("prepare", "%10lld of these rows name no subject, %lld of those held out",
+                (long long)r->n_nameless_train, (long long)r->n_nameless_eval);
     for (int32_t i = 0; i < r->n_sources; i++) {
         const struct nt_source_count *s = &r->sources[i];
-        nt_info("prepare", "%10lld rows from source %s (ground: %s), %lld held out", (long long)s->n_train,
-                *s->source ? s->source : "unnamed", nt_basis_name(s->basis), (long long)s->n_eval);
+        struct nt_strbuf consent = NT_STRBUF_INIT;
+        list_consent(s->consent, &consent);
+        nt_info("prepare", "%10lld rows from source %s (ground: %s; consent to %s), %lld held out",
+                (long long)s->n_train, *s->source ? s->source : "unnamed", nt_basis_name(s->basis),
+                nt_strbuf_cstr(&consent), (long long)s->n_eval);
+        nt_strbuf_release(&consent);
     }
 }
 
@@ -180,6 +187,8 @@ void nt_prepare_json(const struct nt_prepare_report *r, struct nt_strbuf *out) {
     add_int(out, "eval", r->n_eval);
     add_int(out, "subjects_train", r->n_subjects_train);
     add_int(out, "subjects_eval", r->n_subjects_eval);
+    add_int(out, "nameless_train", r->n_nameless_train);
+    add_int(out, "nameless_eval", r->n_nameless_eval);
     add_sources(out, r);
     add_left_out(out, r);
     add_int(out, "votes", r->n_votes);

@@ -350,18 +350,20 @@ void nt_train_card_md(const struct nt_json *card, struct nt_strbuf *s) {
         {"nocturne",           "program.commit"        },
     };
     static const struct row data[] = {
-        {"oldest row",          "data.first_created" },
-        {"newest row",          "data.last_created"  },
-        {"rows without a time", "data.undated"       },
-        {"rows trained on",     "data.train"         },
-        {"rows held out",       "data.eval"          },
-        {"subjects trained on", "data.subjects_train"},
-        {"subjects held out",   "data.subjects_eval" },
-        {"tokens",              "data.tokens"        },
-        {"targets",             "data.targets"       },
-        {"data sha256",         "data.dataset_sha256"},
-        {"training set sha256", "data.train_sha256"  },
-        {"held-out set sha256", "data.eval_sha256"   },
+        {"oldest row",                           "data.first_created" },
+        {"newest row",                           "data.last_created"  },
+        {"rows without a time",                  "data.undated"       },
+        {"rows trained on",                      "data.train"         },
+        {"rows held out",                        "data.eval"          },
+        {"subjects trained on",                  "data.subjects_train"},
+        {"subjects held out",                    "data.subjects_eval" },
+        {"rows trained on that name no subject", "data.nameless_train"},
+        {"rows held out that name no subject",   "data.nameless_eval" },
+        {"tokens",                               "data.tokens"        },
+        {"targets",                              "data.targets"       },
+        {"data sha256",                          "data.dataset_sha256"},
+        {"training set sha256",                  "data.train_sha256"  },
+        {"held-out set sha256",                  "data.eval_sha256"   },
     };
     add_rows(card, "Results", results, sizeof results / sizeof *results, s);
     add_rows(card, "Model", model, sizeof model / sizeof *model, s);

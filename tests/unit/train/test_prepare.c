@@ -489,14 +489,15 @@ static void test_decay_and_cap(void **state) {
     set(&b, "train.half_life_days=10");
     run_ok(&b);
     assert_int_equal(b.out.report.n_undated, 3);
-    assert_int_equal(b.out.report.n_subjects_train, 3);
+    assert_int_equal(b.out.report.n_subjects_train, 2);
+    assert_int_equal(b.out.report.n_nameless_train, 3);
     for (int32_t i = 0; i < 8; i++)
         assert_true(fabsf(b.out.train.rows[i].weight - (i < 5 ? exp2f((float)(i - 4)) : 1)) < 1e-6F);
     set(&b,
         "train.half_life_days=0.1"); /* 2^-100 and so on for the older ones: what is no number any more is left out */
     run_ok(&b);
     assert_int_equal(b.out.report.left_out[NT_LEFT_DECAYED], 4);
-    assert_int_equal(b.out.report.n_subjects_train, 2); /* of bob nothing is left */
+    assert_int_equal(b.out.report.n_subjects_train, 1); /* of bob nothing is left */
     for (int32_t i = 0; i < b.out.train.n; i++) assert_true(b.out.train.rows[i].weight > 0);
     set(&b, "train.half_life_days=10");
     set(&b, "train.max_per_subject=2");
