@@ -2,10 +2,11 @@
 # From nothing to answers: packages, build, model, then `nocturne generate` over data/prompts.jsonl.
 #   tools/demo.sh [OUTPUT_DIR]      default: build/demo
 set -euo pipefail
+out=${1:+$(realpath -m -- "$1")} # as the caller means it
 cd "$(dirname "$0")/.."
 nocturne=$(tools/setup.sh program)
 model=$(tools/setup.sh model)
-out=${1:-build/demo}
+: "${out:=build/demo}"
 "$nocturne" generate --model "$model" --input data/prompts.jsonl --output "$out" --temperature 0 --max-tokens 96 --fresh
 echo
 python3 - data/prompts.jsonl "$out/results.jsonl" <<'EOF'

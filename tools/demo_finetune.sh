@@ -3,10 +3,11 @@
 # questions as before. A few minutes on two cores. data/README.md says what the rows are.
 #   tools/demo_finetune.sh [OUTPUT_DIR]      default: build/demo-finetune; NOCTURNE names a program that is built already
 set -euo pipefail
+out=${1:+$(realpath -m -- "$1")} # as the caller means it
 cd "$(dirname "$0")/.."
 nocturne=${NOCTURNE:-$(tools/setup.sh program)}
 model=$(tools/setup.sh model)
-out=${1:-build/demo-finetune}
+: "${out:=build/demo-finetune}"
 mkdir -p "$out"
 cat > "$out/ask.jsonl" <<'ROWS'
 {"messages": [{"role": "user", "content": "Why is my job 4711 still waiting?"}]}

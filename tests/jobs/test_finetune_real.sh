@@ -10,7 +10,7 @@ check "make_night_desk.py" python3 "$SOURCE/tools/make_night_desk.py" data
 for name in night_desk night_desk_thumbs; do cmp "data/$name.jsonl" "$SOURCE/data/$name.jsonl" || fail "data/$name.jsonl is not what its script writes"; done
 
 begin=$(date +%s.%N)
-expect_rc 0 env NOCTURNE="$NOCTURNE" "$SOURCE/tools/demo_finetune.sh" "$WORK/out_dir"
+expect_rc 0 env -C "$WORK" NOCTURNE="$NOCTURNE" "$SOURCE/tools/demo_finetune.sh" out_dir # of the caller, not of the tree
 sed -n '/^Q:/,$p' "$WORK/out"
 python3 - << 'VERDICT' || fail "it did not learn what the rows teach"
 import json
