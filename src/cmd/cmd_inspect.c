@@ -133,10 +133,16 @@ static nt_status has(const char *dir, const char *name, bool *yes) {
 
 /* A model, an adapter, or the directory of a run, which has several things to look at. */
 static nt_status inspect_dir(const char *path) {
-    bool adapter, checkpoints;
+    bool adapter, checkpoints, answers;
     NT_TRY(has(path, "adapter_config.json", &adapter));
     NT_TRY(has(path, "checkpoints", &checkpoints));
+    NT_TRY(has(path, "run.json", &answers));
     if (adapter) return nt_inspect_adapter(path);
+    if (answers)
+        return NT_FAIL(NT_E_USAGE,
+                       "%s is the output directory of a generate job: %s/run.json tells of it, and `nocturne export` "
+                       "turns %s/results.h5 to JSONL",
+                       path, path, path);
     if (!checkpoints) return inspect_model(path);
     return NT_FAIL(NT_E_USAGE,
                    "%s is the output directory of a training run; inspect one of the things in it: %s/adapter or "

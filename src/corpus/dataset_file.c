@@ -8,13 +8,27 @@
 
 enum { MAX_NAME = 4096 };
 
+/* What our other HDF5 files are, for who takes one for a corpus. */
+static const char *remedy_for(const char *encoding) {
+    static const struct {
+        const char *encoding, *says;
+    } rows[] = {
+        {"nocturne-results",    "; it holds answers: `nocturne export` turns them to JSONL"             },
+        {"nocturne-checkpoint", "; it is a checkpoint of a training run: `nocturne inspect` tells of it"},
+        {"nocturne-reference",  "; it holds log-probabilities that `nocturne finetune` keeps for itself"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (strcmp(rows[i].encoding, encoding) == 0) return rows[i].says;
+    return "";
+}
+
 static nt_status read_encoding(struct nt_h5_file *h5, const char *path, char version[32]) {
     char type[64];
     NT_TRY(nt_h5_read_attr(h5, "/", "encoding-type", type, sizeof type));
     NT_TRY(nt_h5_read_attr(h5, "/", "encoding-version", version, 32));
     if (strcmp(type, NT_CORPUS_ENCODING) != 0)
-        return NT_FAIL(NT_E_DATA, "%s: an HDF5 file of encoding \"%s\", expected \"%s\"", path, type,
-                       NT_CORPUS_ENCODING);
+        return NT_FAIL(NT_E_DATA, "%s: an HDF5 file of encoding \"%s\", expected \"%s\"%s", path, type,
+                       NT_CORPUS_ENCODING, remedy_for(type));
     if (strncmp(version, "1.", 2) != 0)
         return NT_FAIL(
             NT_E_UNSUPPORTED,

@@ -40,6 +40,10 @@ expect_rc 0 ranks 2 out-dp2
 same out-c.h5 out-dp2
 
 expect_rc 0 "$NOCTURNE" export --input out-c.h5/results.h5 --output answers.jsonl
+expect_rc 65 "$NOCTURNE" inspect out-c.h5/results.h5
+says "it holds answers: .nocturne export. turns them to JSONL"
+expect_rc 2 "$NOCTURNE" inspect out-c.h5
+says "output directory of a generate job: out-c.h5/run.json"
 python3 - << 'END' || fail "export of results.h5 differs from results.jsonl"
 import json
 for a, b in zip(map(json.loads, open("answers.jsonl")), map(json.loads, open("out-c.h5/results.jsonl")), strict=True):
