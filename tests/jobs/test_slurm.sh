@@ -39,6 +39,9 @@ P
 python3 "$SOURCE/tools/make_tiny_model.py" "$WORK/model" >/dev/null || fail "make_tiny_model.py"
 
 export NOCTURNE
+# a site's file as sites write them: a variable that is not set, a last command that is false
+export NOCTURNE_SITE="$WORK/the site.env"
+printf '%s\n' 'SITE_MODULES="base $LOADEDMODULES"' 'MPI_TYPE=pmix' '[ -d /no/such/scratch ] && export TMPDIR=/no/such/scratch' >"$NOCTURNE_SITE"
 script() { # NAME OUT FLAG...: a job script as users start it, made small by flags only
     local name=$1 out=$2
     shift 2
