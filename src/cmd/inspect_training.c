@@ -13,6 +13,25 @@
 
 static const char ours[] = "nocturne."; // keys of the provenance
 
+void nt_inspect_dtypes(const struct nt_tensor_source *src) {
+    struct {
+        const char *name;
+        int64_t n, bytes;
+    } kinds[64];
+    int n_kinds = 0;
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const char *name = nt_wdtype_info(src->tensors[i].dtype)->name;
+        int k = 0;
+        while (k < n_kinds && strcmp(kinds[k].name, name) != 0) k++;
+        if (k == n_kinds && n_kinds < 64) kinds[n_kinds++].name = name, kinds[k].n = kinds[k].bytes = 0;
+        kinds[k].n++;
+        kinds[k].bytes += src->tensors[i].n_bytes;
+    }
+    for (int k = 0; k < n_kinds; k++)
+        printf("tensors        %lld %s, %.1f MiB\n", (long long)kinds[k].n, kinds[k].name,
+               (double)kinds[k].bytes / 1048576.0);
+}
+
 /* ---- adapters ---------------------------------------------------------------------------------------------------- */
 
 /* What the names and shapes of an adapter's tensors say. */

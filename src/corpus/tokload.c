@@ -4,7 +4,7 @@
 #include "fileio.h"
 #include "gguf.h"
 #include "json.h"
-#include "tensor_source.h"
+#include "safetensors.h"
 
 #include <limits.h>
 #include <stdio.h>

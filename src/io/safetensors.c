@@ -2,7 +2,6 @@
 #include "fileio.h"
 #include "json.h"
 #include "strbuf.h"
-#include "tensor_source.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -296,6 +295,13 @@ static nt_status read_weight_map(struct nt_safetensors_index *ix, const char *pa
     if (st == NT_OK) st = keep_unique(ix, path, names, n);
     free(names);
     return st;
+}
+
+nt_status nt_refuse_adapter(const char *path) {
+    return NT_FAIL(NT_E_UNSUPPORTED,
+                   "%s is a LoRA adapter and no model; give the model it was trained on as --model and the adapter's "
+                   "PEFT directory as --adapter",
+                   path);
 }
 
 nt_status nt_safetensors_index_read(const char *dir, struct nt_safetensors_index *out) {

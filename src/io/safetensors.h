@@ -52,6 +52,8 @@ struct nt_safetensors_index {
     struct nt_json *json; /* NULL: one model.safetensors without index */
 };
 
+/* The error for a path that is a LoRA adapter where a model was asked for, with the remedy. */
+NT_MUST nt_status nt_refuse_adapter(const char *path);
 /* Reads DIR/model.safetensors.index.json, else finds DIR/model.safetensors. NT_E_NOINPUT when there is neither. */
 NT_MUST nt_status nt_safetensors_index_read(const char *dir, struct nt_safetensors_index *out);
 /* The file that the index assigns to a tensor; NULL: none. Without index always the only file. */

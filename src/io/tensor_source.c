@@ -243,13 +243,6 @@ static nt_status finish_open(struct nt_tensor_source *s, nt_status st, struct nt
     return NT_OK;
 }
 
-nt_status nt_refuse_adapter(const char *path) {
-    return NT_FAIL(NT_E_UNSUPPORTED,
-                   "%s is a LoRA adapter and no model; give the model it was trained on as --model and the adapter's "
-                   "PEFT directory as --adapter",
-                   path);
-}
-
 nt_status nt_tensor_source_open(const char *path, struct nt_tensor_source **out) {
     struct nt_tensor_source *s = new_source(path);
     return finish_open(s, s && s->path ? open_any(s) : no_memory(path), out);

@@ -51,8 +51,6 @@ struct nt_tensor_source {
 enum nt_read_as { NT_READ_F32, NT_READ_BF16 };
 
 NT_MUST nt_status nt_tensor_source_open(const char *path, struct nt_tensor_source **out);
-/* The error for a path that is a LoRA adapter where a model was asked for, with the remedy. */
-NT_MUST nt_status nt_refuse_adapter(const char *path);
 /* The one safetensors file dir/name, e.g. of an adapter. */
 NT_MUST nt_status nt_tensor_source_open_file(const char *dir, const char *name, struct nt_tensor_source **out);
 void nt_tensor_source_close(struct nt_tensor_source *s); /* accepts NULL */

@@ -1,5 +1,6 @@
 #include "spec_gguf.h"
 #include "arch_table.h"
+#include "safetensors.h"
 #include "tensor_source.h"
 #include <math.h>
 #include <stdio.h>
