@@ -313,8 +313,10 @@ static void train_row(struct table *t, const struct nt_session *s, const struct 
     snprintf(c[i++], 64, "%.1f", r->median_ts);
     snprintf(c[i++], 64, "%.1f", r->best_ts);
     const bool measured = r->peak_gflops > 0; // an emulated driver has no peak
-    snprintf(c[i++], 64, measured ? "%.1f" : "", 100 * r->mfu);
-    snprintf(c[i++], 64, measured ? "%.0f" : "", r->peak_gflops);
+    c[i][0] = c[i + 1][0] = '\0';
+    if (measured) snprintf(c[i], 64, "%.1f", 100 * r->mfu);
+    if (measured) snprintf(c[i + 1], 64, "%.0f", r->peak_gflops);
+    i += 2;
     snprintf(c[i++], 64, "%.2f", (double)r->resident / 1e9);
     snprintf(c[i++], 64, "%.3f", r->loss);
     for (int k = 0; k < N_TRAIN_COLUMNS; k++) values[k] = c[k];
