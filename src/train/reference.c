@@ -230,7 +230,7 @@ static nt_status compute_rows(const struct nt_reference_job *j, int64_t first, i
         NT_TRY(share(j, kept, *done, stop, out));
         kept = *done;
     }
-    if (progress.shown) nt_progress_end(&progress, *done, (double)(*done - first));
+    nt_progress_end(&progress, *done, (double)(*done - first));
     return NT_OK;
 }
 
