@@ -152,8 +152,9 @@ static nt_status find_erased(struct nt_dataset *d) {
         struct nt_dataset_shard *s = &d->shards[k];
         for (int64_t i = 0; i < s->f.n[NT_T_SUBJECTS]; i++) {
             uint8_t *id = d->erased[d->n_erased];
+            if (d->subjects[s->subject[i]].erased_us == 0) continue;
             NT_TRY(nt_dsfile_get(&s->f, NT_C_SUBJECT_ID, i, id));
-            d->n_erased += d->subjects[s->subject[i]].erased_us != 0 && !nt_subject_anonymous(id);
+            d->n_erased += !nt_subject_anonymous(id);
         }
     }
     qsort(d->erased, (size_t)d->n_erased, sizeof *d->erased, by_id);
