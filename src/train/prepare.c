@@ -266,10 +266,6 @@ static void key_of_target(const struct nt_prep *p, const struct nt_member *m, in
     }
 }
 
-static int by_target(const void *a, const void *b) {
-    return memcmp(a, b, NT_VOTE_KEY);
-}
-
 static void add_targets(const struct nt_prep *p, int64_t row, struct targets *t) {
     const struct nt_example *e = nt_examples_at(p->builder, (int32_t)row);
     for (int32_t k = 0; k < e->n_members; k++) {
@@ -285,7 +281,7 @@ static bool has_target_of(const struct nt_prep *p, int64_t row, const struct tar
         for (int32_t i = 0; i < e->member[k].n_runs; i++) {
             uint8_t key[NT_VOTE_KEY];
             key_of_target(p, &e->member[k], i, key);
-            if (bsearch(key, t->keys, (size_t)t->n, sizeof *t->keys, by_target)) return true;
+            if (bsearch(key, t->keys, (size_t)t->n, sizeof *t->keys, nt_prep_by_key)) return true;
         }
     }
     return false;
@@ -298,7 +294,7 @@ static void drop_evaluated(struct nt_prep *p) {
     for (int64_t i = 0; i < p->n_rows; i++) {
         if (p->rows[i].left < 0 && p->rows[i].side == NT_SIDE_EVAL) add_targets(p, i, &held);
     }
-    if (held.n > 0) qsort(held.keys, (size_t)held.n, sizeof *held.keys, by_target);
+    if (held.n > 0) qsort(held.keys, (size_t)held.n, sizeof *held.keys, nt_prep_by_key);
     for (int64_t i = 0; i < p->n_rows; i++) {
         struct nt_prep_row *row = &p->rows[i];
         if (row->left >= 0 || row->side != NT_SIDE_TRAIN) continue;

@@ -12,6 +12,7 @@
 #include "prepare.h"
 #include "prepare_votes.h"
 #include "render.h"
+#include <string.h>
 
 enum nt_text_format { NT_TEXT_AUTO, NT_TEXT_CHAT, NT_TEXT_RAW };
 
@@ -35,6 +36,11 @@ struct nt_prep_row {
     int16_t left;  /* enum nt_left_out, -1: kept */
     uint8_t side;  /* enum nt_side */
 };
+
+/* Order of keys, of NT_VOTE_KEY bytes each. */
+static inline int nt_prep_by_key(const void *a, const void *b) {
+    return memcmp(a, b, NT_VOTE_KEY);
+}
 
 struct nt_prep {
     const struct nt_prepare_input *in;

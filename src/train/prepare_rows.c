@@ -78,13 +78,9 @@ static nt_status key_of(const struct nt_prep *p, const struct opinion *o, uint8_
 
 /* ---- answers of split test ---- */
 
-static int by_vote_key(const void *a, const void *b) {
-    return memcmp(a, b, NT_VOTE_KEY);
-}
-
 static bool is_tested(const struct nt_prep *p, const uint8_t key[NT_VOTE_KEY]) {
     return p->n_tested > 0 &&
-           bsearch(key, p->tested_keys, (size_t)p->n_tested, sizeof *p->tested_keys, by_vote_key) != NULL;
+           bsearch(key, p->tested_keys, (size_t)p->n_tested, sizeof *p->tested_keys, nt_prep_by_key) != NULL;
 }
 
 static nt_status add_tested(struct nt_prep *p, int32_t n_prompt, const struct nt_record_text *texts, int32_t n) {
@@ -648,7 +644,7 @@ nt_status nt_prep_gather(struct nt_prep *p) {
         NT_TRY(load(p, i, false, &wanted));
         if (wanted) NT_TRY(each_opinion(p, vote));
     }
-    if (p->n_tested > 0) qsort(p->tested_keys, (size_t)p->n_tested, sizeof *p->tested_keys, by_vote_key);
+    if (p->n_tested > 0) qsort(p->tested_keys, (size_t)p->n_tested, sizeof *p->tested_keys, nt_prep_by_key);
     nt_votes_settle(&p->votes, p->rules.conflicts);
     p->report->n_votes = p->votes.n;
     p->report->n_conflicts = p->votes.n_conflicts;
