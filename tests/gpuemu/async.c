@@ -151,7 +151,10 @@ static enum flow cp_async(struct warp *w, const struct ptx_op *o, uint32_t mask)
             return FATAL(w, o, l,
                          "cp.async of %d bytes from %#llx to shared byte %u: addresses must be multiples of %d",
                          c.bytes, (unsigned long long)c.from, c.to, c.bytes);
-        if (!copies_allow(w, o, l, true, c.to, c.bytes, true)) return w->run->stop = true, FLOW_STOP;
+        const struct emu_where where = where_lane(w, o, l);
+        if (!copies_allow(w, o, l, true, c.to, c.bytes, true) ||
+            !emu_check_early(&where, EMU_ASYNC_READ, c.from, (size_t)c.valid))
+            return w->run->stop = true, FLOW_STOP;
         issue(w, l, c);
     }
     return FLOW_NEXT;

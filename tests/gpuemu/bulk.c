@@ -242,6 +242,22 @@ static bool perform(const struct transfer *t) {
     return ok;
 }
 
+/* Of a copy that is issued, not yet made. */
+static bool may_begin(const struct transfer *t) {
+    const struct emu_where where = where_lane(t->warp, t->op, t->lane);
+    const enum emu_access access = t->store ? EMU_ASYNC_WRITE : EMU_ASYNC_READ;
+    if (!where.thread->early) return true;
+    if (!t->tensor) return emu_check_early(&where, access, t->global, (size_t)t->bytes);
+    int64_t n_row = 1;
+    for (int32_t i = 1; i < t->map.rank; i++) n_row *= t->map.box[i];
+    for (int64_t i = 0; i < n_row; i++) {
+        const struct row row = row_of(t, i);
+        const size_t bytes = (size_t)(row.high - row.low) * (size_t)t->map.element_bytes;
+        if (bytes > 0 && !emu_check_early(&where, access, row.address, bytes)) return false;
+    }
+    return true;
+}
+
 /* ---- the queue ---- */
 
 static void take_out(struct bulk *b, int32_t i, struct transfer *t) {
@@ -273,6 +289,10 @@ static void queue(struct transfer *t) {
     const struct emu_where where = where_lane(t->warp, t->op, t->lane);
     const int32_t timing = emu_options()->copies;
     emu_check_async_issue(&where);
+    if (!may_begin(t)) {
+        r->stop = true;
+        return;
+    }
     t->group = b->group[where.thread->linear];
     if (timing == EMU_EARLY || (timing == EMU_RANDOM && emu_random(&r->random) % 2)) {
         (void)perform(t);

@@ -61,6 +61,7 @@ struct emu_launch {
     struct emu_kernel *kernel;
     uint32_t grid[3], block[3], cluster[3];
     uint32_t dynamic_shared;
+    bool early;            // it may begin before the launch before it has ended (programmatic dependent launch)
     const uint8_t *params; // [kernel->param_bytes]
     int32_t device;
     uint64_t number; // of this launch in the process
@@ -83,6 +84,7 @@ struct emu_thread {
     struct emu_block *block;
     uint32_t index[3];
     int32_t linear, warp, lane;
+    bool early; // what came before the launch may still be under way: until griddepcontrol.wait
 };
 
 struct emu_instr {
@@ -143,6 +145,8 @@ int64_t emu_report_total(void); // grows with each report, also with those not p
 /* Before each access to global memory: bounds, lifetime, alignment, initialised, conflicts between blocks. When false
  * the access must not be made (it was reported). Also for the async copies' global side. */
 bool emu_check_global(const struct emu_where *where, enum emu_access access, uint64_t address, size_t size);
+/* The part of it that a thread which has not waited yet may do: when an async copy is issued. */
+bool emu_check_early(const struct emu_where *where, enum emu_access access, uint64_t address, size_t size);
 /* Flags in global memory: a store that releases (st.release; relaxed or volatile behind a fence), after it was made,
  * and a load that acquires, before it. What it takes must be from a release that reaches as far as itself, from an
  * atomic or from a copy; when not, nothing orders what was written before the flag, and it is reported. */

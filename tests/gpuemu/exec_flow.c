@@ -76,6 +76,27 @@ static bool build_setmaxnreg(struct build *b) { /* the registers themselves are 
     const uint64_t n = b->arg[0].value;
     return (n >= 24 && n <= 256 && n % 8 == 0) || build_fail(b, "setmaxnreg of %d: 24 to 256, by 8", (int)n);
 }
+
+/* ---- launches that begin early: PTX ISA, "griddepcontrol" ---- */
+
+static enum flow wait_for_before(struct warp *w, const struct ptx_op *o, uint32_t mask) {
+    (void)o;
+    EACH_LANE(l, mask) w->thread[l].early = false;
+    w->run->waited = true;
+    w->yields = true;
+    return FLOW_NEXT;
+}
+/* Released sooner, the next launch could run beside the one before this. */
+static enum flow release_next(struct warp *w, const struct ptx_op *o, uint32_t mask) {
+    EACH_LANE(l, mask)
+    if (w->thread[l].early) return FATAL(w, o, l, "EARLY: launch_dependents before griddepcontrol.wait");
+    return FLOW_NEXT;
+}
+static bool build_griddepcontrol(struct build *b) {
+    b->o->run = has_mod(b, "wait") ? wait_for_before : has_mod(b, "launch_dependents") ? release_next : NULL;
+    return b->o->run != NULL;
+}
+
 static bool build_pass(struct build *b) {
     b->o->run = pass;
     return true;
@@ -139,16 +160,16 @@ static bool build_bar(struct build *b) {
 }
 
 const struct opcode flow_opcodes[] = {
-    {"bra",            build_bra,        EMU_CLASS_BRANCH },
-    {"ret",            build_exit,       EMU_CLASS_BRANCH },
-    {"exit",           build_exit,       EMU_CLASS_BRANCH },
-    {"trap",           build_trap,       EMU_CLASS_OTHER  },
-    {"call",           build_call,       EMU_CLASS_OTHER  },
-    {"brkpt",          build_trap,       EMU_CLASS_OTHER  },
-    {"nanosleep",      build_pass,       EMU_CLASS_OTHER  },
-    {"setmaxnreg",     build_setmaxnreg, EMU_CLASS_OTHER  },
-    {"griddepcontrol", build_pass,       EMU_CLASS_OTHER  },
-    {"bar",            build_bar,        EMU_CLASS_BARRIER},
-    {"barrier",        build_bar,        EMU_CLASS_BARRIER},
-    {NULL,             NULL,             0                },
+    {"bra",            build_bra,            EMU_CLASS_BRANCH },
+    {"ret",            build_exit,           EMU_CLASS_BRANCH },
+    {"exit",           build_exit,           EMU_CLASS_BRANCH },
+    {"trap",           build_trap,           EMU_CLASS_OTHER  },
+    {"call",           build_call,           EMU_CLASS_OTHER  },
+    {"brkpt",          build_trap,           EMU_CLASS_OTHER  },
+    {"nanosleep",      build_pass,           EMU_CLASS_OTHER  },
+    {"setmaxnreg",     build_setmaxnreg,     EMU_CLASS_OTHER  },
+    {"griddepcontrol", build_griddepcontrol, EMU_CLASS_OTHER  },
+    {"bar",            build_bar,            EMU_CLASS_BARRIER},
+    {"barrier",        build_bar,            EMU_CLASS_BARRIER},
+    {NULL,             NULL,                 0                },
 };

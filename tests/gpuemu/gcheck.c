@@ -10,10 +10,12 @@
 
 enum { MANY_BLOCKS = UINT32_MAX - 1 };
 
-static uint32_t this_launch;
+static uint32_t this_launch, launch_before, last_of[EMU_MAX_DEVICES]; // before: on the same device
 
 void emu_check_launch_begin(const struct emu_launch *launch) {
     if (++this_launch == 0) this_launch = 1; // 0: before the first
+    launch_before = last_of[launch->device];
+    last_of[launch->device] = this_launch;
     emu_order_launch_begin(launch);
 }
 
@@ -146,6 +148,32 @@ static bool reachable(const struct emu_where *where, const struct emu_alloc *all
     return false;
 }
 
+/* Launches run one after another here, so what a thread does too early is told by the rule: before griddepcontrol.wait
+ * it writes nothing and reads nothing that the launch before wrote. */
+static bool allowed_early(const struct emu_where *where, enum emu_access kind, const struct emu_alloc *alloc,
+                          uint64_t address, size_t size) {
+    char text[256];
+    if (emu_writes(kind)) {
+        emu_describe_address(address, size, text, sizeof text);
+        emu_report(where, "EARLY: writes before griddepcontrol.wait: %s", text);
+        return false;
+    }
+    const uint64_t first = address - alloc->base;
+    for (uint64_t word = first / 4; launch_before != 0 && alloc->shadow != NULL && word * 4 < first + size; word++) {
+        if (alloc->shadow[word].w_time != launch_before) continue;
+        emu_describe_address(alloc->base + word * 4, 4, text, sizeof text);
+        emu_report(where, "EARLY: reads what the launch before wrote, before griddepcontrol.wait: %s", text);
+        return false;
+    }
+    return true;
+}
+
+bool emu_check_early(const struct emu_where *where, enum emu_access kind, uint64_t address, size_t size) {
+    const struct emu_alloc *alloc = where->thread != NULL && where->thread->early ? emu_find_alloc(address) : NULL;
+    if (alloc == NULL || address < alloc->base || address + size > alloc->base + alloc->size) return true;
+    return allowed_early(where, kind, alloc, address, size);
+}
+
 bool emu_check_global(const struct emu_where *where, enum emu_access kind, uint64_t address, size_t size) {
     if (!aligned(where, address, size)) return false;
     const struct emu_alloc *alloc = emu_find_alloc(address);
@@ -157,6 +185,8 @@ bool emu_check_global(const struct emu_where *where, enum emu_access kind, uint6
         return false;
     }
     if (!reachable(where, alloc, block->launch->device)) return false;
+    if (where->thread != NULL && where->thread->early && !allowed_early(where, kind, alloc, address, size))
+        return false;
     if (alloc->shadow == NULL) return true;
     const struct access a = {.where = where,
                              .address = address,

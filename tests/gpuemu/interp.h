@@ -187,6 +187,7 @@ struct run { /* of one block */
     struct warp *warp;
     struct barrier barrier[16];
     bool stop;     /* something fatal was reported */
+    bool waited;   /* a thread of the grid came to griddepcontrol.wait */
     bool progress; /* since the spinners were last woken */
     int32_t naps;  /* since then, waiting for memory that another process may write */
     uint64_t random;

@@ -415,9 +415,10 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, voi
             launch.cluster[0] = a->value.clusterDim.x;
             launch.cluster[1] = a->value.clusterDim.y;
             launch.cluster[2] = a->value.clusterDim.z;
-        } else if (a->id != CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION &&
-                   a->id != CU_LAUNCH_ATTRIBUTE_PRIORITY &&
-                   a->id != CU_LAUNCH_ATTRIBUTE_IGNORE) // with stream order kept, those two change only the timing
+        } else if (a->id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION) {
+            if (emu_options()->cc < 90) return emu_leave(CUDA_ERROR_NOT_SUPPORTED);
+            launch.early = a->value.programmaticStreamSerializationAllowed != 0;
+        } else if (a->id != CU_LAUNCH_ATTRIBUTE_PRIORITY && a->id != CU_LAUNCH_ATTRIBUTE_IGNORE) // of the timing alone
             return emu_leave(CUDA_ERROR_NOT_SUPPORTED);
     }
     result = emu_check_stream(config->hStream, &stream);

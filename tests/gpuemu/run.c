@@ -386,6 +386,7 @@ static void begin_warp(struct run *r, int32_t i) {
     w->fenced = EMU_SCOPE_NONE;
     memset(w->local_set, 0, (size_t)r->code->kernel.local_bytes * 32);
     fill_specials(w);
+    for (int32_t l = 0; l < 32; l++) w->thread[l].early = r->launch->early;
     if (w->written != NULL) registers_begin(w);
 }
 
@@ -503,6 +504,11 @@ bool emu_run(const struct emu_launch *launch) {
     for (uint64_t i = 0; i < n && !r.stop; i++) {
         const uint64_t linear = order == EMU_BACKWARD ? n - 1 - i : (start + i * stride) % n;
         run_block(&r, (uint32_t)linear);
+    }
+    if (launch->early && !r.waited && !r.stop) {
+        const struct emu_where where = {.block = &r.block};
+        emu_report(&where,
+                   "EARLY: no thread waits for the launch before (griddepcontrol.wait), which may outlive this");
     }
     count_instructions(&r);
     close_run(&r);

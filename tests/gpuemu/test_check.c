@@ -568,6 +568,61 @@ static void tiles_lapped(void) {
     CHECK(reported("deadlock"));
 }
 
+/* ---- launches that begin early (cc 9.0) ---- */
+
+static CUdeviceptr step[2]; /* what the first launch writes and the second reads, and what the second writes */
+
+static CUresult launch_step(const char *name, bool early, CUdeviceptr to, CUdeviceptr from, CUstream stream) {
+    CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                                   .value.programmaticStreamSerializationAllowed = 1};
+    const CUlaunchConfig config = {.gridDimX = 1,
+                                   .gridDimY = 1,
+                                   .gridDimZ = 1,
+                                   .blockDimX = 1,
+                                   .blockDimY = 1,
+                                   .blockDimZ = 1,
+                                   .hStream = stream,
+                                   .attrs = &attribute,
+                                   .numAttrs = early ? 1 : 0};
+    void *params[] = {&to, &from, &in};
+    return cuLaunchKernelEx(&config, kernel(name), params, NULL);
+}
+
+/* in + in, by a launch that anybody may follow early; then the second. */
+static CUresult two_steps(const char *second, bool early) {
+    const float one = 1;
+    start();
+    ptx_file = EMU_PTX_DIR "/check_cases_sm90.ptx";
+    in = device_bytes(4);
+    for (int i = 0; i < 2; i++) step[i] = device_bytes(4);
+    OK(cuMemcpyHtoD(in, &one, 4));
+    CUstream stream = new_stream();
+    OK(launch_step("early_good", false, step[0], in, stream));
+    OK(launch_step(second, early, step[1], step[0], stream));
+    return cuStreamSynchronize(stream);
+}
+
+static void early_good(void) {
+    OK(two_steps("early_good", true));
+    CHECK(float_at(step[1], 0) == 3);
+}
+
+static void early_mistakes_alone(void) {
+    OK(two_steps("early_reads", false));
+    CHECK(float_at(step[1], 0) == 3);
+}
+
+#define EARLY_MISTAKE(name, report)                                                                                    \
+    static void name(void) {                                                                                           \
+        CHECK(two_steps(#name, true) == CUDA_ERROR_LAUNCH_FAILED);                                                     \
+        CHECK(reported("EARLY: " report));                                                                             \
+    }
+EARLY_MISTAKE(early_reads, "reads what the launch before wrote, before griddepcontrol.wait")
+EARLY_MISTAKE(early_copies, "reads what the launch before wrote, before griddepcontrol.wait")
+EARLY_MISTAKE(early_writes, "writes before griddepcontrol.wait")
+EARLY_MISTAKE(early_releases, "launch_dependents before griddepcontrol.wait")
+EARLY_MISTAKE(early_never, "no thread waits for the launch before")
+
 /* ---- limits ---- */
 
 static CUresult use_dynamic(int bytes) {
@@ -858,6 +913,14 @@ static const struct row rows[] = {
     ROW("cc=90,copies=late", tiles_unwaited),
     ROW("cc=90,copies=late", tiles_overwritten),
     ROW("cc=90,order=backward,copies=early", tiles_lapped),
+    ROW("cc=90,copies=late", early_good),
+    ROW("cc=90", early_mistakes_alone),
+    ROW("cc=90", early_reads),
+    ROW("cc=90,copies=late", early_copies),
+    ROW("cc=90,copies=early", early_copies),
+    ROW("cc=90", early_writes),
+    ROW("cc=90", early_releases),
+    ROW("cc=90", early_never),
     ROW("cc=80", dynamic_shared_needs_the_attribute),
     ROW("cc=80", launches_out_of_limits),
     ROW("regs=" REGISTER_TABLE, too_many_registers),

@@ -63,3 +63,40 @@ extern "C" __global__ void tiles_unwaited(uint32_t *out, const __grid_constant__
 extern "C" __global__ void tiles_overwritten(uint32_t *out, const __grid_constant__ CUtensorMap map) {
     two_tiles<true, false>(out, &map);
 }
+
+// Launches that begin early, by one thread: to = from + constant, where the launch before wrote `from`.
+__device__ static void wait_for_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+__device__ static void release_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ static float read(const float *at) { return *(const volatile float *)at; }
+
+extern "C" __global__ void early_good(float *to, const float *from, const float *constant) {
+    const float c = read(constant);
+    wait_for_before();
+    release_next();
+    *to = read(from) + c;
+}
+extern "C" __global__ void early_reads(float *to, const float *from, const float *constant) {
+    const float v = read(from);
+    wait_for_before();
+    *to = v + read(constant);
+}
+extern "C" __global__ void early_copies(float *to, const float *from, const float *constant) {
+    __shared__ float tile[4];
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\ncp.async.commit_group;" ::"r"(shared_address(tile)), "l"(from) : "memory");
+    wait_for_before();
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
+    *to = tile[0] + read(constant);
+}
+extern "C" __global__ void early_writes(float *to, const float *from, const float *constant) {
+    *(volatile float *)to = read(constant);
+    wait_for_before();
+    *to = read(from) + read(constant);
+}
+extern "C" __global__ void early_releases(float *to, const float *from, const float *constant) {
+    release_next();
+    wait_for_before();
+    *to = read(from) + read(constant);
+}
+extern "C" __global__ void early_never(float *to, const float *from, const float *constant) {
+    if (read(constant) < 0) asm volatile("trap;");
+}
