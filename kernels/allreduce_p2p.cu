@@ -14,6 +14,7 @@
 #include "p2p.cuh"
 
 extern "C" __global__ void __launch_bounds__(NT_P2P_THREADS) nt_allreduce_p2p(const struct nt_allreduce_p2p_args a) {
+    nt_launch_begin();
     nt_meet_peers(&a.group);
     for (int64_t i = 4 * ((int64_t)blockIdx.x * NT_P2P_THREADS + threadIdx.x); i < a.count;
          i += 4 * (int64_t)gridDim.x * NT_P2P_THREADS) {
@@ -32,6 +33,7 @@ extern "C" __global__ void __launch_bounds__(NT_P2P_THREADS) nt_allreduce_p2p(co
 
 extern "C" __global__ void __launch_bounds__(1024)
     nt_allreduce_norm_p2p(const struct nt_allreduce_norm_p2p_args a) {
+    nt_launch_begin();
     __shared__ float scratch[NT_MAX_WARPS];
     nt_meet_peers(&a.group);
     for (int64_t r = blockIdx.x; r < a.norm.n_rows; r += gridDim.x) {

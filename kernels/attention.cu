@@ -99,26 +99,34 @@ template <int D, bool INT8> NT_DEVICE void nt_attn_prefill(const struct nt_attn_
 #define NT_ATTN_THREADS (NT_ATTN_PREFILL_WARPS * NT_WARP)
 
 extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS, 2) nt_attention_d64(const struct nt_attn_launch a) {
+    nt_launch_begin();
     nt_attn_prefill<64, false>(a);
 }
 extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS, 2) nt_attention_d96(const struct nt_attn_launch a) {
+    nt_launch_begin();
     nt_attn_prefill<96, false>(a);
 }
 extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS, 2) nt_attention_d128(const struct nt_attn_launch a) {
+    nt_launch_begin();
     nt_attn_prefill<128, false>(a);
 }
 extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS, 2) nt_attention_d256(const struct nt_attn_launch a) {
+    nt_launch_begin();
     nt_attn_prefill<256, false>(a);
 }
 extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS, 2) nt_attention_int8_d64(const struct nt_attn_launch a) {
+    nt_launch_begin();
     nt_attn_prefill<64, true>(a);
 }
 extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS, 2) nt_attention_int8_d96(const struct nt_attn_launch a) {
+    nt_launch_begin();
     nt_attn_prefill<96, true>(a);
 }
 extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS, 2) nt_attention_int8_d128(const struct nt_attn_launch a) {
+    nt_launch_begin();
     nt_attn_prefill<128, true>(a);
 }
 extern "C" __global__ void __launch_bounds__(NT_ATTN_THREADS, 2) nt_attention_int8_d256(const struct nt_attn_launch a) {
+    nt_launch_begin();
     nt_attn_prefill<256, true>(a);
 }

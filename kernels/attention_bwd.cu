@@ -94,6 +94,7 @@ NT_DEVICE void leave_deltas(const struct nt_attn_bwd_launch &a, const struct nt_
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) nt_attention_bwd_delta(const struct nt_attn_bwd_launch a) {
+    nt_launch_begin();
     struct nt_attn_tile t;
     const int32_t index = (int32_t)blockIdx.x * NT_ATTN_PREFILL_WARPS + nt_warp();
     if (nt_attn_find_tile(a.f, (int32_t)blockIdx.y, -1, index, NT_ATTN_BWD_DELTA_ROWS, &t)) leave_deltas(a, t);
@@ -344,10 +345,12 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
 #define NT_ATTN_BWD_KERNELS(d)                                                                                         \
     extern "C" __global__ void __launch_bounds__(NT_ATTN_BWD_KEY_WARPS(d) * NT_WARP, 8 / NT_ATTN_BWD_KEY_WARPS(d))     \
         nt_attention_bwd_keys_d##d(const struct nt_attn_bwd_launch a) {                                                \
+        nt_launch_begin();                                                                                             \
         keys_block<d>(a);                                                                                              \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                           \
         nt_attention_bwd_queries_d##d(const struct nt_attn_bwd_launch a) {                                             \
+        nt_launch_begin();                                                                                             \
         queries_block<d>(a);                                                                                           \
     }
 NT_ATTN_BWD_KERNELS(64)

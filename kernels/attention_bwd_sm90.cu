@@ -466,10 +466,12 @@ template <int D> NT_DEVICE void queries_block(const struct nt_attn_bwd_launch &a
 #define NT_ATTN_BWD_SM90_KERNELS(d)                                                                                    \
     extern "C" __global__ void __launch_bounds__(NT_ATTN_BWD_SM90_THREADS, 1)                                          \
         nt_attention_bwd_sm90_keys_d##d(const __grid_constant__ struct nt_attn_bwd_launch a) {                         \
+        nt_launch_begin();                                                                                             \
         keys_block<d>(a);                                                                                              \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(NT_ATTN_BWD_SM90_THREADS, 1)                                          \
         nt_attention_bwd_sm90_queries_d##d(const __grid_constant__ struct nt_attn_bwd_launch a) {                      \
+        nt_launch_begin();                                                                                             \
         queries_block<d>(a);                                                                                           \
     }
 NT_ATTN_BWD_SM90_WIDTHS(NT_ATTN_BWD_SM90_KERNELS)

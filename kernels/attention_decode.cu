@@ -158,10 +158,12 @@ template <int D, bool INT8> NT_DEVICE void nt_attn_decode(const struct nt_attn_l
 #define NT_ATTN_DECODE_KERNELS(d)                                                                                      \
     extern "C" __global__ void __launch_bounds__(NT_ATTN_DECODE_WARPS *NT_WARP)                                        \
         nt_attention_decode_d##d(const struct nt_attn_launch a) {                                                      \
+        nt_launch_begin();                                                                                             \
         nt_attn_decode<d, false>(a);                                                                                   \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(NT_ATTN_DECODE_WARPS *NT_WARP)                                        \
         nt_attention_decode_int8_d##d(const struct nt_attn_launch a) {                                                 \
+        nt_launch_begin();                                                                                             \
         nt_attn_decode<d, true>(a);                                                                                    \
     }
 NT_ATTN_DECODE_KERNELS(64)
@@ -172,6 +174,7 @@ NT_ATTN_DECODE_KERNELS(256)
 static_assert(NT_ATTN_CUDA_MAX_D <= 2 * 4 * NT_WARP, "a lane of the merge has at most 2 groups of 4 columns");
 
 extern "C" __global__ void __launch_bounds__(NT_ATTN_MERGE_THREADS) nt_attention_merge(const struct nt_attn_launch a) {
+    nt_launch_begin();
     const int32_t row = (int32_t)blockIdx.x * (NT_ATTN_MERGE_THREADS / NT_WARP) + nt_warp();
     const int32_t head = row % a.n_head, tok = row / a.n_head % a.max_q, seq = row / a.n_head / a.max_q;
     if (seq >= a.n_seq) return;

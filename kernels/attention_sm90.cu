@@ -264,6 +264,7 @@ template <int D> NT_DEVICE void attention(const struct nt_attention_sm90 &a) {
 #define NT_ATTN_SM90_KERNEL(d)                                                                                         \
     extern "C" __global__ void __launch_bounds__(NT_ATTN_SM90_THREADS, 1)                                              \
         nt_attention_sm90_d##d(const __grid_constant__ struct nt_attention_sm90 a) {                                   \
+        nt_launch_begin();                                                                                             \
         attention<d>(a);                                                                                               \
     }
 NT_ATTN_SM90_WIDTHS(NT_ATTN_SM90_KERNEL)

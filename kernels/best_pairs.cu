@@ -12,6 +12,7 @@
 #include "p2p.cuh"
 
 extern "C" __global__ void __launch_bounds__(NT_BEST_THREADS) nt_best_pairs(const struct nt_best_pairs_args a) {
+    nt_launch_begin();
     if (a.gathered == NULL) nt_meet_peers(&a.group);
     for (int32_t row = (int32_t)threadIdx.x; row < a.n_row; row += NT_BEST_THREADS) {
         struct nt_best pair[NT_P2P_RANKS];

@@ -131,6 +131,16 @@ nt_status nt_cuda_launch(struct nt_backend *be, enum nt_cuda_kernel kernel, cons
     return absent();
 }
 
+struct CUstream_st *nt_cuda_stream(struct nt_cuda *cuda) {
+    (void)cuda;
+    return NULL;
+}
+
+bool nt_cuda_begins_early(const struct nt_backend *be) {
+    (void)be;
+    return false;
+}
+
 bool nt_cuda_has(const struct nt_backend *be, enum nt_cuda_kernel kernel) {
     (void)be;
     (void)kernel;

@@ -2,7 +2,8 @@
  *
  * Reached through be->cuda. The types of cuda.h are named by their tags (CUstream is struct CUstream_st *), so a file
  * that only launches kernels needs no CUDA header, and everything compiles where there is none.
- * Streams: every op body launches on `stream` and nowhere else; copies of `copy` run beside it and are ordered with
+ * Streams: every op body launches on `stream` and nowhere else (what is no launch of ours takes it by nt_cuda_stream);
+ * copies of `copy` run beside it and are ordered with
  * events by whoever uses it. Nothing here uses the default stream, and nothing but memory->wait and memory->download
  * waits for the device.
  * Workspace: one block of device memory that each op may use as it likes between its own launches; the next op
@@ -50,6 +51,7 @@ struct nt_cuda_function {
     int32_t max_threads, static_shared, max_dynamic_shared;
     size_t args_bytes; /* 0: the driver does not say */
     int64_t launches;  /* so far, captured ones counted once */
+    bool begins;       /* its code has nt_launch_begin (ptx.cuh) */
 };
 
 struct nt_cuda {
@@ -70,6 +72,8 @@ struct nt_cuda {
      * that have this one's part of the other copies. */
     bool crowded, crowded_copies;
     bool capturing;
+    bool behind_launch; /* what the stream was given last is a launch that the next may begin beside */
+    bool one_by_one;    /* no launch begins before the one before it has ended: to compare */
 };
 
 /* As nt_backend_open_cuda, but an op without a body stays NULL: for tests of single ops. */

@@ -74,6 +74,7 @@ nt_status nt_cuda_bench_open(struct nt_cuda_bench **out, struct nt_backend *be,
     if (!b) return NT_FAIL(NT_E_NOMEM, "no memory for measurements");
     NT_CHECK(sizes->replays <= MAX_REPLAYS);
     *b = (struct nt_cuda_bench){.be = be, .sizes = *sizes};
+    be->cuda->one_by_one = true; /* a kernel's time is its own */
     const nt_status st = open_memory(b);
     if (st != NT_OK) {
         nt_cuda_bench_close(b);
@@ -86,6 +87,7 @@ nt_status nt_cuda_bench_open(struct nt_cuda_bench **out, struct nt_backend *be,
 void nt_cuda_bench_close(struct nt_cuda_bench *b) {
     if (!b) return;
     const struct nt_memory *m = b->be->memory;
+    b->be->cuda->one_by_one = false;
     m->give(b->be, b->inputs.device, INPUT_BYTES);
     m->give(b->be, b->out.base, b->out.bytes);
     m->give(b->be, b->in.base, b->in.bytes);

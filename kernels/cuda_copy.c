@@ -6,8 +6,8 @@
 
 nt_status nt_cuda_copy(struct nt_backend *be, void *to, const void *from, size_t bytes) {
     if (bytes == 0) return NT_OK;
-    NT_TRY(NT_CU(be->cuda->driver,
-                 cuMemcpyDtoDAsync((CUdeviceptr)(uintptr_t)to, (CUdeviceptr)(uintptr_t)from, bytes, be->cuda->stream)));
+    NT_TRY(NT_CU(be->cuda->driver, cuMemcpyDtoDAsync((CUdeviceptr)(uintptr_t)to, (CUdeviceptr)(uintptr_t)from, bytes,
+                                                     nt_cuda_stream(be->cuda))));
     return NT_OK;
 }
 

@@ -10,7 +10,7 @@ nt_status nt_cuda_capture_begin(struct nt_backend *be) {
     struct nt_cuda *cuda = be->cuda;
     NT_CHECK(!cuda->capturing);
     /* Thread local: other threads of the process (MPI progress, a watchdog) may call the driver meanwhile. */
-    NT_TRY(NT_CU(cuda->driver, cuStreamBeginCapture(cuda->stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)));
+    NT_TRY(NT_CU(cuda->driver, cuStreamBeginCapture(nt_cuda_stream(cuda), CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)));
     cuda->capturing = true;
     return NT_OK;
 }
@@ -30,7 +30,7 @@ nt_status nt_cuda_capture_end(struct nt_backend *be, struct nt_cuda_graph **out)
     *out = NULL;
     cuda->capturing = false;
     CUgraph recorded = NULL;
-    NT_TRY(NT_CU(d, cuStreamEndCapture(cuda->stream, &recorded)));
+    NT_TRY(NT_CU(d, cuStreamEndCapture(nt_cuda_stream(cuda), &recorded)));
     struct nt_cuda_graph *graph = calloc(1, sizeof *graph);
     const nt_status st = graph ? instantiate(d, recorded, graph) : NT_FAIL(NT_E_NOMEM, "no memory for a CUDA graph");
     (void)d->cuGraphDestroy(recorded); /* the executable graph does not need it */
@@ -44,7 +44,7 @@ nt_status nt_cuda_capture_end(struct nt_backend *be, struct nt_cuda_graph **out)
 
 nt_status nt_cuda_graph_launch(struct nt_backend *be, const struct nt_cuda_graph *graph) {
     NT_CHECK(!be->cuda->capturing);
-    NT_TRY(NT_CU(be->cuda->driver, cuGraphLaunch(graph->exec, be->cuda->stream)));
+    NT_TRY(NT_CU(be->cuda->driver, cuGraphLaunch(graph->exec, nt_cuda_stream(be->cuda))));
     return NT_OK;
 }
 
@@ -61,7 +61,7 @@ void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph) {
 /* ---- points of the stream ---- */
 
 struct nt_cuda_mark {
-    const struct nt_cuda *cuda;
+    struct nt_cuda *cuda;
     CUevent event;
 };
 
@@ -81,7 +81,7 @@ nt_status nt_cuda_mark_open(struct nt_backend *be, struct nt_cuda_mark **out) {
 
 nt_status nt_cuda_mark_set(struct nt_cuda_mark *mark) {
     NT_CHECK(!mark->cuda->capturing);
-    NT_TRY(NT_CU(mark->cuda->driver, cuEventRecord(mark->event, mark->cuda->stream)));
+    NT_TRY(NT_CU(mark->cuda->driver, cuEventRecord(mark->event, nt_cuda_stream(mark->cuda))));
     return NT_OK;
 }
 
@@ -108,9 +108,9 @@ static nt_status time_between(struct nt_backend *be, CUevent start, CUevent stop
                               int32_t n, double *seconds) {
     const struct nt_gpu_driver *d = be->cuda->driver;
     float ms = 0;
-    NT_TRY(NT_CU(d, cuEventRecord(start, be->cuda->stream)));
+    NT_TRY(NT_CU(d, cuEventRecord(start, nt_cuda_stream(be->cuda))));
     for (int32_t i = 0; i < n; i++) NT_TRY(run(be, ctx));
-    NT_TRY(NT_CU(d, cuEventRecord(stop, be->cuda->stream)));
+    NT_TRY(NT_CU(d, cuEventRecord(stop, nt_cuda_stream(be->cuda))));
     NT_TRY(NT_CU(d, cuEventSynchronize(stop)));
     NT_TRY(NT_CU(d, event_ms(&ms, start, stop)));
     *seconds = (double)ms * 1e-3;

@@ -6,6 +6,7 @@
 
 /* Limits of every device of compute capability 8.0 and newer. */
 enum { MAX_GRID_YZ = 65535, MAX_ARGS = 4096, DEFAULT_SHARED = 48 << 10, JIT_LOG = 4096 };
+enum { EARLY_DRIVER = 12030 }; /* before it a captured stream did not take launches that begin early */
 
 static const struct {
     const char *image, *name, *symbol;
@@ -33,11 +34,12 @@ static bool is_sm90(const char *image) {
 
 /* ---- images ---- */
 
-static nt_status load_ptx(struct nt_cuda *cuda, const struct nt_cuda_image *image, CUmodule *out) {
+static nt_status load_ptx(struct nt_cuda *cuda, const struct nt_cuda_image *image, const unsigned char *ptx,
+                          CUmodule *out) {
     char log[JIT_LOG] = "";
     CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
     void *values[] = {log, (void *)(uintptr_t)sizeof log};
-    const CUresult result = cuda->driver->cuModuleLoadDataEx(out, image->ptx, 2, options, values);
+    const CUresult result = cuda->driver->cuModuleLoadDataEx(out, ptx, 2, options, values);
     cuda->facts.jit = true;
     if (result == CUDA_SUCCESS) return NT_OK;
     log[sizeof log - 1] = '\0';
@@ -51,14 +53,17 @@ static nt_status load_ptx(struct nt_cuda *cuda, const struct nt_cuda_image *imag
                    image->name, cuda->facts.cc / 10, cuda->facts.cc % 10, name, log[0] ? ": " : "", log);
 }
 
-static nt_status load_image(struct nt_cuda *cuda, const struct nt_cuda_image *image, CUmodule *out) {
+/* *for_sm90: it is code for compute capability 9.0. */
+static nt_status load_image(struct nt_cuda *cuda, const struct nt_cuda_image *image, CUmodule *out, bool *for_sm90) {
     const struct nt_gpu_driver *d = cuda->driver;
     const CUresult result = d->cuModuleLoadDataEx(out, image->fatbin, 0, NULL, NULL);
+    *for_sm90 = cuda->facts.cc == 90;
     if (result == CUDA_SUCCESS) return NT_OK;
     if (result != CUDA_ERROR_NO_BINARY_FOR_GPU && result != CUDA_ERROR_INVALID_IMAGE) {
         return nt_gpu_fail(d, result, "cuModuleLoadDataEx", __FILE__, __LINE__);
     }
-    NT_TRY(load_ptx(cuda, image, out));
+    *for_sm90 = cuda->facts.cc == 90 && (image->ptx_sm90 || is_sm90(image->name));
+    NT_TRY(load_ptx(cuda, image, *for_sm90 && image->ptx_sm90 ? image->ptx_sm90 : image->ptx, out));
     return NT_OK;
 }
 
@@ -97,10 +102,11 @@ static nt_status find_function(struct nt_cuda *cuda, CUmodule module, enum nt_cu
 nt_status nt_cuda_load_kernels(struct nt_cuda *cuda) {
     int n_images = 0;
     const struct nt_cuda_image *images = nt_cuda_images(&n_images);
+    bool for_sm90[NT_CUDA_MAX_IMAGES] = {false};
     NT_CHECK(n_images <= NT_CUDA_MAX_IMAGES);
     for (int i = 0; i < n_images; i++) {
         if (is_sm90(images[i].name) && cuda->facts.cc != 90) continue;
-        NT_TRY(load_image(cuda, &images[i], &cuda->modules[i]));
+        NT_TRY(load_image(cuda, &images[i], &cuda->modules[i], &for_sm90[i]));
     }
     for (int k = 0; k < NT_CUDA_KERNEL_COUNT; k++) {
         int i = 0;
@@ -110,6 +116,7 @@ nt_status nt_cuda_load_kernels(struct nt_cuda *cuda) {
                            rows[k].image);
         }
         if (cuda->modules[i]) NT_TRY(find_function(cuda, cuda->modules[i], (enum nt_cuda_kernel)k));
+        cuda->functions[k].begins = for_sm90[i];
     }
     return NT_OK;
 }
@@ -157,17 +164,57 @@ static nt_status check_launch(const struct nt_cuda *cuda, enum nt_cuda_kernel ke
     return NT_OK;
 }
 
+struct CUstream_st *nt_cuda_stream(struct nt_cuda *cuda) {
+    cuda->behind_launch = false;
+    return cuda->stream;
+}
+
+static bool may_begin_early(const struct nt_cuda *cuda, enum nt_cuda_kernel kernel) {
+    return cuda->functions[kernel].begins && cuda->facts.driver >= EARLY_DRIVER && !cuda->one_by_one;
+}
+
+bool nt_cuda_begins_early(const struct nt_backend *be) {
+    return may_begin_early(be->cuda, NT_CUDA_embed);
+}
+
+/* Products read weights before the launch before them has ended. */
+static bool writes_weights(enum nt_cuda_kernel kernel) {
+    return strcmp(rows[kernel].image, "pack") == 0 || strcmp(rows[kernel].image, "optim") == 0;
+}
+
+static CUresult launch(struct nt_cuda *cuda, enum nt_cuda_kernel kernel, const int64_t grid[3], int32_t threads,
+                       size_t dynamic_shared, void **params) {
+    CUfunction function = cuda->functions[kernel].function;
+    const unsigned shared = (unsigned)dynamic_shared, x = (unsigned)grid[0], y = (unsigned)grid[1],
+                   z = (unsigned)grid[2];
+    if (!cuda->behind_launch || !may_begin_early(cuda, kernel))
+        return cuda->driver->cuLaunchKernel(function, x, y, z, (unsigned)threads, 1, 1, shared, cuda->stream, params,
+                                            NULL);
+    CUlaunchAttribute early = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                               .value = {.programmaticStreamSerializationAllowed = 1}};
+    const CUlaunchConfig config = {.gridDimX = x,
+                                   .gridDimY = y,
+                                   .gridDimZ = z,
+                                   .blockDimX = (unsigned)threads,
+                                   .blockDimY = 1,
+                                   .blockDimZ = 1,
+                                   .sharedMemBytes = shared,
+                                   .hStream = cuda->stream,
+                                   .attrs = &early,
+                                   .numAttrs = 1};
+    return cuda->driver->cuLaunchKernelEx(&config, function, params, NULL);
+}
+
 nt_status nt_cuda_launch(struct nt_backend *be, enum nt_cuda_kernel kernel, const int64_t grid[3], int32_t threads,
                          size_t dynamic_shared, const void *args, size_t args_bytes) {
     struct nt_cuda *cuda = be->cuda;
     NT_TRY(check_launch(cuda, kernel, grid, threads, dynamic_shared, args_bytes));
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return NT_OK;
     void *params[] = {(void *)(uintptr_t)args};
-    const CUresult result = cuda->driver->cuLaunchKernel(cuda->functions[kernel].function, (unsigned)grid[0],
-                                                         (unsigned)grid[1], (unsigned)grid[2], (unsigned)threads, 1, 1,
-                                                         (unsigned)dynamic_shared, cuda->stream, params, NULL);
+    const CUresult result = launch(cuda, kernel, grid, threads, dynamic_shared, params);
     if (result != CUDA_SUCCESS) return nt_gpu_fail(cuda->driver, result, rows[kernel].symbol, __FILE__, __LINE__);
     cuda->functions[kernel].launches++;
+    cuda->behind_launch = !writes_weights(kernel);
     return NT_OK;
 }
 

@@ -5,6 +5,10 @@
  * declared once, in a header <op>_cuda.h that both the .cu and the .c include (fixed-width types and pointers only).
  * A launch is checked (grid, threads, shared memory, size of the struct) before the driver sees it, and it is
  * asynchronous: args are copied at once, errors of the kernel itself show at the next wait or download.
+ * Beginning early: on compute capability 9.0 a launch right behind another may take free multiprocessors before that
+ * one has ended (programmatic dependent launch, CUDA driver API; drivers of CUDA 12.3 and newer), so that the device's
+ * 2 to 4 us between launches are gone; a kernel's first statement waits for the one before (nt_launch_begin, ptx.cuh).
+ * Weights alone are read sooner (gemm_sm90_tile.cuh): launches behind those that write weights do not begin early.
  * Threading: as the backend, one thread at a time. Limits: CUDA C programming guide, table "technical specifications
  * per compute capability". */
 #ifndef NT_CUDA_LAUNCH_H
@@ -14,6 +18,8 @@
 #include <stdint.h>
 
 struct nt_backend;
+struct nt_cuda;
+struct CUstream_st;
 
 enum nt_cuda_kernel {
 #define NT_CUDA_KERNEL(image, name, max_dynamic_shared) NT_CUDA_##name,
@@ -22,6 +28,8 @@ enum nt_cuda_kernel {
     NT_CUDA_KERNEL_COUNT
 };
 
+/* The stream, for work that is no launch of these kernels: the launch behind it begins when it has ended. */
+struct CUstream_st *nt_cuda_stream(struct nt_cuda *cuda);
 /* NT_OK without a launch when a grid dimension is 0. */
 NT_MUST nt_status nt_cuda_launch(struct nt_backend *be, enum nt_cuda_kernel kernel, const int64_t grid[3],
                                  int32_t threads, size_t dynamic_shared, const void *args, size_t args_bytes);
@@ -35,6 +43,8 @@ static inline int64_t nt_ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
+/* Launches do here (above). */
+bool nt_cuda_begins_early(const struct nt_backend *be);
 /* False for the kernels of a *_sm90.cu image on a device that is not compute capability 9.0. */
 bool nt_cuda_has(const struct nt_backend *be, enum nt_cuda_kernel kernel);
 const char *nt_cuda_kernel_name(enum nt_cuda_kernel kernel);

@@ -81,7 +81,7 @@ static nt_status ring_room(struct nt_backend *be, size_t bytes, char **out, size
     const struct nt_gpu_driver *d = cuda->driver;
     struct nt_cuda_staging *s = cuda->staging;
     if (s->used > 0 && SEGMENT - s->used < bytes) { /* a fresh segment keeps a copy in one piece */
-        NT_TRY(NT_CU(d, cuEventRecord(s->left[s->segment], cuda->stream)));
+        NT_TRY(NT_CU(d, cuEventRecord(s->left[s->segment], nt_cuda_stream(cuda))));
         s->under_way[s->segment] = true;
         s->segment = (s->segment + 1) % N_SEGMENTS;
         s->used = 0;
@@ -98,7 +98,7 @@ static nt_status ring_room(struct nt_backend *be, size_t bytes, char **out, size
 
 static nt_status cuda_zero(struct nt_backend *be, void *to, size_t bytes) {
     if (bytes == 0) return NT_OK;
-    NT_TRY(NT_CU(be->cuda->driver, cuMemsetD8Async(device_address(to), 0, bytes, be->cuda->stream)));
+    NT_TRY(NT_CU(be->cuda->driver, cuMemsetD8Async(device_address(to), 0, bytes, nt_cuda_stream(be->cuda))));
     return NT_OK;
 }
 
@@ -163,7 +163,7 @@ static nt_status cuda_upload(struct nt_backend *be, void *to, const void *from, 
         size_t n = 0;
         NT_TRY(ring_room(be, bytes - done, &staged, &n));
         memcpy(staged, (const char *)from + done, n);
-        NT_TRY(NT_CU(cuda->driver, cuMemcpyHtoDAsync(device_address(to) + done, staged, n, cuda->stream)));
+        NT_TRY(NT_CU(cuda->driver, cuMemcpyHtoDAsync(device_address(to) + done, staged, n, nt_cuda_stream(cuda))));
         done += n;
     }
     return NT_OK;
@@ -172,8 +172,8 @@ static nt_status cuda_upload(struct nt_backend *be, void *to, const void *from, 
 static nt_status start_download(struct nt_cuda *cuda, int half, const void *from, size_t bytes) {
     struct nt_cuda_staging *s = cuda->staging;
     char *to = s->down + (size_t)half * HALF;
-    NT_TRY(NT_CU(cuda->driver, cuMemcpyDtoHAsync(to, device_address(from), bytes, cuda->stream)));
-    NT_TRY(NT_CU(cuda->driver, cuEventRecord(s->arrived[half], cuda->stream)));
+    NT_TRY(NT_CU(cuda->driver, cuMemcpyDtoHAsync(to, device_address(from), bytes, nt_cuda_stream(cuda))));
+    NT_TRY(NT_CU(cuda->driver, cuEventRecord(s->arrived[half], nt_cuda_stream(cuda))));
     return NT_OK;
 }
 
@@ -202,8 +202,8 @@ static nt_status cuda_start_download(struct nt_backend *be, int slot, const void
     struct nt_cuda *cuda = be->cuda;
     NT_CHECK(slot >= 0 && slot < NT_DOWNLOAD_SLOTS && bytes <= NT_DOWNLOAD_SLOT_BYTES && !cuda->capturing);
     char *to = cuda->staging->slots + (size_t)slot * NT_DOWNLOAD_SLOT_BYTES;
-    NT_TRY(NT_CU(cuda->driver, cuMemcpyDtoHAsync(to, device_address(from), bytes, cuda->stream)));
-    NT_TRY(NT_CU(cuda->driver, cuEventRecord(cuda->staging->slot_filled[slot], cuda->stream)));
+    NT_TRY(NT_CU(cuda->driver, cuMemcpyDtoHAsync(to, device_address(from), bytes, nt_cuda_stream(cuda))));
+    NT_TRY(NT_CU(cuda->driver, cuEventRecord(cuda->staging->slot_filled[slot], nt_cuda_stream(cuda))));
     return NT_OK;
 }
 

@@ -10,6 +10,7 @@
  * takes a thousand times as long. */
 #include "cuda_logits.cuh"
 #include "draw_pairs_cuda.h"
+#include "ptx.cuh"
 
 struct row_lists {
     const struct nt_draw_pairs_args *a;
@@ -105,6 +106,7 @@ NT_DEVICE int32_t keep_count(const struct nt_draw_pairs_args *a, int32_t row, co
 }
 
 extern "C" __global__ void __launch_bounds__(NT_DRAW_THREADS) nt_draw_pairs(const struct nt_draw_pairs_args a) {
+    nt_launch_begin();
     __shared__ uint64_t word[NT_DRAW_K];
     __shared__ float mass[NT_DRAW_K];
     __shared__ struct nt_best best_of_warp[NT_MAX_WARPS];

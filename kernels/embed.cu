@@ -11,8 +11,10 @@
  * load, ~3 us. Gather 2 bytes moved per byte, expected 90 %: it is a copy. */
 #include "embed_cuda.h"
 #include "cuda_rows.cuh"
+#include "ptx.cuh"
 
 extern "C" __global__ void __launch_bounds__(NT_EMBED_THREADS) nt_embed(const struct nt_embed_args a) {
+    nt_launch_begin();
     const int64_t t = blockIdx.x;
     const int64_t row = (int64_t)a.ids[t] - a.first;
     const bool mine = row >= 0 && row < a.n_rows;
@@ -34,6 +36,7 @@ extern "C" __global__ void __launch_bounds__(NT_EMBED_THREADS) nt_embed(const st
 }
 
 extern "C" __global__ void __launch_bounds__(NT_GATHER_THREADS) nt_gather(const struct nt_gather_args a) {
+    nt_launch_begin();
     const int64_t begin = (int64_t)blockIdx.y * NT_GATHER_PIECE;
     const int64_t end = begin + NT_GATHER_PIECE < a.bytes ? begin + NT_GATHER_PIECE : a.bytes;
     const char *from = (const char *)a.from + a.rows[blockIdx.x] * a.bytes;

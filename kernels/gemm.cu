@@ -29,6 +29,7 @@ template <class T> NT_DEVICE void gemm(const struct nt_gemm_cuda *a, const struc
 #define NT_GEMM_KERNEL(rows, cols, depth, stages, warps_m, warps_n)                                                    \
     extern "C" __global__ void __launch_bounds__(NT_WARP *warps_m *warps_n)                                            \
         nt_gemm_##rows##x##cols(const struct nt_gemm_cuda a) {                                                         \
+        nt_launch_begin();                                                                                             \
         gemm<nt_gemm_tile<rows, cols, depth, stages, warps_m, warps_n>>(&a, NULL);                                     \
     }
 NT_GEMM_TILES(NT_GEMM_KERNEL)
@@ -36,6 +37,7 @@ NT_GEMM_TILES(NT_GEMM_KERNEL)
 #define NT_GEMM_ADAPTER_KERNEL(rows, cols, depth, stages, warps_m, warps_n)                                            \
     extern "C" __global__ void __launch_bounds__(NT_WARP *warps_m *warps_n)                                            \
         nt_gemm_adapter_##rows##x##cols(const struct nt_gemm_adapted a) {                                              \
+        nt_launch_begin();                                                                                             \
         gemm<nt_gemm_tile<rows, cols, depth, stages, warps_m, warps_n>>(&a.g, &a.second);                              \
     }
 NT_GEMM_ADAPTER_TILES(NT_GEMM_ADAPTER_KERNEL)

@@ -162,7 +162,7 @@ static nt_status multiply(struct nt_backend *be, const struct nt_gemm_args *args
     const float alpha = 1, beta = args->out == NT_GEMM_ADD_F32 ? 1 : 0;
     NT_TRY(BLAS(blas, cublasLtMatmul(blas->handle, p->desc, &alpha, args->w->data, p->a, args->x, p->b, &beta, args->y,
                                      p->d, args->y, p->d, &kind->algo, be->cuda->workspace, be->cuda->workspace_bytes,
-                                     be->cuda->stream)));
+                                     nt_cuda_stream(be->cuda))));
     blas->n_products++;
     return NT_OK;
 }

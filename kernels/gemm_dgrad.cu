@@ -37,6 +37,7 @@ template <class T> NT_DEVICE void dgrad(const struct nt_gemm_dgrad_cuda *d) {
 #define NT_GEMM_DGRAD_KERNEL(rows, cols, depth, stages, warps_m, warps_n)                                              \
     extern "C" __global__ void __launch_bounds__(NT_WARP *warps_m *warps_n)                                            \
         nt_gemm_dgrad_##rows##x##cols(const struct nt_gemm_dgrad_cuda a) {                                             \
+        nt_launch_begin();                                                                                             \
         dgrad<nt_bwd_tile<rows, cols, depth, stages, warps_m, warps_n, false>>(&a);                                    \
     }
 NT_GEMM_DGRAD_TILES(NT_GEMM_DGRAD_KERNEL)

@@ -161,6 +161,7 @@ template <class T, class W> NT_DEVICE void dgrad_quant(const struct nt_gemm_dgra
 #define NT_GEMM_DGRAD_QUANT_KERNEL(type, rows, cols, depth, stages, warps_m, warps_n)                                  \
     extern "C" __global__ void __launch_bounds__(NT_WARP *warps_m *warps_n, 1)                                         \
         nt_gemm_dgrad_##type##_##rows##x##cols(const struct nt_gemm_dgrad_quant_cuda a) {                              \
+        nt_launch_begin();                                                                                             \
         dgrad_quant<nt_bwd_tile<rows, cols, depth, stages, warps_m, warps_n, false>, nt_quant_##type>(&a);             \
     }
 NT_GEMM_DGRAD_QUANT_TILES(NT_GEMM_DGRAD_QUANT_KERNEL, int4)

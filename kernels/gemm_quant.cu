@@ -329,6 +329,7 @@ template <class T> NT_DEVICE void gemm_quant(const struct nt_gemm_quant *a, cons
 #define NT_GEMM_QUANT_KERNEL(type, rows, cols, slots, stages, together, blocks)                                        \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_QUANT_THREADS(cols, slots), blocks)                           \
         nt_gemm_##type##_##rows##x##cols(const struct nt_gemm_quant a) {                                               \
+        nt_launch_begin();                                                                                             \
         gemm_quant<nt_quant_tile<nt_quant_##type, rows, cols, slots, stages, together>>(&a, NULL);                     \
     }
 NT_GEMM_INT4_TILES(NT_GEMM_QUANT_KERNEL)
@@ -337,6 +338,7 @@ NT_GEMM_INT8_TILES(NT_GEMM_QUANT_KERNEL)
 #define NT_GEMM_QUANT_ADAPTER_KERNEL(type, rows, cols, slots, stages, together, blocks)                                \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_QUANT_THREADS(cols, slots), blocks)                           \
         nt_gemm_##type##_adapter_##rows##x##cols(const struct nt_gemm_quant_adapted a) {                               \
+        nt_launch_begin();                                                                                             \
         gemm_quant<nt_quant_tile<nt_quant_##type, rows, cols, slots, stages, together>>(&a.own, &a.second);            \
     }
 NT_GEMM_INT4_ADAPTER_TILES(NT_GEMM_QUANT_ADAPTER_KERNEL)

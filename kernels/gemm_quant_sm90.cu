@@ -190,6 +190,7 @@ NT_DEVICE void gemm_quant_sm90(const struct nt_gemm_quant_sm90 *a, const struct 
 #define NT_GEMM_QUANT_SM90_KERNEL(type, rows, stages)                                                                  \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_QUANT_SM90_THREADS, 1)                                        \
         nt_gemm_##type##_sm90_##rows##x128(const __grid_constant__ struct nt_gemm_quant_sm90 a) {                      \
+        nt_launch_begin();                                                                                             \
         gemm_quant_sm90<nt_quant_sm90_tile<nt_quant_##type, rows, stages>>(&a, NULL);                                  \
     }
 NT_GEMM_QUANT_SM90_TILES(NT_GEMM_QUANT_SM90_KERNEL)
@@ -197,6 +198,7 @@ NT_GEMM_QUANT_SM90_TILES(NT_GEMM_QUANT_SM90_KERNEL)
 #define NT_GEMM_QUANT_SM90_ADAPTER_KERNEL(type, rows, stages)                                                          \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_QUANT_SM90_THREADS, 1)                                        \
         nt_gemm_##type##_adapter_sm90_##rows##x128(const __grid_constant__ struct nt_gemm_quant_sm90_adapted a) {      \
+        nt_launch_begin();                                                                                             \
         gemm_quant_sm90<nt_quant_sm90_tile<nt_quant_##type, rows, stages>>(&a.own, &a.second);                         \
     }
 NT_GEMM_QUANT_SM90_TILES(NT_GEMM_QUANT_SM90_ADAPTER_KERNEL)

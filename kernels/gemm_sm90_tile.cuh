@@ -116,20 +116,30 @@ NT_DEVICE void nt_sm90_copy_w(uint32_t to, const struct nt_tensor_map *w, int32_
     nt_sm90_copy_boxes<T, T::BOXES, T::SUM_LINES>(to, w, at, n0, full);
 }
 
-/* One thread. Of the n_k stages those from n_own on are of `behind`, if there is one. */
+/* One thread, which has not waited for the launch before: the weights of the first stages are on their way when it does.
+ * Of the n_k stages those from n_own on are of `behind`, if there is one. */
 template <class T>
 NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const struct nt_sm90_operands *behind,
                                    uint32_t base, int32_t m0, int32_t n0, int32_t n_own, int32_t n_k) {
+    const int32_t n_ahead = min((int32_t)T::STAGES, n_own);
+    for (int32_t s = 0; s < n_ahead; s++) {
+        const uint32_t w_at = base + (uint32_t)(s * T::STAGE_BYTES) + T::ROWS * T::LINE;
+        nt_mbarrier_arrive_expect(nt_sm90_full_at<T>(base, s), (uint32_t)(own->x_rows + T::COLS) * T::LINE);
+        nt_sm90_copy_w<T>(w_at, &own->w, s * NT_GEMM_SM90_DEPTH, n0, nt_sm90_full_at<T>(base, s));
+    }
+    nt_launch_wait();
     struct nt_sm90_place p = {0, 0};
     for (int32_t kt = 0; kt < n_k; kt++, nt_sm90_next<T>(&p)) {
         const uint32_t to = base + (uint32_t)(p.stage * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, p.stage);
-        nt_mbarrier_wait(nt_sm90_empty_at<T>(base, p.stage), p.phase ^ 1);
-        nt_mbarrier_arrive_expect(full, (uint32_t)(own->x_rows + T::COLS) * T::LINE);
         const bool second = behind && kt >= n_own;
         const struct nt_sm90_operands *a = second ? behind : own;
         const int32_t col = (second ? kt - n_own : kt) * NT_GEMM_SM90_DEPTH;
+        if (kt >= n_ahead) {
+            nt_mbarrier_wait(nt_sm90_empty_at<T>(base, p.stage), p.phase ^ 1);
+            nt_mbarrier_arrive_expect(full, (uint32_t)(own->x_rows + T::COLS) * T::LINE);
+            nt_sm90_copy_w<T>(to + T::ROWS * T::LINE, &a->w, col, n0, full);
+        }
         nt_sm90_copy_x<T>(to, &a->x, col, m0, full);
-        nt_sm90_copy_w<T>(to + T::ROWS * T::LINE, &a->w, col, n0, full);
     }
 }
 
@@ -191,7 +201,8 @@ template <class T> NT_DEVICE int32_t nt_sm90_begin(const void *x, const void *w,
 
 /* acc = this warp's part of the tile at row m0, column n0 of k terms, and of k2 of behind, if that is not NULL; false in
  * the warps that only copy, which are done. Those that return true have all read the stages, whose memory is theirs.
- * All threads, once in a kernel; stages 1024-byte aligned. */
+ * All threads, once in a kernel, in place of nt_launch_begin: a->w is read before the launch before this one has ended,
+ * nothing else is. stages 1024-byte aligned. */
 template <class T>
 NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt_sm90_operands *behind, char *stages,
                                int32_t m0, int32_t n0, int32_t k, int32_t k2, float *acc) {
@@ -205,6 +216,7 @@ NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt
         return false;
     }
     if (T::GIVES_REGISTERS) nt_registers_raise<240>();
+    nt_launch_begin();
     if (T::GROUPS == 1 && a->x_rows < 64) nt_sm90_clear_rows<T>(stages, a->x_rows, n_k);
     struct nt_sm90_place p = {0, 0};
     nt_sm90_multiply_stages<T>(acc, base, warp / 4, n_k, &p, nt_sm90_lay_of<T>(T::SUM_LINES));

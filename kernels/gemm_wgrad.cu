@@ -94,6 +94,7 @@ template <class T> NT_DEVICE void wgrad(const struct nt_gemm_wgrad_cuda *w) {
 #define NT_GEMM_WGRAD_KERNEL(rows, cols, depth, stages, warps_m, warps_n)                                              \
     extern "C" __global__ void __launch_bounds__(NT_WARP *warps_m *warps_n)                                            \
         nt_gemm_wgrad_##rows##x##cols(const struct nt_gemm_wgrad_cuda a) {                                             \
+        nt_launch_begin();                                                                                             \
         wgrad<nt_bwd_tile<rows, cols, depth, stages, warps_m, warps_n, true>>(&a);                                     \
     }
 NT_GEMM_WGRAD_TILES(NT_GEMM_WGRAD_KERNEL)
@@ -101,6 +102,7 @@ NT_GEMM_WGRAD_TILES(NT_GEMM_WGRAD_KERNEL)
 /* dw += alpha part of each block of tokens, ascending. */
 extern "C" __global__ void __launch_bounds__(NT_WGRAD_JOIN_THREADS)
     nt_gemm_wgrad_join(const struct nt_gemm_wgrad_cuda a) {
+    nt_launch_begin();
     const int32_t per_row = (a.n + NT_WGRAD_JOIN_THREADS - 1) / NT_WGRAD_JOIN_THREADS;
     const int32_t row = (int32_t)blockIdx.x / per_row, block = (int32_t)blockIdx.x % per_row;
     const int32_t col = block * NT_WGRAD_JOIN_THREADS + (int32_t)threadIdx.x;

@@ -186,6 +186,7 @@ template <class T> NT_DEVICE void wgrad(const struct nt_gemm_wgrad_sm90 *a, char
 #define NT_GEMM_WGRAD_SM90_KERNEL(rows, cols, stages, blocks)                                                          \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_SM90_THREADS(rows, cols), blocks)                             \
         nt_gemm_wgrad_sm90_##rows##x##cols(const __grid_constant__ struct nt_gemm_wgrad_sm90 a) {                      \
+        nt_launch_begin();                                                                                             \
         wgrad<nt_sm90_tile<rows, cols, stages, true, true>>(&a, nt_gemm_wgrad_sm90_stages);                            \
     }
 NT_GEMM_WGRAD_SM90_TILES(NT_GEMM_WGRAD_SM90_KERNEL)

@@ -9,6 +9,7 @@
  * of that bandwidth on H100. Expected 80-85 % of copy bandwidth. */
 #include "glu_bwd_cuda.h"
 #include "cuda_rows.cuh"
+#include "ptx.cuh"
 
 enum { HALF = NT_PANEL / 2 };
 
@@ -68,6 +69,7 @@ template <bool GELU, bool WIDE> NT_DEVICE void quads(const struct nt_glu_bwd_arg
 }
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_GLU_BWD_WARPS) nt_glu_bwd(const struct nt_glu_bwd_args a) {
+    nt_launch_begin();
     const int32_t pieces = (a.n + NT_GLU_BWD_PIECE - 1) / NT_GLU_BWD_PIECE;
     const int64_t piece = (int64_t)blockIdx.x * NT_GLU_BWD_WARPS + nt_warp(), t = piece / pieces;
     const int32_t j = (int32_t)(piece - t * pieces) * NT_GLU_BWD_PIECE + 4 * nt_lane();

@@ -37,11 +37,13 @@ template <class T> NT_DEVICE void head(const struct nt_head_cuda *a) {
 #define NT_HEAD_KERNEL(rows, cols, depth, stages, warps_m, warps_n)                                                    \
     extern "C" __global__ void __launch_bounds__(NT_WARP *warps_m *warps_n, 2)                                         \
         nt_head_##rows##x##cols(const struct nt_head_cuda a) {                                                         \
+        nt_launch_begin();                                                                                             \
         head<nt_gemm_tile<rows, cols, depth, stages, warps_m, warps_n>>(&a);                                           \
     }
 NT_HEAD_TILES(NT_HEAD_KERNEL)
 
 extern "C" __global__ void __launch_bounds__(NT_HEAD_JOIN_THREADS) nt_head_join(const struct nt_head_cuda a) {
+    nt_launch_begin();
     __shared__ struct nt_best best_of_warp[NT_MAX_WARPS];
     const struct nt_head_pair *part = a.part + (int64_t)blockIdx.x * a.n_part;
     struct nt_best best = nt_best_none();

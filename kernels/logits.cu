@@ -12,6 +12,7 @@
  * has said passes one place, which tells whether the newest token is among it. */
 #include "logits_cuda.h"
 #include "cuda_logits.cuh"
+#include "ptx.cuh"
 
 /* Where the quads of this thread begin, relative to the chunk. */
 NT_DEVICE int32_t quad_at(int q) {
@@ -19,6 +20,7 @@ NT_DEVICE int32_t quad_at(int q) {
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_stats(const struct nt_logit_stats_cuda a) {
+    nt_launch_begin();
     __shared__ struct nt_best best_of_warp[NT_MAX_WARPS];
     __shared__ float sum_of_warp[NT_MAX_WARPS];
     const float *row = a.op.logits + (int64_t)blockIdx.y * a.op.ld;
@@ -69,6 +71,7 @@ NT_DEVICE struct nt_best best_part(const struct nt_logit_part *part, int32_t n_c
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_LOGIT_JOIN_ROWS)
     nt_logit_stats_join(const struct nt_logit_stats_cuda a) {
+    nt_launch_begin();
     const int64_t r = (int64_t)blockIdx.x * NT_LOGIT_JOIN_ROWS + nt_warp();
     if (r >= a.op.n_row) return;
     const struct nt_logit_part *part = a.part + r * a.n_chunk;
@@ -88,6 +91,7 @@ extern "C" __global__ void __launch_bounds__(NT_WARP *NT_LOGIT_JOIN_ROWS)
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_gumbel(const struct nt_logit_gumbel_cuda a) {
+    nt_launch_begin();
     __shared__ struct nt_best best_of_warp[NT_MAX_WARPS];
     const int64_t r = blockIdx.y;
     const float inv_temp = a.op.inv_temp[r];
@@ -123,6 +127,7 @@ extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_gumbel(c
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_LOGIT_JOIN_ROWS)
     nt_logit_gumbel_join(const struct nt_logit_gumbel_cuda a) {
+    nt_launch_begin();
     const int64_t r = (int64_t)blockIdx.x * NT_LOGIT_JOIN_ROWS + nt_warp();
     if (r >= a.op.n_row || a.op.inv_temp[r] == 0.0f) return;
     const struct nt_best best = best_part(a.part + r * a.n_chunk, a.n_chunk);
@@ -133,6 +138,7 @@ extern "C" __global__ void __launch_bounds__(NT_WARP *NT_LOGIT_JOIN_ROWS)
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_edit(const struct nt_logit_edit_args a) {
+    nt_launch_begin();
     const int32_t i = (int32_t)(blockIdx.x * NT_LOGIT_THREADS + threadIdx.x);
     if (i >= a.n_edit) return;
     const struct nt_logit_edit e = a.edits[i];
@@ -150,6 +156,7 @@ NT_DEVICE void penalize(const struct nt_logit_penalty_args *a, int32_t r, int32_
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_penalty(const struct nt_logit_penalty_args a) {
+    nt_launch_begin();
     const int32_t r = (int32_t)blockIdx.x, end = a.begin[r + 1];
     const int32_t last = a.last && a.last_row[r] >= 0 ? a.last[a.last_row[r]] : -1;
     int known = last < 0;
@@ -163,6 +170,7 @@ extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_penalty(
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_scale(const struct nt_logit_edit_args a) {
+    nt_launch_begin();
     const float scale = a.scale[blockIdx.y];
     if (scale == 1.0f) return;
     float *row = a.logits + (int64_t)blockIdx.y * a.ld;
@@ -180,6 +188,7 @@ extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_scale(co
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_pick(const struct nt_logit_pick_args a) {
+    nt_launch_begin();
     const int32_t r = (int32_t)(blockIdx.x * NT_LOGIT_THREADS + threadIdx.x);
     if (r >= a.n_row) return;
     const int32_t id = a.id[r] - a.first;

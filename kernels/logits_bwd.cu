@@ -11,6 +11,7 @@
 #include "cuda_logits.cuh"
 #include "cuda_rows.cuh"
 #include "ops_bwd.h"
+#include "ptx.cuh"
 
 /* Where quad q of this thread begins in the row. */
 NT_DEVICE int32_t quad_at(int q) {
@@ -18,6 +19,7 @@ NT_DEVICE int32_t quad_at(int q) {
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_logit_bwd(const struct nt_logit_bwd_args a) {
+    nt_launch_begin();
     const int64_t r = blockIdx.y;
     const float *row = a.logits + r * a.ld;
     nt_bf16 *to = a.dlogits + r * a.lddl;

@@ -11,21 +11,25 @@
  * is 64 blocks on 132 multiprocessors and bound by two round trips to L2 plus the launch, 3-4 us. */
 #include "norm_cuda.h"
 #include "cuda_norm.cuh"
+#include "ptx.cuh"
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_NORM_WARP_ROWS)
     nt_rmsnorm_warp(const struct nt_rmsnorm_args a) {
+    nt_launch_begin();
     const int64_t r = (int64_t)blockIdx.x * NT_NORM_WARP_ROWS + nt_warp();
     if (r < a.n_rows)
         nt_norm_row<NT_NORM_WARP_QUADS, 1>(&a, &a.delta, a.delta != NULL, r, nt_lane(), NT_WARP, NULL);
 }
 
 extern "C" __global__ void __launch_bounds__(1024) nt_rmsnorm_block(const struct nt_rmsnorm_args a) {
+    nt_launch_begin();
     __shared__ float scratch[NT_MAX_WARPS];
     nt_norm_row<NT_NORM_BLOCK_QUADS, 1>(&a, &a.delta, a.delta != NULL, blockIdx.x, (int32_t)threadIdx.x,
                                         (int32_t)blockDim.x, scratch);
 }
 
 extern "C" __global__ void __launch_bounds__(NT_NORM_ANY_THREADS) nt_rmsnorm_any(const struct nt_rmsnorm_args a) {
+    nt_launch_begin();
     __shared__ float scratch[NT_MAX_WARPS];
     const int64_t r = blockIdx.x, t = a.rows ? a.rows[r] : r;
     float *x = a.x + t * a.d_model;

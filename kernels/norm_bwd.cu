@@ -15,6 +15,7 @@
 #include "norm_bwd_cuda.h"
 #include "cuda_norm.cuh"
 #include "cuda_rows.cuh"
+#include "ptx.cuh"
 
 static_assert(NT_NORM_BWD_SCRATCH == 2 * NT_MAX_WARPS, "two sums over a block");
 
@@ -121,17 +122,20 @@ template <bool WIDE, bool SUMS> NT_DEVICE void block_tokens(const struct nt_rmsn
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_NORM_WARP_ROWS)
     nt_rmsnorm_bwd_warp(const struct nt_rmsnorm_bwd_cuda b) {
+    nt_launch_begin();
     __shared__ __align__(16) float shared[NT_NORM_WARP_ROWS * NT_NORM_WARP_MAX];
     PICK_FORM(warp_tokens, &b, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(1024) nt_rmsnorm_bwd_block(const struct nt_rmsnorm_bwd_cuda b) {
+    nt_launch_begin();
     extern __shared__ __align__(16) float shared[];
     PICK_FORM(block_tokens, &b, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(NT_NORM_BWD_JOIN_THREADS)
     nt_rmsnorm_bwd_join(const struct nt_rmsnorm_bwd_cuda b) {
+    nt_launch_begin();
     const int32_t d = b.op.d_model, i = (int32_t)(blockIdx.x * NT_NORM_BWD_JOIN_THREADS + threadIdx.x);
     if (i >= d) return;
     float sum = b.op.dw[i];

@@ -16,6 +16,7 @@
  * expected 85 %. */
 #include "optim_cuda.h"
 #include "cuda_rows.cuh"
+#include "ptx.cuh"
 
 /* ---- adamw ---- */
 
@@ -40,6 +41,7 @@ template <bool WIDE> NT_DEVICE void adamw_quad(const struct nt_adamw_cuda *a, in
 }
 
 extern "C" __global__ void __launch_bounds__(NT_ADAMW_THREADS) nt_adamw(const struct nt_adamw_cuda a) {
+    nt_launch_begin();
     const int64_t first = a.lead > 0 ? a.lead - 4 : 0; /* of the first quad */
     const int64_t i = first + 4 * ((int64_t)blockIdx.x * NT_ADAMW_THREADS + threadIdx.x);
     const int64_t begin = max(i, (int64_t)0), end = min(i + 4, a.n);
@@ -58,6 +60,7 @@ NT_DEVICE double warp_sum(double v) {
 }
 
 extern "C" __global__ void __launch_bounds__(NT_SQUARES_THREADS) nt_sum_squares(const struct nt_sum_squares_cuda a) {
+    nt_launch_begin();
     enum { QUADS = NT_SUM_BLOCK / 4 / NT_SQUARES_THREADS, WARPS = NT_SQUARES_THREADS / NT_WARP };
     static_assert(QUADS * 4 * NT_SQUARES_THREADS == NT_SUM_BLOCK, "a thread has whole quads");
     __shared__ double of_warp[WARPS];
@@ -88,6 +91,7 @@ extern "C" __global__ void __launch_bounds__(NT_SQUARES_THREADS) nt_sum_squares(
 
 extern "C" __global__ void __launch_bounds__(NT_SQUARES_JOIN_THREADS)
     nt_sum_squares_join(const struct nt_sum_squares_cuda a) {
+    nt_launch_begin();
     enum { CHUNK = NT_SQUARES_JOIN_THREADS };
     __shared__ double chunk[CHUNK];
     double sum = a.add ? *a.sum : 0;
@@ -128,6 +132,7 @@ template <bool WIDE> NT_DEVICE void sum_quad(const struct nt_sum_parts_cuda *a, 
 }
 
 extern "C" __global__ void __launch_bounds__(NT_PARTS_THREADS) nt_sum_parts(const struct nt_sum_parts_cuda a) {
+    nt_launch_begin();
     const int64_t i = 4 * ((int64_t)blockIdx.x * NT_PARTS_THREADS + threadIdx.x);
     if (i >= a.n) return;
     if (a.wide)

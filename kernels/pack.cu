@@ -15,6 +15,7 @@
  * (10^5 numbers) are as long as their launches: 2 us each. */
 #include "pack_cuda.h"
 #include "cuda_rows.cuh"
+#include "ptx.cuh"
 
 NT_DEVICE int64_t place(const struct nt_pack_cuda *a, int32_t j) {
     return a->row0 + (a->run == 0 ? j : (int64_t)(j / a->run) * 2 * a->run + j % a->run);
@@ -45,6 +46,7 @@ template <bool WIDE> NT_DEVICE void pack_piece(const struct nt_pack_cuda *a, int
 }
 
 extern "C" __global__ void __launch_bounds__(NT_PACK_THREADS) nt_pack_rows(const struct nt_pack_cuda a) {
+    nt_launch_begin();
     const int64_t piece = (int64_t)blockIdx.x * NT_PACK_WARPS + nt_warp();
     const int32_t j = (int32_t)(piece / a.across), begin = (int32_t)(piece % a.across) * a.width;
     if (j >= a.n) return;
@@ -102,6 +104,7 @@ NT_DEVICE void empty_tile(const struct nt_pack_cuda *a, int32_t j0, int32_t i0, 
 }
 
 extern "C" __global__ void __launch_bounds__(NT_PACK_THREADS) nt_pack_turned(const struct nt_pack_cuda a) {
+    nt_launch_begin();
     __shared__ __align__(16) uint32_t tile[TILE * WORDS];
     const int32_t j0 = (int32_t)blockIdx.x * TILE, i0 = (int32_t)blockIdx.y * TILE;
     if (a.wide_x)
@@ -115,6 +118,7 @@ extern "C" __global__ void __launch_bounds__(NT_PACK_THREADS) nt_pack_turned(con
 /* ---- vectors ---- */
 
 extern "C" __global__ void __launch_bounds__(NT_PACK_THREADS) nt_pack_vector(const struct nt_pack_cuda a) {
+    nt_launch_begin();
     const int64_t j = (int64_t)blockIdx.x * NT_PACK_THREADS + threadIdx.x;
     if (j < a.n) a.vector[place(&a, (int32_t)j)] = a.x[j];
 }

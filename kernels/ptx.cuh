@@ -24,6 +24,23 @@ NT_DEVICE int32_t nt_block_again(void) {
     return block;
 }
 
+/* ---- launches that begin before the one before has ended (cuda_launch.h) ---- */
+
+/* Until the launch before this one has ended and all that it wrote is there. */
+NT_DEVICE void nt_launch_wait(void) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/* A kernel's first statement, in all threads: what came before has ended, and the next launch may begin, to wait here in
+ * its turn. In this order no launch runs beside any but the one before it. */
+NT_DEVICE void nt_launch_begin(void) {
+    nt_launch_wait();
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 /* ---- asynchronous copies ---- */
 
 NT_DEVICE void nt_cp_async_16(uint32_t to, const void *from) {

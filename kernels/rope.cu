@@ -14,6 +14,7 @@
  * element. Expected 85 % of copy bandwidth in prefill; a decode step of 64 rows (2.4 MB at 32/8 heads of 128) is
  * bound by three dependent loads (seqs, page, qkv) and the launch: ~4 us. */
 #include "cuda_rope.cuh"
+#include "ptx.cuh"
 
 /* What the warp does with its head. */
 struct head_work {
@@ -173,6 +174,7 @@ template <bool INT8, bool TWO> NT_DEVICE void token(const struct nt_rope_cuda *a
 }
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_ROPE_WARPS) nt_rope_kv_bf16(const struct nt_rope_cuda a) {
+    nt_launch_begin();
     __shared__ int32_t found;
     if (a.d_head % 4 == 0) {
         token<false, true>(&a, &found);
@@ -182,6 +184,7 @@ extern "C" __global__ void __launch_bounds__(NT_WARP *NT_ROPE_WARPS) nt_rope_kv_
 }
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_ROPE_WARPS) nt_rope_kv_int8(const struct nt_rope_cuda a) {
+    nt_launch_begin();
     __shared__ int32_t found;
     if (a.d_head % 4 == 0) {
         token<true, true>(&a, &found);

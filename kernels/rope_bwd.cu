@@ -11,6 +11,7 @@
  * take about 5 us on A100, where the launch shows. The join reads 1 / 64 of that again: under 5 %, a launch apart. */
 #include "cuda_rope.cuh"
 #include "rope_bwd_cuda.h"
+#include "ptx.cuh"
 
 enum { WARPS = NT_ROPE_WARPS, THREADS = WARPS * NT_WARP };
 static_assert(NT_ROPE_BLOCK <= THREADS, "a thread each for the block's tokens");
@@ -146,6 +147,7 @@ NT_DEVICE void head(const struct nt_rope_bwd_cuda *r, const struct tokens *t, fl
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) nt_rope_bwd(const struct nt_rope_bwd_cuda r) {
+    nt_launch_begin();
     __shared__ struct tokens t;
     __shared__ __align__(8) float scratch[WARPS * NT_ROPE_CUDA_MAX_D];
     find_tokens(&r.args, (r.first_block + (int32_t)blockIdx.x) * NT_ROPE_BLOCK, &t);
@@ -160,6 +162,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) nt_rope_bwd(const struct n
 /* Block (x, y): 32 columns of q's (y 0) or k's norm; a warp sums the heads of every 8th block. */
 extern "C" __global__ void __launch_bounds__(NT_ROPE_JOIN_WARPS *NT_WARP)
     nt_rope_bwd_join(const struct nt_rope_bwd_cuda r) {
+    nt_launch_begin();
     __shared__ float sums[NT_ROPE_JOIN_WARPS][NT_WARP];
     const struct nt_rope_bwd_args *a = &r.args;
     const bool k = blockIdx.y == 1;

@@ -15,6 +15,7 @@
  * instructions, 40 of them Philox: expected 50 % of copy bandwidth bf16, bound by issue, 80 % with add. */
 #include "rows_bwd_cuda.h"
 #include "cuda_rows.cuh"
+#include "ptx.cuh"
 
 /* ---- embed_bwd ---- */
 
@@ -79,6 +80,7 @@ template <bool WIDE> NT_DEVICE void add_tokens(const struct nt_embed_bwd_args *a
 
 /* 4 blocks: 64 registers, of which 60 are used; left to itself ptxas spills for a fifth. */
 extern "C" __global__ void __launch_bounds__(NT_EMBED_BWD_THREADS, 4) nt_embed_bwd(const struct nt_embed_bwd_args a) {
+    nt_launch_begin();
     __shared__ uint32_t masks[2 * NT_MAX_WARPS];
     const int32_t id = a.ids[blockIdx.x];
     const int64_t row = (int64_t)id - a.first;
@@ -104,6 +106,7 @@ NT_DEVICE int32_t rows_below(const int32_t *rows, int32_t n, int32_t row) {
 }
 
 extern "C" __global__ void __launch_bounds__(NT_GATHER_THREADS) nt_scatter(const struct nt_scatter_args a) {
+    nt_launch_begin();
     const int64_t begin = (int64_t)blockIdx.y * NT_GATHER_PIECE;
     const int64_t end = begin + NT_GATHER_PIECE < a.bytes ? begin + NT_GATHER_PIECE : a.bytes;
     const int32_t row = (int32_t)blockIdx.x, i = rows_below(a.rows, a.n_rows, row);
@@ -143,6 +146,7 @@ NT_DEVICE void drop_quad(const struct nt_dropout_args *a, int64_t t, int32_t c, 
 }
 
 extern "C" __global__ void __launch_bounds__(NT_WARP *NT_DROPOUT_WARPS) nt_dropout(const struct nt_dropout_args a) {
+    nt_launch_begin();
     const int32_t pieces = (a.n_col + NT_DROPOUT_PIECE - 1) / NT_DROPOUT_PIECE;
     const int64_t piece = (int64_t)blockIdx.x * NT_DROPOUT_WARPS + nt_warp(), t = piece / pieces;
     const int32_t c = (int32_t)(piece - t * pieces) * NT_DROPOUT_PIECE + 4 * nt_lane();

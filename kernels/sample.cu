@@ -14,6 +14,7 @@
  * all rows at once; a wide kept set costs up to 17 passes over its row from L2 by one multiprocessor. */
 #include "sample_cuda.h"
 #include "cuda_select.cuh"
+#include "ptx.cuh"
 
 static_assert(NT_SAMPLE_BLOCK == NT_LOGIT_CHUNK, "a chunk's mass is a block's mass of the specification");
 
@@ -44,6 +45,7 @@ NT_DEVICE void offer(struct nt_best *best, float y, int32_t v, uint32_t word) {
 }
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_sample_chunks(const struct nt_logit_sample_cuda a) {
+    nt_launch_begin();
     __shared__ struct nt_best best_of_warp[NT_MAX_WARPS], drawn_of_warp[NT_MAX_WARPS];
     __shared__ uint64_t mass_of_warp[NT_MAX_WARPS];
     __shared__ uint32_t group[NT_TOPK_CHUNK_GROUPS];
@@ -275,6 +277,7 @@ NT_DEVICE int32_t pick_in_row(const struct truncated_row *t, struct pick *s) {
 }
 
 extern "C" __global__ void __launch_bounds__(NT_TOPK_THREADS) nt_sample_pick(const struct nt_logit_sample_cuda a) {
+    nt_launch_begin();
     __shared__ struct pick s;
     const int64_t r = blockIdx.x;
     const struct nt_sample_part *part = a.part + r * a.n_chunk;

@@ -11,10 +11,12 @@
  * sorts k words: ~5-8 us for k = 256, rows in parallel. */
 #include "topk_cuda.h"
 #include "cuda_select.cuh"
+#include "ptx.cuh"
 
 static_assert(NT_TOPK_GROUP == NT_WARP, "a warp reads a group, 8 lanes' quads are one");
 
 extern "C" __global__ void __launch_bounds__(NT_LOGIT_THREADS) nt_topk_groups(const struct nt_logit_topk_cuda a) {
+    nt_launch_begin();
     __shared__ uint32_t group[NT_TOPK_CHUNK_GROUPS];
     const float *row = a.op.logits + (int64_t)blockIdx.y * a.op.ld;
     const int32_t begin = (int32_t)blockIdx.x * NT_LOGIT_CHUNK;
@@ -40,6 +42,7 @@ NT_DEVICE void write_best(const struct nt_logit_topk_args *a, int64_t r, const u
 }
 
 extern "C" __global__ void __launch_bounds__(NT_TOPK_THREADS) nt_topk_select(const struct nt_logit_topk_cuda a) {
+    nt_launch_begin();
     __shared__ uint64_t words[NT_TOPK_SORTED];
     __shared__ struct nt_select<uint32_t> select;
     __shared__ uint32_t count;

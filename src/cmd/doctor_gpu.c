@@ -167,6 +167,12 @@ static nt_status finish(struct doctor *d, nt_status st) {
                        "%d of %d checks of the CUDA kernels failed on %s: see the rows marked FAILED; use run.device = "
                        "cpu and report this",
                        d->report.check.n_wrong, d->report.check.n, d->report.facts.name);
+    for (int32_t i = 0; i < d->report.steps.n; i++)
+        if (d->report.steps.row[i].wrong)
+            return NT_FAIL(NT_E_INTERNAL,
+                           "a step of %s draws other tokens on %s when its launches begin early than one by one: see "
+                           "the rows marked FAILED; use run.device = cpu and report this",
+                           d->report.steps.row[i].model, d->report.facts.name);
     return NT_OK;
 }
 

@@ -195,6 +195,8 @@ static void add_steps(struct nt_strbuf *s, const struct nt_gpu_report *r) {
         num(s, "weight_bytes", t->weight_bytes);
         num(s, "cache_bytes", t->kv_bytes);
         positive(s, "time_ms", t->seconds * 1e3);
+        positive(s, "one_by_one_ms", t->one_by_one_s * 1e3);
+        flag(s, "wrong", t->wrong);
         positive(s, "ideal_ms", t->ideal_s * 1e3);
         positive(s, "tokens_s", t->seconds > 0 ? t->n_tok / t->seconds : 0);
         positive(s, "percent_of_ideal", percent(t->ideal_s, t->seconds));

@@ -124,22 +124,31 @@ static void add_timings(struct nt_strbuf *s, const struct nt_gpu_report *r) {
     }
 }
 
+/* A cell, empty where there is nothing. */
+static void add_number(struct nt_strbuf *s, int decimals, double value) {
+    if (value > 0) nt_strbuf_addf(s, " %.*f", decimals, value);
+    nt_strbuf_adds(s, " |");
+}
+
 static void add_steps(struct nt_strbuf *s, const struct nt_gpu_report *r) {
     nt_strbuf_adds(
         s, "\n## Whole steps\n\nThe real forward with random weights; ideal: the cost ledger over the ceilings"
-           " above. Sampling is not in it.\n\n"
-           "| model | step | sequences | context | launches | time ms | tokens/s | ideal ms | % of ideal | note "
-           "|\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n");
+           " above. Sampling is not in it. One by one: each launch behind the end of the one before.\n\n"
+           "| model | step | sequences | context | launches | time ms | one by one | tokens/s | ideal ms | % of ideal "
+           "| note |\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n");
     for (int32_t i = 0; i < r->steps.n; i++) {
         const struct nt_gpu_step *t = &r->steps.row[i];
         nt_strbuf_addf(s, "| %s | %s | %d | %d | %lld |", t->model, t->prefill ? "prefill" : "decode", t->n_seq,
                        t->context, (long long)t->cost.launches);
-        if (t->seconds > 0)
-            nt_strbuf_addf(s, " %.3f | %.0f | %.3f | %.1f |", t->seconds * 1e3, t->n_tok / t->seconds, t->ideal_s * 1e3,
-                           percent(t->ideal_s, t->seconds));
-        else
-            nt_strbuf_addf(s, " | | %.3f | |", t->ideal_s * 1e3);
-        nt_strbuf_addf(s, " %s |\n", t->skipped[0] ? t->skipped : r->emulated ? emulated_note : "");
+        add_number(s, 3, t->seconds * 1e3);
+        add_number(s, 3, t->one_by_one_s * 1e3);
+        add_number(s, 0, t->seconds > 0 ? t->n_tok / t->seconds : 0);
+        add_number(s, 3, t->ideal_s * 1e3);
+        add_number(s, 1, t->seconds > 0 ? percent(t->ideal_s, t->seconds) : 0);
+        nt_strbuf_addf(s, " %s%s |\n", t->wrong ? "**FAILED: other tokens than one by one** " : "",
+                       t->skipped[0] ? t->skipped
+                       : r->emulated ? emulated_note
+                                     : "");
     }
 }
 

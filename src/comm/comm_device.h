@@ -23,8 +23,8 @@ struct CUstream_st;
 
 /* How the communicator reaches the stream without knowing the backend. */
 struct nt_device_stream {
-    struct CUstream_st *stream;
     void *arg;
+    struct CUstream_st *(*take)(void *arg);    /* the stream, to queue something on it now */
     nt_status (*query)(void *arg, bool *done); /* has the stream done all of its work */
 };
 

@@ -130,18 +130,19 @@ void nt_device_comm_note(struct nt_device_comm *d, const char *name) {
 }
 
 nt_status nt_device_allreduce_f32(struct nt_device_comm *d, float *buf, int64_t n) {
-    const int result =
-        d->nccl.ncclAllReduce(buf, buf, (size_t)n, NT_NCCL_FLOAT32, NT_NCCL_SUM, d->comm, d->stream.stream);
+    const int result = d->nccl.ncclAllReduce(buf, buf, (size_t)n, NT_NCCL_FLOAT32, NT_NCCL_SUM, d->comm,
+                                             d->stream.take(d->stream.arg));
     return queue(d, result, "ncclAllReduce");
 }
 
 nt_status nt_device_allgather_f32(struct nt_device_comm *d, const float *from, float *to, int64_t n) {
-    const int result = d->nccl.ncclAllGather(from, to, (size_t)n, NT_NCCL_FLOAT32, d->comm, d->stream.stream);
+    const int result =
+        d->nccl.ncclAllGather(from, to, (size_t)n, NT_NCCL_FLOAT32, d->comm, d->stream.take(d->stream.arg));
     return queue(d, result, "ncclAllGather");
 }
 
 nt_status nt_device_alltoall_f32(struct nt_device_comm *d, const float *from, float *to, int64_t n) {
-    struct CUstream_st *stream = d->stream.stream;
+    struct CUstream_st *stream = d->stream.take(d->stream.arg);
     int result = d->nccl.ncclGroupStart();
     for (int32_t r = 0; r < d->host->size && is_fine(result); r++) {
         result = d->nccl.ncclSend(from + r * n, (size_t)n, NT_NCCL_FLOAT32, r, d->comm, stream);

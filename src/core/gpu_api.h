@@ -51,6 +51,7 @@ void nt_gpu_driver_free(struct nt_gpu_driver *driver);
     X(cuFuncSetAttribute)                                                                                              \
     X(cuOccupancyMaxActiveBlocksPerMultiprocessor)                                                                     \
     X(cuLaunchKernel)                                                                                                  \
+    X(cuLaunchKernelEx)                                                                                                \
     X(cuMemAlloc)                                                                                                      \
     X(cuMemFree)                                                                                                       \
     X(cuMemGetInfo)                                                                                                    \
@@ -80,7 +81,6 @@ void nt_gpu_driver_free(struct nt_gpu_driver *driver);
 
 /* NULL where the driver lacks them; whoever calls one asks first. */
 #define NT_GPU_DRIVER_OPTIONAL_LIST(X)                                                                                 \
-    X(cuLaunchKernelEx)                                                                                                \
     X(cuTensorMapEncodeTiled)                                                                                          \
     X(cuFuncGetParamInfo)                                                                                              \
     X(cuLaunchHostFunc)                                                                                                \

@@ -1,5 +1,6 @@
 #include "gpu_steps.h"
 
+#include "cuda_backend.h"
 #include "cuda_copy.h"
 #include "ledger_backend.h"
 #include "log.h"
@@ -9,6 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_GROUPS = 9, SMALL_GROUPS = 1 };
 static const float weight_scale = 0.05f; /* of random weights: activations stay finite in any number of layers */
@@ -188,6 +190,22 @@ static nt_status time_step(struct rig *r, double *seconds) {
     return NT_OK;
 }
 
+/* The same step without early launches: they must not change what it draws. */
+static nt_status time_one_by_one(struct rig *r, struct nt_gpu_step *step) {
+    const size_t bytes = (size_t)step->n_seq * sizeof(int32_t);
+    int32_t *drawn[2] = {malloc(bytes), malloc(bytes)};
+    nt_status st = drawn[0] && drawn[1] ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the tokens of a step");
+    for (int i = 0; i < 2 && st == NT_OK; i++) {
+        r->be->cuda->one_by_one = i == 1;
+        st = time_step(r, i == 0 ? &step->seconds : &step->one_by_one_s);
+        if (st == NT_OK) st = r->be->memory->download(r->be, drawn[i], r->draw.index, bytes);
+    }
+    r->be->cuda->one_by_one = false;
+    step->wrong = st == NT_OK && memcmp(drawn[0], drawn[1], bytes) != 0;
+    for (int i = 0; i < 2; i++) free(drawn[i]);
+    return st;
+}
+
 static nt_status run_step(struct rig *r, struct nt_gpu_step *step) {
     bool fits = false;
     nt_status st = rig_bind(r, step, &fits);
@@ -196,7 +214,7 @@ static nt_status run_step(struct rig *r, struct nt_gpu_step *step) {
                        "%.1f GB of cache and activations do not fit the %.1f GB free", step->kv_bytes / 1e9,
                        (double)r->be->memory->available(r->be) / 1e9);
     if (st == NT_OK && fits) st = nt_cuda_fill(r->be, r->kv.base, kv_bytes(r), 1);
-    if (st == NT_OK && fits) st = time_step(r, &step->seconds);
+    if (st == NT_OK && fits) st = nt_cuda_begins_early(r->be) ? time_one_by_one(r, step) : time_step(r, &step->seconds);
     rig_unbind(r);
     return st;
 }

@@ -3,10 +3,12 @@
  * The model of a spec is opened on the device (model_shape.h) and its weights and cache are filled with random data, so
  * nothing is read from a disk. Steps go through nt_model_forward: a decode step is the captured graph with its upload
  * of inputs, a prefill one prompt; both end in greedy tokens that the head draws. The time of a step is the median over
- * groups of steps, by events. The ideal is the ledger's: the same forward counted by ledger_backend.h, each op at the
- * larger of its FLOPs over the measured matrix rate (products, attention) and its stored bytes over the measured copy
- * bandwidth. A model or step that does not fit the free memory is a row with a sentence, not an error. Ownership: the
- * list is the caller's. Threading: as the backend. Errors: those of the forward and of the driver. */
+ * groups of steps, by events; where launches begin early (cuda_launch.h) also of the same step with each launch behind
+ * the end of the one before, which must draw the same tokens. The ideal is the ledger's: the same forward counted by
+ * ledger_backend.h, each op at the larger of its FLOPs over the measured matrix rate (products, attention) and its
+ * stored bytes over the measured copy bandwidth. A model or step that does not fit the free memory is a row with a
+ * sentence, not an error. Ownership: the list is the caller's. Threading: as the backend. Errors: those of the forward
+ * and of the driver. */
 #ifndef NT_GPU_STEPS_H
 #define NT_GPU_STEPS_H
 
@@ -22,6 +24,8 @@ struct nt_gpu_step {
     int32_t n_seq, n_tok; /* tokens of the step */
     int32_t context;      /* positions a decoded token sees; tokens of the prompt */
     double seconds, ideal_s;
+    double one_by_one_s;           /* without early launches; 0: there are none */
+    bool wrong;                    /* it drew other tokens then */
     double weight_bytes, kv_bytes; /* weights; cache of the step's sequences */
     struct nt_cost cost;           /* of the ledger, launches included */
     char skipped[NT_GPU_STEP_SKIPPED];

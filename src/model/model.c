@@ -94,6 +94,11 @@ static nt_status load(struct nt_model *m, const struct nt_tensor_source *src, co
     return nt_comm_agree(m->world->world, weights_to_device(m));
 }
 
+static struct CUstream_st *take_stream(void *arg) {
+    struct nt_backend *be = arg;
+    return nt_cuda_stream(be->cuda);
+}
+
 static nt_status stream_done(void *arg, bool *done) {
     struct nt_backend *be = arg;
     return be->memory->query(be, done);
@@ -109,7 +114,7 @@ static nt_status wait_for_peers(void *model, nt_status (*passed)(void *point, bo
 /* From now on whoever waits for the device watches the peers. */
 static nt_status connect(struct nt_model *m, struct nt_comm *ranks, struct nt_device_comm **out) {
     struct nt_backend *be = m->backend;
-    const struct nt_device_stream stream = {.stream = be->cuda->stream, .arg = be, .query = stream_done};
+    const struct nt_device_stream stream = {.arg = be, .take = take_stream, .query = stream_done};
     NT_TRY(nt_device_comm_open(ranks, &stream, out));
     if (!*out) return NT_OK;
     be->watch = wait_for_peers;

@@ -58,24 +58,25 @@ static void forget_oldest(struct nt_model *m) {
     g->n--;
 }
 
-static struct nt_step_graph key_of(const struct nt_step *s, const float *logits) {
+static struct nt_step_graph key_of(const struct nt_step *s, const float *logits, bool one_by_one) {
     return (struct nt_step_graph){.n_seq = s->batch.n_seq,
                                   .max_pos = s->max_pos,
                                   .logits = logits,
                                   .kv = s->kv->base,
                                   .drawn = s->batch.sample ? s->batch.sample->index : NULL,
                                   .prev = s->batch.prev,
-                                  .by_head = s->batch.by_head};
+                                  .by_head = s->batch.by_head,
+                                  .one_by_one = one_by_one};
 }
 
 static bool same_key(const struct nt_step_graph *a, const struct nt_step_graph *b) {
     return a->n_seq == b->n_seq && a->max_pos == b->max_pos && a->logits == b->logits && a->kv == b->kv &&
-           a->drawn == b->drawn && a->prev == b->prev && a->by_head == b->by_head;
+           a->drawn == b->drawn && a->prev == b->prev && a->by_head == b->by_head && a->one_by_one == b->one_by_one;
 }
 
 static nt_status find(struct nt_model *m, struct nt_step *s, float *logits, const struct nt_step_graph **out) {
     struct nt_step_graphs *g = &m->graphs;
-    struct nt_step_graph fresh = key_of(s, logits);
+    struct nt_step_graph fresh = key_of(s, logits, m->backend->cuda->one_by_one);
     for (int32_t i = 0; i < g->n; i++) {
         if (!same_key(&g->of[i], &fresh)) continue;
         *out = &g->of[i];

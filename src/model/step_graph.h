@@ -21,6 +21,7 @@ struct nt_step_graphs {
         const float *logits;
         const void *kv, *drawn, *prev;       /* where tokens are drawn to and taken from, or NULL */
         bool by_head;                        /* the kind of ending: no logits */
+        bool one_by_one;                     /* as the backend's (cuda_backend.h) */
         struct nt_device_queued collectives; /* of one launch */
         struct nt_cuda_graph *graph;
     } of[NT_STEP_GRAPHS];

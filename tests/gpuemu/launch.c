@@ -277,9 +277,9 @@ static CUresult run_job(const struct emu_launch_job *job, uint64_t number) {
     launch.number = number;
     launch.params = job->params;
     if (emu_options()->trace)
-        fprintf(stderr, "emu: launch %" PRIu64 ": %s grid %ux%ux%u block %ux%ux%u shared %u\n", launch.number,
+        fprintf(stderr, "emu: launch %" PRIu64 ": %s grid %ux%ux%u block %ux%ux%u shared %u%s\n", launch.number,
                 launch.kernel->name, launch.grid[0], launch.grid[1], launch.grid[2], launch.block[0], launch.block[1],
-                launch.block[2], launch.dynamic_shared);
+                launch.block[2], launch.dynamic_shared, launch.early ? " early" : "");
     running_kernel = launch.kernel->name;
     emu_check_launch_begin(&launch);
     emu_count_launch(launch.kernel);

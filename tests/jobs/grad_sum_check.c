@@ -23,6 +23,11 @@ static struct nt_world world;
 static struct nt_backend be;
 static struct nt_device_comm *tp, *dp;
 
+static struct CUstream_st *take_stream(void *arg) {
+    (void)arg;
+    return nt_cuda_stream(be.cuda);
+}
+
 static nt_status stream_done(void *arg, bool *done) {
     (void)arg;
     return be.memory->query(&be, done);
@@ -36,7 +41,7 @@ static nt_status watch(void *arg, nt_status (*passed)(void *point, bool *done), 
 static void open_ranks(struct nt_pool *pool) {
     const struct nt_device_stream *stream;
     OK(nt_backend_open_cuda(&be, world.rank, pool));
-    stream = &(struct nt_device_stream){.stream = be.cuda->stream, .query = stream_done};
+    stream = &(struct nt_device_stream){.take = take_stream, .query = stream_done};
     if (world.tp_size > 1) OK(nt_device_comm_open(world.tp, stream, &tp));
     if (world.dp_size > 1) OK(nt_device_comm_open(world.dp, stream, &dp));
     EXPECT((tp || world.tp_size == 1) && (dp || world.dp_size == 1));

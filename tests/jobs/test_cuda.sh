@@ -227,6 +227,18 @@ done
 ahead edited-tp2 2
 check "tp 2 changes greedy answers with penalties" python3 "$SOURCE/tests/jobs/same_greedy.py" edited/results.jsonl edited-tp2/results.jsonl edited.jsonl
 
+# ---- compute capability 9.0: launches that begin before the one before has ended, one rank and two
+early() { awk '/^emu: launch/ { n++; early += / early$/ } END { exit !(n > 100 && early > 0.8 * n) }' "$1"; }
+NT_EMU=$NT_EMU,cc=90,trace=1 expect_rc 0 generate sm90 --device cuda
+check "four of five launches begin early" early out
+check "greedy answers of compute capability 9.0" python3 "$SOURCE/tests/jobs/same_greedy.py" base/results.jsonl sm90/results.jsonl in.jsonl
+NT_EMU=$NT_EMU,cc=90,trace=1 expect_rc 0 ranks 2 sm90-tp2 --device cuda --tp 2
+check "four of five launches of two ranks begin early" early out
+check "tp 2 changes greedy answers of compute capability 9.0" python3 "$SOURCE/tests/jobs/same_greedy.py" sm90/results.jsonl sm90-tp2/results.jsonl in.jsonl
+NT_EMU=$NT_EMU,cc=90,driver=12020,trace=1 expect_rc 0 generate sm90-older --device cuda
+check "none begins early with a driver that cannot capture it" test "$(grep -c ' early$' out)" -eq 0
+same sm90 sm90-older
+
 # ---- int8 cache
 expect_rc 0 generate int8 --device cuda --kv-cache-dtype int8
 expect_rc 0 generate int8-1 --device cuda --kv-cache-dtype int8 --max-num-seqs 1

@@ -83,6 +83,7 @@ for t in r["timings"]:
     assert abs(t["gb_s"] - t["bytes"] / t["time_us"] / 1e3) < 1e-6 * t["gb_s"]
 for s in r["steps"]:
     assert s["meaningful"] is False and s["time_ms"] > 0 and s["ideal_ms"] > 0 and s["launches"] > 10, s
+    assert s["one_by_one_ms"] is None and s["wrong"] is False, s # no launch begins early on 8.0
     assert abs(s["percent_of_ideal"] - 100 * s["ideal_ms"] / s["time_ms"]) < 1e-6
 assert {(s["model"], s["phase"]) for s in r["steps"]} == {
     (m, p) for m in ("smollm2-135m", "llama3-8b") for p in ("decode", "prefill")}
@@ -126,7 +127,12 @@ expect_rc 2 "$NOCTURNE" doctor --gpu --skip attnetion
 check "unknown op" grep -q 'unknown op "attnetion" (maybe: attention?)' out
 
 # compute capability 9.0 has kernels of its own, and there is no cuBLASLt
-expect_rc 0 env NT_EMU=cc=90 "$NOCTURNE" doctor --gpu
+expect_rc 0 env NT_EMU=cc=90 "$NOCTURNE" doctor --gpu --report sm90
+check "steps with launches that begin early, and one by one" python3 - << 'PY'
+import json
+steps = json.load(open("sm90/gpu-report.json"))["steps"]
+assert len(steps) == 6 and all(s["one_by_one_ms"] > 0 and s["time_ms"] > 0 and not s["wrong"] for s in steps), steps
+PY
 check "wgmma" grep -q "^| gemm, kernel gemm_sm90_64x32 | ok |" out
 check "the head in wgmma, and where rows are not aligned for it" grep -q "^| head_argmax rows 40 | ok .* head_64x128 head_join head_sm90_64x128 |" out
 check "the head's large tile" grep -q "^| head_argmax rows 70 | ok .* head_sm90_128x256" out

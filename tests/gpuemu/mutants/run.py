@@ -91,7 +91,7 @@ def mutated_tree(row, folder):
 
 def build_ptx(row, args, folder):
     flags = [f for f in args.compiler[1:] if "Werror" not in f]
-    arch = "compute_90a" if row["unit"].endswith("_sm90.cu") else "compute_80"
+    arch = "compute_90a" if row["unit"].endswith("_sm90.cu") or "cc=90" in row["emu"] else "compute_80"
     ptx = os.path.join(folder, "mutant.ptx")
     must_run("nvcc", [args.compiler[0], *flags, "-I" + folder, "-arch=" + arch, "-ptx", "-o", ptx, row["unit"]], folder)
     return ptx

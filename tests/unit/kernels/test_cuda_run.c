@@ -208,6 +208,7 @@ static void test_launch(void **state) {
     OK(gather(&r));
     expect_rows(&r, 4);
     give_rows(&r);
+    assert_false(nt_cuda_begins_early(&be)); /* an older device: test_cuda_early.c */
 }
 
 /* A captured step runs on what lies in its fixed buffers when it is launched. */
