@@ -122,9 +122,10 @@ template <class T>
 NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const struct nt_sm90_operands *behind,
                                    uint32_t base, int32_t m0, int32_t n0, int32_t n_own, int32_t n_k) {
     const int32_t n_ahead = min((int32_t)T::STAGES, n_own);
+    const uint32_t bytes = (uint32_t)(own->x_rows + T::COLS) * T::LINE;
     for (int32_t s = 0; s < n_ahead; s++) {
         const uint32_t w_at = base + (uint32_t)(s * T::STAGE_BYTES) + T::ROWS * T::LINE;
-        nt_mbarrier_arrive_expect(nt_sm90_full_at<T>(base, s), (uint32_t)(own->x_rows + T::COLS) * T::LINE);
+        nt_mbarrier_arrive_expect(nt_sm90_full_at<T>(base, s), bytes);
         nt_sm90_copy_w<T>(w_at, &own->w, s * NT_GEMM_SM90_DEPTH, n0, nt_sm90_full_at<T>(base, s));
     }
     nt_launch_wait();
@@ -136,7 +137,7 @@ NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const str
         const int32_t col = (second ? kt - n_own : kt) * NT_GEMM_SM90_DEPTH;
         if (kt >= n_ahead) {
             nt_mbarrier_wait(nt_sm90_empty_at<T>(base, p.stage), p.phase ^ 1);
-            nt_mbarrier_arrive_expect(full, (uint32_t)(own->x_rows + T::COLS) * T::LINE);
+            nt_mbarrier_arrive_expect(full, bytes);
             nt_sm90_copy_w<T>(to + T::ROWS * T::LINE, &a->w, col, n0, full);
         }
         nt_sm90_copy_x<T>(to, &a->x, col, m0, full);
