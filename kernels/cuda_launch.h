@@ -5,10 +5,13 @@
  * declared once, in a header <op>_cuda.h that both the .cu and the .c include (fixed-width types and pointers only).
  * A launch is checked (grid, threads, shared memory, size of the struct) before the driver sees it, and it is
  * asynchronous: args are copied at once, errors of the kernel itself show at the next wait or download.
+ *
  * Beginning early: on compute capability 9.0 a launch right behind another may take free multiprocessors before that
- * one has ended (programmatic dependent launch, CUDA driver API; drivers of CUDA 12.3 and newer), so that the device's
- * 2 to 4 us between launches are gone; a kernel's first statement waits for the one before (nt_launch_begin, ptx.cuh).
- * Weights alone are read sooner (gemm_sm90_tile.cuh): launches behind those that write weights do not begin early.
+ * one has ended (programmatic dependent launch, CUDA driver API; drivers of CUDA 12.3 and newer), which hides what a
+ * launch costs: about 4 us on an H200 for the smallest kernels. A kernel's first statement waits for the one before
+ * (nt_launch_begin, ptx.cuh). Weights alone are read sooner (gemm_sm90_tile.cuh, gemm_quant.cu): launches behind those
+ * that write weights do not begin early.
+ *
  * Threading: as the backend, one thread at a time. Limits: CUDA C programming guide, table "technical specifications
  * per compute capability". */
 #ifndef NT_CUDA_LAUNCH_H

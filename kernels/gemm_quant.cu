@@ -132,12 +132,14 @@ template <class T> NT_DEVICE char *stage_at(int32_t slot, int32_t i) {
     return nt_gemm_quant_shared + (slot * T::STAGES + i) * T::STAGE_BYTES;
 }
 
-/* Starts the copies of the next stage, if there is one, half h of a group; a group of copies in any case. */
+/* Starts the copies of the next stage, if there is one, half h of a group; a group of copies in any case. ahead: its
+ * weights are on their way. */
 template <class T>
-NT_DEVICE void copy_stage(const struct nt_gemm_quant *a, struct nt_quant_copier *c, int h, char *stage) {
+NT_DEVICE void copy_stage(const struct nt_gemm_quant *a, struct nt_quant_copier *c, int h, char *stage,
+                          bool ahead = false) {
     if (c->group < a->n_group) {
         copy_tokens<T>(a, c, h, stage);
-        copy_weights<T>(c, h, stage);
+        if (!ahead) copy_weights<T>(c, h, stage);
         if (h == 1) {
             const bool turns = c->group + 1 == c->end; /* on to the slot's next part */
             const int32_t groups = turns ? 1 + (T::SLOTS - 1) * nt_quant_part_groups(a->n_group) : 1;
@@ -282,6 +284,18 @@ NT_DEVICE void join_adapter(const struct nt_gemm_quant *a, const struct nt_gemm_
     add_parts<T>(total, 1);
 }
 
+/* Fills the slot's ring but for a stage; the first group's weights are on their way when it waits for the launch before. */
+template <class T>
+NT_DEVICE void fill_ring(const struct nt_gemm_quant *a, struct nt_quant_copier *c, int32_t slot) {
+    const int n_ahead = T::STAGES > 2 ? 2 : 1;
+#pragma unroll
+    for (int s = 0; s < n_ahead; s++)
+        if (c->group < a->n_group) copy_weights<T>(c, s, stage_at<T>(slot, s));
+    nt_launch_begin();
+#pragma unroll
+    for (int s = 0; s < T::STAGES - 1; s++) copy_stage<T>(a, c, s & 1, stage_at<T>(slot, s), s < n_ahead);
+}
+
 /* total = the tile; -0 is what changes no bit of the first part. */
 template <class T>
 NT_DEVICE void sum_parts(const struct nt_gemm_quant *a, int32_t m0, int32_t panel0, float4 total[T::FOURS]) {
@@ -291,8 +305,7 @@ NT_DEVICE void sum_parts(const struct nt_gemm_quant *a, int32_t m0, int32_t pane
     int32_t read = 0;
 #pragma unroll
     for (int i = 0; i < T::FOURS; i++) total[i] = make_float4(-0.0f, -0.0f, -0.0f, -0.0f);
-#pragma unroll
-    for (int s = 0; s < T::STAGES - 1; s++) copy_stage<T>(a, &c, s & 1, stage_at<T>(slot, s));
+    fill_ring<T>(a, &c, slot);
     for (int32_t part0 = 0; part0 < n_part; part0 += T::SLOTS) {
         float part[T::M][T::N][4] = {};
         sum_part<T>(a, &c, &read, slot, part0 + slot, part);
@@ -329,7 +342,6 @@ template <class T> NT_DEVICE void gemm_quant(const struct nt_gemm_quant *a, cons
 #define NT_GEMM_QUANT_KERNEL(type, rows, cols, slots, stages, together, blocks)                                        \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_QUANT_THREADS(cols, slots), blocks)                           \
         nt_gemm_##type##_##rows##x##cols(const struct nt_gemm_quant a) {                                               \
-        nt_launch_begin();                                                                                             \
         gemm_quant<nt_quant_tile<nt_quant_##type, rows, cols, slots, stages, together>>(&a, NULL);                     \
     }
 NT_GEMM_INT4_TILES(NT_GEMM_QUANT_KERNEL)
@@ -338,7 +350,6 @@ NT_GEMM_INT8_TILES(NT_GEMM_QUANT_KERNEL)
 #define NT_GEMM_QUANT_ADAPTER_KERNEL(type, rows, cols, slots, stages, together, blocks)                                \
     extern "C" __global__ void __launch_bounds__(NT_GEMM_QUANT_THREADS(cols, slots), blocks)                           \
         nt_gemm_##type##_adapter_##rows##x##cols(const struct nt_gemm_quant_adapted a) {                               \
-        nt_launch_begin();                                                                                             \
         gemm_quant<nt_quant_tile<nt_quant_##type, rows, cols, slots, stages, together>>(&a.own, &a.second);            \
     }
 NT_GEMM_INT4_ADAPTER_TILES(NT_GEMM_QUANT_ADAPTER_KERNEL)

@@ -63,15 +63,18 @@ static void pack(void) {
     OK(be.ops.pack(&be, &a));
 }
 
-/* mid = x w^T, y = mid w^T. */
+static struct nt_gemm_args product_of(const struct nt_packed *w, const nt_bf16 *x, void *y, enum nt_gemm_out out) {
+    return (struct nt_gemm_args){.w = w, .x = x, .ldx = WIDTH, .y = y, .ldy = WIDTH, .n_tok = TOK, .out = out};
+}
+/* mid = x w^T, y = mid second^T. */
+static void multiply_by(const struct nt_packed *second) {
+    const struct nt_gemm_args a = product_of(&on.w, on.x, on.mid, NT_GEMM_STORE_BF16),
+                              b = product_of(second, on.mid, on.y, NT_GEMM_STORE_F32);
+    OK(be.ops.gemm(&be, &a));
+    OK(be.ops.gemm(&be, &b));
+}
 static void multiply(void) {
-    struct nt_gemm_args a = {
-        .w = &on.w, .x = on.x, .ldx = WIDTH, .y = on.mid, .ldy = WIDTH, .n_tok = TOK, .out = NT_GEMM_STORE_BF16};
-    OK(be.ops.gemm(&be, &a));
-    a.x = on.mid;
-    a.y = on.y;
-    a.out = NT_GEMM_STORE_F32;
-    OK(be.ops.gemm(&be, &a));
+    multiply_by(&on.w);
 }
 
 static float product(const float *x, int32_t column) {
@@ -99,6 +102,21 @@ static void test_weights_just_written(void **state) {
     assert_true(be.cuda->behind_launch);
     multiply();
     expect_sums();
+    give();
+}
+
+/* Integer weights, all zero: what matters is when their product reads the input that the launch before wrote. */
+static void test_integer_weights(void **state) {
+    (void)state;
+    const size_t bytes = nt_packed_bytes(NT_WEIGHT_INT4, WIDTH, WIDTH);
+    const struct nt_packed zeros = {.format = NT_WEIGHT_INT4, .n = WIDTH, .k = WIDTH, .data = device(bytes)};
+    float y[TOK * WIDTH], none[TOK * WIDTH] = {0};
+    take();
+    pack();
+    multiply_by(&zeros);
+    OK(be.memory->download(&be, y, on.y, sizeof y));
+    assert_memory_equal(y, none, sizeof y);
+    be.memory->give(&be, (void *)(uintptr_t)zeros.data, bytes);
     give();
 }
 
@@ -151,9 +169,8 @@ static void test_older_driver(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights_just_written),
-        cmocka_unit_test(test_what_is_no_launch),
-        cmocka_unit_test(test_one_by_one),
+        cmocka_unit_test(test_weights_just_written), cmocka_unit_test(test_integer_weights),
+        cmocka_unit_test(test_what_is_no_launch),    cmocka_unit_test(test_one_by_one),
         cmocka_unit_test(test_older_driver),
     };
     setenv("NT_EMU", "cc=90", 0);
