@@ -1,8 +1,9 @@
 /* Accumulators on their way out: a warp's fragments become lines of shared memory, which are read in order.
  *
- * What follows a product (gates, conversions, noise) is then a loop over lines with whole stores, and its code is short:
- * unrolled over the fragments of a 128 x 256 tile it was 130 KB, and its misses of the instruction cache took a quarter
- * of a gated product's time (H200). No state. */
+ * What follows a product (sums, noise) is then a loop over lines with whole stores, and its code is short: unrolled over
+ * the fragments of a 128 x 256 tile, exact quotients with their branches among it, it was 130 KB, and its misses of the
+ * instruction cache took a quarter of a gated product's time (H200). Gates of 8 instructions without a branch, 8 KB in
+ * all, are with the fragments again (gemm_epilogue.cuh). No state. */
 #ifndef NT_CUDA_LINES_CUH
 #define NT_CUDA_LINES_CUH
 

@@ -113,6 +113,13 @@ NT_DEVICE void load_piece(const struct target *t, float4 *old, int32_t row, int3
         if (r < rows) old[r] = nt_load_f4(from + r * t->ld);
     }
 }
+/* Columns col to col + 3, of which n exist. */
+NT_DEVICE void store_singly(float *row, int32_t col, int32_t n, float4 v, bool add) {
+    const float x[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (col + i < n) row[col + i] = add ? row[col + i] + x[i] : x[i];
+}
 /* lines: of a piece; old: of load_piece. */
 NT_DEVICE void add_piece(const struct target *t, const float *lines, float4 *old, int32_t row, int32_t col) {
     const int32_t rows = piece_rows(t, row, col), at = col + 4 * nt_lane();
@@ -121,7 +128,7 @@ NT_DEVICE void add_piece(const struct target *t, const float *lines, float4 *old
     if (!t->whole) {
 #pragma unroll 1
         for (int32_t r = 0; r < min(rows, (int32_t)PIECE_ROWS); r++)
-            nt_store4_f32(to + r * t->ld, at, t->cols, scaled(t->alpha, nt_load_f4(line + r * LINE)), false, t->adds);
+            store_singly(to + r * t->ld, at, t->cols, scaled(t->alpha, nt_load_f4(line + r * LINE)), t->adds);
         return;
     }
 #pragma unroll

@@ -288,6 +288,12 @@ NT_DEVICE float nt_exp2(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+/* 1 / x within 1 ulp; 0 where that is subnormal. */
+NT_DEVICE float nt_rcp(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 /* a * b + c on two bf16 each. */
 NT_DEVICE uint32_t nt_fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
     uint32_t d;
