@@ -3,7 +3,7 @@
  * A block computes a tile of dx (gemm_sm90_tile.cuh); one kernel per row of NT_GEMM_DGRAD_SM90_TILES. The sum runs over
  * w's rows, which TMA copies as they lie and wgmma turns (B MN-major), so no second packing of weights exists; an
  * adapter's rows follow in the same ring. Order of sums: gemm_dgrad.cu's, n in steps of 16 ascending, then dy2's.
- * Registers (ptxas, no spills): 58 and 90 a thread at 64 and 128 columns; at 256 as in gemm_sm90.cu 168, of which the
+ * Registers (ptxas, no spills): 102 and 160 a thread at 64 and 128 columns; at 256 as in gemm_sm90.cu 168, of which the
  * copying warpgroup gives its own away (240 and 24).
  * Layout: as gemm_dgrad.cu; operands come by tensor maps, so rows of dy and dy2 must be 16-byte aligned. A stage has
  * [rows, 64] of dy and a box [64, 64] of w for each 64 columns, all in lines of 128 bytes.

@@ -6,13 +6,13 @@
 #include "gpu_api.h"
 
 #define TILE(rows, cols, stages, blocks)                                                                               \
-    {NT_CUDA_gemm_dgrad_sm90_##rows##x##cols, (rows), (cols), (blocks), NT_GEMM_SM90_THREADS(rows, cols),              \
-     NT_GEMM_SM90_SHARED(rows, cols, stages)},
+    {NT_CUDA_gemm_dgrad_sm90_##rows##x##cols,      (rows), (cols), (blocks), NT_GEMM_SM90_THREADS(rows, cols),         \
+     NT_GEMM_SM90_BLOCK_SHARED(rows, cols, stages)},
 static const struct nt_sm90_tile_row tiles[] = {NT_GEMM_DGRAD_SM90_TILES(TILE)};
 enum { N_TILES = sizeof tiles / sizeof tiles[0] };
 
 #define CHECK(rows, cols, stages, blocks)                                                                              \
-    _Static_assert(nt_granted_gemm_dgrad_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),              \
+    _Static_assert(nt_granted_gemm_dgrad_sm90_##rows##x##cols == NT_GEMM_SM90_BLOCK_SHARED(rows, cols, stages),        \
                    "cuda_kernels.def");                                                                                \
     _Static_assert(NT_SM90_FIT(rows, cols, stages, blocks), "blocks do not fit");
 NT_GEMM_DGRAD_SM90_TILES(CHECK)
@@ -37,6 +37,6 @@ nt_status nt_gemm_dgrad_sm90(struct nt_backend *be, const struct nt_gemm_dgrad_a
     struct nt_gemm_dgrad_sm90 a = {.g = *g, .k2 = args->w2 ? args->w2->n : 0};
     NT_TRY(encode(be, args->dy, args->lddy, args->w, args->n_tok, tile->rows, &a.own));
     if (args->w2) NT_TRY(encode(be, args->dy2, args->lddy2, args->w2, args->n_tok, tile->rows, &a.behind));
-    return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.g.row_tiles * a.g.col_tiles, 1, 1, tile->threads, tile->shared,
-                          &a);
+    const int64_t blocks = nt_sm90_blocks(tile, (int64_t)a.g.row_tiles * a.g.col_tiles, be->cuda->facts.n_sm);
+    return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
 }

@@ -9,25 +9,29 @@
 _Static_assert(sizeof(struct nt_tensor_map) == sizeof(CUtensorMap), "as cuda.h has it");
 
 #define TILE(rows, cols, stages, blocks)                                                                               \
-    {NT_CUDA_gemm_sm90_##rows##x##cols,      (rows), (cols), (blocks), NT_GEMM_SM90_THREADS(rows, cols),               \
-     NT_GEMM_SM90_SHARED(rows, cols, stages)},
+    {NT_CUDA_gemm_sm90_##rows##x##cols,                                                                                \
+     (rows),                                                                                                           \
+     (cols),                                                                                                           \
+     (blocks),                                                                                                         \
+     NT_GEMM_SM90_THREADS(rows, cols),                                                                                 \
+     NT_GEMM_SM90_BLOCK_SHARED(rows, cols, stages)},
 static const struct nt_sm90_tile_row tiles[] = {NT_GEMM_SM90_TILES(TILE)};
 #undef TILE
 #define TILE(rows, cols, stages, blocks)                                                                               \
-    {NT_CUDA_gemm_sm90_adapter_##rows##x##cols, (rows), (cols), (blocks), NT_GEMM_SM90_THREADS(rows, cols),            \
-     NT_GEMM_SM90_SHARED(rows, cols, stages)},
+    {NT_CUDA_gemm_sm90_adapter_##rows##x##cols,    (rows), (cols), (blocks), NT_GEMM_SM90_THREADS(rows, cols),         \
+     NT_GEMM_SM90_BLOCK_SHARED(rows, cols, stages)},
 static const struct nt_sm90_tile_row adapter_tiles[] = {NT_GEMM_SM90_ADAPTER_TILES(TILE)};
 #undef TILE
 enum { N_TILES = sizeof tiles / sizeof tiles[0], N_ADAPTER_TILES = sizeof adapter_tiles / sizeof adapter_tiles[0] };
 
 #define CHECK(rows, cols, stages, blocks)                                                                              \
-    _Static_assert(nt_granted_gemm_sm90_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),                    \
+    _Static_assert(nt_granted_gemm_sm90_##rows##x##cols == NT_GEMM_SM90_BLOCK_SHARED(rows, cols, stages),              \
                    "cuda_kernels.def");                                                                                \
     _Static_assert(NT_SM90_FIT(rows, cols, stages, blocks), "blocks do not fit");
 NT_GEMM_SM90_TILES(CHECK)
 #undef CHECK
 #define CHECK(rows, cols, stages, blocks)                                                                              \
-    _Static_assert(nt_granted_gemm_sm90_adapter_##rows##x##cols == NT_GEMM_SM90_SHARED(rows, cols, stages),            \
+    _Static_assert(nt_granted_gemm_sm90_adapter_##rows##x##cols == NT_GEMM_SM90_BLOCK_SHARED(rows, cols, stages),      \
                    "cuda_kernels.def");
 NT_GEMM_SM90_ADAPTER_TILES(CHECK)
 #undef CHECK
@@ -130,8 +134,8 @@ static nt_status with_adapter(struct nt_backend *be, const struct nt_gemm_args *
     const struct nt_gemm_args behind = {.x = args->x2, .ldx = args->ldx2, .w = args->w2, .n_tok = args->n_tok};
     NT_TRY(nt_sm90_encode(be, args, tile->rows, tile->cols, &a.own.operands));
     if (args->w2) NT_TRY(nt_sm90_encode(be, &behind, tile->rows, tile->cols, &a.behind));
-    return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.own.g.row_tiles * a.own.g.col_tiles, 1, 1, tile->threads,
-                          tile->shared, &a);
+    const int64_t blocks = nt_sm90_blocks(tile, (int64_t)a.own.g.row_tiles * a.own.g.col_tiles, be->cuda->facts.n_sm);
+    return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
 }
 
 nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args) {
@@ -140,6 +144,6 @@ nt_status nt_gemm_sm90(struct nt_backend *be, const struct nt_gemm_args *args) {
         nt_sm90_choose(tiles, N_TILES, args->n_tok, args->w->n, 1, be->cuda->facts.n_sm);
     struct nt_gemm_sm90 a = {.g = nt_gemm_cuda_of(args, args->w->n, tile->rows, tile->cols)};
     NT_TRY(nt_sm90_encode(be, args, tile->rows, tile->cols, &a.operands));
-    return NT_CUDA_LAUNCH(be, tile->kernel, (int64_t)a.g.row_tiles * a.g.col_tiles, 1, 1, tile->threads, tile->shared,
-                          &a);
+    const int64_t blocks = nt_sm90_blocks(tile, (int64_t)a.g.row_tiles * a.g.col_tiles, be->cuda->facts.n_sm);
+    return NT_CUDA_LAUNCH(be, tile->kernel, blocks, 1, 1, tile->threads, tile->shared, &a);
 }

@@ -35,9 +35,15 @@ enum {
 };
 #define NT_GEMM_SM90_SHARED(rows, cols, stages)                                                                        \
     ((stages) * ((rows) + (cols)) * NT_GEMM_SM90_DEPTH * 2 + NT_GEMM_SM90_BARRIERS)
+/* Blocks of 256 columns go on to further tiles, while whose stages come sums leave through lines of their own: of each
+ * warp 8 rows of 128 f32 (NT_PIECE_FLOATS). */
+#define NT_GEMM_SM90_GOES_ON(cols) ((cols) > 128)
+#define NT_GEMM_SM90_LINES(rows)   ((rows) / 16 * 8 * (128 + 8) * 4)
+#define NT_GEMM_SM90_BLOCK_SHARED(rows, cols, stages)                                                                  \
+    (NT_GEMM_SM90_SHARED(rows, cols, stages) + (NT_GEMM_SM90_GOES_ON(cols) ? NT_GEMM_SM90_LINES(rows) : 0))
 /* An H100 has 228 KiB a multiprocessor, 1 KiB of a block is the system's. */
 #define NT_SM90_FIT_BYTES(shared, blocks)       (((shared) + 1024) * (blocks) <= 228 * 1024)
-#define NT_SM90_FIT(rows, cols, stages, blocks) NT_SM90_FIT_BYTES(NT_GEMM_SM90_SHARED(rows, cols, stages), blocks)
+#define NT_SM90_FIT(rows, cols, stages, blocks) NT_SM90_FIT_BYTES(NT_GEMM_SM90_BLOCK_SHARED(rows, cols, stages), blocks)
 /* One warp copies; with 256 columns a whole warpgroup, whose registers the multiplying ones take. */
 #define NT_GEMM_SM90_THREADS(rows, cols) (2 * (rows) + ((cols) > 128 ? 128 : 32))
 
@@ -70,6 +76,10 @@ struct nt_sm90_tile_row {
 /* As nt_gemm_choose. Ties go to the larger tile; none has a warpgroup without rows. */
 const struct nt_sm90_tile_row *nt_sm90_choose(const struct nt_sm90_tile_row *from, int count, int32_t n_tok, int32_t n,
                                               int64_t times, int32_t n_sm);
+/* Blocks of a launch that computes so many tiles. */
+static inline int64_t nt_sm90_blocks(const struct nt_sm90_tile_row *tile, int64_t tiles, int32_t n_sm) {
+    return NT_GEMM_SM90_GOES_ON(tile->cols) && tiles > n_sm ? n_sm : tiles;
+}
 /* Whether the device has the kernel, and the driver makes the tensor maps it reads by. */
 bool nt_sm90_has(const struct nt_backend *be, enum nt_cuda_kernel kernel);
 /* Whether the copy engine takes rows of x, ldx apart. */

@@ -36,6 +36,7 @@ template <int ROWS_, int COLS_, int STAGES_, bool SUM_LINES_ = false, bool X_SUM
         MULTIPLIERS = 4 * GROUPS, /* warps */
         THREADS = NT_GEMM_SM90_THREADS(ROWS, COLS),
         GIVES_REGISTERS = COLS > 128, /* 128 accumulators: 2 x 128 x 240 + 128 x 24 registers */
+        LINES_AT = STAGES * STAGE_BYTES + NT_GEMM_SM90_BARRIERS, /* what lies behind stages and mbarriers */
     };
     static_assert(ROWS == 64 || ROWS == 128, "one or two warpgroups");
     static_assert(!GIVES_REGISTERS || nt_registers_suffice(GROUPS, 240, THREADS / 128 - GROUPS, 24),
@@ -116,28 +117,36 @@ NT_DEVICE void nt_sm90_copy_w(uint32_t to, const struct nt_tensor_map *w, int32_
     nt_sm90_copy_boxes<T, T::BOXES, T::SUM_LINES>(to, w, at, n0, full);
 }
 
-/* One thread, which has not waited for the launch before: the weights of the first stages are on their way when it does.
- * Of the n_k stages those from n_own on are of `behind`, if there is one. */
+/* That come to a stage. */
+template <class T> NT_DEVICE uint32_t nt_sm90_bytes(const struct nt_sm90_operands *own) {
+    return (uint32_t)(own->x_rows + T::COLS) * T::LINE;
+}
+/* One thread, before it waits for the launch before it: starts the copies of the weights of a tile's first stages, in a
+ * ring that is still empty. How many. */
+template <class T>
+NT_DEVICE int32_t nt_sm90_copy_ahead(const struct nt_sm90_operands *own, uint32_t base, int32_t n0, int32_t n_own) {
+    const int32_t n = min((int32_t)T::STAGES, n_own);
+    for (int32_t s = 0; s < n; s++) {
+        const uint32_t to = base + (uint32_t)(s * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, s);
+        nt_mbarrier_arrive_expect(full, nt_sm90_bytes<T>(own));
+        nt_sm90_copy_w<T>(to + T::ROWS * T::LINE, &own->w, s * NT_GEMM_SM90_DEPTH, n0, full);
+    }
+    return n;
+}
+/* The same thread, from place p on. Of the n_k stages those from n_own on are of `behind`, if there is one; n_ahead were
+ * begun by nt_sm90_copy_ahead. */
 template <class T>
 NT_DEVICE void nt_sm90_copy_stages(const struct nt_sm90_operands *own, const struct nt_sm90_operands *behind,
-                                   uint32_t base, int32_t m0, int32_t n0, int32_t n_own, int32_t n_k) {
-    const int32_t n_ahead = min((int32_t)T::STAGES, n_own);
-    const uint32_t bytes = (uint32_t)(own->x_rows + T::COLS) * T::LINE;
-    for (int32_t s = 0; s < n_ahead; s++) {
-        const uint32_t w_at = base + (uint32_t)(s * T::STAGE_BYTES) + T::ROWS * T::LINE;
-        nt_mbarrier_arrive_expect(nt_sm90_full_at<T>(base, s), bytes);
-        nt_sm90_copy_w<T>(w_at, &own->w, s * NT_GEMM_SM90_DEPTH, n0, nt_sm90_full_at<T>(base, s));
-    }
-    nt_launch_wait();
-    struct nt_sm90_place p = {0, 0};
-    for (int32_t kt = 0; kt < n_k; kt++, nt_sm90_next<T>(&p)) {
-        const uint32_t to = base + (uint32_t)(p.stage * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, p.stage);
+                                   uint32_t base, int32_t m0, int32_t n0, int32_t n_own, int32_t n_k, int32_t n_ahead,
+                                   struct nt_sm90_place *p) {
+    for (int32_t kt = 0; kt < n_k; kt++, nt_sm90_next<T>(p)) {
+        const uint32_t to = base + (uint32_t)(p->stage * T::STAGE_BYTES), full = nt_sm90_full_at<T>(base, p->stage);
         const bool second = behind && kt >= n_own;
         const struct nt_sm90_operands *a = second ? behind : own;
         const int32_t col = (second ? kt - n_own : kt) * NT_GEMM_SM90_DEPTH;
         if (kt >= n_ahead) {
-            nt_mbarrier_wait(nt_sm90_empty_at<T>(base, p.stage), p.phase ^ 1);
-            nt_mbarrier_arrive_expect(full, bytes);
+            nt_mbarrier_wait(nt_sm90_empty_at<T>(base, p->stage), p->phase ^ 1);
+            nt_mbarrier_arrive_expect(full, nt_sm90_bytes<T>(own));
             nt_sm90_copy_w<T>(to + T::ROWS * T::LINE, &a->w, col, n0, full);
         }
         nt_sm90_copy_x<T>(to, &a->x, col, m0, full);
@@ -200,6 +209,9 @@ template <class T> NT_DEVICE int32_t nt_sm90_begin(const void *x, const void *w,
     return warp;
 }
 
+NT_DEVICE int32_t nt_sm90_stages_of(int32_t k) {
+    return (k + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH;
+}
 /* acc = this warp's part of the tile at row m0, column n0 of k terms, and of k2 of behind, if that is not NULL; false in
  * the warps that only copy, which are done. Those that return true have all read the stages, whose memory is theirs.
  * All threads, once in a kernel, in place of nt_launch_begin: a->w is read before the launch before this one has ended,
@@ -209,17 +221,19 @@ NT_DEVICE bool nt_sm90_product(const struct nt_sm90_operands *a, const struct nt
                                int32_t m0, int32_t n0, int32_t k, int32_t k2, float *acc) {
     const uint32_t base = nt_shared_address(stages);
     const int32_t warp = nt_sm90_begin<T>(&a->x, &a->w, base);
-    const int32_t n_own = (k + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH;
-    const int32_t n_k = behind ? n_own + (k2 + NT_GEMM_SM90_DEPTH - 1) / NT_GEMM_SM90_DEPTH : n_own;
+    const int32_t n_own = nt_sm90_stages_of(k), n_k = behind ? n_own + nt_sm90_stages_of(k2) : n_own;
+    struct nt_sm90_place p = {0, 0};
     if (warp >= T::MULTIPLIERS) {
         if (T::GIVES_REGISTERS) nt_registers_lower<24>();
-        if (warp == T::MULTIPLIERS && nt_elect()) nt_sm90_copy_stages<T>(a, behind, base, m0, n0, n_own, n_k);
+        if (warp > T::MULTIPLIERS || !nt_elect()) return false;
+        const int32_t n_ahead = nt_sm90_copy_ahead<T>(a, base, n0, n_own);
+        nt_launch_wait();
+        nt_sm90_copy_stages<T>(a, behind, base, m0, n0, n_own, n_k, n_ahead, &p);
         return false;
     }
     if (T::GIVES_REGISTERS) nt_registers_raise<240>();
     nt_launch_begin();
     if (T::GROUPS == 1 && a->x_rows < 64) nt_sm90_clear_rows<T>(stages, a->x_rows, n_k);
-    struct nt_sm90_place p = {0, 0};
     nt_sm90_multiply_stages<T>(acc, base, warp / 4, n_k, &p, nt_sm90_lay_of<T>(T::SUM_LINES));
     nt_barrier(1, NT_WARP * T::MULTIPLIERS);
     return true;

@@ -127,13 +127,18 @@ template <class T> NT_DEVICE void nt_gemm_multiply(float acc[T::M][T::N][4], con
             nt_mma_bf16(acc[m][n], f->x[m], f->w[n / 2][2 * (n % 2)], f->w[n / 2][2 * (n % 2) + 1]);
 }
 
-/* The tile of this block, counted in tiles: NT_GEMM_GROUP row tiles pass over the columns together. */
-NT_DEVICE void nt_gemm_place_in(int32_t row_tiles, int32_t col_tiles, int32_t *row_tile, int32_t *col_tile) {
-    const int32_t per_group = NT_GEMM_GROUP * col_tiles, block = nt_block_again();
-    const int32_t first = block / per_group * NT_GEMM_GROUP, in_group = block % per_group;
+/* The tile of a number, counted in tiles: NT_GEMM_GROUP row tiles pass over the columns together. */
+NT_DEVICE void nt_gemm_place_of(int32_t tile, int32_t row_tiles, int32_t col_tiles, int32_t *row_tile,
+                                int32_t *col_tile) {
+    const int32_t per_group = NT_GEMM_GROUP * col_tiles;
+    const int32_t first = tile / per_group * NT_GEMM_GROUP, in_group = tile % per_group;
     const int32_t rows = min(NT_GEMM_GROUP, row_tiles - first);
     *row_tile = first + in_group % rows;
     *col_tile = in_group / rows;
+}
+/* The tile of this block. */
+NT_DEVICE void nt_gemm_place_in(int32_t row_tiles, int32_t col_tiles, int32_t *row_tile, int32_t *col_tile) {
+    nt_gemm_place_of(nt_block_again(), row_tiles, col_tiles, row_tile, col_tile);
 }
 NT_DEVICE void nt_gemm_place(const struct nt_gemm_cuda *a, int32_t *row_tile, int32_t *col_tile) {
     nt_gemm_place_in(a->row_tiles, a->col_tiles, row_tile, col_tile);

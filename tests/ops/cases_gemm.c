@@ -208,33 +208,47 @@ static void check_invariance(struct op_env *env) {
     }
 }
 
-/* Every tile that a GPU has, by the shapes that choose it on 108 or 132 multiprocessors: right, and the same bits. Rows
- * of x are aligned as TMA wants them, or not. CPUs have no tiles to choose and take the first shape alone. */
+struct tiled {
+    int32_t n, k;
+    enum nt_gemm_out out;
+    bool aligned;     /* rows of x as TMA wants them */
+    int32_t n_tok[6]; /* descending, 0: no more */
+};
+
+/* Right, and the same bits for the first and last rows alone, which other tiles compute. */
+static void check_tiled(struct op_env *env, uint64_t seed, const struct tiled *s) {
+    struct problem p = make(seed, s->n_tok[0], s->n, s->k, s->out, seed > 0);
+    if (s->aligned) p.args.ldx = p.w.k;
+    char *all = op_alloc(p.y_bytes);
+    run(&env->be[0], &p);
+    compare_all(env, &p);
+    memcpy(all, p.y, p.y_bytes);
+    for (int t = 1; t < 6 && s->n_tok[t] > 0; t++)
+        check_part(env, &p, all, (t & 1) * (s->n_tok[0] - s->n_tok[t]), s->n_tok[t]);
+    free(all);
+    drop(&p);
+}
+
+/* Every tile that a GPU has, by the shapes that choose it on 108 or 132 multiprocessors. CPUs have no tiles to choose
+ * and take the first shape alone. */
 static void check_tiles(struct op_env *env) {
-    static const struct {
-        int32_t n, k;
-        enum nt_gemm_out out;
-        bool aligned;
-        int32_t n_tok[6]; /* descending, 0: no more */
-    } shapes[] = {
+    static const struct tiled shapes[] = {
         {3072,  200, NT_GEMM_SWIGLU_BF16, false, {512, 250, 128, 50, 20, 1}},
         {27611, 72,  NT_GEMM_ADD_F32,     false, {128, 60, 30, 1}          },
         {6111,  70,  NT_GEMM_STORE_BF16,  false, {250, 64, 23}             },
         {8608,  264, NT_GEMM_GEGLU_BF16,  true,  {150, 50, 1}              },
         {33797, 136, NT_GEMM_STORE_F32,   true,  {70, 17}                  }
     };
-    for (size_t i = 0; i < (env->cuda ? sizeof shapes / sizeof shapes[0] : 1); i++) {
-        struct problem p = make(i, shapes[i].n_tok[0], shapes[i].n, shapes[i].k, shapes[i].out, i > 0);
-        if (shapes[i].aligned) p.args.ldx = p.w.k;
-        char *all = op_alloc(p.y_bytes);
-        run(&env->be[0], &p);
-        compare_all(env, &p);
-        memcpy(all, p.y, p.y_bytes);
-        for (int t = 1; t < 6 && shapes[i].n_tok[t] > 0; t++)
-            check_part(env, &p, all, (t & 1) * (shapes[i].n_tok[0] - shapes[i].n_tok[t]), shapes[i].n_tok[t]);
-        free(all);
-        drop(&p);
-    }
+    for (size_t i = 0; i < (env->cuda ? sizeof shapes / sizeof shapes[0] : 1); i++) check_tiled(env, i, &shapes[i]);
+}
+
+/* More tiles of 128 x 256 than multiprocessors: some blocks go on to a second one, around the ring of stages. */
+static void check_further_tiles(struct op_env *env) {
+    static const struct tiled shapes[] = {
+        {25611, 136, NT_GEMM_ADD_F32,     true, {130, 1}},
+        {25632, 200, NT_GEMM_SWIGLU_BF16, true, {130}   }
+    };
+    for (size_t i = 0; i < (env->cuda ? sizeof shapes / sizeof shapes[0] : 1); i++) check_tiled(env, i, &shapes[i]);
 }
 
 /* More threads than panels: rows are divided too, and pieces change hands. A device has no threads to choose: the same
@@ -293,11 +307,12 @@ static void perf(struct op_env *env) {
 }
 
 static const struct op_case cases[] = {
-    {NT_OP_gemm, "special values",   check_special,    NULL},
-    {NT_OP_gemm, "odd shapes",       check_shapes,     perf},
-    {NT_OP_gemm, "large shapes",     check_large,      NULL},
-    {NT_OP_gemm, "batch invariance", check_invariance, NULL},
-    {NT_OP_gemm, "tiles",            check_tiles,      NULL},
-    {NT_OP_gemm, "thread counts",    check_threads,    NULL},
+    {NT_OP_gemm, "special values",   check_special,       NULL},
+    {NT_OP_gemm, "odd shapes",       check_shapes,        perf},
+    {NT_OP_gemm, "large shapes",     check_large,         NULL},
+    {NT_OP_gemm, "batch invariance", check_invariance,    NULL},
+    {NT_OP_gemm, "tiles",            check_tiles,         NULL},
+    {NT_OP_gemm, "further tiles",    check_further_tiles, NULL},
+    {NT_OP_gemm, "thread counts",    check_threads,       NULL},
 };
 const struct op_cases gemm_cases = {sizeof cases / sizeof cases[0], cases};
