@@ -2,6 +2,8 @@
 
 #include "dataset_file.h"
 #include "hash.h"
+#include "idset.h"
+#include "json.h"
 #include "outfile.h"
 #include "shell.h"
 #include <inttypes.h>
@@ -13,6 +15,7 @@ struct exporting {
     struct nt_outfile out[NT_N_SHELLS];
     bool any[NT_N_SHELLS];
     struct nt_transfer *t;
+    struct nt_id_set erased; /* ids of subjects */
     struct nt_strbuf text;
     int64_t row, conversation, target; /* of /rows */
     enum nt_shell kind;
@@ -88,6 +91,52 @@ static nt_status add_text(void *ctx, char table, int64_t index, struct nt_strbuf
     return out_of_range(x, table, index);
 }
 
+/* ---- erased people ---- */
+
+static nt_status find_erased(struct exporting *x) {
+    for (int64_t i = 0; i < x->f.n[NT_T_SUBJECTS]; i++) {
+        uint8_t id[NT_CORPUS_ID];
+        struct nt_subject_facts facts;
+        int64_t known = 0;
+        NT_TRY(nt_dsfile_subject(&x->f, (int32_t)i, id, &facts));
+        if (facts.erased_us != 0 && !nt_subject_anonymous(id))
+            NT_TRY(nt_id_set_add(&x->erased, (const char *)id, sizeof id, i + 1, &known));
+    }
+    return NT_OK;
+}
+
+/* Is the row's conversation one of an erased subject? */
+static nt_status is_erased(struct exporting *x, bool *erased) {
+    uint8_t id[NT_CORPUS_ID];
+    struct nt_subject_facts facts;
+    NT_TRY(nt_dsfile_subject(&x->f, x->f.subject[x->conversation], id, &facts));
+    *erased = facts.erased_us != 0 || nt_id_set_find(&x->erased, (const char *)id, sizeof id) != 0;
+    return NT_OK;
+}
+
+/* A line of feedback is its rater's words: is it from an erased subject? */
+static nt_status is_of_erased(struct exporting *x, const struct nt_json *shell, const char *origin, bool *erased) {
+    const struct nt_json *rater = nt_json_given(shell, "rater");
+    struct nt_strbuf json = NT_STRBUF_INIT;
+    struct nt_json *name = NULL;
+    uint8_t id[NT_CORPUS_ID];
+    *erased = false;
+    if (x->kind != NT_SHELL_FEEDBACK || !rater || x->erased.n == 0) return NT_OK;
+    nt_status st = nt_shell_fill(rater, add_text, x, origin, &json); /* a name, a number, or what stands for one */
+    if (st == NT_OK) st = nt_json_parse(nt_strbuf_cstr(&json), json.len, origin, &name);
+    size_t len = json.len;
+    const char *text = nt_json_str(name, &len);
+    if (st == NT_OK) {
+        nt_subject_name(text ? text : nt_strbuf_cstr(&json), len, id);
+        *erased = nt_id_set_find(&x->erased, (const char *)id, sizeof id) != 0;
+    }
+    nt_json_free(name);
+    nt_strbuf_release(&json);
+    return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
+}
+
+/* ---- rows ---- */
+
 static nt_status export_row(struct exporting *x) {
     char origin[320];
     struct nt_json *shell = NULL;
@@ -96,9 +145,13 @@ static nt_status export_row(struct exporting *x) {
     nt_strbuf_reset(&x->text);
     NT_TRY(nt_dsfile_text(&x->f, NT_C_ROW_SHELL, x->row, &x->text));
     NT_TRY(nt_json_parse(nt_strbuf_cstr(&x->text), x->text.len, origin, &shell));
-    const nt_status st = nt_shell_fill(shell, add_text, x, origin, &out->buf);
+    bool erased = false;
+    nt_status st = is_of_erased(x, shell, origin, &erased);
+    if (st == NT_OK && !erased) st = nt_shell_fill(shell, add_text, x, origin, &out->buf);
     nt_json_free(shell);
     NT_TRY(st);
+    x->t->n_erased += erased;
+    if (erased) return NT_OK;
     nt_strbuf_addc(&out->buf, '\n');
     x->any[x->kind] = true;
     x->t->n_rows += x->kind == NT_SHELL_ROW;
@@ -107,14 +160,15 @@ static nt_status export_row(struct exporting *x) {
 
 static nt_status export_rows(struct exporting *x) {
     for (x->row = 0; x->row < x->f.n[NT_T_ROWS]; x->row++) {
-        uint8_t kind = 0, id[NT_CORPUS_ID];
-        struct nt_subject_facts facts;
+        uint8_t kind = 0;
+        bool erased = false;
         NT_TRY(nt_dsfile_get(&x->f, NT_C_ROW_KIND, x->row, &kind));
         NT_TRY(nt_dsfile_get(&x->f, NT_C_ROW_CONV, x->row, &x->conversation));
         NT_TRY(nt_dsfile_get(&x->f, NT_C_ROW_TARGET, x->row, &x->target));
-        NT_TRY(nt_dsfile_subject(&x->f, x->f.subject[x->conversation], id, &facts));
+        NT_TRY(is_erased(x, &erased));
         x->kind = (enum nt_shell)kind;
-        if (facts.erased_us == 0) NT_TRY(export_row(x));
+        x->t->n_erased += erased;
+        if (!erased) NT_TRY(export_row(x));
     }
     return NT_OK;
 }
@@ -133,6 +187,7 @@ static nt_status open_outputs(struct exporting *x, const char *output) {
 nt_status nt_dataset_export(const char *input, const char *output, struct nt_transfer *t) {
     struct exporting x = {.t = t};
     nt_status st = nt_dsfile_open(&x.f, input);
+    if (st == NT_OK) st = find_erased(&x);
     if (st == NT_OK) st = open_outputs(&x, output);
     if (st == NT_OK) st = export_rows(&x);
     for (int k = NT_N_SHELLS - 1; k >= 0 && st == NT_OK; k--) { /* the main one last: it says that all is there */
@@ -140,6 +195,7 @@ nt_status nt_dataset_export(const char *input, const char *output, struct nt_tra
     }
     for (int k = 0; k < NT_N_SHELLS; k++) nt_outfile_abandon(&x.out[k]);
     nt_strbuf_release(&x.text);
+    nt_id_set_release(&x.erased);
     nt_dsfile_close(&x.f);
     return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
 }

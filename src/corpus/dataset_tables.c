@@ -1,5 +1,7 @@
 #include "dataset_tables.h"
 #include "config.h"
+#include "hash.h"
+#include "strbuf.h"
 
 #include <string.h>
 
@@ -110,6 +112,38 @@ bool nt_subject_anonymous(const uint8_t id[NT_CORPUS_ID]) {
     uint8_t any = 0;
     for (int i = 0; i < NT_CORPUS_ID; i++) any |= id[i];
     return any == 0;
+}
+
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool nt_subject_spelled(const char *user, size_t len, uint8_t id[NT_CORPUS_ID]) {
+    static const char prefix[] = "subject:";
+    const size_t head = sizeof prefix - 1;
+    uint8_t spelled[NT_CORPUS_ID];
+    if (len != head + 2 * sizeof spelled || memcmp(user, prefix, head) != 0) return false;
+    for (int i = 0; i < NT_CORPUS_ID; i++) {
+        const int a = hex_digit(user[head + 2 * (size_t)i]), b = hex_digit(user[head + 2 * (size_t)i + 1]);
+        if (a < 0 || b < 0) return false;
+        spelled[i] = (uint8_t)(a * 16 + b);
+    }
+    if (nt_subject_anonymous(spelled)) return false;
+    memcpy(id, spelled, sizeof spelled);
+    return true;
+}
+
+void nt_subject_name(const char *user, size_t len, uint8_t id[NT_CORPUS_ID]) {
+    static const char salt[] = "nocturne subject"; /* with its NUL, as in request corpora */
+    uint8_t digest[NT_SHA256_BYTES];
+    struct nt_strbuf s = NT_STRBUF_INIT;
+    if (nt_subject_spelled(user, len, id)) return;
+    nt_strbuf_add(&s, salt, sizeof salt);
+    nt_strbuf_add(&s, user, len);
+    nt_sha256(s.data, s.len, digest);
+    nt_strbuf_release(&s);
+    memcpy(id, digest, NT_CORPUS_ID);
 }
 
 const char *nt_col_values(enum nt_col col) {

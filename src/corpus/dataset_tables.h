@@ -80,6 +80,10 @@ struct nt_subject_facts {
 /* Two statements become one: an erasure stays; else the later counts; of equally late ones what both allow. */
 void nt_subject_merge(struct nt_subject_facts *have, const struct nt_subject_facts *more);
 bool nt_subject_anonymous(const uint8_t id[NT_CORPUS_ID]); /* all zeros */
+/* "subject:" and 32 hex digits are the id itself; false: user is another name, and id is as it was. */
+bool nt_subject_spelled(const char *user, size_t len, uint8_t id[NT_CORPUS_ID]);
+/* The id of a user in corpora without a key. */
+void nt_subject_name(const char *user, size_t len, uint8_t id[NT_CORPUS_ID]);
 
 /* Index of the name among an enumeration's, -1: none of them (NULL included). *near: the nearest, or NULL. */
 int nt_basis_find(const char *name, const char **near);

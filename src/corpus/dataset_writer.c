@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HMAC_BLOCK = 64, USER_HEX = 32 };
-static const char user_prefix[] = "subject:";
+enum { HMAC_BLOCK = 64 };
 
 struct subject_row {
     uint8_t id[NT_CORPUS_ID];
@@ -164,36 +163,14 @@ static void hmac_sha256(const uint8_t key[HMAC_BLOCK], const char *text, size_t 
     nt_strbuf_release(&inner);
 }
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static bool is_named_already(const char *user, size_t len, uint8_t id[NT_CORPUS_ID]) {
-    const size_t head = sizeof user_prefix - 1;
-    if (len != head + USER_HEX || memcmp(user, user_prefix, head) != 0) return false;
-    for (int i = 0; i < NT_CORPUS_ID; i++) {
-        const int a = hex_digit(user[head + 2 * (size_t)i]), b = hex_digit(user[head + 2 * (size_t)i + 1]);
-        if (a < 0 || b < 0) return false;
-        id[i] = (uint8_t)(a * 16 + b);
-    }
-    return !nt_subject_anonymous(id);
-}
-
 void nt_dataset_name_user(const struct nt_dataset_writer *w, const char *user, size_t len, uint8_t id[16]) {
-    static const char salt[] = "nocturne subject"; /* with its NUL, as in request corpora */
     uint8_t digest[NT_SHA256_BYTES];
-    if (is_named_already(user, len, id)) return;
-    if (w->key_id) {
+    if (!w->key_id) {
+        nt_subject_name(user, len, id);
+    } else if (!nt_subject_spelled(user, len, id)) {
         hmac_sha256(w->key, user, len, digest);
-    } else {
-        struct nt_strbuf s = NT_STRBUF_INIT;
-        nt_strbuf_add(&s, salt, sizeof salt);
-        nt_strbuf_add(&s, user, len);
-        nt_sha256(s.data, s.len, digest);
-        nt_strbuf_release(&s);
+        memcpy(id, digest, NT_CORPUS_ID);
     }
-    memcpy(id, digest, NT_CORPUS_ID);
 }
 
 /* Rows without a user share a subject only with rows of the same facts: no consent spreads from one to another. */

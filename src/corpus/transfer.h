@@ -14,6 +14,7 @@
 struct nt_transfer {
     int64_t n_rows;    /* written */
     int64_t n_errors;  /* not written (import) */
+    int64_t n_erased;  /* lines of erased subjects, not written (export) */
     char errors[4096]; /* path of the errors file */
 };
 

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "dataset_export.h"
 #include "dataset_writer.h"
 #include "fileio.h"
 #include "hash.h"
@@ -392,6 +393,71 @@ static void test_merge(void **state) {
     }
 }
 
+/* A thumb on generation g and a shell that names the rater. */
+static void add_line(struct nt_dataset_writer *w, int64_t conv, int64_t g, const char *rater, const char *shell) {
+    const int64_t first = nt_dataset_count(w, NT_T_FEEDBACK);
+    const struct nt_judgement by = {.rater = rater, .rater_len = strlen(rater), .weight = 1};
+    add_feedback(w, (struct nt_new_feedback){.conversation = conv,
+                                             .target_kind = NT_TARGET_GENERATION,
+                                             .target = g,
+                                             .kind = NT_FEEDBACK_EDIT,
+                                             .edit = "words",
+                                             .edit_len = 5,
+                                             .by = by});
+    OK(nt_dataset_add_shell(w, NT_SHELL_FEEDBACK, conv, first, shell, strlen(shell)));
+}
+
+/* Whoever was erased is gone from what is exported, also as rater of others, by name, number, id or reference. */
+static void test_export_erased(void **state) {
+    (void)state;
+    static const char row[] = "{\"custom_id\":\"a\"}", pair_line[] = "{\"pair\":1,\"rater\":{\"$text\":[\"q0\"]}}";
+    char id_line[96], hex[33], lines[128];
+    uint8_t id[16];
+    struct nt_dataset_writer *w = create(path);
+    struct nt_transfer t = {0};
+    int64_t at = -1;
+    const struct nt_subject eve = {.user = "eve", .user_len = 3, .erased_us = day},
+                            nine = {.user = "9", .user_len = 1, .erased_us = day};
+    const int64_t conv = add_turn(w, &consenting, "q", "a"), gone = add_turn(w, &eve, "hers", "too");
+    (void)add_turn(w, &nine, "his", "too");
+    OK(nt_dataset_add_shell(w, NT_SHELL_ROW, conv, -1, row, sizeof row - 1));
+    OK(nt_dataset_add_shell(w, NT_SHELL_ROW, gone, -1, row, sizeof row - 1));
+    const int64_t g = add_generation(w, conv, 0, "one"), other_g = add_generation(w, conv, 1, "two");
+    nt_dataset_name_user(w, "eve", 3, id);
+    nt_hex(id, 16, hex);
+    (void)snprintf(id_line, sizeof id_line, "{\"n\":3,\"rater\":\"subject:%s\"}", hex);
+    add_line(w, conv, g, "ann", "{\"n\":0,\"rater\":\"ann\",\"edit\":{\"$text\":[\"e0\"]}}");
+    add_line(w, conv, g, "eve", "{\"n\":1,\"rater\":\"eve\",\"edit\":{\"$text\":[\"e0\"]}}");
+    add_line(w, conv, g, "9", "{\"n\":2,\"rater\":9}");
+    add_line(w, conv, g, "eve", id_line);
+    add_line(w, conv, g, "eve", "{\"n\":4,\"rater\":{\"$text\":[\"a0\"]}}");
+    add_line(w, conv, g, "", "{\"n\":5}");
+    const struct nt_new_pair p = {
+        .conversation = conv,
+        .n_prompt = 2,
+        .side = NT_SIDE_GENERATION,
+        .chosen = g,
+        .rejected = other_g,
+        .margin = NAN,
+        .by = {.rater = "eve", .rater_len = 3, .weight = 1}
+    };
+    OK(nt_dataset_add_pair(w, &p, &at));
+    OK(nt_dataset_add_shell(w, NT_SHELL_FEEDBACK, conv, nt_dataset_count(w, NT_T_FEEDBACK), pair_line,
+                            sizeof pair_line - 1));
+    OK(nt_dataset_publish(w));
+    OK(nt_dataset_export(path, other, &t));
+    assert_int_equal(t.n_rows, 1);
+    assert_int_equal(t.n_erased, 6);
+    char *text = NULL;
+    size_t n = 0;
+    (void)snprintf(lines, sizeof lines, "%s.feedback.jsonl", other);
+    OK(nt_file_read(lines, 1 << 20, &text, &n));
+    assert_string_equal(text, "{\"n\":0,\"rater\":\"ann\",\"edit\":\"words\"}\n{\"n\":5}\n");
+    free(text);
+    (void)unlink(lines);
+    (void)unlink(other);
+}
+
 /* With a key the name is HMAC-SHA-256 (RFC 4231, test case 2); a name that is one already stays. */
 static void test_names(void **state) {
     (void)state;
@@ -675,6 +741,7 @@ int main(void) {
         cmocka_unit_test(test_names),         cmocka_unit_test(test_whole_or_not),
         cmocka_unit_test(test_broken_schema), cmocka_unit_test(test_side_of_another),
         cmocka_unit_test(test_damaged),       cmocka_unit_test(test_kinds_of_corpus),
+        cmocka_unit_test(test_export_erased),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
