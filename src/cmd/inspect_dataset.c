@@ -154,6 +154,10 @@ static nt_status print_purpose(const char *path, int i) {
         const int64_t n = nt_dataset_refused(d, (enum nt_refusal)r);
         if (n > 0) printf(", %lld %s", (long long)n, nt_refusal_name((enum nt_refusal)r));
     }
+    for (int r = 0; r < NT_N_REFUSALS; r++) {
+        const int64_t n = nt_dataset_n_unheard(d, (enum nt_refusal)r);
+        if (n > 0) printf("; %lld judgements not heard (rater: %s)", (long long)n, nt_refusal_name((enum nt_refusal)r));
+    }
     printf("\n");
     nt_dataset_close(d);
     return NT_OK;

@@ -89,15 +89,14 @@ static nt_status grow_subjects(struct nt_dataset *d) {
     return NT_OK;
 }
 
-static nt_status add_subject(struct nt_dataset *d, struct nt_id_set *ids, struct nt_dsfile *f, int32_t i,
-                             int32_t *index) {
+static nt_status add_subject(struct nt_dataset *d, struct nt_dsfile *f, int32_t i, int32_t *index) {
     uint8_t id[NT_CORPUS_ID];
     struct nt_subject_facts facts;
     int64_t known = 0;
     NT_TRY(nt_dsfile_subject(f, i, id, &facts));
     NT_TRY(grow_subjects(d));
     if (!nt_subject_anonymous(id))
-        NT_TRY(nt_id_set_add(ids, (const char *)id, sizeof id, (int64_t)d->n_subjects + 1, &known));
+        NT_TRY(nt_id_set_add(&d->ids, (const char *)id, sizeof id, (int64_t)d->n_subjects + 1, &known));
     if (known) {
         nt_subject_merge(&d->subjects[known - 1], &facts);
         *index = (int32_t)(known - 1);
@@ -109,7 +108,6 @@ static nt_status add_subject(struct nt_dataset *d, struct nt_id_set *ids, struct
 }
 
 static nt_status merge_subjects(struct nt_dataset *d) {
-    struct nt_id_set ids = {0};
     nt_status st = NT_OK;
     for (int32_t k = 0; k < d->n_files && st == NT_OK; k++) {
         struct nt_dataset_shard *s = &d->shards[k];
@@ -117,52 +115,9 @@ static nt_status merge_subjects(struct nt_dataset *d) {
         s->subject = calloc((size_t)n + 1, sizeof *s->subject);
         if (!s->subject) st = NT_FAIL(NT_E_NOMEM, "%s: no memory for its subjects", s->f.path);
         if (n > INT32_MAX / 2) st = NT_FAIL(NT_E_UNSUPPORTED, "%s: more than %d subjects", s->f.path, INT32_MAX / 2);
-        for (int64_t i = 0; i < n && st == NT_OK; i++) st = add_subject(d, &ids, &s->f, (int32_t)i, &s->subject[i]);
+        for (int64_t i = 0; i < n && st == NT_OK; i++) st = add_subject(d, &s->f, (int32_t)i, &s->subject[i]);
     }
-    nt_id_set_release(&ids);
     return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
-}
-
-/* ---- judgements of erased people ---- */
-
-static int by_id(const void *a, const void *b) {
-    return memcmp(a, b, NT_CORPUS_ID);
-}
-
-bool nt_dataset_is_erased(const struct nt_dataset *d, const uint8_t id[NT_CORPUS_ID]) {
-    return d->n_erased > 0 && bsearch(id, d->erased, (size_t)d->n_erased, sizeof *d->erased, by_id) != NULL;
-}
-
-static nt_status count_unheard(struct nt_dataset *d, struct nt_dsfile *f, enum nt_table table, enum nt_col rater) {
-    for (int64_t i = 0; i < f->n[table]; i++) {
-        uint8_t id[NT_CORPUS_ID];
-        NT_TRY(nt_dsfile_get(f, rater, i, id));
-        d->n_unheard += nt_dataset_is_erased(d, id);
-    }
-    return NT_OK;
-}
-
-/* People rate also what others said, and an edit is their own words. */
-static nt_status find_erased(struct nt_dataset *d) {
-    int64_t n = 0;
-    for (int32_t k = 0; k < d->n_files; k++) n += d->shards[k].f.n[NT_T_SUBJECTS];
-    d->erased = calloc((size_t)n + 1, sizeof *d->erased);
-    if (!d->erased) return NT_FAIL(NT_E_NOMEM, "no memory for %" PRId64 " subjects", n);
-    for (int32_t k = 0; k < d->n_files; k++) {
-        struct nt_dataset_shard *s = &d->shards[k];
-        for (int64_t i = 0; i < s->f.n[NT_T_SUBJECTS]; i++) {
-            uint8_t *id = d->erased[d->n_erased];
-            if (d->subjects[s->subject[i]].erased_us == 0) continue;
-            NT_TRY(nt_dsfile_get(&s->f, NT_C_SUBJECT_ID, i, id));
-            d->n_erased += !nt_subject_anonymous(id);
-        }
-    }
-    qsort(d->erased, (size_t)d->n_erased, sizeof *d->erased, by_id);
-    for (int32_t k = 0; k < d->n_files && d->n_erased > 0; k++) {
-        NT_TRY(count_unheard(d, &d->shards[k].f, NT_T_FEEDBACK, NT_C_FB_RATER));
-        NT_TRY(count_unheard(d, &d->shards[k].f, NT_T_PREFERENCES, NT_C_PREF_RATER));
-    }
-    return NT_OK;
 }
 
 /* ---- what may be seen ---- */
@@ -178,8 +133,34 @@ static enum nt_refusal refuse(const struct nt_subject_facts *s, uint32_t flags, 
     return flags & NT_CONV_QUARANTINED ? NT_REFUSED_QUARANTINE : NT_N_REFUSALS;
 }
 
-static nt_status choose_rows(struct nt_dataset *d, struct nt_dataset_shard *s, enum nt_purpose purpose,
-                             int64_t now_us) {
+/* People rate also what others said, and an edit is their own words: a rater who is a subject is heard for what that
+ * subject allows. Of others nothing is known but that the conversation's subject consented. */
+enum nt_refusal nt_dataset_refuse_rater(const struct nt_dataset *d, const uint8_t id[NT_CORPUS_ID]) {
+    const int64_t known = d->any_mute ? nt_id_set_find(&d->ids, (const char *)id, NT_CORPUS_ID) : 0;
+    return known ? refuse(&d->subjects[known - 1], 0, d->purpose, d->now_us) : NT_N_REFUSALS;
+}
+
+static nt_status count_unheard(struct nt_dataset *d, struct nt_dsfile *f, enum nt_table table, enum nt_col rater) {
+    for (int64_t i = 0; i < f->n[table]; i++) {
+        uint8_t id[NT_CORPUS_ID];
+        NT_TRY(nt_dsfile_get(f, rater, i, id));
+        const enum nt_refusal why = nt_dataset_refuse_rater(d, id);
+        if (why != NT_N_REFUSALS) d->n_unheard[why]++;
+    }
+    return NT_OK;
+}
+
+static nt_status find_mute(struct nt_dataset *d) {
+    for (int32_t i = 0; i < d->n_subjects && !d->any_mute; i++)
+        d->any_mute = refuse(&d->subjects[i], 0, d->purpose, d->now_us) != NT_N_REFUSALS;
+    for (int32_t k = 0; k < d->n_files && d->any_mute; k++) {
+        NT_TRY(count_unheard(d, &d->shards[k].f, NT_T_FEEDBACK, NT_C_FB_RATER));
+        NT_TRY(count_unheard(d, &d->shards[k].f, NT_T_PREFERENCES, NT_C_PREF_RATER));
+    }
+    return NT_OK;
+}
+
+static nt_status choose_rows(struct nt_dataset *d, struct nt_dataset_shard *s) {
     const int64_t n = s->f.n[NT_T_CONVERSATIONS];
     s->visible = malloc(((size_t)n + 1) * sizeof *s->visible);
     if (!s->visible) return NT_FAIL(NT_E_NOMEM, "%s: no memory for its rows", s->f.path);
@@ -187,7 +168,7 @@ static nt_status choose_rows(struct nt_dataset *d, struct nt_dataset_shard *s, e
         uint32_t flags = 0;
         if (s->f.conv_kind[i] == NT_CONV_COMPLETION) continue;
         NT_TRY(nt_dsfile_get(&s->f, NT_C_CONV_FLAGS, i, &flags));
-        const enum nt_refusal r = refuse(&d->subjects[s->subject[s->f.subject[i]]], flags, purpose, now_us);
+        const enum nt_refusal r = refuse(&d->subjects[s->subject[s->f.subject[i]]], flags, d->purpose, d->now_us);
         s->info.n_conversations++;
         if (r == NT_N_REFUSALS)
             s->visible[s->info.n_seen++] = i;
@@ -209,7 +190,7 @@ static nt_status refuse_copies(const struct nt_dataset *d, const struct nt_datas
     return NT_OK;
 }
 
-static nt_status open_all(struct nt_dataset *d, const struct path_list *l, enum nt_purpose purpose, int64_t now_us) {
+static nt_status open_all(struct nt_dataset *d, const struct path_list *l) {
     d->shards = calloc((size_t)l->n + 1, sizeof *d->shards);
     if (!d->shards) return NT_FAIL(NT_E_NOMEM, "no memory for %d corpora", l->n);
     for (; d->n_files < l->n; d->n_files++) {
@@ -222,8 +203,8 @@ static nt_status open_all(struct nt_dataset *d, const struct path_list *l, enum 
     }
     for (int32_t k = 0; k < d->n_files; k++) NT_TRY(refuse_copies(d, &d->shards[k]));
     NT_TRY(merge_subjects(d));
-    NT_TRY(find_erased(d));
-    for (int32_t k = 0; k < d->n_files; k++) NT_TRY(choose_rows(d, &d->shards[k], purpose, now_us));
+    NT_TRY(find_mute(d));
+    for (int32_t k = 0; k < d->n_files; k++) NT_TRY(choose_rows(d, &d->shards[k]));
     return NT_OK;
 }
 
@@ -232,7 +213,11 @@ nt_status nt_dataset_open(struct nt_dataset **out, const char *const *paths, int
     struct path_list list = {0};
     struct nt_dataset *d = calloc(1, sizeof *d);
     nt_status st = d ? list_paths(&list, paths, n_paths) : NT_FAIL(NT_E_NOMEM, "no memory for a dataset");
-    if (st == NT_OK) st = open_all(d, &list, purpose, now_us ? now_us : (int64_t)(nt_unix_time() * 1e6));
+    if (st == NT_OK) {
+        d->purpose = purpose;
+        d->now_us = now_us ? now_us : (int64_t)(nt_unix_time() * 1e6);
+        st = open_all(d, &list);
+    }
     release_paths(&list);
     if (st != NT_OK) {
         nt_dataset_close(d);
@@ -251,7 +236,7 @@ void nt_dataset_close(struct nt_dataset *d) {
     }
     free(d->shards);
     free(d->subjects);
-    free(d->erased);
+    nt_id_set_release(&d->ids);
     free(d);
 }
 
@@ -277,8 +262,8 @@ int32_t nt_dataset_n_subjects(const struct nt_dataset *d) {
     return d->n_subjects;
 }
 
-int64_t nt_dataset_n_unheard(const struct nt_dataset *d) {
-    return d->n_unheard;
+int64_t nt_dataset_n_unheard(const struct nt_dataset *d, enum nt_refusal r) {
+    return d->n_unheard[r];
 }
 
 void nt_dataset_digest(const struct nt_dataset *d, uint8_t digest[32]) {

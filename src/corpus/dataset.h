@@ -4,10 +4,11 @@
  * them and the pairs that begin with it. SFT reads the messages, KTO the thumbs, DPO the pairs; which of them a recipe
  * wants, and with what weight, is decided above this layer. The default is deny: a conversation is seen only if its
  * subject consented to the purpose on a stated basis, is not erased, and is within its retention; what is not seen is
- * counted by reason. One subject in several files is one subject: an erasure anywhere counts everywhere, and of two
- * consents the later one. Opening checks everything but the texts (references, ranges, enumerations, ragged offsets);
- * texts are checked (UTF-8, digests) as they are loaded.
- * Lifecycle: nt_dataset_open, nt_dataset_load into a zero-initialised record as often as wanted (it reuses its memory),
+ * counted by reason. So is a judgement (an edit is words of its own) whose rater is a subject that does not allow the
+ * purpose; raters that are no subject of these files are heard. One subject in several files is one subject: an erasure
+ * anywhere counts everywhere, and of two consents the later one. Opening checks everything but the texts (references,
+ * ranges, enumerations, ragged offsets); texts are checked (UTF-8, digests) as they are loaded. Lifecycle:
+ * nt_dataset_open, nt_dataset_load into a zero-initialised record as often as wanted (it reuses its memory),
  * nt_record_release, nt_dataset_close. Threading: one thread per dataset. Errors: NT_E_DATA naming file, dataset and
  * row. Layout: docs/formats.md. */
 #ifndef NT_DATASET_H
@@ -194,8 +195,8 @@ const struct nt_dataset_file *nt_dataset_file(const struct nt_dataset *d, int32_
 int64_t nt_dataset_refused(const struct nt_dataset *d, enum nt_refusal r); /* over all files */
 int64_t nt_dataset_n_records(const struct nt_dataset *d); /* those that may be seen, in order of files and rows */
 int32_t nt_dataset_n_subjects(const struct nt_dataset *d);
-/* Feedback and pairs whose rater is an erased subject: nt_dataset_load leaves them out. */
-int64_t nt_dataset_n_unheard(const struct nt_dataset *d);
+/* Feedback and pairs whose rater is a subject that is refused for this reason: nt_dataset_load leaves them out. */
+int64_t nt_dataset_n_unheard(const struct nt_dataset *d, enum nt_refusal r);
 /* SHA-256 over the files' content digests in order: what the data were, whatever the files are called. */
 void nt_dataset_digest(const struct nt_dataset *d, uint8_t digest[32]);
 

@@ -7,6 +7,7 @@
 #define NT_DATASET_IMPL_H
 
 #include "dataset_file.h"
+#include "idset.h"
 
 struct nt_dataset_shard {
     struct nt_dsfile f;
@@ -22,12 +23,15 @@ struct nt_dataset {
     int64_t n_records;
     struct nt_subject_facts *subjects; // [n_subjects] merged over all files
     int32_t n_subjects, cap_subjects;
-    uint8_t (*erased)[NT_CORPUS_ID]; // [n_erased] ids, ascending; more than once
-    int64_t n_erased;
-    int64_t n_unheard; /* feedback and pairs by erased people */
+    struct nt_id_set ids; /* of subjects that have a name: index + 1 */
+    enum nt_purpose purpose;
+    int64_t now_us;
+    bool any_mute;                    /* some subject does not allow the purpose */
+    int64_t n_unheard[NT_N_REFUSALS]; /* feedback and pairs by such subjects */
 };
 
-bool nt_dataset_is_erased(const struct nt_dataset *d, const uint8_t id[NT_CORPUS_ID]);
+/* Why what this rater said is not heard; NT_N_REFUSALS: it is. */
+enum nt_refusal nt_dataset_refuse_rater(const struct nt_dataset *d, const uint8_t id[NT_CORPUS_ID]);
 
 /* As nt_dataset_head, and the file that has the record. */
 NT_MUST nt_status nt_dataset_find(struct nt_dataset *d, int64_t record, struct nt_record_head *head,

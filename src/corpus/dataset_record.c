@@ -170,9 +170,9 @@ static nt_status read_rater(const struct loader *l, enum nt_col rater, enum nt_c
 static nt_status is_heard(const struct loader *l, enum nt_col rater, int64_t row, bool *heard) {
     uint8_t id[NT_CORPUS_ID];
     *heard = true;
-    if (l->d->n_erased == 0) return NT_OK; /* nobody's id is worth a read */
+    if (!l->d->any_mute) return NT_OK; /* nobody's id is worth a read */
     NT_TRY(nt_dsfile_get(l->f, rater, row, id));
-    *heard = !nt_dataset_is_erased(l->d, id);
+    *heard = nt_dataset_refuse_rater(l->d, id) == NT_N_REFUSALS;
     return NT_OK;
 }
 

@@ -55,8 +55,8 @@ static nt_status open_prep(struct nt_prep *p, const struct nt_prepare_input *in,
     report->kind = p->rules.kind;
     report->n_records = nt_dataset_n_records(in->dataset);
     report->n_conversations = report->n_records;
-    report->n_unheard = nt_dataset_n_unheard(in->dataset);
     for (int i = 0; i < NT_N_REFUSALS; i++) {
+        report->unheard[i] = nt_dataset_n_unheard(in->dataset, (enum nt_refusal)i);
         report->refused[i] = nt_dataset_refused(in->dataset, (enum nt_refusal)i);
         report->n_conversations += report->refused[i];
     }
@@ -106,6 +106,11 @@ static void list_left_out(const struct nt_prepare_report *r, struct nt_strbuf *o
         if (r->left_out[i] > 0)
             nt_strbuf_addf(out, "%s%lld %s", out->len ? ", " : "", (long long)r->left_out[i],
                            nt_left_out_text((enum nt_left_out)i));
+    }
+    for (int i = 0; i < NT_N_REFUSALS; i++) {
+        if (r->unheard[i] > 0)
+            nt_strbuf_addf(out, "%s%lld judgements by raters: %s", out->len ? ", " : "", (long long)r->unheard[i],
+                           nt_refusal_name((enum nt_refusal)i));
     }
 }
 

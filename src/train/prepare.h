@@ -68,10 +68,10 @@ struct nt_prepare_report {
     int64_t n_records;                               /* seen */
     int64_t n_candidates;                            /* examples before filters of examples */
     int64_t left_out[NT_N_LEFT_OUT];
-    int64_t n_train, n_eval;      /* n_candidates = n_train + n_eval + those left out */
-    int64_t n_votes, n_conflicts; /* feedback used; completions or pairs with votes for and against */
-    int64_t n_unheard;            /* feedback and pairs by erased people */
-    int64_t n_undated;            /* kept rows without a time: not decayed */
+    int64_t n_train, n_eval;        /* n_candidates = n_train + n_eval + those left out */
+    int64_t n_votes, n_conflicts;   /* feedback used; completions or pairs with votes for and against */
+    int64_t unheard[NT_N_REFUSALS]; /* feedback and pairs by subjects that are refused, by reason */
+    int64_t n_undated;              /* kept rows without a time: not decayed */
     int64_t n_prompts_cut, n_completions_cut, n_split, n_apart;
     int64_t n_sequences, n_ended;                             /* kept and not; with an end-of-turn token in the loss */
     int64_t n_tok, n_target;                                  /* of the training set */

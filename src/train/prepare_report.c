@@ -54,6 +54,11 @@ static void log_counts(const struct nt_prepare_report *r) {
             nt_info("prepare", "%10lld conversations not seen: %s", (long long)r->refused[i],
                     nt_refusal_name((enum nt_refusal)i));
     }
+    for (int i = 0; i < NT_N_REFUSALS; i++) {
+        if (r->unheard[i] > 0)
+            nt_info("prepare", "%10lld judgements not heard, for their raters: %s", (long long)r->unheard[i],
+                    nt_refusal_name((enum nt_refusal)i));
+    }
     for (int i = 0; i < NT_N_LEFT_OUT; i++) {
         if (r->left_out[i] > 0)
             nt_info("prepare", "%10lld %s left out: %s", (long long)r->left_out[i],
@@ -78,7 +83,6 @@ static void log_counts(const struct nt_prepare_report *r) {
 void nt_prepare_log(const struct nt_prepare_report *r) {
     char first[NT_ISOTIME_TEXT], last[NT_ISOTIME_TEXT];
     log_counts(r);
-    if (r->n_unheard > 0) nt_info("prepare", "%lld judgements by erased people are not heard", (long long)r->n_unheard);
     if (r->n_votes > 0)
         nt_info("prepare", "votes %lld, in dispute about %lld answers", (long long)r->n_votes,
                 (long long)r->n_conflicts);
@@ -175,6 +179,18 @@ static void add_left_out(struct nt_strbuf *out, const struct nt_prepare_report *
     nt_strbuf_addc(out, '}');
 }
 
+/* What their own rows are refused for, raters are not heard for; a quarantine is of rows alone. */
+static void add_unheard(struct nt_strbuf *out, const struct nt_prepare_report *r) {
+    add_name(out, "unheard");
+    for (int i = 0; i < NT_REFUSED_QUARANTINE; i++) {
+        const char *name = nt_refusal_name((enum nt_refusal)i);
+        nt_strbuf_adds(out, i ? ", " : "{");
+        nt_strbuf_add_json(out, name, strlen(name));
+        nt_strbuf_addf(out, ": %lld", (long long)r->unheard[i]);
+    }
+    nt_strbuf_addc(out, '}');
+}
+
 void nt_prepare_json(const struct nt_prepare_report *r, struct nt_strbuf *out) {
     nt_strbuf_addf(out, "{\"loss\": \"%s\"", kind_names[r->kind]);
     add_time(out, "first_created", r->first_us);
@@ -193,7 +209,7 @@ void nt_prepare_json(const struct nt_prepare_report *r, struct nt_strbuf *out) {
     add_left_out(out, r);
     add_int(out, "votes", r->n_votes);
     add_int(out, "conflicts", r->n_conflicts);
-    add_int(out, "unheard", r->n_unheard);
+    add_unheard(out, r);
     add_int(out, "prompts_cut", r->n_prompts_cut);
     add_int(out, "completions_cut", r->n_completions_cut);
     add_int(out, "turns_split_off", r->n_split);

@@ -371,6 +371,8 @@ void nt_train_card_md(const struct nt_json *card, struct nt_strbuf *s) {
     add_sources(card, s);
     add_members(nt_json_get(nt_json_get(card, "data"), "left_out"), "| left out because | rows |\n| --- | ---: |", true,
                 s);
+    add_members(nt_json_get(nt_json_get(card, "data"), "unheard"),
+                "| judgements not heard, for their raters | number |\n| --- | ---: |", true, s);
     nt_strbuf_adds(s, "## Settings\n\n");
     add_members(nt_json_get(card, "settings"), "| setting | value |\n| --- | --- |", false, s);
 }

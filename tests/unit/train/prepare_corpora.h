@@ -37,7 +37,7 @@ struct corpus {
     struct nt_dataset_writer *w;
     const char *user, *source;
     enum nt_split split;
-    int64_t created_us, erased_us;
+    int64_t created_us, erased_us, retention_until_us;
     uint32_t consent;
 };
 
@@ -54,6 +54,7 @@ static inline int64_t add_messages(struct corpus *c, enum nt_row_format format, 
                                    .user_len = c->user ? strlen(c->user) : 0,
                                    .consent = c->consent,
                                    .basis = NT_BASIS_CONSENT,
+                                   .retention_until_us = c->retention_until_us,
                                    .erased_us = c->erased_us};
     const struct nt_new_conversation conv = {.format = format,
                                              .kind = kind,

@@ -182,13 +182,10 @@ static void test_edits(void **state) {
     tear_down(&b);
 }
 
-/* Of an erased subject nothing counts, also what it said of others: its edit is its own words. */
-static void test_erased_rater(void **state) {
-    (void)state;
-    struct corpus c = begin_corpus();
-    struct bench b;
+/* Two conversations of ann's that eve edited and put down, and one of eve's own. */
+static void write_judged_by_eve(struct corpus *c, int64_t erased_us, uint32_t consent, int64_t retention_until_us) {
     int64_t row;
-    const int64_t conv = add_turn(&c, "2+2?", "4"), other = add_turn(&c, "3+3?", "6");
+    const int64_t conv = add_turn(c, "2+2?", "4"), other = add_turn(c, "3+3?", "6");
     struct nt_new_feedback f = {
         .conversation = conv,
         .target_kind = NT_TARGET_MESSAGE,
@@ -196,27 +193,54 @@ static void test_erased_rater(void **state) {
         .kind = NT_FEEDBACK_EDIT,
         .edit = "my own words",
         .edit_len = 12,
-        .by = {.rater = "eve", .rater_len = 3, .weight = 1, .created_us = c.created_us}
+        .by = {.rater = "eve", .rater_len = 3, .weight = 1, .created_us = c->created_us}
     };
-    must(nt_dataset_add_feedback(c.w, &f, &row));
+    must(nt_dataset_add_feedback(c->w, &f, &row));
     f.conversation = other;
     f.kind = NT_FEEDBACK_THUMB;
     f.value = -1;
     f.edit = NULL;
     f.edit_len = 0;
-    must(nt_dataset_add_feedback(c.w, &f, &row));
-    c.user = "eve";
-    c.erased_us = day;
-    (void)add_turn(&c, "q", "a");
-    set_up(&b, &c);
-    run_ok(&b);
-    assert_int_equal(b.out.train.n, 2);
-    assert_string_equal(targets(&b, &b.out.train, 0, 0), "4");
-    assert_string_equal(targets(&b, &b.out.train, 1, 0), "6");
-    assert_int_equal(b.out.report.refused[NT_REFUSED_ERASED], 1);
-    assert_int_equal(b.out.report.n_unheard, 2);
-    assert_int_equal(b.out.report.n_votes, 0);
-    tear_down(&b);
+    must(nt_dataset_add_feedback(c->w, &f, &row));
+    c->user = "eve";
+    c->erased_us = erased_us;
+    c->consent = consent;
+    c->retention_until_us = retention_until_us;
+    (void)add_turn(c, "q", "a");
+}
+
+/* Of a subject who does not allow training nothing counts, also what it said of others: its edit is its own words. */
+static void test_refused_rater(void **state) {
+    (void)state;
+    static const struct {
+        enum nt_refusal why;
+        int64_t erased_us, retention_until_us;
+        uint32_t consent;
+    } cases[] = {
+        {NT_REFUSED_ERASED,    1, 0, NT_PURPOSE_TRAIN   },
+        {NT_REFUSED_CONSENT,   0, 0, NT_PURPOSE_GENERATE},
+        {NT_REFUSED_CONSENT,   0, 0, 0                  },
+        {NT_REFUSED_RETENTION, 0, 1, NT_PURPOSE_TRAIN   },
+        {NT_N_REFUSALS,        0, 0, NT_PURPOSE_TRAIN   },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct corpus c = begin_corpus();
+        struct bench b;
+        const bool heard = cases[i].why == NT_N_REFUSALS;
+        write_judged_by_eve(&c, cases[i].erased_us, cases[i].consent, cases[i].retention_until_us);
+        set_up(&b, &c);
+        run_ok(&b);
+        const struct nt_prepare_report *r = &b.out.report;
+        assert_string_equal(targets(&b, &b.out.train, 0, 0), heard ? "my own words" : "4");
+        assert_int_equal(b.out.train.n, 2);
+        assert_string_equal(targets(&b, &b.out.train, 1, 0), heard ? "a" : "6");
+        for (int k = 0; k < NT_N_REFUSALS; k++) {
+            assert_int_equal(r->refused[k], k == (int)cases[i].why);
+            assert_int_equal(r->unheard[k], k == (int)cases[i].why ? 2 : 0);
+        }
+        assert_int_equal(r->n_votes > 0, heard);
+        tear_down(&b);
+    }
 }
 
 /* Keys 'a' and on, votes as they come; the verdict on 'a' and the fates of its votes. */
@@ -610,7 +634,7 @@ static void test_same_again(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filters),     cmocka_unit_test(test_policies),      cmocka_unit_test(test_edits),
-        cmocka_unit_test(test_votes),       cmocka_unit_test(test_erased_rater),  cmocka_unit_test(test_conflicts),
+        cmocka_unit_test(test_votes),       cmocka_unit_test(test_refused_rater), cmocka_unit_test(test_conflicts),
         cmocka_unit_test(test_pairs),       cmocka_unit_test(test_generations),   cmocka_unit_test(test_plain_texts),
         cmocka_unit_test(test_cut_alike),   cmocka_unit_test(test_decay_and_cap), cmocka_unit_test(test_class_weights),
         cmocka_unit_test(test_empty_class), cmocka_unit_test(test_same_again),
