@@ -127,10 +127,11 @@ static nt_status end_on_empty(const struct nt_prep *p) {
                      "train.eval_since earlier, or set neither",
                      (long long)r->n_train, r->n_subjects_train);
     else
-        st = NT_FAIL(NT_E_DATA,
-                     "nothing to train on: %lld conversations in train.input, %lld held out for evaluation; left out: "
-                     "%.500s. Consent is given at ingestion; filters are the settings of section train",
-                     (long long)r->n_conversations, (long long)r->n_eval, why.len ? nt_strbuf_cstr(&why) : "none");
+        st = NT_FAIL(
+            NT_E_DATA,
+            "nothing to train on: %lld conversations in train.input, %lld rows held out for evaluation; left out: "
+            "%.500s. Consent is given at ingestion; filters are the settings of section train",
+            (long long)r->n_conversations, (long long)r->n_eval, why.len ? nt_strbuf_cstr(&why) : "none");
     nt_strbuf_release(&why);
     return st;
 }
@@ -221,10 +222,11 @@ static void drop_tested(struct nt_prep *p) {
 static void cap_subjects(struct nt_prep *p, struct nt_prep_row **sorted) {
     if (p->c->train_max_per_subject == 0) return;
     const int64_t n = sort_rows(p, sorted, by_person_newest);
-    int64_t of_person = 0;
+    int64_t of_person = 0; /* conversations and answers, however many rows the chat format makes of each */
     for (int64_t i = 0; i < n; i++) {
         const bool same = i > 0 && memcmp(sorted[i - 1]->person, sorted[i]->person, sizeof sorted[i]->person) == 0;
-        of_person = same ? of_person + 1 : 1;
+        if (!same) of_person = 0;
+        of_person += !same || sorted[i - 1]->talk != sorted[i]->talk;
         if (of_person > p->c->train_max_per_subject && !is_anonymous(p, sorted[i]))
             leave_row(p, sorted[i], NT_LEFT_SUBJECT_CAP);
     }
@@ -411,6 +413,27 @@ static nt_status make_set(struct nt_prep *p, enum nt_side side, struct nt_exampl
     return st;
 }
 
+/* Rows stand in the order of their conversations. */
+static void count_conversations(struct nt_prep *p) {
+    struct {
+        int32_t file;
+        int64_t conversation, n;
+    } side[2] = {
+        {-1, 0, 0},
+        {-1, 0, 0}
+    };
+    for (int64_t i = 0; i < p->n_rows; i++) {
+        const struct nt_example *e = nt_examples_at(p->builder, (int32_t)i);
+        if (p->rows[i].left >= 0) continue;
+        const int k = p->rows[i].side == NT_SIDE_EVAL;
+        side[k].n += side[k].file != e->file || side[k].conversation != e->conversation;
+        side[k].file = e->file;
+        side[k].conversation = e->conversation;
+    }
+    p->report->n_talks_train = side[0].n;
+    p->report->n_talks_eval = side[1].n;
+}
+
 static void count_rows(struct nt_prep *p) {
     struct nt_prepare_report *r = p->report;
     for (int64_t i = 0; i < p->n_rows; i++) {
@@ -423,6 +446,7 @@ static void count_rows(struct nt_prep *p) {
         if (r->first_us == 0 || row->created_us < r->first_us) r->first_us = row->created_us;
         if (row->created_us > r->last_us) r->last_us = row->created_us;
     }
+    count_conversations(p);
     r->n_prompts_cut = p->render.n_prompts_cut;
     r->n_completions_cut = p->render.n_completions_cut;
     r->n_split = p->render.n_split;

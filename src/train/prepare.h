@@ -2,13 +2,12 @@
  *
  * In this order: filters on records (split, source, time); votes on completions are gathered over all files and
  * conflicts settled per (prompt, completion); candidates are rendered (render.h) and filtered (rating, length,
- * duplicates); rows per subject are capped, newest first; the rest is split (split.h), and rows with an answer
- * that is also held out behind the same tokens are left out, whoever they are from; rows are weighted (feedback
- * weight, decay by age against the newest row, kto class weights). Nothing depends on the clock, the world size or the
- * file names: equal configuration and corpora give equal sets (set.digest).
- * Votes are heard from everybody, also from people held out: they decide what an answer is worth, and an answer behind
- * the same tokens is on one side at most.
- * sft takes conversations and generations, kto thumbs and ratings (an edit counts for its text and against the
+ * duplicates); conversations and answers per subject are capped, newest first; the rest is split (split.h), and rows
+ * with an answer that is also held out behind the same tokens are left out, whoever they are from; rows are weighted
+ * (feedback weight, decay by age against the newest row, kto class weights). Nothing depends on the clock, the world
+ * size or the file names: equal configuration and corpora give equal sets (set.digest). Votes are heard from everybody,
+ * also from people held out: they decide what an answer is worth, and an answer behind the same tokens is on one side
+ * at most. sft takes conversations and generations, kto thumbs and ratings (an edit counts for its text and against the
  * original), dpo pairs (an edit is one).
  * What is left out is counted by reason, logged and part of the training card. Nothing to train on, a set or class that
  * is empty, and rows that do not fit while the policy says error, are errors that give counts and the setting to
@@ -68,10 +67,11 @@ struct nt_prepare_report {
     int64_t n_records;                               /* seen */
     int64_t n_candidates;                            /* examples before filters of examples */
     int64_t left_out[NT_N_LEFT_OUT];
-    int64_t n_train, n_eval;        /* n_candidates = n_train + n_eval + those left out */
-    int64_t n_votes, n_conflicts;   /* feedback used; completions or pairs with votes for and against */
-    int64_t unheard[NT_N_REFUSALS]; /* feedback and pairs by subjects that are refused, by reason */
-    int64_t n_undated;              /* kept rows without a time: not decayed */
+    int64_t n_train, n_eval;             /* n_candidates = n_train + n_eval + those left out */
+    int64_t n_talks_train, n_talks_eval; /* conversations that these rows are of */
+    int64_t n_votes, n_conflicts;        /* feedback used; completions or pairs with votes for and against */
+    int64_t unheard[NT_N_REFUSALS];      /* feedback and pairs by subjects that are refused, by reason */
+    int64_t n_undated;                   /* kept rows without a time: not decayed */
     int64_t n_prompts_cut, n_completions_cut, n_split, n_apart;
     int64_t n_sequences, n_ended;                             /* kept and not; with an end-of-turn token in the loss */
     int64_t n_tok, n_target;                                  /* of the training set */

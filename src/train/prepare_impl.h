@@ -28,6 +28,8 @@ struct nt_prep_row {
     uint8_t person[32], key[NT_VOTE_KEY]; /* equal keys, equal examples */
     uint8_t content[32];                  /* of the conversation's messages */
     int64_t created_us;
+    int64_t
+        talk; /* rows that the chat format made of one conversation or answer share its number; they stand together */
     float weight;
     int32_t group; /* into report->sources */
     bool good;     /* kto: its label; dpo: which member comes first by its tokens; rows of one key may disagree */
@@ -58,7 +60,7 @@ struct nt_prep {
     struct nt_sequences sequences;
     struct nt_example_builder *builder;
     struct nt_prep_row *rows; // [n_rows]
-    int64_t n_rows, cap_rows;
+    int64_t n_rows, cap_rows, n_talks;
     uint8_t (*testers)[32]; // [n_testers] persons of rows of split test, which no run trains on; more than once
     uint8_t (*tests)[32];   // [n_testers] contents of these rows
     int64_t n_testers, cap_testers, cap_tests;

@@ -66,6 +66,9 @@ static void log_counts(const struct nt_prepare_report *r) {
     }
     nt_info("prepare", "%10lld rows of %d subjects to train on, %lld of %d held out", (long long)r->n_train,
             r->n_subjects_train, (long long)r->n_eval, r->n_subjects_eval);
+    if (r->n_talks_train + r->n_talks_eval != r->n_train + r->n_eval)
+        nt_info("prepare", "%10lld conversations these rows are of, %lld those held out", (long long)r->n_talks_train,
+                (long long)r->n_talks_eval);
     if (r->n_nameless_train + r->n_nameless_eval > 0)
         nt_info("prepare", "%10lld of these rows name no subject, %lld of those held out",
                 (long long)r->n_nameless_train, (long long)r->n_nameless_eval);
@@ -201,6 +204,8 @@ void nt_prepare_json(const struct nt_prepare_report *r, struct nt_strbuf *out) {
     add_int(out, "candidates", r->n_candidates);
     add_int(out, "train", r->n_train);
     add_int(out, "eval", r->n_eval);
+    add_int(out, "conversations_train", r->n_talks_train);
+    add_int(out, "conversations_eval", r->n_talks_eval);
     add_int(out, "subjects_train", r->n_subjects_train);
     add_int(out, "subjects_eval", r->n_subjects_eval);
     add_int(out, "nameless_train", r->n_nameless_train);

@@ -311,6 +311,7 @@ static nt_status add_row(struct nt_prep *p, struct nt_example *e) {
     e->file = h->file;
     e->conversation = h->row;
     struct nt_prep_row row = {.created_us = e->created_us,
+                              .talk = p->n_talks,
                               .weight = e->weight,
                               .asked = h->split == NT_SPLIT_VALID,
                               .tested = p->tested,
@@ -471,6 +472,7 @@ static nt_status row_of_opinion(struct nt_prep *p, const struct opinion *o) {
         nt_prep_leave(p, NT_LEFT_SAME, NULL);
         return NT_OK;
     }
+    p->n_talks++;
     return add_row(p, &e);
 }
 
@@ -516,6 +518,7 @@ static enum nt_left_out loss_of(const struct losses *lost) {
 
 static nt_status add_sequences(struct nt_prep *p, int64_t created_us) {
     p->report->n_candidates += p->sequences.n - 1;
+    p->n_talks++;
     for (int64_t i = 0; i < p->sequences.n; i++) {
         struct nt_example e = {.n_members = 1, .weight = 1, .label = true, .created_us = created_us};
         e.member[0] = member_of(&p->sequences.at[i]);

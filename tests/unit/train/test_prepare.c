@@ -533,6 +533,38 @@ static void test_decay_and_cap(void **state) {
     tear_down(&b);
 }
 
+/* A format that rewrites earlier turns makes two rows of each of these: one conversation all the same. */
+static void test_cap_of_split(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    for (int i = 0; i < 3; i++) {
+        char q[2] = {(char)('a' + i), 0};
+        const struct nt_new_message m[] = {say("user", q), say("assistant", "<think>\nhm\n</think>\n\nfirst"),
+                                           say("user", "and?"), say("assistant", "<think>\nso\n</think>\n\nsecond")};
+        c.created_us = (100 + i) * day;
+        (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, m, 4);
+    }
+    set_up(&b, &c);
+    nt_tokenizer_free(b.tok);
+    b.tok = open_tokenizer("qwen2", "", "<|im_end|>");
+    must(nt_chat_open(&b.chat, "qwen3", NULL, 0, b.tok, "test"));
+    run_ok(&b);
+    const struct nt_prepare_report *r = &b.out.report;
+    assert_int_equal(r->n_train, 6);
+    assert_int_equal(r->n_talks_train, 3);
+    assert_int_equal(r->n_split, 3);
+    set(&b, "train.max_per_subject=2");
+    run_ok(&b);
+    assert_int_equal(r->n_train, 4);
+    assert_int_equal(r->n_talks_train, 2);
+    assert_int_equal(r->left_out[NT_LEFT_SUBJECT_CAP], 2);
+    assert_int_equal(b.out.train.rows[0].conversation, 1); /* the newest ones, whole */
+    assert_int_equal(b.out.train.rows[1].conversation, 1);
+    assert_int_equal(b.out.train.rows[2].conversation, 2);
+    tear_down(&b);
+}
+
 static void check_ratio(struct bench *b, double least, double most) {
     const struct nt_prepare_report *r = &b->out.report;
     struct nt_order o;
@@ -633,11 +665,11 @@ static void test_same_again(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filters),     cmocka_unit_test(test_policies),      cmocka_unit_test(test_edits),
-        cmocka_unit_test(test_votes),       cmocka_unit_test(test_refused_rater), cmocka_unit_test(test_conflicts),
-        cmocka_unit_test(test_pairs),       cmocka_unit_test(test_generations),   cmocka_unit_test(test_plain_texts),
-        cmocka_unit_test(test_cut_alike),   cmocka_unit_test(test_decay_and_cap), cmocka_unit_test(test_class_weights),
-        cmocka_unit_test(test_empty_class), cmocka_unit_test(test_same_again),
+        cmocka_unit_test(test_filters),       cmocka_unit_test(test_policies),    cmocka_unit_test(test_edits),
+        cmocka_unit_test(test_cap_of_split),  cmocka_unit_test(test_votes),       cmocka_unit_test(test_refused_rater),
+        cmocka_unit_test(test_conflicts),     cmocka_unit_test(test_pairs),       cmocka_unit_test(test_generations),
+        cmocka_unit_test(test_plain_texts),   cmocka_unit_test(test_cut_alike),   cmocka_unit_test(test_decay_and_cap),
+        cmocka_unit_test(test_class_weights), cmocka_unit_test(test_empty_class), cmocka_unit_test(test_same_again),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
