@@ -35,6 +35,11 @@ static nt_status ingest_rows(const struct nt_config *c, enum nt_row_format forma
     if (r.n_duplicates > 0)
         nt_info("ingest", "%lld rows have the content of an earlier one: %s", (long long)r.n_duplicates,
                 c->ingest_duplicates);
+    if (r.n_repeats > 0)
+        nt_warn("ingest",
+                "the completions of %lld rows begin with their prompt, which is there twice then; if they are whole "
+                "texts, leave \"prompt\" out (chosen and rejected are split where they part) or cut it off",
+                (long long)r.n_repeats);
     if (r.n_unanswered > 0) nt_info("ingest", "%lld requests have no answer", (long long)r.n_unanswered);
     if (r.n_without_consent > 0)
         nt_warn("ingest",

@@ -161,6 +161,7 @@ static nt_status write_row(struct nt_ingest *m, const struct nt_json *doc, const
     nt_strbuf_reset(&m->shell);
     nt_shell_dump(doc, &m->row.refs, &m->shell);
     m->report->n_rows++;
+    m->report->n_repeats += m->row.repeats;
     m->report->n_without_consent += meta->subject.consent == 0;
     return nt_dataset_add_shell(m->writer, NT_SHELL_ROW, conversation, pair, m->shell.data, m->shell.len);
 }

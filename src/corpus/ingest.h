@@ -16,6 +16,7 @@ struct nt_ingest_report {
     int64_t n_rows, n_errors;  /* of the input: taken, and bad ones of all files */
     int64_t n_duplicates;      /* rows whose content was there already (kept or dropped) */
     int64_t n_without_consent; /* rows that no purpose will see */
+    int64_t n_repeats;         /* rows of strings whose completions begin with the prompt */
     int64_t n_answers, n_feedback, n_pairs, n_unanswered;
     char errors[4096]; /* path of the errors file */
 };

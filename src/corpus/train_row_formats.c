@@ -29,6 +29,29 @@ static bool parse_messages(struct nt_train_row *row, const struct nt_json *doc) 
     return nt_train_row_chat(row, 'm', nt_json_get(doc, "messages"), 1, "messages");
 }
 
+/* ---- messages that repeat others ---- */
+
+/* By its text; of tool calls and the like, which are kept in the row's shell alone, nobody knows. */
+static bool same_message(const struct nt_train_row *row, const struct nt_row_message *a,
+                         const struct nt_row_message *b) {
+    const char *text = nt_strbuf_cstr(&row->text);
+    if (a->has_more || b->has_more) return false;
+    return strcmp(a->role, b->role) == 0 && a->len == b->len && memcmp(text + a->at, text + b->at, a->len) == 0;
+}
+
+static bool same_messages(const struct nt_train_row *row, const struct nt_row_message *a,
+                          const struct nt_row_message *b, int32_t n) {
+    int32_t i = 0;
+    while (i < n && same_message(row, &a[i], &b[i])) i++;
+    return i == n;
+}
+
+/* n messages from `at` on leave. */
+static void drop_messages(struct nt_row_list *list, int32_t at, int32_t n) {
+    list->n -= n;
+    memmove(list->m + at, list->m + at + n, (size_t)(list->n - at) * sizeof *list->m);
+}
+
 /* ---- prompt and completion ---- */
 
 /* Both strings (kind text), or both lists of messages (kind chat); table: where the completion goes. */
@@ -44,12 +67,43 @@ static bool parse_prompt(struct nt_train_row *row, const struct nt_json *prompt)
     return nt_train_row_chat(row, 'm', prompt, 0, "prompt");
 }
 
+/* The completion behind the first n_prompt messages may be a whole conversation that repeats the prompt, or its end: it
+ * is taken once, and what pointed to the copy points to it. Of strings nobody can tell, so they stay (as TRL has it).
+ */
+static void drop_repeated(struct nt_train_row *row, int32_t n_prompt) {
+    const struct nt_row_list *l = &row->messages;
+    int32_t n = n_prompt < l->n - n_prompt ? n_prompt : l->n - n_prompt - 1; /* an answer is left */
+    while (n > 0 && !same_messages(row, l->m + n_prompt - n, l->m + n_prompt, n)) n--;
+    if (n <= 0) return;
+    drop_messages(&row->messages, n_prompt, n);
+    for (int64_t i = 0; i < row->refs.n; i++) {
+        struct nt_text_ref *r = &row->refs.ref[i];
+        if (r->table == 'm' && r->index >= n_prompt) r->index -= n;
+    }
+}
+
+static bool begins_with(const struct nt_train_row *row, const struct nt_row_message *m,
+                        const struct nt_row_message *prompt) {
+    const char *text = nt_strbuf_cstr(&row->text);
+    return prompt->len > 0 && m->len > prompt->len && memcmp(text + m->at, text + prompt->at, prompt->len) == 0;
+}
+
+/* The completion, behind the prompt that is read already. */
+static bool parse_rest(struct nt_train_row *row, const struct nt_json *doc) {
+    const int32_t n_prompt = row->messages.n;
+    if (!parse_completion_of(row, nt_json_get(doc, "completion"), "completion", 'm')) return false;
+    if (row->kind == NT_CONV_TEXT)
+        row->repeats = begins_with(row, &row->messages.m[1], &row->messages.m[0]);
+    else
+        drop_repeated(row, n_prompt);
+    return true;
+}
+
 /* A verdict on the completion would be lost, and a bad one learned as if it were good. */
 static bool parse_completion(struct nt_train_row *row, const struct nt_json *doc) {
     if (nt_json_is(nt_json_get(doc, "label"), NT_JSON_BOOL))
         return nt_train_row_reject(row, "has a label, which rows of format completion have not; give --format label");
-    return parse_prompt(row, nt_json_get(doc, "prompt")) &&
-           parse_completion_of(row, nt_json_get(doc, "completion"), "completion", 'm');
+    return parse_prompt(row, nt_json_get(doc, "prompt")) && parse_rest(row, doc);
 }
 
 /* A label is about one answer, and it must be the last message. */
@@ -70,30 +124,16 @@ static bool parse_label(struct nt_train_row *row, const struct nt_json *doc) {
     if (!parse_prompt(row, nt_json_get(doc, "prompt"))) return false;
     const int32_t n_prompt = row->messages.n;
     forget_weights(&row->messages);
-    return parse_completion_of(row, nt_json_get(doc, "completion"), "completion", 'm') &&
-           read_label(row, nt_json_get(doc, "label"), "label", n_prompt);
+    return parse_rest(row, doc) && read_label(row, nt_json_get(doc, "label"), "label", n_prompt);
 }
 
 /* ---- chosen and rejected ---- */
 
-/* By its text; of tool calls and the like, which are kept in the row's shell alone, nobody knows. */
-static bool same_message(const struct nt_train_row *row, const struct nt_row_message *a,
-                         const struct nt_row_message *b) {
-    const char *text = nt_strbuf_cstr(&row->text);
-    if (a->has_more || b->has_more) return false;
-    return strcmp(a->role, b->role) == 0 && a->len == b->len && memcmp(text + a->at, text + b->at, a->len) == 0;
-}
-
-static void drop_first(struct nt_row_list *list, int32_t n) {
-    list->n -= n;
-    memmove(list->m, list->m + n, (size_t)list->n * sizeof *list->m);
-}
-
 /* The first n messages of both sides leave: they are those of the prompt from `at` on. References follow, also those of
  * copies, which name the same texts. */
 static void drop_common(struct nt_train_row *row, int32_t n, int32_t at) {
-    drop_first(&row->chosen, n);
-    drop_first(&row->rejected, n);
+    drop_messages(&row->chosen, 0, n);
+    drop_messages(&row->rejected, 0, n);
     for (int64_t i = 0; i < row->refs.n; i++) {
         struct nt_text_ref *r = &row->refs.ref[i];
         if (r->table != 'c' && r->table != 'r') continue;
@@ -115,13 +155,6 @@ static void take_prompt(struct nt_train_row *row, int32_t n) {
         m->weight = 0;
     }
     drop_common(row, n, before);
-}
-
-static bool same_messages(const struct nt_train_row *row, const struct nt_row_message *a,
-                          const struct nt_row_message *b, int32_t n) {
-    int32_t i = 0;
-    while (i < n && same_message(row, &a[i], &b[i])) i++;
-    return i == n;
 }
 
 /* Both sides may be whole conversations that repeat the prompt, or its end: it is taken once. */
@@ -173,6 +206,16 @@ static bool split_strings(struct nt_train_row *row, const struct nt_json *chosen
     return true;
 }
 
+/* Is there a question in what both sides begin with? */
+static bool asks(const struct nt_train_row *row) {
+    bool any = false;
+    for (int32_t i = 0; !any && i < row->chosen.n && i < row->rejected.n; i++) {
+        if (!same_message(row, &row->chosen.m[i], &row->rejected.m[i])) break;
+        any = strcmp(row->chosen.m[i].role, "user") == 0;
+    }
+    return any;
+}
+
 static bool pair_is_equal(const struct nt_train_row *row) {
     return row->chosen.n == row->rejected.n && same_messages(row, row->chosen.m, row->rejected.m, row->chosen.n);
 }
@@ -207,14 +250,16 @@ static bool parse_preference(struct nt_train_row *row, const struct nt_json *doc
         if (!parse_completion_of(row, chosen, "chosen", 'c') || !parse_completion_of(row, rejected, "rejected", 'r'))
             return false;
         if (chat_prompt) drop_repeated_prompt(row);
+        row->repeats = text && begins_with(row, row->chosen.m, row->messages.m) &&
+                       begins_with(row, row->rejected.m, row->messages.m);
         return check_pair(row);
     }
     /* whole conversations, perhaps with the question repeated as a string */
     if (!nt_train_row_chat(row, 'c', chosen, 1, "chosen") || !nt_train_row_chat(row, 'r', rejected, 1, "rejected"))
         return false;
-    const bool apart = prompt && !same_message(row, &row->chosen.m[0], &row->rejected.m[0]);
-    if (!apart) return split_lists(row);
-    return nt_train_row_say(row, 'm', "user", prompt, 0, "prompt") && check_pair(row);
+    if (!prompt || asks(row)) return split_lists(row);
+    if (!nt_train_row_say(row, 'm', "user", prompt, 0, "prompt")) return false;
+    return same_message(row, row->chosen.m, row->rejected.m) ? split_lists(row) : check_pair(row);
 }
 
 /* ---- ShareGPT ---- */
@@ -379,6 +424,7 @@ void nt_train_row_parse(struct nt_train_row *row, const struct nt_json *doc, enu
     row->label = -1;
     row->margin = NAN;
     row->has_tools = declares_tools(doc);
+    row->repeats = false;
     if (!nt_json_is(doc, NT_JSON_OBJECT))
         (void)nt_train_row_reject(row, "is %s, expected an object", nt_json_type_name(doc));
     else if (nt_shell_reserved(doc))

@@ -23,6 +23,8 @@ def files():
         {"prompt": "Once upon", "completion": " a time" + odd},
         {"completion": [assistant("a")], "prompt": [user("q"), assistant("mid"), user(odd)]},
         {"prompt": "", "completion": ""},
+        {"prompt": [user("s"), assistant("m"), user("q")], "completion": [assistant("m"), user("q"), assistant("a", n=1)]},
+        {"prompt": "Once", "completion": "Once upon"},
     ]
     yield "sharegpt", [
         {"conversations": [{"from": "human", "value": odd}, {"value": "a", "from": "gpt"}], "system": "Be brief.", "tools": "[]"},
@@ -47,6 +49,8 @@ def files():
         {"prompt": "q", "chosen": [assistant("good")], "rejected": [assistant("bad")]},
         {"chosen": "\n\nHuman: h\u00e9\n\nAssistant: yes", "rejected": "\n\nHuman: h\u00e9\n\nAssistant: yet", "prompt": None},
         {"chosen": "\u00e9", "rejected": "\u00ea"},
+        {"prompt": "p", "chosen": "p c", "rejected": "p r"},
+        {"prompt": "q", "chosen": [assistant("m"), user("x"), assistant("c")], "rejected": [assistant("m"), assistant("r")]},
     ]
     yield "label", [
         {"prompt": "p", "completion": "c" + odd, "label": True},

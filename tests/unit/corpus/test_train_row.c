@@ -50,6 +50,7 @@ static void check_shape(const char *json, const char *want) {
     }
     if (row.label >= 0) nt_strbuf_addf(&out, " =%d", row.label);
     if (row.has_tools) nt_strbuf_adds(&out, " tools");
+    if (row.repeats) nt_strbuf_adds(&out, " repeats");
     if (!isnan(row.margin)) nt_strbuf_addf(&out, " margin %g", (double)row.margin);
     assert_string_equal(nt_strbuf_cstr(&out), want);
     nt_strbuf_release(&out);
@@ -61,68 +62,84 @@ static void test_shapes(void **state) {
     (void)state;
     static const char *const cases[][2] = {
         {"{'messages':[{'role':'user','content':'q'},{'role':'assistant','content':'a'}]}",
-         "messages chat user:q|assistant:a"                                                                                                                                                  },
+         "messages chat user:q|assistant:a"                                                                                                                                                       },
         {"{'messages':[{'role':'user','content':'q','weight':2},{'role':'assistant','content':'a','weight':0}]}",
-         "messages chat user:q*2|assistant:a*0"                                                                                                                                              },
+         "messages chat user:q*2|assistant:a*0"                                                                                                                                                   },
         {"{'messages':[{'role':'user','content':[{'type':'text','text':'x'},{'type':'text','text':'y'}]},{'role':'"
          "assistant',"
-         "'tool_calls':[1]}],'tools':[{}]}",                                                                    "messages chat user:x\ny|assistant:+ tools"                         },
-        {"{'prompt':'p','completion':'c'}",                                                                              "completion text prompt:p|assistant:c"                              },
+         "'tool_calls':[1]}],'tools':[{}]}",                                                                    "messages chat user:x\ny|assistant:+ tools"                              },
+        {"{'prompt':'p','completion':'c'}",                                                                              "completion text prompt:p|assistant:c"                                   },
         {"{'prompt':[{'role':'assistant','content':'m'}],'completion':[{'role':'assistant','content':'c'}]}",
-         "completion chat assistant:m*0|assistant:c"                                                                                                                                         },
+         "completion chat assistant:m*0|assistant:c"                                                                                                                                              },
+        {"{'prompt':[{'role':'system','content':'s'},{'role':'user','content':'q'}],'completion':[{'role':'system',"
+         "'content':'s'},{'role':'user','content':'q'},{'role':'assistant','content':'c'}]}",                   "completion chat system:s|user:q|assistant:c"                            },
+        {"{'prompt':[{'role':'system','content':'s'},{'role':'user','content':'q'}],'completion':[{'role':'user',"
+         "'content':'q'},{'role':'assistant','content':'c'}]}",                                                 "completion chat system:s|user:q|assistant:c"                            },
+        {"{'prompt':[{'role':'user','content':'q'}],'completion':[{'role':'user','content':'q'}]}",
+         "completion chat user:q|user:q"                                                                                                                                                          },
+        {"{'prompt':[{'role':'user','content':'q'}],'completion':[{'role':'user','content':'q'},{'role':'assistant',"
+         "'content':'c'}],'label':false}",                                                                      "label chat user:q|assistant:c =0"                                       },
+        {"{'prompt':'q','completion':'qc'}",                                                                             "completion text prompt:q|assistant:qc repeats"                          },
+        {"{'prompt':'q','completion':'qc','label':true}",                                                                "label text prompt:q|assistant:qc =1 repeats"                            },
+        {"{'prompt':'q','chosen':'qc','rejected':'qr'}",
+         "preference text prompt:q > assistant:qc > assistant:qr repeats"                                                                                                                         },
+        {"{'prompt':'q','chosen':'qc','rejected':'r'}",                                                                  "preference text prompt:q > assistant:qc > assistant:r"                  },
+        {"{'prompt':'','chosen':'c','rejected':'r'}",                                                                    "preference text prompt: > assistant:c > assistant:r"                    },
+        {"{'prompt':'q','chosen':[{'role':'assistant','content':'m'},{'role':'user','content':'x'},{'role':'assistant',"
+         "'content':'c'}],'rejected':[{'role':'assistant','content':'m'},{'role':'assistant','content':'r'}]}", "preference chat user:q|assistant:m*0 > user:x|assistant:c > assistant:r"},
         {"{'conversations':[{'from':'human','value':'q'},{'from':'gpt','value':'a'}],'system':'s'}",
-         "sharegpt chat system:s|user:q|assistant:a"                                                                                                                                         },
+         "sharegpt chat system:s|user:q|assistant:a"                                                                                                                                              },
         {"{'conversations':[{'from':'human','value':'q'},{'from':'gpt','value':'a','weight':0},{'from':'gpt','value':'"
-         "b'}]}",                                                                                               "sharegpt chat user:q|assistant:a*0|assistant:b"                    },
+         "b'}]}",                                                                                               "sharegpt chat user:q|assistant:a*0|assistant:b"                         },
         {"{'conversations':[{'from':'human','value':'q'},{'from':'function_call','value':'f'},{'from':'observation','"
-         "value':'o'}]}",                                                                                       "sharegpt chat user:q|assistant:f+|tool:o"                          },
+         "value':'o'}]}",                                                                                       "sharegpt chat user:q|assistant:f+|tool:o"                               },
         {"{'conversations':[{'from':'gpt','value':'m'},{'from':'human','value':'q'}],'chosen':{'from':'gpt','value':'c'"
          "},"
-         "'rejected':{'from':'gpt','value':'r'}}",                                                              "sharegpt chat assistant:m*0|user:q > assistant:c > assistant:r"    },
+         "'rejected':{'from':'gpt','value':'r'}}",                                                              "sharegpt chat assistant:m*0|user:q > assistant:c > assistant:r"         },
         {"{'conversations':[{'from':'gpt','value':'m'},{'from':'human','value':'q'},{'from':'gpt','value':'a'}],'kto_"
-         "tag':false}",                                                                                         "sharegpt chat assistant:m*0|user:q|assistant:a =0"                 },
+         "tag':false}",                                                                                         "sharegpt chat assistant:m*0|user:q|assistant:a =0"                      },
         {"{'instruction':'i','input':'x','output':'o','history':[['q','a']],'system':'s'}",
-         "alpaca chat system:s|user:q|assistant:a|user:i\nx|assistant:o"                                                                                                                     },
-        {"{'instruction':'i','input':'','output':'o'}",                                                                  "alpaca chat user:i|assistant:o"                                    },
-        {"{'instruction':'','input':'x','output':'o'}",                                                                  "alpaca chat user:x|assistant:o"                                    },
+         "alpaca chat system:s|user:q|assistant:a|user:i\nx|assistant:o"                                                                                                                          },
+        {"{'instruction':'i','input':'','output':'o'}",                                                                  "alpaca chat user:i|assistant:o"                                         },
+        {"{'instruction':'','input':'x','output':'o'}",                                                                  "alpaca chat user:x|assistant:o"                                         },
         {"{'instruction':'i','chosen':'c','rejected':'r','history':[['q','a']]}",
-         "alpaca chat user:q|assistant:a*0|user:i > assistant:c > assistant:r"                                                                                                               },
-        {"{'instruction':'i','output':'o','kto_tag':true}",                                                              "alpaca chat user:i|assistant:o =1"                                 },
+         "alpaca chat user:q|assistant:a*0|user:i > assistant:c > assistant:r"                                                                                                                    },
+        {"{'instruction':'i','output':'o','kto_tag':true}",                                                              "alpaca chat user:i|assistant:o =1"                                      },
         {"{'prompt':'p','chosen':'c','rejected':'r','margin':0.5}",
-         "preference text prompt:p > assistant:c > assistant:r margin 0.5"                                                                                                                   },
+         "preference text prompt:p > assistant:c > assistant:r margin 0.5"                                                                                                                        },
         {"{'chosen':[{'role':'user','content':'q'},{'role':'assistant','content':'m'},{'role':'user','content':'x'},{'"
          "role':"
          "'assistant','content':'c'}],'rejected':[{'role':'user','content':'q'},{'role':'assistant','content':'m'},{'"
          "role':"
-         "'user','content':'y'}]}",                                                                             "preference chat user:q|assistant:m*0 > user:x|assistant:c > user:y"},
+         "'user','content':'y'}]}",                                                                             "preference chat user:q|assistant:m*0 > user:x|assistant:c > user:y"     },
         {"{'prompt':'q','chosen':[{'role':'user','content':'q'},{'role':'assistant','content':'c'}],'rejected':[{'role'"
          ":'user',"
-         "'content':'q'},{'role':'assistant','content':'r'}]}",                                                 "preference chat user:q > assistant:c > assistant:r"                },
+         "'content':'q'},{'role':'assistant','content':'r'}]}",                                                 "preference chat user:q > assistant:c > assistant:r"                     },
         {"{'prompt':'q','chosen':[{'role':'assistant','content':'c'}],'rejected':[{'role':'assistant','content':'r'}]}",
-         "preference chat user:q > assistant:c > assistant:r"                                                                                                                                },
+         "preference chat user:q > assistant:c > assistant:r"                                                                                                                                     },
         {"{'prompt':[{'role':'system','content':'s'},{'role':'user','content':'q'}],'chosen':[{'role':'system','"
          "content':"
          "'s'},{'role':'user','content':'q'},{'role':'assistant','content':'c'}],'rejected':[{'role':'system','content'"
          ":"
-         "'s'},{'role':'user','content':'q'},{'role':'assistant','content':'r'}]}",                             "preference chat system:s|user:q > assistant:c > assistant:r"       },
+         "'s'},{'role':'user','content':'q'},{'role':'assistant','content':'r'}]}",                             "preference chat system:s|user:q > assistant:c > assistant:r"            },
         {"{'prompt':[{'role':'system','content':'s'},{'role':'user','content':'q'}],'chosen':[{'role':'user','content':"
          "'q'},{'role':'assistant','content':'c'}],'rejected':[{'role':'user','content':'q'},{'role':'assistant',"
-         "'content':'r'}]}",                                                                                    "preference chat system:s|user:q > assistant:c > assistant:r"       },
+         "'content':'r'}]}",                                                                                    "preference chat system:s|user:q > assistant:c > assistant:r"            },
         {"{'prompt':[{'role':'user','content':'q'}],'chosen':[{'role':'user','content':'q'},{'role':'assistant',"
-         "'content':'c'}],'rejected':[{'role':'assistant','content':'r'}]}",                                    "preference chat user:q > user:q|assistant:c > assistant:r"         },
+         "'content':'c'}],'rejected':[{'role':'assistant','content':'r'}]}",                                    "preference chat user:q > user:q|assistant:c > assistant:r"              },
         {"{'prompt':[{'role':'user','content':'q'}],'chosen':[{'role':'assistant','tool_calls':[1]}],'rejected':[{'"
          "role':"
-         "'assistant','tool_calls':[2]}]}",                                                                     "preference chat user:q > assistant:+ > assistant:+"                },
+         "'assistant','tool_calls':[2]}]}",                                                                     "preference chat user:q > assistant:+ > assistant:+"                     },
         {"{'chosen':'H: hi A: yes','rejected':'H: hi A: no'}",
-         "preference text prompt:H: hi A: > assistant: yes > assistant: no"                                                                                                                  },
+         "preference text prompt:H: hi A: > assistant: yes > assistant: no"                                                                                                                       },
         {"{'chosen':'\\u00e9','rejected':'\\u00ea'}",
-         "preference text prompt: > assistant:\xc3\xa9 > assistant:\xc3\xaa"                                                                                                                 },
-        {"{'prompt':'p','completion':'c','label':true}",                                                                 "label text prompt:p|assistant:c =1"                                },
+         "preference text prompt: > assistant:\xc3\xa9 > assistant:\xc3\xaa"                                                                                                                      },
+        {"{'prompt':'p','completion':'c','label':true}",                                                                 "label text prompt:p|assistant:c =1"                                     },
         {"{'prompt':[{'role':'assistant','content':'m'}],'completion':[{'role':'assistant','content':'c'}],'label':0}",
-         "label chat assistant:m*0|assistant:c =0"                                                                                                                                           },
+         "label chat assistant:m*0|assistant:c =0"                                                                                                                                                },
         {"{'custom_id':'a','body':{'messages':[{'role':'assistant','content':'m'},{'role':'user','content':'q'}],'"
-         "tools':[1]}}",                                                                                        "batch chat assistant:m*0|user:q tools"                             },
-        {"{'custom_id':'a','body':{'prompt':['p']}}",                                                                    "batch text prompt:p"                                               },
+         "tools':[1]}}",                                                                                        "batch chat assistant:m*0|user:q tools"                                  },
+        {"{'custom_id':'a','body':{'prompt':['p']}}",                                                                    "batch text prompt:p"                                                    },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char json[512];
