@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { MAX_ARGS = 8 };
@@ -22,10 +23,13 @@ static void bug_hook(const char *file, int line, const char *text) {
 
 static void print_failure(const struct nt_world *w) {
     const struct nt_error *err = nt_error_last();
+    struct nt_strbuf text = NT_STRBUF_INIT;
+    nt_strbuf_add_shown(&text, err->text, strlen(err->text));
     if (w->size > 1)
-        fprintf(stderr, "nocturne: rank %d on %s: %s\n", w->rank, w->host, err->text);
+        fprintf(stderr, "nocturne: rank %d on %s: %s\n", w->rank, w->host, nt_strbuf_cstr(&text));
     else
-        fprintf(stderr, "nocturne: %s\n", err->text);
+        fprintf(stderr, "nocturne: %s\n", nt_strbuf_cstr(&text));
+    nt_strbuf_release(&text);
     for (int i = 0; i < err->n_trail && nt_log_debug_on("trail"); i++)
         fprintf(stderr, "  at %s:%d\n", err->trail[i].file, err->trail[i].line);
 }

@@ -41,6 +41,9 @@ NT_MUST nt_status nt_cmd_parse(int argc, char **argv, const struct nt_cmd **cmd,
                                const char **args, int max_args, int *n_args, bool *help);
 void nt_cmd_usage(const struct nt_cmd *cmd, struct nt_strbuf *out); /* NULL: the program's */
 
+/* A line on stdout, shown as nt_strbuf_add_shown has it: names from files are safe to print. */
+void nt_print(const char *fmt, ...) NT_PRINTF(1, 2);
+
 nt_status nt_cmd_generate(struct nt_cmd_context *ctx);
 nt_status nt_cmd_score(struct nt_cmd_context *ctx);
 nt_status nt_cmd_finetune(struct nt_cmd_context *ctx);

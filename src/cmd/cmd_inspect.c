@@ -23,29 +23,35 @@ static void print_spec(const struct nt_spec *s) {
                                           [NT_ROPE_LLAMA3] = "llama3",
                                           [NT_ROPE_YARN] = "yarn",
                                           [NT_ROPE_FREQ_FACTORS] = "frequency factors"};
-    printf("family         %s\n", s->family);
-    printf("layers         %d\nd_model        %d\nd_ff           %d\n", s->n_layer, s->d_model, s->d_ff);
-    printf("heads          %d of %d, %d kv\n", s->n_head, s->d_head, s->n_kv);
-    printf("vocabulary     %d%s\n", s->n_vocab, s->tied ? ", head tied to the embedding" : "");
-    printf("longest        %d tokens\n", s->max_len);
-    printf("rope           theta %g, scaling %s\n", s->rope.theta, scaling[s->rope.scaling]);
-    printf("norm eps       %g\n", (double)s->norm_eps);
-    if (s->window) printf("window         %d\n", s->window);
-    printf("flags         %s%s%s%s%s\n", s->qkv_bias ? " qkv_bias" : "", s->o_bias ? " o_bias" : "",
-           s->mlp_bias ? " mlp_bias" : "", s->qk_norm ? " qk_norm" : "",
-           s->qkv_bias || s->o_bias || s->mlp_bias || s->qk_norm ? "" : " none");
+    nt_print("family         %s", s->family);
+    nt_print("layers         %d", s->n_layer);
+    nt_print("d_model        %d", s->d_model);
+    nt_print("d_ff           %d", s->d_ff);
+    nt_print("heads          %d of %d, %d kv", s->n_head, s->d_head, s->n_kv);
+    nt_print("vocabulary     %d%s", s->n_vocab, s->tied ? ", head tied to the embedding" : "");
+    nt_print("longest        %d tokens", s->max_len);
+    nt_print("rope           theta %g, scaling %s", s->rope.theta, scaling[s->rope.scaling]);
+    nt_print("norm eps       %g", (double)s->norm_eps);
+    if (s->window) nt_print("window         %d", s->window);
+    nt_print("flags         %s%s%s%s%s", s->qkv_bias ? " qkv_bias" : "", s->o_bias ? " o_bias" : "",
+             s->mlp_bias ? " mlp_bias" : "", s->qk_norm ? " qk_norm" : "",
+             s->qkv_bias || s->o_bias || s->mlp_bias || s->qk_norm ? "" : " none");
 }
 
 static nt_status print_text(const char *path) {
     struct nt_tok_bundle b = {0};
+    struct nt_strbuf line = NT_STRBUF_INIT;
     NT_TRY(nt_tokenizer_load(path, &b));
     int64_t n;
     const int32_t *stops = nt_tokenizer_stops(b.tok, &n);
-    printf("tokenizer      %s, %d tokens, stops", nt_tokenizer_describe(b.tok), nt_tokenizer_n_vocab(b.tok));
-    for (int64_t i = 0; i < n; i++) printf(" %d", stops[i]);
+    nt_strbuf_addf(&line, "tokenizer      %s, %d tokens, stops", nt_tokenizer_describe(b.tok),
+                   nt_tokenizer_n_vocab(b.tok));
+    for (int64_t i = 0; i < n; i++) nt_strbuf_addf(&line, " %d", stops[i]);
+    nt_print("%s", nt_strbuf_cstr(&line));
+    nt_strbuf_release(&line);
     struct nt_chat chat;
     const nt_status st = nt_chat_open(&chat, "auto", b.chat_template, b.chat_template_len, b.tok, path);
-    printf("\nchat           %s\n", st == NT_OK ? chat.name : nt_error_last()->text);
+    nt_print("chat           %s", st == NT_OK ? chat.name : nt_error_last()->text);
     nt_error_clear();
     nt_tok_bundle_release(&b);
     return NT_OK;
@@ -66,10 +72,10 @@ static nt_status inspect_model(const char *path) {
     if (st == NT_OK) st = nt_spec_bind(src, &spec, &binding);
     if (st == NT_OK) {
         nt_hex(src->digest, NT_SHA256_BYTES, hex);
-        printf("model          %s (%s, %d files)\n", path, src->gguf ? "GGUF" : "safetensors", src->n_files);
+        nt_print("model          %s (%s, %d files)", path, src->gguf ? "GGUF" : "safetensors", src->n_files);
         print_spec(&spec);
         nt_inspect_dtypes(src);
-        printf("header sha256  %s\n", hex);
+        nt_print("header sha256  %s", hex);
         st = print_text(path);
     }
     nt_binding_release(&binding);
@@ -88,7 +94,8 @@ static nt_status inspect_rows(const char *path) {
     if (training) return nt_inspect_dataset(path);
     NT_TRY(nt_reader_scan(path, &n_rows, digest));
     nt_hex(digest, NT_SHA256_BYTES, hex);
-    printf("rows           %lld\nsha256         %s\n", (long long)n_rows, hex);
+    nt_print("rows           %lld", (long long)n_rows);
+    nt_print("sha256         %s", hex);
     return NT_OK;
 }
 

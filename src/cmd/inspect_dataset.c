@@ -1,7 +1,9 @@
 #include "inspect_dataset.h"
 
+#include "cmd.h"
 #include "dataset.h"
 #include "isotime.h"
+#include "strbuf.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -40,8 +42,8 @@ static void count(struct tally *t, const char *name) {
 
 static void print_tally(const char *what, const struct tally *t) {
     for (int i = 0; i < t->n_kinds; i++)
-        printf("%-14s %lld %s\n", what, (long long)t->kind[i].n, t->kind[i].name[0] ? t->kind[i].name : "(none)");
-    if (t->others > 0) printf("%-14s %lld (others)\n", what, (long long)t->others);
+        nt_print("%-14s %lld %s", what, (long long)t->kind[i].n, t->kind[i].name[0] ? t->kind[i].name : "(none)");
+    if (t->others > 0) nt_print("%-14s %lld (others)", what, (long long)t->others);
 }
 
 static const struct {
@@ -115,50 +117,56 @@ static nt_status count_all(struct nt_dataset *d, struct summary *s) {
 static void print_window(const struct summary *s) {
     char first[NT_ISOTIME_TEXT], last[NT_ISOTIME_TEXT];
     if (s->first_us == 0) {
-        printf("created        unknown\n");
+        nt_print("created        unknown");
         return;
     }
     nt_isotime_print(s->first_us, first);
     nt_isotime_print(s->last_us, last);
-    printf("created        %s to %s\n", first, last);
+    nt_print("created        %s to %s", first, last);
 }
 
 static void print_summary(const struct nt_dataset *d, const struct summary *s) {
     const struct nt_dataset_file *f = nt_dataset_file(d, 0);
-    printf("corpus         %s\nuuid           %s\ncontent sha256 %s\n", f->path, f->uuid, f->content_sha256);
-    printf("rows           %lld (%lld erased)\n", (long long)f->n_seen, (long long)f->refused[NT_REFUSED_ERASED]);
-    printf("duplicates     %lld\n", (long long)s->n_dup);
-    printf("subjects       %d, %lld rows name none\n", nt_dataset_n_subjects(d), (long long)s->n_anonymous);
+    nt_print("corpus         %s", f->path);
+    nt_print("uuid           %s", f->uuid);
+    nt_print("content sha256 %s", f->content_sha256);
+    nt_print("rows           %lld (%lld erased)", (long long)f->n_seen, (long long)f->refused[NT_REFUSED_ERASED]);
+    nt_print("duplicates     %lld", (long long)s->n_dup);
+    nt_print("subjects       %d, %lld rows name none", nt_dataset_n_subjects(d), (long long)s->n_anonymous);
     print_window(s);
     print_tally("format", &s->formats);
     print_tally("source", &s->sources);
     print_tally("license", &s->licenses);
     print_tally("split", &s->splits);
     print_tally("consent", &s->consents);
-    printf("messages       %lld, %lld bytes to train on\n", (long long)s->n_messages, (long long)s->trained_bytes);
-    printf("answers        %lld\n", (long long)s->n_generations);
-    printf("labels         %lld up, %lld down\n", (long long)s->n_up, (long long)s->n_down);
+    nt_print("messages       %lld, %lld bytes to train on", (long long)s->n_messages, (long long)s->trained_bytes);
+    nt_print("answers        %lld", (long long)s->n_generations);
+    nt_print("labels         %lld up, %lld down", (long long)s->n_up, (long long)s->n_down);
     if (s->n_ratings > 0)
-        printf("ratings        %lld, mean %.3f of 1\n", (long long)s->n_ratings, s->rating_sum / (double)s->n_ratings);
+        nt_print("ratings        %lld, mean %.3f of 1", (long long)s->n_ratings, s->rating_sum / (double)s->n_ratings);
     else
-        printf("ratings        0\n");
-    printf("edits          %lld of %lld texts\n", (long long)s->n_edits, (long long)s->n_edited);
-    printf("preferences    %lld\n", (long long)s->n_pairs);
+        nt_print("ratings        0");
+    nt_print("edits          %lld of %lld texts", (long long)s->n_edits, (long long)s->n_edited);
+    nt_print("preferences    %lld", (long long)s->n_pairs);
 }
 
 static nt_status print_purpose(const char *path, int i) {
     struct nt_dataset *d = NULL;
+    struct nt_strbuf line = NT_STRBUF_INIT;
     NT_TRY(nt_dataset_open(&d, &path, 1, purposes[i].bit, 0));
-    printf("for %-10s %lld rows may be seen", purposes[i].name, (long long)nt_dataset_n_records(d));
+    nt_strbuf_addf(&line, "for %-10s %lld rows may be seen", purposes[i].name, (long long)nt_dataset_n_records(d));
     for (int r = 0; r < NT_N_REFUSALS; r++) {
         const int64_t n = nt_dataset_refused(d, (enum nt_refusal)r);
-        if (n > 0) printf(", %lld %s", (long long)n, nt_refusal_name((enum nt_refusal)r));
+        if (n > 0) nt_strbuf_addf(&line, ", %lld %s", (long long)n, nt_refusal_name((enum nt_refusal)r));
     }
     for (int r = 0; r < NT_N_REFUSALS; r++) {
         const int64_t n = nt_dataset_n_unheard(d, (enum nt_refusal)r);
-        if (n > 0) printf("; %lld judgements not heard (rater: %s)", (long long)n, nt_refusal_name((enum nt_refusal)r));
+        if (n > 0)
+            nt_strbuf_addf(&line, "; %lld judgements not heard (rater: %s)", (long long)n,
+                           nt_refusal_name((enum nt_refusal)r));
     }
-    printf("\n");
+    nt_print("%s", nt_strbuf_cstr(&line));
+    nt_strbuf_release(&line);
     nt_dataset_close(d);
     return NT_OK;
 }

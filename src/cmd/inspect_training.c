@@ -2,6 +2,7 @@
 
 #include "adapter_io.h"
 #include "checkpoint.h"
+#include "cmd.h"
 #include "json.h"
 #include "safetensors.h"
 #include "strbuf.h"
@@ -28,8 +29,8 @@ void nt_inspect_dtypes(const struct nt_tensor_source *src) {
         kinds[k].bytes += src->tensors[i].n_bytes;
     }
     for (int k = 0; k < n_kinds; k++)
-        printf("tensors        %lld %s, %.1f MiB\n", (long long)kinds[k].n, kinds[k].name,
-               (double)kinds[k].bytes / 1048576.0);
+        nt_print("tensors        %lld %s, %.1f MiB", (long long)kinds[k].n, kinds[k].name,
+                 (double)kinds[k].bytes / 1048576.0);
 }
 
 /* ---- adapters ---------------------------------------------------------------------------------------------------- */
@@ -96,9 +97,10 @@ static void print_survey(const struct nt_tensor_source *src, const struct survey
     int n_layer = 0;
     for (int i = 0; i < NT_MAX_LAYERS; i++) n_layer += s->layer[i];
     nt_inspect_dtypes(src);
-    printf("layers         %d with adapters\nmodules        %s\nparameters     %" PRId64 "\n", n_layer,
-           s->modules.len ? nt_strbuf_cstr(&((struct survey *)s)->modules) : "none", s->n_params);
-    if (s->n_strangers > 0) printf("others         %" PRId64 " tensors that are no LoRA matrices\n", s->n_strangers);
+    nt_print("layers         %d with adapters", n_layer);
+    nt_print("modules        %s", s->modules.len ? nt_strbuf_cstr(&s->modules) : "none");
+    nt_print("parameters     %" PRId64, s->n_params);
+    if (s->n_strangers > 0) nt_print("others         %" PRId64 " tensors that are no LoRA matrices", s->n_strangers);
 }
 
 /* "nocturne.base_sha256" as "base sha256". */
@@ -108,7 +110,7 @@ static void print_provenance(const char *key, const char *value, size_t len) {
     (void)snprintf(name, sizeof name, "%s", key + sizeof ours - 1);
     for (char *c = name; *c; c++)
         if (*c == '_') *c = ' ';
-    printf("%-16s %.*s\n", name, (int)len, value);
+    nt_print("%-16s %.*s", name, (int)len, value);
 }
 
 static nt_status print_metadata(const char *path) {
@@ -137,8 +139,10 @@ nt_status nt_inspect_adapter(const char *dir) {
             NT_FAIL(NT_E_DATA, "%s: adapter_config.json says rank %d, the tensors of adapter_model.safetensors have %s",
                     dir, f.r, s.rank == 0 ? "no lora_A" : "another");
     if (st == NT_OK) {
-        printf("adapter        %s (PEFT)\nbase           %s\n", dir, f.base[0] ? f.base : "unknown");
-        printf("rank           %d, alpha %g, scale %.9g\ndropout        %g\n", f.r, f.alpha, f.scale, f.dropout);
+        nt_print("adapter        %s (PEFT)", dir);
+        nt_print("base           %s", f.base[0] ? f.base : "unknown");
+        nt_print("rank           %d, alpha %g, scale %.9g", f.r, f.alpha, f.scale);
+        nt_print("dropout        %g", f.dropout);
         print_survey(src, &s);
         st = print_metadata(src->files[0].path);
     }
@@ -154,13 +158,13 @@ nt_status nt_inspect_adapter_gguf(const struct nt_tensor_source *src) {
     const char *base = nt_gguf_str(src->gguf, "general.base_model.0.name", &n_base);
     const double alpha = nt_gguf_f64(src->gguf, "adapter.lora.alpha", NAN);
     survey(src, &s);
-    printf("adapter        %s (GGUF, for llama.cpp; --adapter takes the PEFT directory)\n", src->path);
-    printf("family         %.*s\n", arch ? (int)n_arch : 7, arch ? arch : "unknown");
-    printf("base           %.*s\n", base ? (int)n_base : 7, base ? base : "unknown");
+    nt_print("adapter        %s (GGUF, for llama.cpp; --adapter takes the PEFT directory)", src->path);
+    nt_print("family         %.*s", arch ? (int)n_arch : 7, arch ? arch : "unknown");
+    nt_print("base           %.*s", base ? (int)n_base : 7, base ? base : "unknown");
     if (s.rank > 0)
-        printf("rank           %" PRId64 ", alpha %g, scale %.9g\n", s.rank, alpha, alpha / (double)s.rank);
+        nt_print("rank           %" PRId64 ", alpha %g, scale %.9g", s.rank, alpha, alpha / (double)s.rank);
     else
-        printf("rank           %s, alpha %g\n", s.rank < 0 ? "of its matrices differs" : "unknown", alpha);
+        nt_print("rank           %s, alpha %g", s.rank < 0 ? "of its matrices differs" : "unknown", alpha);
     print_survey(src, &s);
     for (int64_t i = 0; i < nt_gguf_n_kv(src->gguf); i++) {
         size_t len = 0;
@@ -177,18 +181,19 @@ nt_status nt_inspect_checkpoint(const char *path) {
     struct nt_checkpoint_facts f;
     NT_TRY(nt_checkpoint_describe(path, &f));
     const struct nt_train_state *s = &f.state;
-    printf("checkpoint     %s (whole)\n", path);
-    printf("step           %" PRId64 ", %" PRId64 " left out\n", s->step, s->n_skipped);
-    printf("cursor         %" PRId64 " samples, %" PRId64 " tokens\n", s->cursor, s->n_tokens);
+    nt_print("checkpoint     %s (whole)", path);
+    nt_print("step           %" PRId64 ", %" PRId64 " left out", s->step, s->n_skipped);
+    nt_print("cursor         %" PRId64 " samples, %" PRId64 " tokens", s->cursor, s->n_tokens);
     if (f.rank > 0)
-        printf("trains         an adapter of rank %d\n", f.rank);
+        nt_print("trains         an adapter of rank %d", f.rank);
     else
-        printf("trains         all weights\n");
-    printf("tensors        %" PRId64 ", %" PRId64 " numbers and AdamW's two moments, for any dp x tp\n", f.n_tensors,
-           f.n_numbers);
-    if (s->n_loss > 0) printf("loss           %.4f, mean of the last %" PRId64 " steps\n", s->loss_mean, s->n_loss);
-    if (!isnan(s->eval_first)) printf("held-out loss  %.4f before the first step\n", s->eval_first);
-    printf("gradient norm  %.4g, running mean\n", s->norm_mean);
-    printf("job sha256     %s\nnumbers sha256 %s\n", f.job, f.numbers);
+        nt_print("trains         all weights");
+    nt_print("tensors        %" PRId64 ", %" PRId64 " numbers and AdamW's two moments, for any dp x tp", f.n_tensors,
+             f.n_numbers);
+    if (s->n_loss > 0) nt_print("loss           %.4f, mean of the last %" PRId64 " steps", s->loss_mean, s->n_loss);
+    if (!isnan(s->eval_first)) nt_print("held-out loss  %.4f before the first step", s->eval_first);
+    nt_print("gradient norm  %.4g, running mean", s->norm_mean);
+    nt_print("job sha256     %s", f.job);
+    nt_print("numbers sha256 %s", f.numbers);
     return NT_OK;
 }

@@ -43,23 +43,24 @@ static enum nt_log_level threshold(void) {
 void nt_log_at(enum nt_log_level level, const char *module, const char *fmt, ...) {
     static const char *const level_names[] = {"debug", "info", "warn", "error"};
     if (level != NT_LOG_DEBUG && level < threshold()) return;
-    char line[2048];
+    char text[2048];
     time_t now = time(NULL);
     struct tm tm;
     (void)localtime_r(&now, &tm);
     /* A drawn progress bar is erased first; its next update draws it again. */
     const char *erase = __atomic_load_n(&sink.bar_shown, __ATOMIC_RELAXED) ? "\r\033[K" : "";
-    int n = snprintf(line, sizeof line, "%s%02d:%02d:%02d %s %d/%d %s: ", erase, tm.tm_hour, tm.tm_min, tm.tm_sec,
-                     level_names[level], sink.rank, sink.size, module);
-    if (n < 0 || (size_t)n >= sizeof line - 1) return;
     va_list args;
     va_start(args, fmt);
-    int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, args);
+    const int n = vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    if (m < 0) return;
-    size_t len = strlen(line);
-    line[len++] = '\n'; /* one byte was kept for it */
-    write_stderr(line, len);
+    if (n < 0) return;
+    struct nt_strbuf line = NT_STRBUF_INIT;
+    nt_strbuf_addf(&line, "%s%02d:%02d:%02d %s %d/%d %s: ", erase, tm.tm_hour, tm.tm_min, tm.tm_sec, level_names[level],
+                   sink.rank, sink.size, module);
+    nt_strbuf_add_shown(&line, text, strlen(text));
+    nt_strbuf_addc(&line, '\n');
+    write_stderr(line.data, line.len);
+    nt_strbuf_release(&line);
 }
 
 bool nt_log_debug_on(const char *module) {

@@ -2,7 +2,8 @@
  *
  * A line is "hh:mm:ss level rank/size module: text". Rank 0 logs from info up, other ranks from warn up
  * (NT_DEBUG=module,... opens debug for a module). The sink (stderr) and the rank identity are the only writable
- * globals of the program. Thread safe: one write(2) per line. Text: lower case, exact cause, values space separated. */
+ * globals of the program. Thread safe: one write(2) per line. Text: lower case, exact cause, values space separated;
+ * it is shown as nt_strbuf_add_shown has it, so names from files are safe to print. */
 #ifndef NT_LOG_H
 #define NT_LOG_H
 

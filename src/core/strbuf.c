@@ -154,6 +154,44 @@ void nt_strbuf_add_json(struct nt_strbuf *s, const char *bytes, size_t n) {
     nt_strbuf_addc(s, '"');
 }
 
+/* The code point of a valid sequence. */
+static uint32_t code_point(const unsigned char *p, size_t len) {
+    static const unsigned char first[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+    uint32_t c = p[0] & first[len];
+    for (size_t i = 1; i < len; i++) c = c << 6 | (p[i] & 0x3fu);
+    return c;
+}
+
+/* Would it move the cursor, end the line or turn the text around? */
+static bool controls(uint32_t c) {
+    static const uint32_t ranges[][2] = {
+        {0x00,   0x1f  },
+        {0x7f,   0x9f  },
+        {0x061c, 0x061c},
+        {0x200e, 0x200f},
+        {0x2028, 0x202e},
+        {0x2066, 0x2069},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+        if (c >= ranges[i][0] && c <= ranges[i][1]) return true;
+    }
+    return false;
+}
+
+void nt_strbuf_add_shown(struct nt_strbuf *s, const char *bytes, size_t n) {
+    const unsigned char *p = (const unsigned char *)bytes;
+    for (size_t i = 0, len; i < n; i += len ? len : 1) {
+        len = utf8_len(p + i, n - i);
+        const uint32_t c = len ? code_point(p + i, len) : p[i];
+        if (len && !controls(c))
+            nt_strbuf_add(s, p + i, len);
+        else if (c == '\n' || c == '\r' || c == '\t')
+            nt_strbuf_adds(s, c == '\n' ? "\\n" : c == '\r' ? "\\r" : "\\t");
+        else
+            nt_strbuf_addf(s, len > 1 ? "\\u%04x" : "\\x%02x", c);
+    }
+}
+
 /* v in "%e" form with the fewest digits that read back as v; returns how many. A decimal of up to 15 digits survives
  * the way through a normal double, so the shortest one is the 15-digit form without its trailing zeros; else 16 or 17.
  */

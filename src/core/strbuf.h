@@ -27,6 +27,10 @@ void nt_strbuf_addc(struct nt_strbuf *s, char c);
 void nt_strbuf_addf(struct nt_strbuf *s, const char *fmt, ...) NT_PRINTF(2, 3);
 /* The bytes as a JSON string with quotes; invalid UTF-8 becomes U+FFFD. */
 void nt_strbuf_add_json(struct nt_strbuf *s, const char *bytes, size_t n);
+/* The bytes as they may be shown on a terminal, on one line: control characters (C0, DEL, C1), line separators and
+ * those that turn the direction of text come as \n, \x1b or \u202e, bytes that are no UTF-8 as \xe9. Whatever comes
+ * from a file or another process passes here before people see it (log.h, cmd.h, main.c). */
+void nt_strbuf_add_shown(struct nt_strbuf *s, const char *bytes, size_t n);
 /* Shortest decimal that reads back as the same double; NaN and infinities become null. */
 void nt_strbuf_add_json_num(struct nt_strbuf *s, double v);
 

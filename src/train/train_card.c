@@ -228,10 +228,13 @@ const char *nt_train_card_text(const struct nt_json *card, const char *path, cha
 
 /* A table cell: no bar and no line end may break the row; markup stays text. */
 static void add_cell(struct nt_strbuf *s, const char *text) {
-    for (const char *c = text; *c; c++) {
+    struct nt_strbuf shown = NT_STRBUF_INIT;
+    nt_strbuf_add_shown(&shown, text, strlen(text));
+    for (const char *c = nt_strbuf_cstr(&shown); *c; c++) {
         if (strchr("|\\`*_<>[]", *c)) nt_strbuf_addc(s, '\\');
-        nt_strbuf_addc(s, *c == '\n' || *c == '\r' ? ' ' : *c);
+        nt_strbuf_addc(s, *c);
     }
+    nt_strbuf_release(&shown);
 }
 
 static void add_row(const struct nt_json *card, const char *name, const char *path, struct nt_strbuf *s) {

@@ -46,6 +46,16 @@ says '^labels +1 up, 2 down$'
 expect_rc 0 "$NOCTURNE" inspect messages.h5
 for line in '^source +1 web$' '^license +1 CC-BY-4.0$' '^split +1 valid$' '^created +2026-01-02T03:04:05Z to'; do says "$line"; done
 
+# what comes from files is shown, not obeyed by the terminal: no escape, no line of its own
+printf '%s\n' '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "source": "a\u001b[31mb\nrows 9\u009b\u202e\u007f", "license": "caf\u00e9"}' \
+    '{"messages": [{"role": "us\u001b[2Jer", "content": "q"}]}' > terminal.jsonl
+expect_rc 65 ingest --input terminal.jsonl --output terminal.h5
+expect_rc 0 "$NOCTURNE" inspect terminal.h5
+for line in '^source +1 a\\x1b\[31mb\\nrows 9\\u009b\\u202e\\x7f$' '^license +1 café$'; do says "$line"; done
+check "control characters" test "$(LC_ALL=C tr -d '\n\40-\176\303\251' < out | wc -c)" -eq 0
+expect_rc 66 "$NOCTURNE" inspect $'no\e]0;title\asuch\nfile'
+says '^nocturne: no\\x1b\]0;title\\x07such\\nfile: no such file'
+
 # consent is nowhere assumed: only a stated one with its basis opens silent rows, and a row's own word stays
 expect_rc 0 ingest --input messages.jsonl --output m.h5
 says "2 rows have no consent"

@@ -109,6 +109,14 @@ static void debug_by_module(void **state) {
     unsetenv("NT_DEBUG");
 }
 
+static void foreign_text_is_shown(void **state) {
+    (void)state;
+    nt_log_init(0, 1, false);
+    capture();
+    nt_warn("mod", "source %s", "we\033[2Jb\nfake line");
+    assert_non_null(strstr(end_capture(), " warn 0/1 mod: source we\\x1b[2Jb\\nfake line\n"));
+}
+
 static void progress_in_a_log(void **state) {
     (void)state;
     nt_log_init(0, 1, false);
@@ -201,9 +209,9 @@ static int free_captured(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(levels_by_rank),         cmocka_unit_test(long_lines_end_with_a_newline),
-        cmocka_unit_test(debug_by_module),        cmocka_unit_test(progress_in_a_log),
-        cmocka_unit_test(progress_on_a_terminal),
+        cmocka_unit_test(levels_by_rank),    cmocka_unit_test(long_lines_end_with_a_newline),
+        cmocka_unit_test(debug_by_module),   cmocka_unit_test(foreign_text_is_shown),
+        cmocka_unit_test(progress_in_a_log), cmocka_unit_test(progress_on_a_terminal),
     };
     return cmocka_run_group_tests(tests, NULL, free_captured);
 }

@@ -105,12 +105,40 @@ static void not_finite_is_null(void **state) {
     nt_strbuf_release(&s);
 }
 
+/* What would move the cursor, end the line or turn the text around is spelled out; all else stays. */
+static void shown_on_a_terminal(void **state) {
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *shown;
+    } cases[] = {
+        {"",                                             0,  ""                                         },
+        {"a \"b\" \\ ~",                                 9,  "a \"b\" \\ ~"                             },
+        {"caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80",    14, "caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"},
+        {"a\nb\r\tc",                                    6,  "a\\nb\\r\\tc"                             },
+        {"\033[2J\0\a\177",                              7,  "\\x1b[2J\\x00\\x07\\x7f"                  },
+        {"\xc2\x9b"
+         "31m\xc2\xa0",                         7,  "\\u009b31m\xc2\xa0"                       },
+        {"\x9b"
+         "31m\xe9\xe2\x82",                     7,  "\\x9b31m\\xe9\\xe2\\x82"                  },
+        {"\xe2\x80\xae"
+         "abc\xe2\x80\xa8\xe2\x81\xa6\xd8\x9c", 14, "\\u202eabc\\u2028\\u2066\\u061c"          },
+        {"\xc0\x80\xed\xa0\x80",                         5,  "\\xc0\\x80\\xed\\xa0\\x80"                },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct nt_strbuf s = NT_STRBUF_INIT;
+        nt_strbuf_add_shown(&s, cases[i].bytes, cases[i].n);
+        assert_string_equal(nt_strbuf_cstr(&s), cases[i].shown);
+        nt_strbuf_release(&s);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(appends_grow_and_terminate),
-        cmocka_unit_test(json_strings),
-        cmocka_unit_test(json_numbers_as_python),
-        cmocka_unit_test(not_finite_is_null),
+        cmocka_unit_test(appends_grow_and_terminate), cmocka_unit_test(json_strings),
+        cmocka_unit_test(json_numbers_as_python),     cmocka_unit_test(not_finite_is_null),
+        cmocka_unit_test(shown_on_a_terminal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
