@@ -15,6 +15,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void print_spec(const struct nt_spec *s) {
@@ -119,13 +120,38 @@ static nt_status has(const char *dir, const char *name, bool *yes) {
     return NT_OK;
 }
 
+/* Is path the folder "checkpoints" of a run? dir: the run's directory then, as the path has it if it can be told. */
+static bool is_checkpoints(const char *path, char dir[PATH_MAX]) {
+    static const char name[] = "/checkpoints";
+    char real[PATH_MAX];
+    if (!realpath(path, real)) return false;
+    size_t len = strlen(real);
+    const size_t tail = sizeof name - 1;
+    if (len <= tail || strcmp(real + len - tail, name) != 0) return false;
+    real[len - tail] = '\0';
+    len = strlen(path);
+    while (len > 1 && path[len - 1] == '/') len--;
+    const bool plain = len > tail && memcmp(path + len - tail, name, tail) == 0;
+    const int n =
+        plain ? snprintf(dir, PATH_MAX, "%.*s", (int)(len - tail), path) : snprintf(dir, PATH_MAX, "%s", real);
+    return n >= 0 && n < PATH_MAX;
+}
+
 /* A model, an adapter, or the directory of a run, which has several things to look at. */
 static nt_status inspect_dir(const char *path) {
-    bool adapter, checkpoints, answers;
+    bool adapter, checkpoints, answers, config;
+    char dir[PATH_MAX];
+    int64_t n = 0;
     NT_TRY(has(path, "adapter_config.json", &adapter));
     NT_TRY(has(path, "checkpoints", &checkpoints));
     NT_TRY(has(path, "run.json", &answers));
+    NT_TRY(has(path, "config.json", &config));
     if (adapter) return nt_inspect_adapter(path);
+    if (!config && is_checkpoints(path, dir)) {
+        NT_TRY(nt_inspect_checkpoints(dir, &n));
+        if (n > 0) return NT_OK;
+        return NT_FAIL(NT_E_NOINPUT, "%s: no checkpoint of a training run (step-*.h5) in this folder", path);
+    }
     if (answers)
         return NT_FAIL(NT_E_USAGE,
                        "%s is the output directory of a generate job: %s/run.json tells of it, and `nocturne export` "

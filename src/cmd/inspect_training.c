@@ -7,6 +7,7 @@
 #include "safetensors.h"
 #include "strbuf.h"
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,4 +197,29 @@ nt_status nt_inspect_checkpoint(const char *path) {
     nt_print("job sha256     %s", f.job);
     nt_print("numbers sha256 %s", f.numbers);
     return NT_OK;
+}
+
+/* A damaged one is no error here: the others are what a run goes on from. */
+static void print_one(const char *path) {
+    struct nt_checkpoint_facts f;
+    if (nt_checkpoint_describe(path, &f) == NT_OK) {
+        nt_print("checkpoint     %s: %" PRId64 " steps, %" PRId64 " samples, loss %.4f, whole", path, f.state.step,
+                 f.state.cursor, f.state.loss_mean);
+        return;
+    }
+    nt_print("checkpoint     %s: damaged: %s", path, nt_error_last()->text);
+    nt_error_clear();
+}
+
+nt_status nt_inspect_checkpoints(const char *dir, int64_t *n) {
+    int64_t *steps;
+    NT_TRY(nt_checkpoint_list(dir, &steps, n));
+    nt_status st = NT_OK;
+    for (int64_t i = 0; i < *n && st == NT_OK; i++) {
+        char path[PATH_MAX];
+        st = nt_checkpoint_path(path, sizeof path, dir, steps[i]);
+        if (st == NT_OK) print_one(path);
+    }
+    free(steps);
+    return st;
 }

@@ -11,6 +11,8 @@
 NT_MUST nt_status nt_inspect_adapter(const char *dir);
 NT_MUST nt_status nt_inspect_adapter_gguf(const struct nt_tensor_source *src);
 NT_MUST nt_status nt_inspect_checkpoint(const char *path);
+/* Those of DIR/checkpoints, newest first, a line each; damaged ones with what is wrong. *n: how many there are. */
+NT_MUST nt_status nt_inspect_checkpoints(const char *dir, int64_t *n);
 
 /* "tensors  N TYPE, X MiB", a line per type. */
 void nt_inspect_dtypes(const struct nt_tensor_source *src);

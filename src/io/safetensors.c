@@ -299,8 +299,8 @@ static nt_status read_weight_map(struct nt_safetensors_index *ix, const char *pa
 
 nt_status nt_refuse_adapter(const char *path) {
     return NT_FAIL(NT_E_UNSUPPORTED,
-                   "%s is a LoRA adapter and no model; give the model it was trained on as --model and the adapter's "
-                   "PEFT directory as --adapter",
+                   "%s is a LoRA adapter and no model; give the model it was trained on as --model, and the adapter's "
+                   "PEFT directory as --adapter to commands that take one",
                    path);
 }
 

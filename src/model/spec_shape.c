@@ -77,14 +77,16 @@ static nt_status by_source(const char *path, struct nt_spec *spec) {
     return st;
 }
 
-static nt_status has_weights(const char *dir, bool *has) {
-    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json"};
+/* *bare: there is a config.json, and no tensors beside it. */
+static nt_status is_bare(const char *dir, bool *bare) {
+    static const char *const names[] = {"config.json", "model.safetensors", "model.safetensors.index.json"};
     char path[PATH_MAX];
-    *has = false;
-    for (int i = 0; i < 2; i++) {
+    bool has[3];
+    for (int i = 0; i < 3; i++) {
         NT_TRY(nt_path_join(path, sizeof path, dir, names[i]));
-        if (nt_file_exists(path)) *has = true;
+        has[i] = nt_file_exists(path);
     }
+    *bare = has[0] && !has[1] && !has[2];
     return NT_OK;
 }
 
@@ -101,7 +103,7 @@ nt_status nt_spec_of(const char *model, struct nt_spec *spec) {
         else
             snprintf(dir, sizeof dir, ".");
     }
-    bool weights;
-    NT_TRY(has_weights(dir, &weights));
-    return weights ? by_source(dir, spec) : by_config(dir, spec);
+    bool bare;
+    NT_TRY(is_bare(dir, &bare));
+    return bare ? by_config(dir, spec) : by_source(dir, spec);
 }

@@ -22,7 +22,7 @@ static const char *const array_names[N_ARRAYS] = {"/parameters", "/moment1", "/m
 
 /* ---- names ----------------------------------------------------------------------------------------------------- */
 
-static nt_status path_of(char *buf, size_t cap, const char *dir, int64_t step) {
+nt_status nt_checkpoint_path(char *buf, size_t cap, const char *dir, int64_t step) {
     char name[64];
     snprintf(name, sizeof name, FOLDER "/step-%08" PRId64 ".h5", step);
     return nt_path_join(buf, cap, dir, name);
@@ -46,8 +46,7 @@ static int newest_first(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* Steps of the checkpoints of dir, newest first; free(*steps). */
-static nt_status list_steps(const char *dir, int64_t **steps, int64_t *n) {
+nt_status nt_checkpoint_list(const char *dir, int64_t **steps, int64_t *n) {
     char path[PATH_MAX];
     *steps = NULL;
     *n = 0;
@@ -78,10 +77,10 @@ static nt_status list_steps(const char *dir, int64_t **steps, int64_t *n) {
 
 static nt_status remove_from(const char *dir, int64_t keep) {
     int64_t *steps, n;
-    nt_status st = list_steps(dir, &steps, &n);
+    nt_status st = nt_checkpoint_list(dir, &steps, &n);
     for (int64_t i = keep; i < n && st == NT_OK; i++) {
         char path[PATH_MAX];
-        st = path_of(path, sizeof path, dir, steps[i]);
+        st = nt_checkpoint_path(path, sizeof path, dir, steps[i]);
         if (st == NT_OK && unlink(path) != 0 && errno != ENOENT)
             st = NT_FAIL(NT_E_IO, "%s: cannot remove an old checkpoint: %s", path, strerror(errno));
     }
@@ -175,7 +174,7 @@ static nt_status open_file(const struct nt_checkpoint_job *j, const struct nt_tr
     char path[PATH_MAX], folder[PATH_MAX];
     NT_TRY(nt_path_join(folder, sizeof folder, j->dir, FOLDER));
     NT_TRY(nt_mkdir_p(folder));
-    NT_TRY(path_of(path, sizeof path, j->dir, state->step));
+    NT_TRY(nt_checkpoint_path(path, sizeof path, j->dir, state->step));
     NT_TRY(nt_h5_create(w, path));
     NT_TRY(write_state(*w, j, state));
     return write_table(*w, j->training);
@@ -328,7 +327,7 @@ static nt_status try_file(const struct nt_checkpoint_job *j, int64_t step, struc
                           bool *other_job) {
     char path[PATH_MAX];
     struct loaded l = {0};
-    NT_TRY(path_of(path, sizeof path, j->dir, step));
+    NT_TRY(nt_checkpoint_path(path, sizeof path, j->dir, step));
     const nt_status st = read_file(&l, j, path, s, set);
     nt_h5_close(l.file);
     *other_job = l.other_job;
@@ -338,7 +337,7 @@ static nt_status try_file(const struct nt_checkpoint_job *j, int64_t step, struc
 /* Rank 0: the newest whole checkpoint, -1: none. Damage is passed over with a warning; another job's is an error. */
 static nt_status choose(const struct nt_checkpoint_job *j, int64_t *step) {
     int64_t *steps, n;
-    NT_TRY(list_steps(j->dir, &steps, &n));
+    NT_TRY(nt_checkpoint_list(j->dir, &steps, &n));
     nt_status st = NT_OK;
     bool other_job = false;
     *step = -1;

@@ -47,6 +47,10 @@ struct nt_checkpoint_facts {
 NT_MUST nt_status nt_checkpoint_detect(const char *path, bool *is);
 /* Reads all numbers and holds them against their digest. */
 NT_MUST nt_status nt_checkpoint_describe(const char *path, struct nt_checkpoint_facts *out);
+/* Steps of the checkpoints DIR/checkpoints has, newest first; the caller frees *steps. */
+NT_MUST nt_status nt_checkpoint_list(const char *dir, int64_t **steps, int64_t *n);
+/* The path of the one after `step` steps. */
+NT_MUST nt_status nt_checkpoint_path(char *buf, size_t cap, const char *dir, int64_t step);
 /* Removes all checkpoints of dir. */
 NT_MUST nt_status nt_checkpoint_discard(const char *dir);
 /* Removes what killed processes left of checkpoints they were writing. */

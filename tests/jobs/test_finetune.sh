@@ -257,6 +257,21 @@ says "^step +$(sed 's/.*step-0*\(.*\).h5/\1/' <<< "$checkpoint"), 0 left out"
 says '^trains +an adapter of rank 4'
 cp -r "$checkpoint" torn.h5 && truncate -s -1000 torn.h5
 inspect 65 torn.h5
+cp -r whole listed && rm -rf listed/adapter
+cp torn.h5 "listed/checkpoints/$(basename "$checkpoint")"
+for folder in listed/checkpoints listed/checkpoints//; do
+    inspect 0 $folder
+    check "$folder: a line each" test "$(grep -c '^checkpoint  ' out)" -eq "$(ls listed/checkpoints | wc -l)"
+    says "^checkpoint +listed/$(basename "$(dirname "$checkpoint")")/$(basename "$checkpoint"): damaged: "
+    says '^checkpoint +listed/checkpoints/step-[0-9]*.h5: [0-9]* steps, [0-9]* samples, loss [0-9.]*, whole$'
+done
+(cd listed/checkpoints && "$NOCTURNE" inspect .) > out 2>&1 || fail "the folder one stands in"
+says '^checkpoint +/.*/listed/checkpoints/step-'
+rm -f listed/checkpoints/*
+cp -r model listed/model && mkdir listed/model/in && cp -r model listed/model/in/checkpoints
+inspect 0 listed/model/in/checkpoints
+inspect 66 listed/checkpoints
+says 'listed/checkpoints: no checkpoint of a training run'
 inspect 2 whole
 says 'output directory of a training run.* whole/adapter'
 cp -r whole/adapter odd && sed -i 's/"r": 4/"r": 8/' odd/adapter_config.json
@@ -266,6 +281,13 @@ for what in adapter adapter.gguf; do
     "$NOCTURNE" score --model whole/$what --input rows.jsonl --output x.score >out 2>&1 && fail "a model in whole/$what"
     says "whole/$what .*LoRA adapter and no model; give the model it was trained on as --model"
 done
+
+for what in adapter adapter.gguf; do
+    expect_rc 69 "$NOCTURNE" plan --model whole/$what --in 9 --out 9
+    says "whole/$what is a LoRA adapter and no model; give the model it was trained on as --model"
+done
+expect_rc 66 "$NOCTURNE" plan --model whole --in 9 --out 9
+says 'whole holds no weights'
 
 # damage: a torn newest checkpoint is passed over, all torn is an error, another job's is refused
 cp -r whole torn
