@@ -289,6 +289,7 @@ static const struct column train_columns[] = {
     {"best_ts",     true, false},
     {"mfu_percent", true, false},
     {"peak_gflops", true, false},
+    {"peak_source", true, true },
     {"memory_gb",   true, false},
     {"loss",        true, false},
 };
@@ -312,11 +313,12 @@ static void train_row(struct table *t, const struct nt_session *s, const struct 
     snprintf(c[i++], 64, "%d", b->length);
     snprintf(c[i++], 64, "%.1f", r->median_ts);
     snprintf(c[i++], 64, "%.1f", r->best_ts);
-    const bool measured = r->peak_gflops > 0; // an emulated driver has no peak
+    const bool measured = r->roof.flops > 0; // an emulated driver has no peak
     c[i][0] = c[i + 1][0] = '\0';
     if (measured) snprintf(c[i], 64, "%.1f", 100 * r->mfu);
-    if (measured) snprintf(c[i + 1], 64, "%.0f", r->peak_gflops);
+    if (measured) snprintf(c[i + 1], 64, "%.0f", r->roof.flops / 1e9);
     i += 2;
+    snprintf(c[i++], 64, "%s", nt_train_roof_source(&r->roof));
     snprintf(c[i++], 64, "%.2f", (double)r->resident / 1e9);
     snprintf(c[i++], 64, "%.3f", r->loss);
     for (int k = 0; k < N_TRAIN_COLUMNS; k++) values[k] = c[k];

@@ -103,10 +103,10 @@ static nt_status finish(struct finetune *f) {
     nt_strbuf_release(&card);
     if (st == NT_OK) st = nt_complete_write(f->job.dir, r->job_digest);
     NT_TRY(st);
-    char held_out[96] = "nothing held out", mfu[32] = "unknown";
+    char held_out[96] = "nothing held out", mfu[NT_TRAIN_MFU_TEXT];
     if (r->data.report.n_eval > 0)
         (void)snprintf(held_out, sizeof held_out, "held out %.4f (before: %.4f)", r->eval_loss, r->eval_loss_first);
-    if (!isnan(r->mfu)) (void)snprintf(mfu, sizeof mfu, "%.0f%%", 100 * r->mfu);
+    nt_train_mfu_text(&r->roof, r->mfu, mfu);
     if (r->n_skipped > 0)
         nt_warn("finetune", "%lld of %lld steps were left out, see their lines and metrics.jsonl",
                 (long long)r->n_skipped, (long long)r->n_steps);

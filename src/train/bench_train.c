@@ -7,6 +7,7 @@
 #include "rng.h"
 #include "sysmem.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 double nt_train_peak(struct nt_backend *be) {
@@ -17,6 +18,29 @@ double nt_train_peak(struct nt_backend *be) {
     nt_warn("train", "the peak of the device is unknown: %s", nt_error_last()->text);
     nt_error_clear();
     return 0;
+}
+
+bool nt_train_roof_raise(struct nt_train_roof *r, double rate, double again) {
+    const double before = r->flops;
+    if (before > 0 && again > r->flops) *r = (struct nt_train_roof){.flops = again};
+    if (before > 0 && rate > r->flops) *r = (struct nt_train_roof){.flops = rate, .reached = true};
+    return r->flops > before;
+}
+
+const char *nt_train_roof_source(const struct nt_train_roof *r) {
+    if (!(r->flops > 0)) return "unknown";
+    return r->reached ? "reached by a step" : "measured";
+}
+
+double nt_train_mfu(const struct nt_train_roof *r, double flops, double seconds) {
+    return r->flops > 0 && seconds > 0 ? flops / seconds / r->flops : NAN;
+}
+
+void nt_train_mfu_text(const struct nt_train_roof *r, double mfu, char text[NT_TRAIN_MFU_TEXT]) {
+    if (isnan(mfu))
+        snprintf(text, NT_TRAIN_MFU_TEXT, "unknown");
+    else
+        snprintf(text, NT_TRAIN_MFU_TEXT, "%.0f%%%s", 100 * mfu, r->reached ? " (of what was reached)" : "");
 }
 
 double nt_train_flops(const struct nt_model *m, int64_t adapter, int32_t n_tok, int32_t n_out) {
@@ -126,8 +150,8 @@ static nt_status run(const struct nt_train_bench *b, struct nt_training *t, stru
     if (!seconds) return NT_FAIL(NT_E_NOMEM, "no memory for %d figures", b->reps);
     nt_status st = step(b, t, m, 1, &out->loss);
     for (int32_t i = 0; i < b->reps && st == NT_OK; i++) {
-        const double peak = nt_train_peak(b->backend) / 1e9;
-        if (peak > out->peak_gflops) out->peak_gflops = peak;
+        const double peak = nt_train_peak(b->backend) * b->world->tp_size;
+        if (peak > out->roof.flops) out->roof.flops = peak;
         const double start = nt_now();
         st = step(b, t, m, i + 2, &out->loss);
         seconds[i] = nt_now() - start;
@@ -139,7 +163,8 @@ static nt_status run(const struct nt_train_bench *b, struct nt_training *t, stru
         const double flops = b->rows * nt_train_flops(b->model, adapter, b->length, b->length - 1);
         out->median_ts = n_tok / median;
         out->best_ts = n_tok / seconds[0];
-        out->mfu = out->peak_gflops > 0 ? flops / median / (out->peak_gflops * 1e9) : NAN;
+        (void)nt_train_roof_raise(&out->roof, flops / seconds[0], 0);
+        out->mfu = nt_train_mfu(&out->roof, flops, median);
         out->resident = nt_memory_resident();
     }
     free(seconds);

@@ -4,12 +4,28 @@
  * first step warms up; each of `reps` steps is one figure. Useful work is the forward and the gradients of what is
  * trained and of its inputs (per token 4 N and 6 per number of an adapter, 6 N for all weights), recompute not
  * counted; the peak is
- * measured between the steps. Collective over tp; model copies (dp) run the same each and are not summed. The model may
- * not be used for anything else afterwards (weights have moved). Errors: those of training. */
+ * measured between the steps, and raised by a step that is faster. Collective over tp; model copies (dp) run the same
+ * each and are not summed. The model may not be used for anything else afterwards (weights have moved). Errors: those
+ * of training. */
 #ifndef NT_BENCH_TRAIN_H
 #define NT_BENCH_TRAIN_H
 
 #include "training.h"
+
+/* What a step's speed is a part of. A peak measured beside other load is too low: a step that is faster raises it, to
+ * what another measurement gives or else to the step's own speed, which is told. */
+struct nt_train_roof {
+    double flops; /* FLOP/s of bf16 products; 0: unknown */
+    bool reached; /* it is the speed of a step, above all that was measured */
+};
+/* rate: of a step; again: the peak measured once more, 0: it was not. Returns whether the roof moved. */
+bool nt_train_roof_raise(struct nt_train_roof *r, double rate, double again);
+const char *nt_train_roof_source(const struct nt_train_roof *r); /* "measured", "reached by a step", "unknown" */
+/* flops in seconds, as a fraction; NaN: unknown. */
+double nt_train_mfu(const struct nt_train_roof *r, double flops, double seconds);
+/* "87%", "100% (of what was reached)", "unknown". */
+enum { NT_TRAIN_MFU_TEXT = 48 };
+void nt_train_mfu_text(const struct nt_train_roof *r, double mfu, char text[NT_TRAIN_MFU_TEXT]);
 
 struct nt_train_bench {
     struct nt_model *model;
@@ -20,8 +36,9 @@ struct nt_train_bench {
 };
 struct nt_train_bench_result {
     double median_ts, best_ts; /* tokens/s */
-    double mfu;                /* of the median step; fraction of the measured bf16 peak, NaN: not measured */
-    double peak_gflops, loss;
+    double mfu;                /* of the median step; fraction of roof, NaN: not measured */
+    struct nt_train_roof roof; /* of the ranks that share the model */
+    double loss;
     size_t resident; /* bytes of this process after the steps */
 };
 NT_MUST nt_status nt_bench_train(const struct nt_train_bench *b, struct nt_train_bench_result *out);

@@ -101,6 +101,8 @@ static void add_run(const struct nt_train_facts *f, struct nt_strbuf *s) {
     add_num(s, "seconds", r->seconds);
     add_num(s, "tokens_per_s", r->tokens_per_s);
     add_num(s, "mfu", r->mfu);
+    add_num(s, "peak_flops", r->roof.flops > 0 ? r->roof.flops : NAN);
+    add_str(s, "peak_source", nt_train_roof_source(&r->roof));
     add_int(s, "ranks", w->size);
     add_int(s, "tp", w->tp_size);
     add_int(s, "dp", w->dp_size);
@@ -316,19 +318,21 @@ static void add_members(const struct nt_json *object, const char *head, bool cou
 
 void nt_train_card_md(const struct nt_json *card, struct nt_strbuf *s) {
     static const struct row results[] = {
-        {"held-out loss before",           "results.eval_loss_first"  },
-        {"held-out loss after",            "results.eval_loss"        },
-        {"training loss, first step",      "results.train_loss_first" },
-        {"training loss, last steps",      "results.train_loss"       },
-        {"held-out margin before",         "results.eval_margin_first"},
-        {"held-out margin after",          "results.eval_margin"      },
-        {"held-out pairs the right way",   "results.eval_accuracy"    },
-        {"steps",                          "run.steps"                },
-        {"steps left out",                 "run.skipped_steps"        },
-        {"samples",                        "run.samples"              },
-        {"tokens",                         "run.tokens"               },
-        {"tokens per second",              "run.tokens_per_s"         },
-        {"part of the measured bf16 peak", "run.mfu"                  },
+        {"held-out loss before",         "results.eval_loss_first"  },
+        {"held-out loss after",          "results.eval_loss"        },
+        {"training loss, first step",    "results.train_loss_first" },
+        {"training loss, last steps",    "results.train_loss"       },
+        {"held-out margin before",       "results.eval_margin_first"},
+        {"held-out margin after",        "results.eval_margin"      },
+        {"held-out pairs the right way", "results.eval_accuracy"    },
+        {"steps",                        "run.steps"                },
+        {"steps left out",               "run.skipped_steps"        },
+        {"samples",                      "run.samples"              },
+        {"tokens",                       "run.tokens"               },
+        {"tokens per second",            "run.tokens_per_s"         },
+        {"part of the bf16 peak",        "run.mfu"                  },
+        {"bf16 peak, FLOP/s",            "run.peak_flops"           },
+        {"this peak is",                 "run.peak_source"          },
     };
     static const struct row model[] = {
         {"base",               "base.path"             },

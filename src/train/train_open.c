@@ -273,7 +273,7 @@ static void tell_plan(const struct nt_trainer *t) {
             " of warm-up; %.2f million trained numbers; measured bf16 peak %.0f GFLOP/s",
             t->loss->name, t->loss->reference ? ", reference " : "", t->loss->reference ? t->c->train_reference : "",
             t->out->data.train.n, t->batch, t->total, t->warmup, (double)nt_training_count(t->out->training) / 1e6,
-            t->peak / 1e9);
+            t->roof.flops / 1e9);
     if (t->total == 1 && t->warmup == 1 && t->c->train_learning_rate > 0)
         nt_warn("train", "the only step is one of warm-up, and its learning rate 0: nothing is learned; set "
                          "train.warmup_ratio = 0, a smaller train.batch_size or more train.num_train_epochs");
@@ -295,7 +295,7 @@ nt_status nt_trainer_open(struct nt_trainer *t) {
     NT_TRY(get_references(t));
     NT_TRY(resume(t));
     NT_TRY(nt_comm_agree(t->world->world, open_metrics(t)));
-    t->peak = nt_train_peak(t->job->backend) * t->world->size;
+    t->roof.flops = nt_train_peak(t->job->backend) * t->world->size;
     if (t->world->rank == 0) tell_plan(t);
     return NT_OK;
 }

@@ -14,17 +14,24 @@ static double margin_of(const struct nt_train_sums *s) {
     return s->reward[0] / s->n_reward[0] - s->reward[1] / s->n_reward[1];
 }
 
-static double mfu_of(const struct nt_trainer *t, double flops, double seconds) {
-    return t->peak > 0 && seconds > 0 ? flops / seconds / t->peak : NAN;
+/* No step is faster than the machine: the peak was measured beside other load. One rank alone measures it again. */
+static void look_at_roof(struct nt_trainer *t, double rate) {
+    const double before = t->roof.flops;
+    const bool alone = t->world->size == 1 && nt_backend_is_host(t->job->backend), told = t->roof.reached;
+    if (!(before > 0) || !(rate > before)) return;
+    if (!nt_train_roof_raise(&t->roof, rate, alone ? nt_train_peak(t->job->backend) : 0) || told) return;
+    nt_info("train", "step %" PRId64 " made %.0f GFLOP/s of a bf16 peak of %.0f: mfu is part of %.0f from here on, %s",
+            t->state.step, rate / 1e9, before / 1e9, t->roof.flops / 1e9, nt_train_roof_source(&t->roof));
 }
 
 static void tell(struct nt_trainer *t, const struct nt_step_outcome *o) {
     if (t->world->rank > 0) return;
     const double elapsed = nt_now() - t->start, rate = (double)o->n_tokens / o->seconds;
     const double epoch = (double)t->state.cursor / t->out->data.train.n;
-    const double mfu = mfu_of(t, o->flops, o->seconds);
-    char note[128], percent[32] = "unknown"; // of a peak that was not measured
-    if (!isnan(mfu)) snprintf(percent, sizeof percent, "%.0f%%", 100 * mfu);
+    char note[128], percent[NT_TRAIN_MFU_TEXT];
+    look_at_roof(t, o->flops / o->seconds);
+    const double mfu = nt_train_mfu(&t->roof, o->flops, o->seconds);
+    nt_train_mfu_text(&t->roof, mfu, percent);
     snprintf(note, sizeof note, "loss %.4f, mfu %s, lr %.2e, norm %.3f", o->sums.loss, percent, o->lr, o->norm);
     nt_metrics_event(&t->metrics, "step", NT_INT("step", t->state.step), NT_NUM("epoch", epoch),
                      NT_INT("samples", t->state.cursor), NT_INT("tokens", t->state.n_tokens),
@@ -32,7 +39,8 @@ static void tell(struct nt_trainer *t, const struct nt_step_outcome *o) {
                      NT_NUM("margin", t->loss->reference ? margin_of(&o->sums) : NAN),
                      NT_NUM("accuracy", t->loss->n_members == 2 ? o->sums.n_right / o->sums.n_rows : NAN),
                      NT_NUM("kl", t->loss->kl ? o->kl : NAN), NT_NUM("tokens_per_s", rate), NT_NUM("mfu", mfu),
-                     NT_INT("skipped", o->skipped), NT_NUM("elapsed_s", elapsed));
+                     NT_NUM("peak_flops", t->roof.flops > 0 ? t->roof.flops : NAN), NT_INT("skipped", o->skipped),
+                     NT_NUM("elapsed_s", elapsed));
     nt_progress_update(&t->progress, t->state.step, (double)t->run_tokens, note);
 }
 
@@ -101,7 +109,8 @@ static nt_status finish(struct nt_trainer *t) {
     r->eval_loss_first = t->state.eval_first;
     r->seconds = nt_now() - t->start;
     r->tokens_per_s = r->seconds > 0 ? (double)t->run_tokens / r->seconds : 0;
-    r->mfu = mfu_of(t, t->flops, r->seconds);
+    r->mfu = nt_train_mfu(&t->roof, t->flops, r->seconds);
+    r->roof = t->roof;
     return r->adapter ? nt_training_to_adapter(r->training, r->adapter) : NT_OK;
 }
 

@@ -11,6 +11,7 @@
 #ifndef NT_TRAINER_H
 #define NT_TRAINER_H
 
+#include "bench_train.h"
 #include "chat.h"
 #include "config.h"
 #include "prepare.h"
@@ -43,7 +44,8 @@ struct nt_train_result {
     bool complete;                                 /* by an earlier run: all that follows is unset */
     int64_t n_steps, n_samples, n_tokens, n_skipped;
     double train_loss, eval_loss_first, eval_loss; /* mean of the last steps; held out, NaN without */
-    double seconds, tokens_per_s, mfu;             /* of this run; mfu as a fraction of the measured bf16 peak */
+    double seconds, tokens_per_s, mfu;             /* of this run; mfu as a fraction of roof, NaN: unknown */
+    struct nt_train_roof roof;                     /* of all ranks */
     struct nt_job_memory memory;
 };
 NT_MUST nt_status nt_train_run(const struct nt_train_job *job, struct nt_train_result *out);

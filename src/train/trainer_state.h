@@ -33,7 +33,8 @@ struct nt_trainer {
     int32_t *examples, *other; // [batch_size]
     int32_t batch, budget;     /* samples of a step; tokens of a micro-batch */
     int64_t total, warmup;     /* steps */
-    double deadline, peak;     /* FLOP/s of all ranks; 0: unknown */
+    double deadline;
+    struct nt_train_roof roof; /* of all ranks */
     double start, flops;       /* of this run's steps */
     int64_t run_tokens;
     int skipped_in_row;
