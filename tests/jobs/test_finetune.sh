@@ -31,6 +31,13 @@ near base alone 2e-2
 expect_rc 0 tune wide $epochs --eval-fraction 0.25 --micro-batch-tokens 1000
 near base wide 2e-2
 
+# every setting of the optimizer reaches it (what it makes of them: golden/train)
+expect_rc 0 tune adam --max-steps 6
+for flag in adam-beta1=0.91 adam-beta2=0.99 adam-epsilon=1e-4 weight-decay=0.1 max-grad-norm=0.5 learning-rate=0.011 warmup-ratio=0.5 lr-scheduler-type=constant; do
+    expect_rc 0 tune adam.$flag --max-steps 6 --$flag
+    cmp -s adam/adapter/adapter_model.safetensors adam.$flag/adapter/adapter_model.safetensors && fail "--$flag changed nothing"
+done
+
 # worlds
 for n in 2 4; do
     expect_rc 0 mpi $n "$NOCTURNE" finetune $common $epochs --input rows.h5 --output dp$n --eval-fraction 0.25 --threads 1

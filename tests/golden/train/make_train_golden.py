@@ -9,8 +9,9 @@ The models are those of tests/golden/logits (tools/make_logit_golden.py), read w
   model/               mistral_w80 only: another config.json, and links to the weights of ../logits/mistral
   golden.safetensors   float32 tensors; P is the parameter's name as in the adapter or the model file
       grad.P           gradient of the loss of batch 0 at the initial weights, before clipping
-      step1.P step20.P weights after 1 and after 20 steps (full: step20 of vectors; of llama_bias one q and down too)
-      grad.V.P, step20.V.P   the same for variant V of a preference loss
+      step20.P         weights after 20 steps (full: of vectors; of llama_bias one q and down too)
+      alone.P          weights after the steps of the optimizer alone, at most N_ALONE of a tensor: element k n / N_ALONE
+      grad.V.P, step20.V.P, alone.V.P   the same for variant V of a preference loss
       logits           [n_pos, n_vocab] of rows[0] at "logit_pos", adapter on
 versions.json names the versions, and the worst bf16_nmse of each class of tensors over the cases.
 
@@ -34,6 +35,8 @@ Step s = 0..n_step-1 uses batches[s % n_batch]; every row is computed alone, wit
          decay: all of an adapter; of a full model only matrices, not norms and biases [transformers.Trainer]
   lr     s < warmup: peak (s + 1) / warmup; then peak / 2 (1 + cos(pi (s - warmup) / (n_step - warmup)));
          the JSON has the rate of every step
+  alone  AdamW on grad.P times a scale per step, so that only the optimizer is looked at, in float32 exactly: other
+         settings, of which a hundredth more of any moves weights by far more than rounding does (asserted here)
 
 bf16_nmse: sum (a - b)^2 / sum b^2 of gradients b in float32 and a in bf16, per class of tensors over all layers, then
 "worst" over single tensors. autocast: products in bf16, residual stream, norms and weights in float32 (what our kernels
@@ -61,12 +64,18 @@ MODELS = os.path.join(HERE, "..", "logits")
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 OPT = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01, "max_grad_norm": 1.0, "warmup": 2,
        "n_step": 20}
+# norms: of the gradient at each step, by its scale; some are clipped, signs differ
+ALONE = {"beta1": 0.7, "beta2": 0.8, "eps": 1e-3, "weight_decay": 0.1, "max_grad_norm": 1.0}
+ALONE_STEPS = [{"lr": lr, "grad_norm": n} for lr, n in ((1e-2, 2.0), (2e-2, 0.5), (2e-2, -4.0), (1e-2, 0.25), (5e-3, -0.75),
+                                                        (2e-2, 1.5))]
+N_ALONE = 64
+ALONE_LIMIT = 1e-6  # what test_train.c allows
 # hinge: a beta that leaves one pair of the first batch beyond the kink
 PREFERENCE = {"dpo": {"sigmoid": {"beta": 0.1}, "ipo": {"beta": 0.1}, "hinge": {"beta": 0.5},
                       "sigmoid_sft": {"beta": 0.1, "sft_weight": 0.5}},
               "kto": {"kto": {"beta": 0.1, "desirable_weight": 1.25, "undesirable_weight": 0.75}}}
 
-# name: (kind, model, settings); all = also step1 and step20
+# name: (kind, model, settings); all = also step20
 CASES = {
     "llama2": ("lora", "llama2", dict(all=True, dtype=torch.float32)),
     "llama3": ("lora", "llama3", dict(all=True, dtype=torch.float32)),
@@ -336,7 +345,7 @@ def rate(s):
 
 
 def train(model, loss_fn, case, decay):
-    """(trace of the steps, weights after the first, weights after the last)"""
+    """(trace of the steps, weights after the last, after the first)"""
     params = trained(model)
     groups = [{"params": [p for n, p in params.items() if decay(p) == d], "weight_decay": OPT["weight_decay"] * d}
               for d in (True, False)]
@@ -356,7 +365,43 @@ def train(model, loss_fn, case, decay):
                       **{k: more[k] for k in ("margins", "rewards", "kl") if k in more}})
         if s == 0:
             first = {n: p.detach().clone() for n, p in params.items()}
-    return trace, first, {n: p.detach().clone() for n, p in params.items()}
+    return trace, {n: p.detach().clone() for n, p in params.items()}, first
+
+
+def alone(start, grads, decay, **changed):
+    """Weights after AdamW's steps on the gradient times the scales."""
+    o = {**ALONE, **changed}
+    params = {n: torch.nn.Parameter(p.clone()) for n, p in start.items()}
+    groups = [{"params": [p for p in params.values() if decay(p) == d], "weight_decay": o["weight_decay"] * d}
+              for d in (True, False)]
+    opt = torch.optim.AdamW([g for g in groups if g["params"]], betas=(o["beta1"], o["beta2"]), eps=o["eps"], foreach=False)
+    norm = math.sqrt(sum(error(g, g)[1] for g in grads.values()))
+    for step in ALONE_STEPS:
+        for n, p in params.items():
+            p.grad = grads[n] * (step["grad_norm"] / norm)
+        for g in opt.param_groups:
+            g["lr"] = step["lr"]
+        torch.nn.utils.clip_grad_norm_(params.values(), o["max_grad_norm"])
+        opt.step()
+    out = {}
+    for n, p in params.items():
+        flat = p.detach().flatten()
+        m = min(N_ALONE, flat.numel())
+        out[n] = flat[torch.arange(m) * flat.numel() // m].clone()
+    return out
+
+
+def write_alone(start, grads, decay, prefix, result, tensors):
+    want = alone(start, grads, decay)
+    for name, value in ALONE.items():
+        other = alone(start, grads, decay, **{name: 1 - 1.01 * (1 - value) if name.startswith("beta") else 1.01 * value})
+        moved = max(float((other[n] - want[n]).abs().max()) for n in want)
+        assert moved > 4 * ALONE_LIMIT, (name, moved)
+        print("   1 %% of %-14s moves a weight by %.1e" % (name, moved))
+    add(tensors, prefix, want)
+    norm = math.sqrt(sum(error(g, g)[1] for g in grads.values()))
+    result["alone"] = {**ALONE, "steps": [{"lr": s["lr"], "scale": s["grad_norm"] / norm, "grad_norm": abs(s["grad_norm"])}
+                                          for s in ALONE_STEPS]}
 
 
 def tensor_class(name):
@@ -399,16 +444,16 @@ def autocast(loss_fn):
 
 
 def run_loss(case, files, loss_fn, decay):
-    """Everything about one loss: gradients, steps, and the same in bf16. (JSON part, gradients, w1, w20)"""
+    """Everything about one loss: gradients, steps, and the same in bf16. (JSON part, gradients, w0, w20)"""
     model = load(*files)
     batch = case["batches"][0]
     start = {n: p.detach().clone() for n, p in trained(model).items()}
     loss, more, grads = gradients(model, loss_fn, case, batch)
     assert all(torch.isfinite(g).all() and g.abs().sum() > 0 for g in grads.values())
-    trace, first, last = train(model, loss_fn, case, decay)
+    trace, last, first = train(model, loss_fn, case, decay)
     model = load(*files)
     half_loss, _, half = gradients(model, autocast(loss_fn), case, batch)
-    half_trace, half_first, half_last = train(model, autocast(loss_fn), case, decay)
+    half_trace, half_last, half_first = train(model, autocast(loss_fn), case, decay)
     _, _, pure = gradients(load(*files, dtype=torch.bfloat16), loss_fn, case, batch)
     out = {"value": loss, "grad_norm": math.sqrt(sum(error(g, g)[1] for g in grads.values())), **more,
            "bf16": {"value": half_loss, "losses": [t["loss"] for t in half_trace],
@@ -418,7 +463,7 @@ def run_loss(case, files, loss_fn, decay):
            "bf16_nmse": {"autocast": class_nmse(half, grads), "pure": class_nmse(pure, grads)}, "steps": trace}
     if case["kind"] == "full":
         out["update_norm"] = {n: math.sqrt(error(d, d)[1]) for n, d in less(last, start).items()}
-    return out, grads, first, last
+    return out, grads, start, last
 
 
 def add(tensors, prefix, state, keep=lambda n: True):
@@ -468,7 +513,8 @@ def base_case(out, name):
 
 def write_sft(case, files, more, tensors):
     full = case["kind"] == "full"
-    result, grads, first, last = run_loss(case, files, sft_loss, lambda p: not full or p.dim() > 1)
+    result, grads, start, last = run_loss(case, files, sft_loss, lambda p: not full or p.dim() > 1)
+    write_alone(start, grads, lambda p: not full or p.dim() > 1, "alone.", result, tensors)
     model = load(*files)
     with torch.no_grad():
         result["nll"] = [(-token_logprob(model, case["rows"][i]["ids"])).tolist() for i in case["batches"][0]]
@@ -479,7 +525,6 @@ def write_sft(case, files, more, tensors):
     if full:
         add(tensors, "step20.", last, lambda n: last[n].dim() == 1 or n.endswith(more["step20"]))
     elif more.get("all"):
-        add(tensors, "step1.", first)
         add(tensors, "step20.", last)
     case["result"] = result
 
@@ -494,10 +539,11 @@ def write_preference(case, files, tensors):
 
         for batch in case["batches"]:
             check_trl(model, case, batch, variant, loss_fn(model, case, batch)[0])
-        result, grads, _, last = run_loss(case, files, loss_fn, lambda p: True)
+        result, grads, start, last = run_loss(case, files, loss_fn, lambda p: True)
         add(tensors, "grad.%s." % variant, grads)
         if variant in ("sigmoid", "kto"):
             add(tensors, "step20.%s." % variant, last)
+            write_alone(start, grads, lambda p: True, "alone.%s." % variant, result, tensors)
         case["results"][variant] = result
 
 
