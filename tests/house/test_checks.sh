@@ -117,6 +117,12 @@ if "$here/tools/check_format.sh" 2>&1 | grep -q ^skipped; then
 else
     fault src/io/bad.c 'int  nt_f( void ){return 1;}\n'
     expect 1 "src/io/bad.c: not formatted" "$tree/tools/check_format.sh"
+    expect 0 "" "$tree/tools/check_format.sh" --fix
+    expect 0 "files" "$tree/tools/check_format.sh"
+    # a table that takes clang-format three passes
+    fault src/io/bad.c 'static const struct t x[] = {\n{a ? b : c, "wwwwwwwww wwwww w wwwwwwwww ww wwwwwwww ww wwwwwwwww wwww ww w ww wwww wwww wwwwwww wwwwww"}, /* comment of some length here */\n{a ? b : c, "w ww wwwww"}, /* comment of some length here */\n};\n'
+    expect 0 "" "$tree/tools/check_format.sh" --fix
+    expect 0 "files" "$tree/tools/check_format.sh"
 fi
 echo "$n_cases cases"
 exit $failed
