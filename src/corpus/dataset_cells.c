@@ -1,7 +1,9 @@
 #include "dataset_cells.h"
 
+#include "hash.h"
 #include "tok_utf8.h"
 #include <inttypes.h>
+#include <string.h>
 
 nt_status nt_dsfile_get(struct nt_dsfile *f, enum nt_col col, int64_t row, void *out) {
     return nt_h5_get(f->col[col], row, out);
@@ -12,6 +14,18 @@ nt_status nt_dsfile_text(struct nt_dsfile *f, enum nt_col col, int64_t row, stru
     NT_TRY(nt_h5_text_get(&f->text[col], row, out));
     if (nt_utf8_valid(nt_strbuf_cstr(out) + before, out->len - before)) return NT_OK;
     return NT_FAIL(NT_E_DATA, "%s: %s[%" PRId64 "] is not valid UTF-8", f->path, nt_col_rows[col].path, row);
+}
+
+nt_status nt_dsfile_digested(struct nt_dsfile *f, enum nt_col col, enum nt_col sha, int64_t row, struct nt_strbuf *out,
+                             uint8_t digest[NT_SHA256_BYTES]) {
+    uint8_t made[NT_SHA256_BYTES];
+    const size_t before = out->len;
+    NT_TRY(nt_dsfile_text(f, col, row, out));
+    NT_TRY(nt_dsfile_get(f, sha, row, digest));
+    nt_sha256(nt_strbuf_cstr(out) + before, out->len - before, made);
+    if (memcmp(made, digest, sizeof made) == 0) return NT_OK;
+    return NT_FAIL(NT_E_DATA, "%s: %s[%" PRId64 "] is not the text that %s was made of", f->path, nt_col_rows[col].path,
+                   row, nt_col_rows[sha].path);
 }
 
 nt_status nt_dsfile_subject(struct nt_dsfile *f, int32_t subject, uint8_t id[NT_CORPUS_ID],

@@ -37,6 +37,9 @@ struct nt_dsfile {
 NT_MUST nt_status nt_dsfile_get(struct nt_dsfile *f, enum nt_col col, int64_t row, void *out);
 /* Appends a text (checked: UTF-8). */
 NT_MUST nt_status nt_dsfile_text(struct nt_dsfile *f, enum nt_col col, int64_t row, struct nt_strbuf *out);
+/* The same of a text whose SHA-256 stands in column sha: NT_E_DATA where it is another's. */
+NT_MUST nt_status nt_dsfile_digested(struct nt_dsfile *f, enum nt_col col, enum nt_col sha, int64_t row,
+                                     struct nt_strbuf *out, uint8_t digest[32]);
 NT_MUST nt_status nt_dsfile_subject(struct nt_dsfile *f, int32_t subject, uint8_t id[NT_CORPUS_ID],
                                     struct nt_subject_facts *facts);
 const char *nt_dsfile_name(const struct nt_dsfile_names *names, int32_t i); /* "" for -1 */

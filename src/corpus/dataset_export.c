@@ -43,7 +43,8 @@ static nt_status check_owned(struct exporting *x, char table, int64_t index, int
 static nt_status add_message(struct exporting *x, char table, int64_t conv, int64_t index, struct nt_strbuf *out) {
     const int64_t n = x->f.msg_ptr[conv + 1] - x->f.msg_ptr[conv];
     if (index >= n) return out_of_range(x, table, index);
-    return nt_dsfile_text(&x->f, NT_C_MSG_CONTENT, x->f.msg_ptr[conv] + index, out);
+    uint8_t digest[NT_SHA256_BYTES];
+    return nt_dsfile_digested(&x->f, NT_C_MSG_CONTENT, NT_C_MSG_SHA, x->f.msg_ptr[conv] + index, out, digest);
 }
 
 static nt_status add_side(struct exporting *x, char table, int64_t index, struct nt_strbuf *out) {
@@ -79,6 +80,7 @@ static nt_status add_text(void *ctx, char table, int64_t index, struct nt_strbuf
         {'a', NT_SHELL_FEEDBACK, NT_C_FB_RATER,    true },
         {'q', NT_SHELL_FEEDBACK, NT_C_PREF_RATER,  true },
     };
+    uint8_t digest[NT_SHA256_BYTES];
     int64_t row = 0;
     if (table == 's') return add_name(x, NT_C_SUBJECT_ID, x->f.subject[x->conversation], out);
     if (table == 'm') return add_message(x, table, x->conversation, index, out);
@@ -86,7 +88,9 @@ static nt_status add_text(void *ctx, char table, int64_t index, struct nt_strbuf
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         if (owned[i].table != table || owned[i].kind != x->kind) continue;
         NT_TRY(check_owned(x, table, index, &row));
-        return owned[i].name ? add_name(x, owned[i].col, row, out) : nt_dsfile_text(&x->f, owned[i].col, row, out);
+        if (owned[i].name) return add_name(x, owned[i].col, row, out);
+        if (table != 'g') return nt_dsfile_text(&x->f, owned[i].col, row, out);
+        return nt_dsfile_digested(&x->f, owned[i].col, NT_C_GEN_SHA, row, out, digest);
     }
     return out_of_range(x, table, index);
 }

@@ -1,7 +1,6 @@
 /* Loading one record: its texts go into one buffer, and pointers into it are set when it no longer moves. */
 #include "dataset_impl.h"
 
-#include "hash.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,9 +69,8 @@ static nt_status point_later(const struct loader *l, const char **where, size_t 
     return NT_OK;
 }
 
-static nt_status add_text(const struct loader *l, enum nt_col col, int64_t row, const char **where, size_t *len) {
-    const size_t at = l->m->text.len;
-    NT_TRY(nt_dsfile_text(l->f, col, row, &l->m->text));
+/* What was added to the buffer at `at` is the text of *where, once the buffer no longer moves. */
+static nt_status end_text(const struct loader *l, size_t at, const char **where, size_t *len) {
     *len = l->m->text.len - at;
     nt_strbuf_addc(&l->m->text, '\0');
     if (l->m->text.len > MAX_RECORD_BYTES)
@@ -81,17 +79,18 @@ static nt_status add_text(const struct loader *l, enum nt_col col, int64_t row, 
     return point_later(l, where, at);
 }
 
+static nt_status add_text(const struct loader *l, enum nt_col col, int64_t row, const char **where, size_t *len) {
+    const size_t at = l->m->text.len;
+    NT_TRY(nt_dsfile_text(l->f, col, row, &l->m->text));
+    return end_text(l, at, where, len);
+}
+
 /* A text whose digest stands beside it. */
 static nt_status add_digested(const struct loader *l, enum nt_col col, enum nt_col sha, int64_t row,
                               struct nt_record_text *t) {
-    uint8_t digest[NT_SHA256_BYTES];
     const size_t at = l->m->text.len;
-    NT_TRY(add_text(l, col, row, &t->text, &t->len));
-    NT_TRY(nt_dsfile_get(l->f, sha, row, t->sha256));
-    nt_sha256(l->m->text.data + at, t->len, digest);
-    if (memcmp(digest, t->sha256, sizeof digest) == 0) return NT_OK;
-    return NT_FAIL(NT_E_DATA, "%s: %s[%" PRId64 "] is not the text that %s was made of", l->f->path,
-                   nt_col_rows[col].path, row, nt_col_rows[sha].path);
+    NT_TRY(nt_dsfile_digested(l->f, col, sha, row, &l->m->text, t->sha256));
+    return end_text(l, at, &t->text, &t->len);
 }
 
 static nt_status add_message(const struct loader *l, int64_t row, struct nt_record_text *t) {

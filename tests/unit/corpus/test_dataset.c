@@ -624,6 +624,32 @@ static void test_broken_schema(void **state) {
     REFUSED(read_hurt(), NT_E_DATA, "/feedback/edit/ptr is missing");
 }
 
+/* Export gives no text back that its digest does not know. */
+static void test_export_checks_texts(void **state) {
+    (void)state;
+    static const char row[] = "{\"a\":{\"$text\":[\"m1\"]}}", answer[] = "{\"b\":{\"$text\":[\"g0\"]}}";
+    static const char *const texts[] = {"/messages/content", "/generations/content"};
+    char name[128], says[128];
+    struct nt_transfer t = {0};
+    struct nt_dataset_writer *w = create(path);
+    const int64_t conv = add_turn(w, &consenting, "q", "a"), g = add_generation(w, conv, 0, "b");
+    OK(nt_dataset_add_shell(w, NT_SHELL_ROW, conv, -1, row, sizeof row - 1));
+    OK(nt_dataset_add_shell(w, NT_SHELL_RESPONSE, conv, g, answer, sizeof answer - 1));
+    OK(nt_dataset_publish(w));
+    write_changed("", 0, 0, NULL);
+    OK(nt_dataset_export(hurt, other, &t));
+    (void)unlink(other);
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(name, sizeof name, "%s/data", texts[i]);
+        (void)snprintf(says, sizeof says, "hurt.h5: %s[%d] is not the text that", texts[i], i == 0);
+        write_changed(name, i == 0, 'x', NULL);
+        REFUSED(nt_dataset_export(hurt, other, &t), NT_E_DATA, says);
+        assert_false(nt_file_exists(other));
+    }
+    (void)snprintf(name, sizeof name, "%s.responses.jsonl", other);
+    (void)unlink(name);
+}
+
 /* A side of a pair that belongs to another subject would bring in text without that subject's consent. */
 static void test_side_of_another(void **state) {
     (void)state;
@@ -741,7 +767,7 @@ int main(void) {
         cmocka_unit_test(test_names),         cmocka_unit_test(test_whole_or_not),
         cmocka_unit_test(test_broken_schema), cmocka_unit_test(test_side_of_another),
         cmocka_unit_test(test_damaged),       cmocka_unit_test(test_kinds_of_corpus),
-        cmocka_unit_test(test_export_erased),
+        cmocka_unit_test(test_export_erased), cmocka_unit_test(test_export_checks_texts),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
