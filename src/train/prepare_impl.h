@@ -28,8 +28,7 @@ struct nt_prep_row {
     uint8_t person[32], key[NT_VOTE_KEY]; /* equal keys, equal examples */
     uint8_t content[32];                  /* of the conversation's messages */
     int64_t created_us;
-    int64_t
-        talk; /* rows that the chat format made of one conversation or answer share its number; they stand together */
+    int64_t talk; /* the same in all rows of one conversation or answer, which stand together */
     float weight;
     int32_t group; /* into report->sources */
     bool good;     /* kto: its label; dpo: which member comes first by its tokens; rows of one key may disagree */
