@@ -306,9 +306,11 @@ static nt_status read_state(struct loaded *l, const char *path, struct nt_train_
     NT_TRY(nt_h5_read_attr(l->file, "/", "means", means, sizeof means));
     *s = (struct nt_train_state){
         .step = row[0], .cursor = row[1], .n_tokens = row[2], .n_skipped = row[3], .n_loss = row[4]};
-    bool good = sscanf(means, "%la %la %la%c", &s->norm_mean, &s->loss_mean, &s->eval_first, &rest) == 3;
+    enum { RECENT = 20 }; /* steps in the mean loss, docs/formats.md */
+    bool good = s->n_skipped <= s->step && s->n_loss <= s->step && s->n_loss <= RECENT;
+    good = sscanf(means, "%la %la %la%c", &s->norm_mean, &s->loss_mean, &s->eval_first, &rest) == 3 && good;
     for (int i = 0; i < COUNTS; i++) good = good && row[i] >= 0;
-    return good ? NT_OK : NT_FAIL(NT_E_DATA, "%s: a count or mean of its state is negative or no number", path);
+    return good ? NT_OK : NT_FAIL(NT_E_DATA, "%s: a count or mean of its state is out of range or no number", path);
 }
 
 static nt_status read_file(struct loaded *l, const struct nt_checkpoint_job *j, const char *path,
@@ -328,7 +330,9 @@ static nt_status try_file(const struct nt_checkpoint_job *j, int64_t step, struc
     char path[PATH_MAX];
     struct loaded l = {0};
     NT_TRY(nt_checkpoint_path(path, sizeof path, j->dir, step));
-    const nt_status st = read_file(&l, j, path, s, set);
+    nt_status st = read_file(&l, j, path, s, set);
+    if (st == NT_OK && s->step != step)
+        st = NT_FAIL(NT_E_DATA, "%s: is of step %" PRId64 " by its state", path, s->step);
     nt_h5_close(l.file);
     *other_job = l.other_job;
     return st;

@@ -77,10 +77,16 @@ static nt_status path_of(const struct nt_reference_job *j, enum place place, cha
     return nt_path_join(buf, cap, j->dir, name);
 }
 
+static void digest_of(const float *logp, int64_t n, char hex[NT_SHA256_HEX]) {
+    uint8_t digest[NT_SHA256_BYTES];
+    nt_sha256(logp, (size_t)(n * NT_MAX_MEMBERS) * sizeof *logp, digest);
+    nt_hex(digest, sizeof digest, hex);
+}
+
 /* NT_E_CONFIG: whole, but of something else. *n: rows wanted, and found: all but of a part. */
 static nt_status read_file(struct nt_h5_file *f, const char *path, const char *key, bool part, int64_t *n,
                            float *logp) {
-    char text[NT_SHA256_HEX];
+    char text[NT_SHA256_HEX], made[NT_SHA256_HEX];
     struct nt_h5_array *array;
     NT_TRY(nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text));
     if (strcmp(text, KIND) != 0) return NT_FAIL(NT_E_DATA, "%s: encoding-type %s, expected " KIND, path, text);
@@ -91,7 +97,10 @@ static nt_status read_file(struct nt_h5_file *f, const char *path, const char *k
         return NT_FAIL(NT_E_DATA, "%s: %lld rows, expected at most %lld", path, (long long)nt_h5_rows(array),
                        (long long)*n);
     *n = nt_h5_rows(array);
-    return nt_h5_read(array, 0, *n, logp);
+    NT_TRY(nt_h5_read(array, 0, *n, logp));
+    NT_TRY(nt_h5_read_attr(f, "/", "numbers_sha256", text, sizeof text));
+    digest_of(logp, *n, made);
+    return strcmp(text, made) == 0 ? NT_OK : NT_FAIL(NT_E_DATA, "%s: /logp is not what was written there", path);
 }
 
 /* Rank 0: rows whose sums were there. */
@@ -118,15 +127,17 @@ static void remove_part(const struct nt_reference_job *j) {
 }
 
 static nt_status save_to(const struct nt_reference_job *j, enum place place, const float *logp, int64_t n) {
-    char path[PATH_MAX], key[NT_SHA256_HEX];
+    char path[PATH_MAX], key[NT_SHA256_HEX], digest[NT_SHA256_HEX];
     struct nt_h5_writer *w = NULL;
     struct nt_h5_column *column;
     key_of(j, key);
+    digest_of(logp, n, digest);
     NT_TRY(path_of(j, place, path, sizeof path));
     NT_TRY(nt_h5_create(&w, path));
     nt_status st = nt_h5_attr_str(w, "/", "encoding-type", KIND);
     if (st == NT_OK) st = nt_h5_attr_str(w, "/", "encoding-version", "1.0.0");
     if (st == NT_OK) st = nt_h5_attr_str(w, "/", "key", key);
+    if (st == NT_OK) st = nt_h5_attr_str(w, "/", "numbers_sha256", digest);
     if (st == NT_OK) st = nt_h5_column(w, "/logp", NT_H5_F32, NT_MAX_MEMBERS, &column);
     if (st == NT_OK) st = nt_h5_append(column, logp, n);
     if (st == NT_OK) return nt_h5_publish(w);

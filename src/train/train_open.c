@@ -262,6 +262,11 @@ static nt_status resume(struct nt_trainer *t) {
     const struct nt_checkpoint_job j = {
         .world = t->world, .training = t->out->training, .dir = t->job->dir, .job_digest = t->out->job_digest};
     NT_TRY(nt_checkpoint_load(&j, &t->state, &t->resumed));
+    if (t->state.cursor != t->state.step * t->batch || t->state.step > t->total)
+        return NT_FAIL(NT_E_DATA,
+                       "%s: the checkpoint of step %" PRId64 " has taken %" PRId64 " samples, but the run takes %d a "
+                       "step, for %" PRId64 " steps; remove it, or start over with --fresh",
+                       t->job->dir, t->state.step, t->state.cursor, t->batch, t->total);
     if (t->resumed) nt_info("train", "resuming after step %" PRId64 " of %" PRId64, t->state.step, t->total);
     return nt_training_publish(t->out->training);
 }
