@@ -6,9 +6,11 @@
 #include "json.h"
 #include "outfile.h"
 #include "shell.h"
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct exporting {
     struct nt_dsfile f;
@@ -188,15 +190,20 @@ static nt_status open_outputs(struct exporting *x, const char *output) {
     return NT_OK;
 }
 
+/* None of an earlier export may stay and look like this one's: it may hold what was erased since. */
+static nt_status publish(struct exporting *x, int k) {
+    if (k == NT_SHELL_ROW || x->any[k]) return nt_outfile_publish(&x->out[k]);
+    if (unlink(x->out[k].path) == 0 || errno == ENOENT) return NT_OK;
+    return NT_FAIL(NT_E_IO, "%s: cannot remove what an earlier export left: %s", x->out[k].path, strerror(errno));
+}
+
 nt_status nt_dataset_export(const char *input, const char *output, struct nt_transfer *t) {
     struct exporting x = {.t = t};
     nt_status st = nt_dsfile_open(&x.f, input);
     if (st == NT_OK) st = find_erased(&x);
     if (st == NT_OK) st = open_outputs(&x, output);
     if (st == NT_OK) st = export_rows(&x);
-    for (int k = NT_N_SHELLS - 1; k >= 0 && st == NT_OK; k--) { /* the main one last: it says that all is there */
-        if (k == NT_SHELL_ROW || x.any[k]) st = nt_outfile_publish(&x.out[k]);
-    }
+    for (int k = NT_N_SHELLS - 1; k >= 0 && st == NT_OK; k--) st = publish(&x, k); /* the main one last: all is there */
     for (int k = 0; k < NT_N_SHELLS; k++) nt_outfile_abandon(&x.out[k]);
     nt_strbuf_release(&x.text);
     nt_id_set_release(&x.erased);

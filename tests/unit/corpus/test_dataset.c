@@ -650,6 +650,27 @@ static void test_export_checks_texts(void **state) {
     (void)unlink(name);
 }
 
+/* What an earlier export wrote of people who are erased now does not stay beside the new one. */
+static void test_export_leaves_nothing(void **state) {
+    (void)state;
+    static const char *const tails[] = {".responses.jsonl", ".feedback.jsonl"};
+    char name[128];
+    struct nt_transfer t = {0};
+    struct nt_dataset_writer *w = create(path);
+    (void)add_turn(w, &consenting, "q", "a");
+    OK(nt_dataset_publish(w));
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(name, sizeof name, "%s%s", other, tails[i]);
+        OK(nt_publish_bytes(name, "{}\n", 3, NT_PUBLISH_REPLACE));
+    }
+    OK(nt_dataset_export(path, other, &t));
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(name, sizeof name, "%s%s", other, tails[i]);
+        assert_false(nt_file_exists(name));
+    }
+    (void)unlink(other);
+}
+
 /* A side of a pair that belongs to another subject would bring in text without that subject's consent. */
 static void test_side_of_another(void **state) {
     (void)state;
@@ -762,12 +783,19 @@ static void test_kinds_of_corpus(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_merge),
-        cmocka_unit_test(test_names),         cmocka_unit_test(test_whole_or_not),
-        cmocka_unit_test(test_broken_schema), cmocka_unit_test(test_side_of_another),
-        cmocka_unit_test(test_damaged),       cmocka_unit_test(test_kinds_of_corpus),
-        cmocka_unit_test(test_export_erased), cmocka_unit_test(test_export_checks_texts),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_whole_or_not),
+        cmocka_unit_test(test_broken_schema),
+        cmocka_unit_test(test_side_of_another),
+        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_kinds_of_corpus),
+        cmocka_unit_test(test_export_erased),
+        cmocka_unit_test(test_export_checks_texts),
+        cmocka_unit_test(test_export_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
