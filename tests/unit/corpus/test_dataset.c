@@ -584,6 +584,7 @@ static void test_broken_schema(void **state) {
         {"/messages/content/ptr",     9, 48,       "/messages/content/ptr ends at 48, but data has 49 bytes"   },
         {"/messages/content/data",    4, 0xff,     "/messages/content[1] is not valid UTF-8"                   },
         {"/messages/content/data",    4, 'x',      "/messages/content[1] is not the text that /messages/sha256"},
+        {"/messages/role",            1, 0,        "/conversations/sha256[0] is not the digest of that"        },
         {"/generations/content/data", 0, 'x',      "/generations/content[0] is not the text"                   },
         {"/generations/conversation", 0, 5,        "/generations/conversation[0] is 5, expected 0 to 4"        },
         {"/generations/conversation", 1, 3,        "/preferences/rejected[1] is a generation of conversation 3"},
