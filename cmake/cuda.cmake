@@ -6,7 +6,8 @@
 #   <build>/cuda/<name>.ptx         for other devices and for the emulator: compute_80 (*_sm90.cu: compute_90a)
 #   <build>/cuda/sm90/<name>.ptx    with NT_TESTS: compute_90a, what an emulated device of compute capability 9.0 runs
 #   <build>/cuda/<name>.ptxas.txt   registers, spills and shared memory of every kernel, as ptxas -v says
-# and is embedded in the library nt_cuda_images. Target nt_cuda_ptx builds the files alone.
+# and is embedded in the library nt_cuda_images. Target nt_cuda_ptx builds the files alone. NT_CUDA_FROM takes them from
+# another build of this tree, whatever its build type: nvcc takes minutes, and its output is the same.
 set(NT_CUDA AUTO CACHE STRING "CUDA backend: AUTO, ON or OFF")
 set_property(CACHE NT_CUDA PROPERTY STRINGS AUTO ON OFF)
 if(NT_CUDA STREQUAL "OFF")
@@ -38,10 +39,18 @@ else()
 endif()
 
 set(NT_NVCC_FLAGS -std=c++17 -O3 -lineinfo --Werror=all-warnings -I${CMAKE_SOURCE_DIR}/kernels -I${CMAKE_SOURCE_DIR}/src/core)
-set(NT_CUDA_DIR ${CMAKE_BINARY_DIR}/cuda)
+set(NT_CUDA_FROM "" CACHE PATH "folder cuda of another build of this tree, whose compiled kernels are taken as they are")
+if(NT_CUDA_FROM)
+  set(NT_CUDA_DIR ${NT_CUDA_FROM})
+else()
+  set(NT_CUDA_DIR ${CMAKE_BINARY_DIR}/cuda)
+endif()
 
 # <ptx> of a .cu for a virtual architecture.
 function(nt_cuda_ptx source virtual ptx)
+  if(NT_CUDA_FROM)
+    return()
+  endif()
   get_filename_component(name ${ptx} NAME)
   add_custom_command(
     OUTPUT ${ptx}
@@ -63,12 +72,14 @@ function(nt_cuda_image source)
   # ptxas -v writes to stderr: kept as a file, and shown when the compiler fails.
   string(JOIN " " flags ${NT_NVCC_FLAGS})
   string(JOIN " " gencode ${code})
-  add_custom_command(
-    OUTPUT ${base}.fatbin
-    BYPRODUCTS ${base}.ptxas.txt
-    COMMAND sh -c "${NT_NVCC} ${flags} ${gencode} -fatbin -Xptxas -v -MD -MF ${base}.fatbin.d -MT ${base}.fatbin \
+  if(NOT NT_CUDA_FROM)
+    add_custom_command(
+      OUTPUT ${base}.fatbin
+      BYPRODUCTS ${base}.ptxas.txt
+      COMMAND sh -c "${NT_NVCC} ${flags} ${gencode} -fatbin -Xptxas -v -MD -MF ${base}.fatbin.d -MT ${base}.fatbin \
 -o ${base}.fatbin ${source} 2>${base}.ptxas.txt || { cat ${base}.ptxas.txt >&2; exit 1; }"
-    DEPENDS ${source} DEPFILE ${base}.fatbin.d COMMENT "nvcc ${name}.cu: fatbin" VERBATIM)
+      DEPENDS ${source} DEPFILE ${base}.fatbin.d COMMENT "nvcc ${name}.cu: fatbin" VERBATIM)
+  endif()
   nt_cuda_ptx(${source} ${virtual} ${base}.ptx)
   set(files ${base}.fatbin ${base}.ptx)
   if(NT_TESTS AND NOT name MATCHES "_sm90$")
@@ -110,9 +121,10 @@ if(NT_HAVE_CUDA)
   list(LENGTH NT_CUDA_IMAGES n_images)
   string(APPEND text "    {0},\n};\nconst struct nt_cuda_image *nt_cuda_images(int *count) {\n"
          "    *count = ${n_images};\n    return images;\n}\n")
-  file(GENERATE OUTPUT ${NT_CUDA_DIR}/cuda_images.c CONTENT "${text}")
+  set(images_c ${CMAKE_BINARY_DIR}/cuda/cuda_images.c)
+  file(GENERATE OUTPUT ${images_c} CONTENT "${text}")
   add_custom_target(nt_cuda_ptx DEPENDS ${NT_CUDA_FILES})
-  add_library(nt_cuda_images STATIC ${NT_CUDA_DIR}/cuda_images.c)
-  set_source_files_properties(${NT_CUDA_DIR}/cuda_images.c PROPERTIES OBJECT_DEPENDS "${NT_CUDA_FILES}")
+  add_library(nt_cuda_images STATIC ${images_c})
+  set_source_files_properties(${images_c} PROPERTIES OBJECT_DEPENDS "${NT_CUDA_FILES}")
   target_include_directories(nt_cuda_images PRIVATE ${CMAKE_SOURCE_DIR}/kernels)
 endif()

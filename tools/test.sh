@@ -24,15 +24,20 @@ step() {
 }
 
 jobs=$(nproc)
+release=(cmake --preset release -G Ninja -DNT_TESTS=ON "${cuda[@]}")
 slow="attention|gemm|rope_kv|logit_topk|logit_sample" # minutes each where the emulator itself is checked by the sanitizers
 
 if [ $# -eq 0 ]; then
     step "fuzz targets, clang, address and undefined behaviour sanitizers: build" \
         sh -c 'cmake --preset fuzz -G Ninja && cmake --build --preset fuzz'
     step "fuzz targets: short runs" ctest --test-dir build-fuzz -L fuzz -j "$jobs" --output-on-failure
+    if [ "${NT_CUDA:-ON}" != OFF ]; then # compiled once, for both builds
+        step "kernels" sh -c '"$@" && cmake --build --preset release --target nt_cuda_ptx' sh "${release[@]}"
+        cuda+=("-DNT_CUDA_FROM=$PWD/build/cuda")
+    fi
     step "sanitizer build" sh -c 'cmake --preset asan -G Ninja "$@" && cmake --build --preset asan' sh "${cuda[@]}"
     step "sanitizers: unit, ops, fault, fuzz replay" \
         ctest --test-dir build-asan -L "unit|ops|fault|fuzz" -E "^ops/cuda/($slow)" -j "$jobs" --output-on-failure
 fi
-step "release build" sh -c 'cmake --preset release -G Ninja -DNT_TESTS=ON "$@" && cmake --build --preset release' sh "${cuda[@]}"
+step "release build" sh -c '"$@" && cmake --build --preset release' sh "${release[@]}"
 ctest --test-dir build -j "$jobs" --output-on-failure "$@"
