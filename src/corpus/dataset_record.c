@@ -13,7 +13,7 @@ struct fixup {
 };
 
 struct nt_record_memory {
-    struct nt_strbuf text;
+    struct nt_strbuf text, seed;
     struct fixup *fixups;
     int64_t n_fixups, cap_fixups;
     struct nt_record_text *sides; /* of the pairs */
@@ -30,6 +30,7 @@ struct loader {
 void nt_record_release(struct nt_record *r) {
     if (r->memory) {
         nt_strbuf_release(&r->memory->text);
+        nt_strbuf_release(&r->memory->seed);
         free(r->memory->fixups);
         free(r->memory->sides);
         free(r->memory);
@@ -104,20 +105,15 @@ static nt_status add_message(const struct loader *l, int64_t row, struct nt_reco
     return add_digested(l, NT_C_MSG_CONTENT, NT_C_MSG_SHA, row, t);
 }
 
-/* Whoever asks whether two conversations are equal trusts the digest beside them; as dataset_writer.c makes it. */
+/* Whoever asks whether two conversations are equal trusts the digest beside them. */
 static nt_status check_digest(const struct loader *l) {
     const struct nt_record *r = l->r;
-    const uint8_t kind = (uint8_t)r->head.kind;
-    struct nt_sha256 *sha = NULL;
+    struct nt_strbuf *seed = &l->m->seed;
     uint8_t made[NT_SHA256_BYTES];
-    NT_TRY(nt_sha256_new(&sha));
-    nt_sha256_add(sha, &kind, 1);
-    for (int32_t i = 0; i < r->head.n_messages; i++) {
-        const uint8_t role = (uint8_t)nt_corpus_role(r->messages[i].role);
-        nt_sha256_add(sha, &role, 1);
-        nt_sha256_add(sha, r->messages[i].sha256, sizeof r->messages[i].sha256);
-    }
-    nt_sha256_finish(sha, made);
+    nt_conv_seed_begin(seed, r->head.kind);
+    for (int32_t i = 0; i < r->head.n_messages; i++)
+        nt_conv_seed_add(seed, nt_corpus_role(r->messages[i].role), r->messages[i].sha256);
+    nt_sha256(seed->data, seed->len, made);
     if (memcmp(made, r->head.sha256, sizeof made) == 0) return NT_OK;
     return NT_FAIL(NT_E_DATA, "%s: %s[%" PRId64 "] is not the digest of that conversation's kind, roles and texts",
                    l->f->path, nt_col_rows[NT_C_CONV_SHA].path, r->head.row);

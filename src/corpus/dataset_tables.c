@@ -114,6 +114,16 @@ bool nt_subject_anonymous(const uint8_t id[NT_CORPUS_ID]) {
     return any == 0;
 }
 
+void nt_conv_seed_begin(struct nt_strbuf *seed, enum nt_conv_kind kind) {
+    nt_strbuf_reset(seed);
+    nt_strbuf_addc(seed, (char)kind);
+}
+
+void nt_conv_seed_add(struct nt_strbuf *seed, int role, const uint8_t digest[NT_SHA256_BYTES]) {
+    nt_strbuf_addc(seed, (char)role);
+    nt_strbuf_add(seed, digest, NT_SHA256_BYTES);
+}
+
 static int hex_digit(char c) {
     if (c >= '0' && c <= '9') return c - '0';
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;

@@ -85,6 +85,11 @@ bool nt_subject_spelled(const char *user, size_t len, uint8_t id[NT_CORPUS_ID]);
 /* The id of a user in corpora without a key. */
 void nt_subject_name(const char *user, size_t len, uint8_t id[NT_CORPUS_ID]);
 
+/* What a conversation's sha256 is of, in a buffer that begin empties: its kind, then role and text's SHA-256 of each
+ * message. */
+void nt_conv_seed_begin(struct nt_strbuf *seed, enum nt_conv_kind kind);
+void nt_conv_seed_add(struct nt_strbuf *seed, int role, const uint8_t digest[NT_SHA256_BYTES]);
+
 /* Index of the name among an enumeration's, -1: none of them (NULL included). *near: the nearest, or NULL. */
 int nt_basis_find(const char *name, const char **near);
 int nt_split_find(const char *name, const char **near);

@@ -272,8 +272,7 @@ static nt_status put_message(struct nt_dataset_writer *w, const struct nt_new_me
     NT_TRY(put(w, NT_C_MSG_CREATED, &m->created_us));
     NT_TRY(put(w, NT_C_MSG_SHA, digest));
     NT_TRY(put_text(w, NT_C_MSG_CONTENT, m->text, m->len));
-    nt_strbuf_addc(&w->seed, (char)role);
-    nt_strbuf_add(&w->seed, digest, sizeof digest);
+    nt_conv_seed_add(&w->seed, role, digest);
     nt_sha256_add(w->content, &m->weight, sizeof m->weight);
     w->n_rows[NT_T_MESSAGES]++;
     return NT_OK;
@@ -336,8 +335,7 @@ nt_status nt_dataset_add_conversation(struct nt_dataset_writer *w, const struct 
     if (!time_ok(c->created_us)) return NT_FAIL(NT_E_DATA, "a conversation's time is out of range, expected to 9999");
     NT_TRY(find_subject(w, c->subject, &subject));
     NT_TRY(remember_conversation(w, c->kind));
-    nt_strbuf_reset(&w->seed);
-    nt_strbuf_addc(&w->seed, (char)c->kind);
+    nt_conv_seed_begin(&w->seed, c->kind);
     for (int32_t i = 0; i < c->n_messages; i++) NT_TRY(put_message(w, &c->messages[i]));
     NT_TRY(put_conversation(w, c, subject));
     *conversation = w->n_rows[NT_T_CONVERSATIONS]++;
