@@ -251,7 +251,8 @@ static enum kind kind_of(const struct nt_gemm_panel *p, int32_t n_tile) {
 
 /* The panel after this one is prefetched by the last tiles: by two of them one line per pair, by a single one two (of a
  * half panel, every other one). The others fetch the rows of the tile after them. */
-static void set_ahead(struct tile *t, const struct nt_gemm_panel *p, int32_t n_tile, int32_t n_left, int64_t end) {
+static void set_ahead(struct tile *t, int32_t n_tile, int32_t n_left, int32_t n_row) {
+    const struct nt_gemm_panel *p = &t->p;
     const bool next = p->w_next && n_left <= 2;
     t->ahead_step = t->ahead_jump = 0;
     if (next) {
@@ -260,27 +261,30 @@ static void set_ahead(struct tile *t, const struct nt_gemm_panel *p, int32_t n_t
     } else if (n_left > 1) {
         t->ahead_step = p->ldx;
         t->ahead_jump = (p->runs ? 128 : 64) - OWN_PAIRS * p->ldx;
-        t->ahead = p->x + end * p->ldx - t->ahead_jump;
+        t->ahead = p->x + n_row * p->ldx - t->ahead_jump;
     } else {
         t->ahead = p->w;
     }
 }
 
+static void next_rows(struct nt_gemm_panel *p, int32_t n) {
+    p->x += n * p->ldx;
+    p->y += n * p->ldy;
+    if (p->x2) p->x2 += n * p->ldx2;
+    if (p->pre) p->pre += n * p->ldpre;
+    if (p->begin) p->begin += n * NT_PANEL;
+}
+
 static void panel_avx512(const struct nt_gemm_panel *p) {
     struct tile t = {.p = *p};
-    const int32_t n_tile = (p->rows + TILE_ROWS - 1) / TILE_ROWS;
+    const int32_t n_tile = (p->rows + TILE_ROWS - 1) / TILE_ROWS, each = p->rows / n_tile, more = p->rows % n_tile;
     tile_fn *const *tile = tiles[kind_of(p, n_tile)];
     for (int32_t i = 0; i < n_tile; i++) {
-        int64_t begin, end;
-        nt_split(p->rows, 1, i, n_tile, &begin, &end);
-        t.p.x = p->x + begin * p->ldx;
-        t.p.x2 = p->x2 ? p->x2 + begin * p->ldx2 : NULL;
-        t.p.y = p->y + begin * p->ldy;
-        t.p.pre = p->pre ? p->pre + begin * p->ldpre : NULL;
-        t.p.begin = p->begin ? p->begin + begin * NT_PANEL : NULL;
-        set_ahead(&t, p, n_tile, n_tile - i, end);
+        const int32_t n = each + (i < more);
+        set_ahead(&t, n_tile, n_tile - i, n);
         nt_gemm_fetch_ahead(&p->ahead, i, n_tile);
-        tile[end - begin](&t);
+        tile[n](&t);
+        next_rows(&t.p, n);
     }
 }
 

@@ -64,11 +64,9 @@ struct nt_gemm_traits {
 };
 /* Part i of n of what is to be fetched. */
 static inline void nt_gemm_fetch_ahead(const struct nt_gemm_ahead *a, int32_t i, int32_t n) {
-    int64_t begin, end;
-    if (a->n == 0) return;
-    nt_split(a->n, 1, i, n, &begin, &end);
-    for (; begin < end; begin++)
-        for (int32_t byte = 0; byte < a->bytes; byte += 64) __builtin_prefetch(a->at + begin * a->stride + byte, 0, 2);
+    const int32_t each = (a->n + n - 1) / n, end = (i + 1) * each < a->n ? (i + 1) * each : a->n;
+    for (int32_t at = i * each; at < end; at++)
+        for (int32_t byte = 0; byte < a->bytes; byte += 64) __builtin_prefetch(a->at + at * a->stride + byte, 0, 2);
 }
 
 const struct nt_gemm_traits *nt_gemm_traits_avx2(void);
