@@ -20,15 +20,15 @@ struct tile {
     float (*out)[NT_PANEL]; // [rows]
 };
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE inline __attribute__((always_inline))
 
 /* Written out, because the compiler otherwise overwrites the broadcast and spills accumulators. */
-INLINE void fma_into(__m256 *acc, __m256 a, __m256 b) {
+static INLINE void fma_into(__m256 *acc, __m256 a, __m256 b) {
     __asm__("vfmadd231ps %2, %1, %0" : "+x"(*acc) : "x"(a), "x"(b));
 }
 
 /* acc[r][v] += x[r] w[v]; rows 0..2 are reached from x, rows 3..5 from x + 3 ldx. */
-INLINE void outer(const int rows, const int vecs, __m256 acc[TILE_ROWS][VECS], const char *const x[2], int64_t ldx,
+static INLINE void outer(const int rows, const int vecs, __m256 acc[TILE_ROWS][VECS], const char *const x[2], int64_t ldx,
                   const __m256 w[VECS]) {
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
@@ -39,7 +39,7 @@ INLINE void outer(const int rows, const int vecs, __m256 acc[TILE_ROWS][VECS], c
 }
 
 /* vecs registers of outputs from column 8 * first on. */
-INLINE void tile_run(const int rows, const int vecs, const int first, const struct tile *t) {
+static INLINE void tile_run(const int rows, const int vecs, const int first, const struct tile *t) {
     const __m256i upper = _mm256_set1_epi32((int32_t)0xffff0000u);
     __m256 acc[TILE_ROWS][VECS], w[VECS];
     const char *x[2] = {t->x, t->x + 3 * t->ldx};
@@ -80,7 +80,7 @@ again:
         for (int v = 0; v < vecs; v++) _mm256_storeu_ps(t->out[r] + 8 * (first + v), acc[r][v]);
 }
 
-INLINE void tile_halves(const int rows, const struct tile *t) {
+static INLINE void tile_halves(const int rows, const struct tile *t) {
     tile_run(rows, VECS / 2, 0, t);
     tile_run(rows, VECS / 2, VECS / 2, t);
 }

@@ -72,9 +72,9 @@ static void store_cut(const struct nt_gemm_panel *t, int rows, __m512 *acc) {
     }
 }
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE inline __attribute__((always_inline))
 
-INLINE void finish(const int rows, const struct nt_gemm_panel *t, __m512 acc[TILE_ROWS][2]) {
+static INLINE void finish(const int rows, const struct nt_gemm_panel *t, __m512 acc[TILE_ROWS][2]) {
     const bool gated = t->out == NT_GEMM_SWIGLU_BF16 || t->out == NT_GEMM_GEGLU_BF16;
     if (t->n_valid < NT_PANEL) {
         __m512 spill[TILE_ROWS][2];
@@ -124,7 +124,7 @@ INLINE void finish(const int rows, const struct nt_gemm_panel *t, __m512 acc[TIL
 }
 
 /* What the chains begin with. */
-INLINE void start(const int rows, const float *begin, __m512 acc[TILE_ROWS][2]) {
+static INLINE void start(const int rows, const float *begin, __m512 acc[TILE_ROWS][2]) {
 #pragma GCC unroll 14
     for (int r = 0; r < rows; r++) {
         acc[r][0] = begin ? _mm512_loadu_ps(begin + r * NT_PANEL) : _mm512_setzero_ps();
@@ -133,7 +133,7 @@ INLINE void start(const int rows, const float *begin, __m512 acc[TILE_ROWS][2]) 
 }
 
 /* The second product of half h. */
-INLINE void add_second(const int rows, const int h, const struct nt_gemm_panel *t, __m512 acc[TILE_ROWS][2]) {
+static INLINE void add_second(const int rows, const int h, const struct nt_gemm_panel *t, __m512 acc[TILE_ROWS][2]) {
     const struct nt_gemm_span s = t->second[h];
     const char *x[4], *w = t->w2 + s.first * (int64_t)128 + h * 64;
     const int64_t ldx = t->ldx2;
@@ -157,7 +157,7 @@ INLINE void add_second(const int rows, const int h, const struct nt_gemm_panel *
 
 /* lines: cache lines prefetched per k pair. Every fourth row has its own pointer, hidden from the compiler, which
  * otherwise runs out of address registers and reloads them in the loop. */
-INLINE void tile_run(const int rows, const int vecs, const int lines, const struct tile *t) {
+static INLINE void tile_run(const int rows, const int vecs, const int lines, const struct tile *t) {
     __m512 acc[TILE_ROWS][2];
     const char *x[4], *w = t->p.w, *ahead = t->ahead;
     const int64_t step = t->ahead_step, ldx = t->p.ldx, skip = t->p.runs ? NT_GEMM_RUN : 0;
