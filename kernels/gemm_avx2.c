@@ -28,8 +28,8 @@ static INLINE void fma_into(__m256 *acc, __m256 a, __m256 b) {
 }
 
 /* acc[r][v] += x[r] w[v]; rows 0..2 are reached from x, rows 3..5 from x + 3 ldx. */
-static INLINE void outer(const int rows, const int vecs, __m256 acc[TILE_ROWS][VECS], const char *const x[2], int64_t ldx,
-                  const __m256 w[VECS]) {
+static INLINE void outer(const int rows, const int vecs, __m256 acc[TILE_ROWS][VECS], const char *const x[2],
+                         int64_t ldx, const __m256 w[VECS]) {
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
         const __m256 xr = _mm256_broadcast_ss((const float *)(x[r / 3] + r % 3 * ldx));

@@ -5,6 +5,7 @@
 #include "outfile.h"
 #include "request.h"
 #include "result.h"
+#include "tok_utf8.h"
 #include "transfer.h"
 #include <inttypes.h>
 #include <math.h>
@@ -81,10 +82,12 @@ static nt_status get_range(struct results *r, struct nt_h5_array *ptr, int64_t i
                    r->path, name, i, *first, *end, n);
 }
 
-static nt_status add_text(struct nt_h5_text *t, int64_t i, bool null_when_empty, struct nt_strbuf *out) {
+static nt_status add_text(struct results *r, struct nt_h5_text *t, const char *name, int64_t i, struct nt_strbuf *out) {
     struct nt_strbuf text = NT_STRBUF_INIT;
-    const nt_status st = nt_h5_text_get(t, i, &text);
-    if (st == NT_OK && text.len == 0 && null_when_empty)
+    nt_status st = nt_h5_text_get(t, i, &text);
+    if (st == NT_OK && !nt_utf8_valid(nt_strbuf_cstr(&text), text.len))
+        st = NT_FAIL(NT_E_DATA, "%s: %s[%" PRId64 "] is not valid UTF-8", r->path, name, i);
+    if (st == NT_OK && text.len == 0 && t == &r->error)
         nt_strbuf_adds(out, "null");
     else if (st == NT_OK)
         nt_strbuf_add_json(out, nt_strbuf_cstr(&text), text.len);
@@ -160,7 +163,7 @@ static nt_status add_generation(struct results *r, int64_t g, int64_t index, str
         return NT_FAIL(NT_E_DATA, "%s: /generations/finish[%" PRId64 "] is %d, expected 0 to %d", r->path, g, finish,
                        NT_FINISH_ERROR);
     nt_strbuf_addf(out, "{\"index\": %" PRId64 ", \"content\": ", index);
-    NT_TRY(add_text(&r->content, g, false, out));
+    NT_TRY(add_text(r, &r->content, "/generations/content", g, out));
     nt_strbuf_addf(out, ", \"finish_reason\": \"%s\"", nt_finish_name((enum nt_finish)finish));
     NT_TRY(add_tokens(r, first, end, out));
     nt_strbuf_addc(out, '}');
@@ -176,9 +179,9 @@ static nt_status add_request(struct results *r, int64_t i, struct nt_strbuf *out
     NT_TRY(nt_h5_get(r->n_prompt, i, &n_prompt));
     NT_TRY(get_range(r, r->gen_ptr, i, r->n_generations, "/requests/gen_ptr", &first, &end));
     nt_strbuf_addf(out, "{\"row\": %" PRId64 ", \"line\": %" PRId64 ", \"custom_id\": ", i, line);
-    NT_TRY(add_text(&r->custom_id, i, false, out));
+    NT_TRY(add_text(r, &r->custom_id, "/requests/custom_id", i, out));
     nt_strbuf_addf(out, ", \"status\": %d, \"error\": ", status);
-    NT_TRY(add_text(&r->error, i, true, out));
+    NT_TRY(add_text(r, &r->error, "/requests/error", i, out));
     nt_strbuf_addf(out, ", \"n_prompt\": %u, \"choices\": [", n_prompt);
     for (int64_t g = first; g < end; g++) {
         if (g > first) nt_strbuf_adds(out, ", ");

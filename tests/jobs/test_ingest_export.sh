@@ -55,6 +55,31 @@ for a, b in zip(map(json.loads, open("answers.jsonl")), map(json.loads, open("ou
     assert sum(len(c["tokens"]) for c in a["choices"]) == body["usage"]["completion_tokens"]
 END
 
+# text that is no UTF-8 is told, not mended in silence
+rc=0
+python3 - << 'END' || rc=$?
+import shutil, sys
+try:
+    import h5py
+except ImportError:
+    try:
+        sys.path.append("/usr/lib/python3/dist-packages")
+        import h5py
+    except ImportError:
+        sys.exit(77)
+shutil.copy("out-c.h5/results.h5", "latin1.h5")
+with h5py.File("latin1.h5", "r+") as f:
+    text = f["generations/content/data"][:]
+    text[f["generations/content/ptr"][1]] = 0xE9
+    f["generations/content/data"][:] = text
+END
+[ $rc -eq 0 ] || [ $rc -eq 77 ] || fail "h5py could not change a letter"
+if [ $rc -eq 0 ]; then
+    expect_rc 65 "$NOCTURNE" export --input latin1.h5 --output latin1.jsonl
+    says "latin1.h5: /generations/content.1. is not valid UTF-8"
+    check "no file of half the answers" test ! -e latin1.jsonl
+fi
+
 # bad rows are left out and listed
 (echo '{"prompt": "a"'; cat good.jsonl; echo '{"prompt": "b", "temperature": "hot"}') > bad.jsonl
 expect_rc 65 "$NOCTURNE" ingest --input bad.jsonl --output bad.h5
