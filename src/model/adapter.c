@@ -162,6 +162,13 @@ struct nt_lora *nt_adapter_at(const struct nt_adapter *a, int32_t layer, enum nt
     return &a->lora[layer * NT_LINEAR_COUNT + (int32_t)linear];
 }
 
+/* All layers have all targets: then the numbers can lie in one way only. */
+static bool is_even(const struct nt_adapter *a) {
+    for (int32_t i = 0; i < a->n_layer * NT_LINEAR_COUNT; i++)
+        if (!a->lora[i].a && (a->targets & 1u << (i % NT_LINEAR_COUNT))) return false;
+    return true;
+}
+
 void nt_adapter_digest(const struct nt_adapter *a, const uint8_t base[32], uint8_t out[32]) {
     struct {
         uint8_t base[32], numbers[32];
@@ -171,4 +178,11 @@ void nt_adapter_digest(const struct nt_adapter *a, const uint8_t base[32], uint8
     memcpy(all.base, base, sizeof all.base);
     nt_sha256(a->data, (size_t)a->n_params * sizeof *a->data, all.numbers);
     nt_sha256(&all, sizeof all, out);
+    if (is_even(a)) return;
+    struct {
+        uint8_t all[32], has[NT_MAX_LAYERS * NT_LINEAR_COUNT];
+    } uneven = {0};
+    memcpy(uneven.all, out, sizeof uneven.all);
+    for (int32_t i = 0; i < a->n_layer * NT_LINEAR_COUNT; i++) uneven.has[i] = a->lora[i].a != NULL;
+    nt_sha256(&uneven, sizeof uneven, out);
 }

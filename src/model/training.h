@@ -81,7 +81,8 @@ void nt_training_tensor(const struct nt_training *t, int32_t i, struct nt_traini
 NT_MUST nt_status nt_training_get(const struct nt_training *t, int32_t i, enum nt_training_array array, float *data);
 NT_MUST nt_status nt_training_set(struct nt_training *t, int32_t i, enum nt_training_array array, const float *data);
 
-/* Whole adapters: the trained one set from, or read into, one of the same shape; and another to be the reference. */
+/* Whole adapters: the trained one set from, or read into, one of the same rank and targets; and another to be the
+ * reference. Pairs that some of its layers lack are 0 and stay so. */
 NT_MUST nt_status nt_training_from_adapter(struct nt_training *t, const struct nt_adapter *a);
 NT_MUST nt_status nt_training_to_adapter(const struct nt_training *t, struct nt_adapter *a); /* collective over tp */
 NT_MUST nt_status nt_training_set_reference(struct nt_training *t, const struct nt_adapter *a);

@@ -15,7 +15,7 @@ nt_status nt_training_to_adapter(const struct nt_training *t, struct nt_adapter 
         int linear = 0;
         while (nt_linear_slot((enum nt_linear)linear) != info.slot) linear++;
         const struct nt_lora *pair = nt_adapter_at(a, info.layer, (enum nt_linear)linear);
-        NT_CHECK(pair->a);
+        if (!pair->a) continue; /* begun from an adapter without it: A and B stay 0, for each is the other's gradient */
         NT_TRY(nt_training_get(t, i, NT_TRAINING_W, info.part == 'A' ? pair->a : pair->b));
     }
     return NT_OK;

@@ -71,7 +71,7 @@ static void add_model(const struct nt_train_facts *f, struct nt_strbuf *s) {
 
 static void add_adapter(const struct nt_train_facts *f, struct nt_strbuf *s) {
     const struct nt_adapter *a = f->result->adapter;
-    add_int(s, "trained_parameters", nt_training_count(f->result->training));
+    add_int(s, "trained_parameters", a ? a->n_params : nt_training_count(f->result->training));
     if (!a) return;
     open_object(s, "adapter");
     add_int(s, "r", a->r);

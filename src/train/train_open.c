@@ -273,12 +273,13 @@ static nt_status resume(struct nt_trainer *t) {
 
 /* What the run will do, and what of it may surprise. */
 static void tell_plan(const struct nt_trainer *t) {
+    const struct nt_adapter *a = t->out->adapter;
+    const int64_t n_trained = a ? a->n_params : nt_training_count(t->out->training);
     nt_info("train",
             "%s%s%s over %d rows in batches of %d: %" PRId64 " steps, %" PRId64
             " of warm-up; %.2f million trained numbers; measured bf16 peak %.0f GFLOP/s",
             t->loss->name, t->loss->reference ? ", reference " : "", t->loss->reference ? t->c->train_reference : "",
-            t->out->data.train.n, t->batch, t->total, t->warmup, (double)nt_training_count(t->out->training) / 1e6,
-            t->roof.flops / 1e9);
+            t->out->data.train.n, t->batch, t->total, t->warmup, (double)n_trained / 1e6, t->roof.flops / 1e9);
     if (t->total == 1 && t->warmup == 1 && t->c->train_learning_rate > 0)
         nt_warn("train", "the only step is one of warm-up, and its learning rate 0: nothing is learned; set "
                          "train.warmup_ratio = 0, a smaller train.batch_size or more train.num_train_epochs");

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """LoRA adapters for job tests, and the sums that merge must give: Python standard library only.
 
-    lora.py make MODEL_DIR OUT [--rank 4] [--alpha 8] [--size 0.05] [--rslora] [--targets q_proj,...] [--base-sha256 HEX]
+    lora.py make MODEL_DIR OUT [--rank 4] [--alpha 8] [--size 0.05] [--rslora] [--targets q_proj,...] [--layer N] [--base-sha256 HEX]
     lora.py check MODEL_DIR ADAPTER MERGED        every weight of MERGED is bf16(W + s B A) to half a step, or exits 1
     lora.py same MERGED MERGED2                   the same tensors bit for bit
 """
@@ -62,6 +62,8 @@ def make(args):
         module = name[:-len(".weight")]
         if not name.endswith(".weight") or module.rsplit(".", 1)[-1] not in targets:
             continue
+        if args.layer is not None and ".layers.%d." % args.layer not in name:
+            continue
         for part, (rows, cols), size in (("A", (args.rank, shape[1]), 1 / math.sqrt(shape[1])),
                                          ("B", (shape[0], args.rank), args.size)):
             raw = array("f", [rng.uniform(-size, size) if size == size else size for _ in range(rows * cols)]).tobytes()
@@ -75,7 +77,7 @@ def make(args):
         f.write(struct.pack("<Q", len(text)) + text + blob)
     with open(os.path.join(args.out, "adapter_config.json"), "w") as f:
         json.dump({"peft_type": "LORA", "r": args.rank, "lora_alpha": args.alpha, "use_rslora": args.rslora,
-                   "target_modules": targets, "bias": "none", "base_model_name_or_path": "tiny"}, f)
+                   "target_modules": targets, "layers_to_transform": None if args.layer is None else [args.layer], "bias": "none", "base_model_name_or_path": "tiny"}, f)
 
 
 def check(args):
@@ -125,6 +127,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--rslora", action="store_true")
     p.add_argument("--targets")
+    p.add_argument("--layer", type=int, help="this layer alone")
     p.add_argument("--base-sha256")
     p = commands.add_parser("check")
     p.add_argument("model")

@@ -175,6 +175,17 @@ expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $all --learning-rate 0.001 --outp
 check "kto with all weights: two ranks make another run" python3 "$SOURCE/tests/jobs/tune_check.py" losses kto.full kto.full2 1e-2
 expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output chained --init-adapter dpo.sigmoid/adapter --reference dpo.sigmoid/adapter
 check "a first step from its own reference has a margin" python3 "$SOURCE/tests/jobs/tune_check.py" level chained
+# an adapter of one layer, as PEFT makes with layers_to_transform: what it has is trained, and the result has no more
+check "an adapter of one layer" python3 "$SOURCE/tests/jobs/lora.py" make model upper --layer 1 --targets q_proj,down_proj
+for ranks in 1 3; do
+    expect_rc 0 mpi $ranks "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output upper$ranks --init-adapter upper --reference upper \
+        --reference-cache run --threads 1 --tp $ranks
+    check "a first step from an adapter of one layer has a margin" python3 "$SOURCE/tests/jobs/tune_check.py" level upper$ranks
+    expect_rc 0 "$NOCTURNE" inspect upper$ranks/adapter
+    says "^tensors +4 F32"
+    says "^layers +1 with adapters"
+done
+cmp -s upper/adapter_model.safetensors upper1/adapter/adapter_model.safetensors && fail "an adapter of one layer was not trained"
 # a reference says the same, whatever is trained: an adapter as wide, a narrow one on two linears, all weights
 cp -r dpo.sigmoid/adapter judge
 judged() { # DIR FLAG...
