@@ -40,6 +40,11 @@ static nt_status ingest_rows(const struct nt_config *c, enum nt_row_format forma
                 "the completions of %lld rows begin with their prompt, which is there twice then; if they are whole "
                 "texts, leave \"prompt\" out (chosen and rejected are split where they part) or cut it off",
                 (long long)r.n_repeats);
+    if (r.n_unread > 0)
+        nt_warn("ingest",
+                "%lld rows have words in \"%s\", which this format does not read; where the model should see them, "
+                "put them into the messages, or into \"prompt\"",
+                (long long)r.n_unread, r.unread);
     if (r.n_unanswered > 0) nt_info("ingest", "%lld requests have no answer", (long long)r.n_unanswered);
     if (r.n_without_consent > 0)
         nt_warn("ingest",

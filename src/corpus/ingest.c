@@ -162,6 +162,8 @@ static nt_status write_row(struct nt_ingest *m, const struct nt_json *doc, const
     nt_shell_dump(doc, &m->row.refs, &m->shell);
     m->report->n_rows++;
     m->report->n_repeats += m->row.repeats;
+    if (m->row.unread && !m->report->unread) m->report->unread = m->row.unread;
+    m->report->n_unread += m->row.unread != NULL;
     m->report->n_without_consent += meta->subject.consent == 0;
     return nt_dataset_add_shell(m->writer, NT_SHELL_ROW, conversation, pair, m->shell.data, m->shell.len);
 }
@@ -299,8 +301,24 @@ nt_status nt_ingest(const struct nt_config *c, enum nt_row_format format, const 
 
 /* ---- which format ---- */
 
+static bool begins_list(const struct nt_line *line) {
+    size_t at = 0;
+    if (line->too_long) return false;
+    while (at < line->len && (line->data[at] == ' ' || line->data[at] == '\t')) at++;
+    return at < line->len && line->data[at] == '[';
+}
+
+static void what_is_wrong(const struct nt_line *line, const char *said, char *out, size_t cap) {
+    const int n = snprintf(out, cap, ". Line %" PRId64 " is ", line->number);
+    if (line->too_long)
+        (void)snprintf(out + n, cap - (size_t)n, "%zu bytes long, at most %d are allowed", line->len, NT_LINES_MAX);
+    else
+        (void)snprintf(out + n, cap - (size_t)n, "%.150s", said);
+}
+
 static nt_status detect(const char *path, struct nt_lines *lines, enum nt_row_format *format, bool *request) {
     char first[200] = ""; /* what is wrong with the first row, where it is no JSON */
+    bool list = false;
     struct nt_line line;
     int n = 0;
     for (; n < DETECT_LINES; n++) {
@@ -311,10 +329,15 @@ static nt_status detect(const char *path, struct nt_lines *lines, enum nt_row_fo
         const bool known = parsed && nt_train_row_detect(doc, format, request);
         char said[NT_ERROR_TEXT] = "";
         if (!parsed && !line.too_long) nt_lines_complaint("row", said);
-        if (n == 0 && said[0]) (void)snprintf(first, sizeof first, ". Line %" PRId64 " is %.150s", line.number, said);
+        if (n == 0) list = begins_list(&line);
+        if (n == 0 && !parsed) what_is_wrong(&line, said, first, sizeof first);
         nt_json_free(doc);
+        if (n == 0 && list && !parsed) break; /* over several lines: some may look like rows */
         if (known) return NT_OK;
     }
+    if (list)
+        return NT_FAIL(NT_E_DATA, "%s: begins with a list, expected one JSON object per line; convert it: jq -c '.[]'",
+                       path);
     if (n == 0) return NT_FAIL(NT_E_DATA, "%s: no rows, expected one JSON object per line", path);
     return NT_FAIL(
         NT_E_DATA,

@@ -17,6 +17,8 @@ struct nt_ingest_report {
     int64_t n_duplicates;      /* rows whose content was there already (kept or dropped) */
     int64_t n_without_consent; /* rows that no purpose will see */
     int64_t n_repeats;         /* rows of strings whose completions begin with the prompt */
+    int64_t n_unread;          /* rows with words in a field that their format does not read */
+    const char *unread;        /* the first of these fields */
     int64_t n_answers, n_feedback, n_pairs, n_unanswered;
     char errors[4096]; /* path of the errors file */
 };

@@ -31,7 +31,8 @@ struct nt_train_row {
     int label;                                     /* of the last message: 1, 0; -1: none */
     float margin;                                  /* NaN: none */
     bool has_tools;
-    bool repeats; /* strings: the completions begin with the prompt, which is there twice then */
+    bool repeats;       /* strings: the completions begin with the prompt, which is there twice then */
+    const char *unread; /* a field with words that this format does not read; NULL: none */
     struct nt_strbuf text;
     struct nt_text_refs refs;
     char error[320]; /* "" good */

@@ -404,15 +404,34 @@ static bool parse_batch(struct nt_train_row *row, const struct nt_json *doc) {
 static const struct {
     bool (*parse)(struct nt_train_row *row, const struct nt_json *doc);
     const char *keys[3]; /* that tell the format; the first row that has all of them */
+    bool system;         /* reads it from a field of this name */
 } formats[NT_N_ROW_FORMATS] = {
-    [NT_ROW_MESSAGES] = {parse_messages,   {"messages"}                     },
-    [NT_ROW_COMPLETION] = {parse_completion, {"prompt", "completion"}         },
-    [NT_ROW_SHAREGPT] = {parse_sharegpt,   {"conversations"}                },
-    [NT_ROW_ALPACA] = {parse_alpaca,     {"instruction"}                  },
-    [NT_ROW_PREFERENCE] = {parse_preference, {"chosen", "rejected"}           },
-    [NT_ROW_LABEL] = {parse_label,      {"prompt", "completion", "label"}},
-    [NT_ROW_BATCH] = {parse_batch,      {"custom_id", "body"}            },
+    [NT_ROW_MESSAGES] = {parse_messages,   {"messages"},                      false},
+    [NT_ROW_COMPLETION] = {parse_completion, {"prompt", "completion"},          false},
+    [NT_ROW_SHAREGPT] = {parse_sharegpt,   {"conversations"},                 true },
+    [NT_ROW_ALPACA] = {parse_alpaca,     {"instruction"},                   true },
+    [NT_ROW_PREFERENCE] = {parse_preference, {"chosen", "rejected"},            false},
+    [NT_ROW_LABEL] = {parse_label,      {"prompt", "completion", "label"}, false},
+    [NT_ROW_BATCH] = {parse_batch,      {"custom_id", "body"},             true },
 };
+
+static bool has_words(const struct nt_json *doc, const char *key) {
+    size_t len = 0;
+    return nt_json_str(nt_json_get(doc, key), &len) && len > 0;
+}
+
+/* A field that some data sets keep the system's words or the question in, where nothing else has such. */
+static const char *unread_field(const struct nt_train_row *row, const struct nt_json *doc) {
+    static const char *const systems[] = {"system", "system_prompt"};
+    static const char *const questions[] = {"question", "instruction", "input", "query", "context"};
+    const bool told = row->messages.n > 0 && strcmp(row->messages.m[0].role, "system") == 0;
+    for (size_t i = 0; i < sizeof systems / sizeof *systems && !told && !formats[row->format].system; i++)
+        if (has_words(doc, systems[i])) return systems[i];
+    if (row->format != NT_ROW_PREFERENCE || nt_json_given(doc, "prompt")) return NULL;
+    for (size_t i = 0; i < sizeof questions / sizeof *questions; i++)
+        if (has_words(doc, questions[i])) return questions[i];
+    return NULL;
+}
 
 void nt_train_row_parse(struct nt_train_row *row, const struct nt_json *doc, enum nt_row_format format) {
     nt_strbuf_reset(&row->text);
@@ -425,12 +444,15 @@ void nt_train_row_parse(struct nt_train_row *row, const struct nt_json *doc, enu
     row->margin = NAN;
     row->has_tools = declares_tools(doc);
     row->repeats = false;
+    row->unread = NULL;
     if (!nt_json_is(doc, NT_JSON_OBJECT))
         (void)nt_train_row_reject(row, "is %s, expected an object", nt_json_type_name(doc));
     else if (nt_shell_reserved(doc))
         (void)nt_train_row_reject(row, "holds an object with the only key \"$text\", which is reserved");
     else if (!formats[format].parse(row, doc))
         NT_CHECK(row->error[0]);
+    else
+        row->unread = unread_field(row, doc);
 }
 
 /* Whether messages end with an answer: then they are an example, else a question for generate. */

@@ -119,6 +119,12 @@ expect_rc 2 ingest --input batch.jsonl --output x.h5 --feedback batch.feedback.j
 expect_rc 66 ingest --input nowhere.jsonl --output x.h5
 expect_rc 65 ingest --input key --output x.h5
 says "in a known format"
+printf '[\n  {"instruction": "i", "output": "o"}\n]\n' > list.json
+expect_rc 65 "$NOCTURNE" ingest --input list.json --output list.h5
+says "list.json: begins with a list, expected one JSON object per line"
+printf '{"system": "s", "question": "q%d", "chosen": "c", "rejected": "r"}\n' 1 2 > apart.jsonl
+expect_rc 0 "$NOCTURNE" ingest --input apart.jsonl --output apart.h5 --consent train --basis public
+says "2 rows have words in \"system\", which this format does not read"
 printf '\n\n' > blank.jsonl
 expect_rc 65 ingest --input blank.jsonl --output x.h5
 says "blank.jsonl: no rows"

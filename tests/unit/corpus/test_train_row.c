@@ -51,6 +51,7 @@ static void check_shape(const char *json, const char *want) {
     if (row.label >= 0) nt_strbuf_addf(&out, " =%d", row.label);
     if (row.has_tools) nt_strbuf_adds(&out, " tools");
     if (row.repeats) nt_strbuf_adds(&out, " repeats");
+    if (row.unread) nt_strbuf_addf(&out, " unread %s", row.unread);
     if (!isnan(row.margin)) nt_strbuf_addf(&out, " margin %g", (double)row.margin);
     assert_string_equal(nt_strbuf_cstr(&out), want);
     nt_strbuf_release(&out);
@@ -105,6 +106,16 @@ static void test_shapes(void **state) {
         {"{'instruction':'i','chosen':'c','rejected':'r','history':[['q','a']]}",
          "alpaca chat user:q|assistant:a*0|user:i > assistant:c > assistant:r"                                                                                                                    },
         {"{'instruction':'i','output':'o','kto_tag':true}",                                                              "alpaca chat user:i|assistant:o =1"                                      },
+        {"{'system':'s','question':'q','chosen':'c','rejected':'r'}",
+         "preference text prompt: > assistant:c > assistant:r unread system"                                                                                                                      },
+        {"{'system':'','question':'q','chosen':'c','rejected':'r'}",
+         "preference text prompt: > assistant:c > assistant:r unread question"                                                                                                                    },
+        {"{'prompt':'p','question':'q','chosen':'c','rejected':'r'}",
+         "preference text prompt:p > assistant:c > assistant:r"                                                                                                                                   },
+        {"{'system':'s','messages':[{'role':'user','content':'q'},{'role':'assistant','content':'a'}]}",
+         "messages chat user:q|assistant:a unread system"                                                                                                                                         },
+        {"{'system':'s','messages':[{'role':'system','content':'s'},{'role':'user','content':'q'},{'role':'assistant','"
+         "content':'a'}]}",                                                                                     "messages chat system:s|user:q|assistant:a"                              },
         {"{'prompt':'p','chosen':'c','rejected':'r','margin':0.5}",
          "preference text prompt:p > assistant:c > assistant:r margin 0.5"                                                                                                                        },
         {"{'chosen':[{'role':'user','content':'q'},{'role':'assistant','content':'m'},{'role':'user','content':'x'},{'"
