@@ -46,6 +46,30 @@ static nt_status check_settings(const struct nt_config *c) {
     return NT_OK;
 }
 
+/* What a run begins from must not lie where its own result goes: --fresh would discard it before the first step, and
+ * nobody could resume. */
+static nt_status check_places(const struct nt_config *c) {
+    static const char *const results[] = {"adapter", "model"};
+    const struct {
+        const char *setting, *path;
+    } begins[] = {
+        {"train.init_adapter", c->train_init_adapter},
+        {"train.reference",    c->train_reference   },
+        {"model.path",         c->model_path        },
+    };
+    for (size_t i = 0; i < 2; i++) {
+        char path[PATH_MAX], result[PATH_MAX], begin[PATH_MAX];
+        NT_TRY(nt_path_join(path, sizeof path, c->train_output, results[i]));
+        if (!realpath(path, result)) continue;
+        for (size_t k = 0; k < sizeof begins / sizeof *begins; k++)
+            if (realpath(begins[k].path, begin) && strcmp(begin, result) == 0)
+                return NT_FAIL(NT_E_USAGE,
+                               "finetune: %s is %s, where this run's own result goes; choose another --output",
+                               begins[k].setting, path);
+    }
+    return NT_OK;
+}
+
 static nt_status check_arguments(const struct nt_config *c) {
     if (!c->train_input[0]) return NT_FAIL(NT_E_USAGE, "finetune: no input given; add --input CORPUS.h5");
     if (!c->train_output[0]) return NT_FAIL(NT_E_USAGE, "finetune: no output directory given; add --output DIR");
@@ -55,7 +79,8 @@ static nt_status check_arguments(const struct nt_config *c) {
     if (c->train_init_adapter[0] && strcmp(c->train_method, "full") == 0)
         return NT_FAIL(NT_E_USAGE, "finetune: train.method = full trains the model's own weights and goes on from no "
                                    "train.init_adapter; merge it into the model first (nocturne merge)");
-    return check_settings(c);
+    NT_TRY(check_settings(c));
+    return check_places(c);
 }
 
 /* card: the sections that tell how it was trained. */

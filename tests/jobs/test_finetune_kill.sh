@@ -147,6 +147,7 @@ refused 78 "trained on another base model" $to_pairs --model other --reference o
 refused 78 "trained on another tokenizer" $to_pairs --model words --reference one/adapter
 refused 65 "cut/adapter_model.safetensors" --input rows.h5 --output x --init-adapter cut
 refused 66 "nowhere" --input rows.h5 --output x --init-adapter nowhere
+refused 2 "train.init_adapter is one/adapter, where this run's own result goes" --input rows.h5 --output one --init-adapter ./one/adapter/ --fresh
 refused 2 "goes on from no train.init_adapter" --input rows.h5 --output x --init-adapter one/adapter --method full
 refused 78 "expected a number from 1e-20 to 1" --input rows.h5 --output x --adam-epsilon 0
 refused 2 "train.reference is for" --input rows.h5 --output x --reference one/adapter
