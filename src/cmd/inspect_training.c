@@ -191,7 +191,8 @@ nt_status nt_inspect_checkpoint(const char *path) {
         nt_print("trains         all weights");
     nt_print("tensors        %" PRId64 ", %" PRId64 " numbers and AdamW's two moments, for any dp x tp", f.n_tensors,
              f.n_numbers);
-    if (s->n_loss > 0) nt_print("loss           %.4f, mean of the last %" PRId64 " steps", s->loss_mean, s->n_loss);
+    if (s->n_loss > 0)
+        nt_print("loss           %.4f, mean of the last %" PRId64 " steps", nt_train_state_loss(s), s->n_loss);
     if (!isnan(s->eval_first)) nt_print("held-out loss  %.4f before the first step", s->eval_first);
     nt_print("gradient norm  %.4g, running mean", s->norm_mean);
     nt_print("job sha256     %s", f.job);
@@ -204,7 +205,7 @@ static void print_one(const char *path) {
     struct nt_checkpoint_facts f;
     if (nt_checkpoint_describe(path, &f) == NT_OK) {
         nt_print("checkpoint     %s: %" PRId64 " steps, %" PRId64 " samples, loss %.4f, whole", path, f.state.step,
-                 f.state.cursor, f.state.loss_mean);
+                 f.state.cursor, nt_train_state_loss(&f.state));
         return;
     }
     nt_print("checkpoint     %s: damaged: %s", path, nt_error_last()->text);

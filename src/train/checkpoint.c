@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 #define FOLDER "checkpoints"
 #define KIND   "nocturne-checkpoint"
 
-enum { N_ARRAYS = 3, COUNTS = 5 };
+enum { N_ARRAYS = 3, COUNTS = 5, LOSSES_TEXT = 32 * NT_TRAIN_RECENT };
 static const enum nt_training_array arrays[N_ARRAYS] = {NT_TRAINING_W, NT_TRAINING_M, NT_TRAINING_V};
 static const char *const array_names[N_ARRAYS] = {"/parameters", "/moment1", "/moment2"};
 
@@ -99,17 +100,53 @@ nt_status nt_checkpoint_remove_temps(const char *dir) {
     return nt_outdir_remove_temps(path, names, 1);
 }
 
+/* ---- the last losses -------------------------------------------------------------------------------------------- */
+
+void nt_train_state_add_loss(struct nt_train_state *s, double loss) {
+    if (s->n_loss == NT_TRAIN_RECENT) {
+        s->n_loss--;
+        memmove(s->losses, s->losses + 1, (size_t)s->n_loss * sizeof *s->losses);
+    }
+    s->losses[s->n_loss++] = loss;
+}
+
+double nt_train_state_loss(const struct nt_train_state *s) {
+    double sum = 0;
+    for (int64_t i = 0; i < s->n_loss; i++) sum += s->losses[i];
+    return s->n_loss > 0 ? sum / (double)s->n_loss : NAN;
+}
+
+/* As hexadecimal floats with blanks between. */
+static void print_losses(const struct nt_train_state *s, char text[LOSSES_TEXT]) {
+    int at = 0;
+    text[0] = '\0';
+    for (int64_t i = 0; i < s->n_loss; i++)
+        at += snprintf(text + at, (size_t)(LOSSES_TEXT - at), i > 0 ? " %a" : "%a", s->losses[i]);
+}
+
+static bool scan_losses(const char *text, struct nt_train_state *s) {
+    for (int64_t i = 0; i < s->n_loss; i++) {
+        char *end;
+        s->losses[i] = strtod(text, &end);
+        if (end == text) return false;
+        text = end;
+    }
+    return *text == '\0';
+}
+
 /* ---- writing --------------------------------------------------------------------------------------------------- */
 
 static nt_status write_state(struct nt_h5_writer *w, const struct nt_checkpoint_job *j,
                              const struct nt_train_state *s) {
-    char hex[NT_SHA256_HEX], means[128];
+    char hex[NT_SHA256_HEX], means[128], losses[LOSSES_TEXT];
     nt_hex(j->job_digest, NT_SHA256_BYTES, hex);
-    snprintf(means, sizeof means, "%a %a %a", s->norm_mean, s->loss_mean, s->eval_first);
+    snprintf(means, sizeof means, "%a %a", s->norm_mean, s->eval_first);
+    print_losses(s, losses);
     NT_TRY(nt_h5_attr_str(w, "/", "encoding-type", KIND));
     NT_TRY(nt_h5_attr_str(w, "/", "encoding-version", "1.0.0"));
     NT_TRY(nt_h5_attr_str(w, "/", "job", hex));
     NT_TRY(nt_h5_attr_str(w, "/", "means", means)); /* exact, in hexadecimal */
+    NT_TRY(nt_h5_attr_str(w, "/", "losses", losses));
     struct nt_h5_column *state;
     const int64_t row[COUNTS] = {s->step, s->cursor, s->n_tokens, s->n_skipped, s->n_loss};
     NT_TRY(nt_h5_column(w, "/state", NT_H5_I64, COUNTS, &state));
@@ -301,15 +338,15 @@ static nt_status open_arrays(struct loaded *l, int64_t n, int64_t count) {
 
 static nt_status read_state(struct loaded *l, const char *path, struct nt_train_state *s) {
     int64_t row[COUNTS];
-    char means[128], rest;
+    char means[128], losses[LOSSES_TEXT], rest;
     NT_TRY(nt_h5_get(l->state, 0, row));
     NT_TRY(nt_h5_read_attr(l->file, "/", "means", means, sizeof means));
+    NT_TRY(nt_h5_read_attr(l->file, "/", "losses", losses, sizeof losses));
     *s = (struct nt_train_state){
         .step = row[0], .cursor = row[1], .n_tokens = row[2], .n_skipped = row[3], .n_loss = row[4]};
-    enum { RECENT = 20 }; /* steps in the mean loss, docs/formats.md */
-    bool good = s->n_skipped <= s->step && s->n_loss <= s->step && s->n_loss <= RECENT;
-    good = sscanf(means, "%la %la %la%c", &s->norm_mean, &s->loss_mean, &s->eval_first, &rest) == 3 && good;
+    bool good = s->n_skipped <= s->step && s->n_loss <= s->step && s->n_loss <= NT_TRAIN_RECENT;
     for (int i = 0; i < COUNTS; i++) good = good && row[i] >= 0;
+    good = good && sscanf(means, "%la %la%c", &s->norm_mean, &s->eval_first, &rest) == 2 && scan_losses(losses, s);
     return good ? NT_OK : NT_FAIL(NT_E_DATA, "%s: a count or mean of its state is out of range or no number", path);
 }
 

@@ -12,16 +12,21 @@
 #include "hash.h"
 #include "training.h"
 
+enum { NT_TRAIN_RECENT = 20 };
+
 struct nt_train_state {
     int64_t step;      /* steps done */
     int64_t cursor;    /* samples taken from the order */
     int64_t n_tokens;  /* forwarded in training, all ranks */
     int64_t n_skipped; /* steps left out for numbers that were not finite, or spikes */
     double norm_mean;  /* running mean of gradient norms */
-    double loss_mean;  /* of the last n_loss steps that counted */
     double eval_first; /* held-out loss before the first step; NaN: none */
     int64_t n_loss;
+    double losses[NT_TRAIN_RECENT]; /* of the last n_loss steps that counted, the oldest first */
 };
+
+void nt_train_state_add_loss(struct nt_train_state *s, double loss);
+double nt_train_state_loss(const struct nt_train_state *s); /* mean of losses; NaN: none yet */
 
 struct nt_checkpoint_job {
     struct nt_world *world;

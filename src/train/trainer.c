@@ -61,12 +61,8 @@ static nt_status evaluate_if_due(struct nt_trainer *t) {
 }
 
 static nt_status after_step(struct nt_trainer *t, const struct nt_step_outcome *o) {
-    enum { RECENT = 20 };
     tell(t, o);
-    if (!o->skipped) {
-        t->state.n_loss += t->state.n_loss < RECENT;
-        t->state.loss_mean += (o->sums.loss - t->state.loss_mean) / (double)t->state.n_loss;
-    }
+    if (!o->skipped) nt_train_state_add_loss(&t->state, o->sums.loss);
     nt_comm_progress(t->world);
     NT_TRY(nt_trainer_look_for_stop(t));
     const bool saves = t->state.step == t->total || t->stop || t->state.step % t->c->train_save_steps == 0;
@@ -105,7 +101,7 @@ static nt_status finish(struct nt_trainer *t) {
     r->n_samples = t->state.cursor;
     r->n_tokens = t->state.n_tokens;
     r->n_skipped = t->state.n_skipped;
-    r->train_loss = t->state.n_loss > 0 ? t->state.loss_mean : NAN;
+    r->train_loss = nt_train_state_loss(&t->state);
     r->eval_loss_first = t->state.eval_first;
     r->seconds = nt_now() - t->start;
     r->tokens_per_s = r->seconds > 0 ? (double)t->run_tokens / r->seconds : 0;

@@ -19,6 +19,14 @@ for file in COMPLETE metrics.jsonl report.html training_card.json training_card.
 done
 check "the held-out loss did not fall" python3 "$SOURCE/tests/jobs/tune_check.py" falls base
 
+# the card's figures are those of the metrics, also where the run was taken up in its last steps
+expect_rc 0 tune counted --max-steps 31 --eval-fraction 0.25
+check "the card counts otherwise than the metrics" python3 "$SOURCE/tests/jobs/tune_check.py" recount counted
+rm counted/COMPLETE counted/training_card.json counted/checkpoints/step-00000031.h5
+expect_rc 0 tune counted --max-steps 31 --eval-fraction 0.25
+says "resuming after step 30 of 31"
+check "a resumed run's card counts otherwise than its metrics" python3 "$SOURCE/tests/jobs/tune_check.py" recount counted
+
 # the same bytes: one thread, other recompute; without packing and in other micro-batches within rounding
 expect_rc 0 tune one $epochs --eval-fraction 0.25 --threads 1
 same_adapter base one

@@ -1,7 +1,7 @@
 """What test_finetune.sh asks of metrics, adapters and answers; a failed assertion is its verdict.
 
     tune_check.py events DIR EVENT FIELD | falls DIR | grows DIR | level DIR | near DIR DIR LIMIT | losses DIR DIR LIMIT |
-    kl DIR LEAST MOST | answers DIR DIR WORD
+    kl DIR LEAST MOST | recount DIR | answers DIR DIR WORD
 """
 import json
 import struct
@@ -43,6 +43,19 @@ def level(folder):
     assert abs(float(events(folder, "step", "margin")[0])) < 1e-5
 
 
+def recount(folder):
+    """The card's figures are those of the metrics."""
+    card = json.load(open(folder + "/training_card.json"))
+    run, results, losses = card["run"], card["results"], events(folder, "step", "loss")
+    assert len(losses) > 20 and events(folder, "step", "skipped") == [0] * len(losses)
+    want = {"steps": len(losses), "samples": events(folder, "step", "samples")[-1], "tokens": events(folder, "step", "tokens")[-1],
+            "train_loss_first": losses[0], "train_loss": sum(losses[-20:]) / 20,
+            "eval_loss_first": events(folder, "eval", "eval_loss")[0], "eval_loss": events(folder, "eval", "eval_loss")[-1]}
+    for key, value in want.items():
+        found = {**run, **results}[key]
+        assert abs(found - value) <= 1e-9 * abs(value), (key, found, value)
+
+
 def near(one, other, limit):
     a, b = factors(one), factors(other)
     assert a.keys() == b.keys()
@@ -77,4 +90,4 @@ def answers(one, other, word):
 if sys.argv[1] == "events":
     print(*events(*sys.argv[2:]), sep="\n")
 else:
-    {"falls": falls, "grows": grows, "level": level, "near": near, "losses": losses, "kl": kl, "answers": answers}[sys.argv[1]](*sys.argv[2:])
+    {"falls": falls, "grows": grows, "level": level, "near": near, "losses": losses, "kl": kl, "recount": recount, "answers": answers}[sys.argv[1]](*sys.argv[2:])
