@@ -148,8 +148,7 @@ static void beat_reference(void *arg) {
 /* order: of the mismatched pairs of n_samples samples; NULL: of the set's examples. */
 static nt_status get_reference(struct nt_trainer *t, const struct nt_example_set *set, const char *name,
                                struct nt_order *order, int64_t n_samples, struct nt_reference *out) {
-    char corpus[PATH_MAX];
-    snprintf(corpus, sizeof corpus, "%.*s", (int)strcspn(t->c->train_input, ","), t->c->train_input);
+    const char *corpus = t->out->data.n_files > 0 ? t->out->data.files[0] : NULL;
     const struct nt_reference_job j = {.runner = &t->runner,
                                        .world = t->world,
                                        .set = set,

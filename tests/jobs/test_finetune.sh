@@ -87,6 +87,12 @@ preference kto sigmoid kto thumbs.h5
 # the reference is kept, beside the corpus for all runs over it, or in the run's directory (also where the corpus' cannot be written): a run
 # that finds its sums goes on with the same bytes, a damaged file is computed again
 check "no reference beside the corpus" test -s "$(ls pairs.h5.reference-*)"
+# of a directory of corpora beside its first file, however the directory is named
+mkdir corpora
+cp pairs.h5 corpora/a.h5
+expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input corpora/ --output corpora.run --max-steps 1
+expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input corpora --output corpora.run --max-steps 1 --fresh
+says "are those of corpora/a.h5.reference-"
 for place in corpus run; do
     rm -f pairs.h5.reference-*
     for state in none whole torn; do
