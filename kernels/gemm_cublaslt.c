@@ -5,7 +5,7 @@
 #include "log.h"
 #include <stdlib.h>
 
-enum { MAX_KINDS = 64, N_WANTED = 16 };
+enum { MAX_KINDS = 64, N_WANTED = 16, ALIGNMENT = 16 /* of operands, in bytes */ };
 
 /* Products that share an algorithm. */
 struct kind {
@@ -88,13 +88,20 @@ static bool is_one_chain(const struct nt_cublaslt *blas, const struct nt_blaslt_
     return (split == 0 || split == 1) && scheme == NT_BLASLT_REDUCTION_SCHEME_NONE;
 }
 
-static nt_status ask(const struct nt_cublaslt *blas, size_t workspace, const struct problem *p, void *preference,
-                     struct kind *kind) {
-    const uint32_t scheme = NT_BLASLT_REDUCTION_SCHEME_NONE;
+/* What may be chosen from. Unless told otherwise the library takes operands to be aligned to 256 bytes. */
+static nt_status prefer(const struct nt_cublaslt *blas, size_t workspace, void *preference) {
+    const uint32_t scheme = NT_BLASLT_REDUCTION_SCHEME_NONE, alignment = ALIGNMENT;
     NT_TRY(BLAS(blas, cublasLtMatmulPreferenceSetAttribute(preference, NT_BLASLT_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                                            sizeof workspace)));
     NT_TRY(BLAS(blas, cublasLtMatmulPreferenceSetAttribute(preference, NT_BLASLT_PREF_REDUCTION_SCHEME_MASK, &scheme,
                                                            sizeof scheme)));
+    for (int i = NT_BLASLT_PREF_MIN_ALIGNMENT_A_BYTES; i <= NT_BLASLT_PREF_MIN_ALIGNMENT_D_BYTES; i++)
+        NT_TRY(BLAS(blas, cublasLtMatmulPreferenceSetAttribute(preference, i, &alignment, sizeof alignment)));
+    return NT_OK;
+}
+
+static nt_status ask(const struct nt_cublaslt *blas, size_t workspace, const struct problem *p, void *preference,
+                     struct kind *kind) {
     struct nt_blaslt_result results[N_WANTED];
     int found = 0;
     NT_TRY(BLAS(blas, cublasLtMatmulAlgoGetHeuristic(blas->handle, p->desc, p->a, p->b, p->d, p->d, preference,
@@ -115,6 +122,7 @@ static nt_status choose(const struct nt_cublaslt *blas, size_t workspace, const 
     nt_status st;
     NT_TRY_GOTO(st, done, describe(blas, args, NT_BLASLT_ROWS, &p));
     NT_TRY_GOTO(st, done, BLAS(blas, cublasLtMatmulPreferenceCreate(&preference)));
+    NT_TRY_GOTO(st, done, prefer(blas, workspace, preference));
     NT_TRY_GOTO(st, done, ask(blas, workspace, &p, preference, kind));
 done:
     if (preference) (void)blas->api.cublasLtMatmulPreferenceDestroy(preference);
@@ -142,7 +150,7 @@ static nt_status find_kind(struct nt_backend *be, const struct nt_gemm_args *arg
 }
 
 static bool aligned(const void *p) {
-    return ((uintptr_t)p & 15) == 0;
+    return (uintptr_t)p % ALIGNMENT == 0;
 }
 
 bool nt_cublaslt_takes(const struct nt_backend *be, const struct nt_gemm_args *args) {

@@ -32,6 +32,8 @@ enum {
     /* preference */
     NT_BLASLT_PREF_MAX_WORKSPACE_BYTES = 1,
     NT_BLASLT_PREF_REDUCTION_SCHEME_MASK = 3,
+    NT_BLASLT_PREF_MIN_ALIGNMENT_A_BYTES = 5,
+    NT_BLASLT_PREF_MIN_ALIGNMENT_D_BYTES = 8, /* B and C between them */
     NT_BLASLT_REDUCTION_SCHEME_NONE = 0,
     /* algorithm */
     NT_BLASLT_ALGO_ID = 0,

@@ -32,7 +32,8 @@ enum {
     LT_DESC_BIAS_TYPE = 26
 };
 enum { LT_EPILOGUE_DEFAULT = 1, LT_EPILOGUE_BIAS = 4 };
-enum { LT_PREF_MAX_WORKSPACE = 1, LT_PREF_LAST = 12 };
+enum { LT_ALIGNMENT = 256 /* of operands, unless a preference says otherwise */ };
+enum { LT_PREF_MAX_WORKSPACE = 1, LT_PREF_ALIGNMENT_A = 5, LT_PREF_ALIGNMENT_D = 8, LT_PREF_LAST = 12 };
 enum { LT_ALGO_ID, LT_ALGO_TILE, LT_ALGO_SPLITK, LT_ALGO_REDUCTION, LT_ALGO_STAGES = 6 };
 
 struct lt_layout {
@@ -51,10 +52,11 @@ struct lt_desc {
 
 struct lt_preference {
     uint64_t max_workspace;
+    uint32_t alignment[4]; // bytes, of A, B, C, D
 };
 
 struct lt_algo {
-    uint64_t data[8];
+    uint64_t data[8]; // number, and as chosen for: alignment of A and B, of C and D
 };
 
 struct lt_heuristic {

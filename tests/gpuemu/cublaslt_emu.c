@@ -1,7 +1,8 @@
 /* libcublasLt_emu.so: the calls of cuBLASLt that the product uses, computed on the CPU in stream order.
  *
  * D = alpha * op(A) op(B) + beta * C; bf16, f16 or f32 in and out, f32 inside; column- or row-major; strided batches;
- * optional bias along the rows of D. Anything else answers NOT_SUPPORTED: nothing is ignored.
+ * optional bias along the rows of D. Anything else answers NOT_SUPPORTED: nothing is ignored. An algorithm takes no
+ * operands that are less aligned than was said when it was asked for (256 bytes, if nothing was).
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -257,8 +258,10 @@ int cublasLtMatrixLayoutSetAttribute(struct lt_layout *m, int which, const void 
 }
 
 int cublasLtMatmulPreferenceCreate(struct lt_preference **preference) {
-    *preference = calloc(1, sizeof **preference);
-    return *preference == NULL ? LT_ALLOC_FAILED : LT_SUCCESS;
+    struct lt_preference *p = calloc(1, sizeof *p);
+    for (int i = 0; p != NULL && i < 4; i++) p->alignment[i] = LT_ALIGNMENT;
+    *preference = p;
+    return p == NULL ? LT_ALLOC_FAILED : LT_SUCCESS;
 }
 
 int cublasLtMatmulPreferenceDestroy(struct lt_preference *preference) {
@@ -268,7 +271,9 @@ int cublasLtMatmulPreferenceDestroy(struct lt_preference *preference) {
 
 int cublasLtMatmulPreferenceSetAttribute(struct lt_preference *preference, int which, const void *value, size_t size) {
     if (preference == NULL || which < 0 || which > LT_PREF_LAST) return LT_INVALID_VALUE;
-    if (which != LT_PREF_MAX_WORKSPACE) return LT_SUCCESS; // hints on alignment and search: nothing to choose from here
+    if (which >= LT_PREF_ALIGNMENT_A && which <= LT_PREF_ALIGNMENT_D)
+        return set(&preference->alignment[which - LT_PREF_ALIGNMENT_A], sizeof preference->alignment[0], value, size);
+    if (which != LT_PREF_MAX_WORKSPACE) return LT_SUCCESS; // hints on the search: nothing to choose from here
     return set(&preference->max_workspace, sizeof preference->max_workspace, value, size);
 }
 
@@ -304,6 +309,7 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, const struct lt_desc *desc, con
     if (status != LT_SUCCESS) return status;
     memset(found, 0, sizeof *found);
     found->algo.data[0] = 1;
+    memcpy(&found->algo.data[1], preference->alignment, sizeof preference->alignment);
     found->waves = 1;
     *n_found = 1;
     return LT_SUCCESS;
@@ -322,16 +328,28 @@ int cublasLtMatmulAlgoConfigGetAttribute(const struct lt_algo *algo, int which, 
     return LT_SUCCESS;
 }
 
+static bool aligned_as_chosen(const struct lt_algo *algo, const void *const operand[4]) {
+    uint32_t alignment[4];
+    memcpy(alignment, &algo->data[1], sizeof alignment);
+    for (int i = 0; i < 4; i++) {
+        if (alignment[i] == 0 || (uintptr_t)operand[i] % alignment[i] == 0) continue;
+        fprintf(stderr, "emu: cublasLtMatmul: %c is not aligned to %u bytes, for which the algorithm was chosen\n",
+                "ABCD"[i], alignment[i]);
+        return false;
+    }
+    return true;
+}
+
 int cublasLtMatmul(void *handle, const struct lt_desc *desc, const void *alpha, const void *a,
                    const struct lt_layout *a_layout, const void *b, const struct lt_layout *b_layout, const void *beta,
                    const void *c, const struct lt_layout *c_layout, void *d, const struct lt_layout *d_layout,
                    const struct lt_algo *algo, void *workspace, size_t workspace_size, struct CUstream_st *stream) {
-    (void)algo;
     (void)workspace;
     (void)workspace_size;
     if (handle == NULL || alpha == NULL || beta == NULL) return LT_INVALID_VALUE;
     const int status = check_shapes(desc, a_layout, b_layout, c_layout, d_layout);
     if (status != LT_SUCCESS) return status;
+    if (algo != NULL && !aligned_as_chosen(algo, (const void *const[]){a, b, c, d})) return LT_INVALID_VALUE;
     struct matmul *p = malloc(sizeof *p);
     if (p == NULL) return LT_ALLOC_FAILED;
     *p = (struct matmul){.desc = *desc,

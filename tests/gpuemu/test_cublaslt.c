@@ -14,6 +14,7 @@ int cublasLtMatrixLayoutCreate(void **layout, int type, uint64_t rows, uint64_t 
 int cublasLtMatrixLayoutDestroy(void *layout);
 int cublasLtMatmulPreferenceCreate(void **preference);
 int cublasLtMatmulPreferenceDestroy(void *preference);
+int cublasLtMatmulPreferenceSetAttribute(void *preference, int which, const void *value, size_t size);
 int cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, void *b, void *c, void *d, void *preference,
                                    int n_wanted, struct lt_heuristic *found, int *n_found);
 int cublasLtMatmul(void *handle, void *desc, const void *alpha, const void *a, void *a_layout, const void *b,
@@ -142,6 +143,34 @@ static void a_short_output_is_found(void) {
     CHECK(reported("cublasLtMatmul D of 140 bytes"));
 }
 
+static void operands_are_aligned_as_was_said(void) {
+    start();
+    CUstream stream = new_stream();
+    const struct product p = make(1, 0, LT_F32, stream);
+    const float one = 1, zero = 0;
+    const uint32_t alignment = 16;
+    const CUdeviceptr moved = device_bytes(2 * M * K + 48) + 48;
+    struct lt_heuristic found;
+    void *preference = NULL;
+    int n = 0;
+    OK(cuMemcpyDtoDAsync(moved, p.pa, 2 * M * K, stream));
+    CHECK(cublasLtMatmulPreferenceCreate(&preference) == LT_SUCCESS);
+    for (int said = 0; said < 2; said++) {
+        if (said == 1)
+            CHECK(cublasLtMatmulPreferenceSetAttribute(preference, LT_PREF_ALIGNMENT_A, &alignment, sizeof alignment) ==
+                  LT_SUCCESS);
+        CHECK(cublasLtMatmulAlgoGetHeuristic(p.handle, p.desc, p.a, p.b, p.d, p.d, preference, 1, &found, &n) ==
+              LT_SUCCESS);
+        for (int away = 0; away < 2; away++)
+            CHECK(cublasLtMatmul(p.handle, p.desc, &one, (void *)(uintptr_t)(away == 1 ? moved : p.pa), p.a,
+                                 (void *)(uintptr_t)p.pb, p.b, &zero, (void *)(uintptr_t)p.pd, p.d,
+                                 (void *)(uintptr_t)p.pd, p.d, &found.algo, NULL, 0,
+                                 stream) == (away > said ? LT_INVALID_VALUE : LT_SUCCESS));
+    }
+    OK(cuStreamSynchronize(stream));
+    CHECK(cublasLtMatmulPreferenceDestroy(preference) == LT_SUCCESS);
+}
+
 static void what_is_not_computed_is_refused(void) {
     start();
     CUstream stream = new_stream();
@@ -171,6 +200,7 @@ static const struct row rows[] = {
     ROW("streams=late", inside_a_graph),
     ROW("streams=late", uninitialised_operands_are_found),
     ROW("streams=late", a_short_output_is_found),
+    ROW("streams=late", operands_are_aligned_as_was_said),
     ROW("streams=late", what_is_not_computed_is_refused),
 };
 
