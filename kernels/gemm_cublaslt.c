@@ -4,6 +4,7 @@
 #include "gpu_api.h"
 #include "log.h"
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_KINDS = 64, N_WANTED = 16, ALIGNMENT = 16 /* of operands, in bytes */ };
 
@@ -31,7 +32,8 @@ struct problem {
 };
 
 static nt_status failed(const struct nt_cublaslt *blas, int status, const char *call) {
-    return NT_FAIL(NT_E_SYSTEM, "%s failed: %s (%d)", call, blas->api.cublasLtGetStatusString(status), status);
+    return NT_FAIL(NT_E_SYSTEM, "%.*s failed: %s (%d)", (int)strcspn(call, "("), call,
+                   blas->api.cublasLtGetStatusString(status), status);
 }
 
 /* NT_TRY(BLAS(blas, cublasLtCreate(&handle))) */
