@@ -70,8 +70,9 @@ nt_status nt_cuda_capture_begin(struct nt_backend *be) {
     return absent();
 }
 
-nt_status nt_cuda_capture_end(struct nt_backend *be, struct nt_cuda_graph **out) {
+nt_status nt_cuda_capture_end(struct nt_backend *be, nt_status recorded, struct nt_cuda_graph **out) {
     (void)be;
+    (void)recorded;
     *out = NULL;
     return absent();
 }

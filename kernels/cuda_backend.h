@@ -103,11 +103,11 @@ void nt_cuda_share(struct nt_backend *be, int32_t n_rank, bool crowded, bool cop
 /* ---- graphs (cuda_graph.c) ---- */
 
 /* Everything called between begin and end is recorded, not run. Step inputs must lie in device buffers that are
- * uploaded before the launch, outside the graph: memory->upload and wait fail between begin and end. A failed capture
- * is ended too. */
+ * uploaded before the launch, outside the graph: memory->upload and wait fail between begin and end. recorded: how that
+ * went; if it failed, end returns it with its own sentence, and no graph. */
 struct nt_cuda_graph;
 NT_MUST nt_status nt_cuda_capture_begin(struct nt_backend *be);
-NT_MUST nt_status nt_cuda_capture_end(struct nt_backend *be, struct nt_cuda_graph **out);
+NT_MUST nt_status nt_cuda_capture_end(struct nt_backend *be, nt_status recorded, struct nt_cuda_graph **out);
 NT_MUST nt_status nt_cuda_graph_launch(struct nt_backend *be, const struct nt_cuda_graph *graph);
 int32_t nt_cuda_graph_nodes(const struct nt_cuda_graph *graph); /* launches, copies and fills in it */
 void nt_cuda_graph_free(struct nt_backend *be, struct nt_cuda_graph *graph);

@@ -125,8 +125,7 @@ static nt_status record(struct nt_cuda_bench *b, nt_cuda_call_fn *run, struct nt
     NT_TRY(nt_cuda_capture_begin(b->be));
     nt_status st = NT_OK;
     for (int32_t i = 0; i < b->sizes.launches && st == NT_OK; i++) st = run(c);
-    const nt_status ended = nt_cuda_capture_end(b->be, out);
-    return st != NT_OK ? st : ended;
+    return nt_cuda_capture_end(b->be, st, out);
 }
 
 /* One or two graphs in turn; a NULL one gets 0. */

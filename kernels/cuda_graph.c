@@ -15,25 +15,30 @@ nt_status nt_cuda_capture_begin(struct nt_backend *be) {
     return NT_OK;
 }
 
-static nt_status instantiate(const struct nt_gpu_driver *d, CUgraph recorded, struct nt_cuda_graph *graph) {
+static nt_status instantiate(const struct nt_gpu_driver *d, CUgraph record, struct nt_cuda_graph *graph) {
     size_t n = 0;
-    NT_TRY(NT_CU(d, cuGraphGetNodes(recorded, NULL, &n)));
+    NT_TRY(NT_CU(d, cuGraphGetNodes(record, NULL, &n)));
     graph->n_nodes = (int32_t)n;
-    NT_TRY(NT_CU(d, cuGraphInstantiate(&graph->exec, recorded, 0)));
+    NT_TRY(NT_CU(d, cuGraphInstantiate(&graph->exec, record, 0)));
     return NT_OK;
 }
 
-nt_status nt_cuda_capture_end(struct nt_backend *be, struct nt_cuda_graph **out) {
+nt_status nt_cuda_capture_end(struct nt_backend *be, nt_status recorded, struct nt_cuda_graph **out) {
     struct nt_cuda *cuda = be->cuda;
     const struct nt_gpu_driver *d = cuda->driver;
     NT_CHECK(cuda->capturing);
     *out = NULL;
     cuda->capturing = false;
-    CUgraph recorded = NULL;
-    NT_TRY(NT_CU(d, cuStreamEndCapture(nt_cuda_stream(cuda), &recorded)));
+    CUgraph record = NULL;
+    const CUresult ended = d->cuStreamEndCapture(nt_cuda_stream(cuda), &record);
+    if (recorded != NT_OK) { /* the driver says that the capture is void, which is not why */
+        if (record) (void)d->cuGraphDestroy(record);
+        return nt_trail_at(recorded, __FILE__, __LINE__);
+    }
+    if (ended != CUDA_SUCCESS) return nt_gpu_fail(d, ended, "cuStreamEndCapture", __FILE__, __LINE__);
     struct nt_cuda_graph *graph = calloc(1, sizeof *graph);
-    const nt_status st = graph ? instantiate(d, recorded, graph) : NT_FAIL(NT_E_NOMEM, "no memory for a CUDA graph");
-    (void)d->cuGraphDestroy(recorded); /* the executable graph does not need it */
+    const nt_status st = graph ? instantiate(d, record, graph) : NT_FAIL(NT_E_NOMEM, "no memory for a CUDA graph");
+    (void)d->cuGraphDestroy(record); /* the executable graph does not need it */
     if (st != NT_OK) {
         free(graph);
         return nt_trail_at(st, __FILE__, __LINE__);

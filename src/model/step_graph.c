@@ -36,10 +36,7 @@ static void set_queued(struct nt_model *m, int64_t n, const char *newest) {
 static nt_status capture(struct nt_model *m, struct nt_step *s, float *logits, struct nt_step_graph *out) {
     const struct nt_device_queued before = queued(m);
     NT_TRY(nt_cuda_capture_begin(m->backend));
-    const nt_status st = nt_step_run(m, s, logits);
-    const nt_status ended = nt_cuda_capture_end(m->backend, &out->graph);
-    NT_TRY(st);
-    NT_TRY(ended);
+    NT_TRY(nt_cuda_capture_end(m->backend, nt_step_run(m, s, logits), &out->graph));
     out->collectives = queued(m);
     out->collectives.n -= before.n;
     set_queued(m, before.n, before.newest); /* none of them runs before a launch */

@@ -132,7 +132,7 @@ static void test_what_is_no_launch(void **state) {
     OK(be.memory->zero(&be, on.y, sizeof *on.y));
     assert_false(be.cuda->behind_launch);
     multiply();
-    OK(nt_cuda_capture_end(&be, &graph));
+    OK(nt_cuda_capture_end(&be, NT_OK, &graph));
     assert_false(be.cuda->behind_launch);
     OK(nt_cuda_graph_launch(&be, graph));
     expect_sums();

@@ -226,7 +226,7 @@ static void test_graph(void **state) {
     assert_int_equal(be.memory->take(&be, 8, "a test", &device), NT_E_INTERNAL);
     OK(be.memory->zero(&be, r.to, 4));
     OK(gather(&r));
-    OK(nt_cuda_capture_end(&be, &graph));
+    OK(nt_cuda_capture_end(&be, NT_OK, &graph));
     assert_true(nt_cuda_graph_nodes(graph) >= 2);
     uint32_t to[ROWS * WIDTH], zeros[ROWS * WIDTH] = {0};
     OK(be.memory->download(&be, to, r.to, sizeof to));
@@ -246,6 +246,27 @@ static void test_graph(void **state) {
     give_rows(&r);
 }
 
+/* What went wrong while a step was recorded is told, not that the capture is void for it. */
+static void test_broken_graph(void **state) {
+    (void)state;
+    struct rows r;
+    bool done = false;
+    take_rows(&r);
+    choose(&r, 1);
+    for (int i = 0; i < 2; i++) {
+        struct nt_cuda_graph *graph = NULL;
+        OK(nt_cuda_capture_begin(&be));
+        OK(gather(&r));
+        const nt_status st = i == 0 ? be.memory->query(&be, &done) : NT_FAIL(NT_E_NOMEM, "cuStreamQuery, say");
+        assert_int_equal(nt_cuda_capture_end(&be, st, &graph), i == 0 ? NT_E_SYSTEM : NT_E_NOMEM);
+        assert_non_null(strstr(nt_error_last()->text, "cuStreamQuery"));
+        assert_null(graph);
+    }
+    OK(gather(&r));
+    expect_rows(&r, 1);
+    give_rows(&r);
+}
+
 static nt_status launch_graph(struct nt_backend *b, void *graph) {
     return nt_cuda_graph_launch(b, graph);
 }
@@ -258,7 +279,7 @@ static void test_time(void **state) {
     struct nt_cuda_graph *graph = NULL;
     OK(nt_cuda_capture_begin(&be));
     OK(gather(&r));
-    OK(nt_cuda_capture_end(&be, &graph));
+    OK(nt_cuda_capture_end(&be, NT_OK, &graph));
     double seconds = -1;
     OK(nt_cuda_time(&be, launch_graph, graph, 3, &seconds));
     assert_true(seconds >= 0);
@@ -429,25 +450,22 @@ static void test_cublaslt_alignment(void **state) {
     p.args.x = (const nt_bf16 *)(const void *)((char *)moved + AWAY);
     OK(be.memory->upload(&be, (char *)moved + AWAY, p.x, p.bytes[1]));
     check_product(&p);
+    p.args.x++;
+    assert_int_equal(nt_cublaslt_gemm(&be, &p.args), NT_E_SYSTEM);
+    assert_string_equal(nt_error_last()->text, "cublasLtMatmul failed: CUBLAS_STATUS_INVALID_VALUE (7)");
     be.memory->give(&be, moved, p.bytes[1] + AWAY);
     drop_product(&p);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copies),
-        cmocka_unit_test(test_waits_are_watched),
-        cmocka_unit_test(test_small_uploads),
-        cmocka_unit_test(test_memory_limits),
-        cmocka_unit_test(test_launch),
-        cmocka_unit_test(test_graph),
-        cmocka_unit_test(test_launch_checks),
-        cmocka_unit_test(test_time),
-        cmocka_unit_test(test_kernels),
-        cmocka_unit_test(test_cublaslt),
-        cmocka_unit_test(test_cublaslt_alignment),
-        cmocka_unit_test(test_matrix_rate),
-        cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_copies),        cmocka_unit_test(test_waits_are_watched),
+        cmocka_unit_test(test_small_uploads), cmocka_unit_test(test_memory_limits),
+        cmocka_unit_test(test_launch),        cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_broken_graph),  cmocka_unit_test(test_launch_checks),
+        cmocka_unit_test(test_time),          cmocka_unit_test(test_kernels),
+        cmocka_unit_test(test_cublaslt),      cmocka_unit_test(test_cublaslt_alignment),
+        cmocka_unit_test(test_matrix_rate),   cmocka_unit_test(test_slots),
         cmocka_unit_test(test_mark),
     };
     return cmocka_run_group_tests(tests, open_be, close_be);
