@@ -36,6 +36,7 @@ struct nt_cuda_facts {
     int32_t cc;                 /* compute capability, 10 * major + minor: 80, 90 */
     int32_t n_sm;               /* multiprocessors */
     int32_t driver;             /* highest CUDA version of the driver, 1000 * major + 10 * minor */
+    int32_t toolkit;            /* CUDA version of the nvcc that made the kernels, likewise */
     int32_t max_shared;         /* bytes a block may be given when asked for (227 KiB on sm_90, 163 KiB on sm_80) */
     int32_t max_shared_sm;      /* bytes of one multiprocessor */
     int32_t clock_khz, mem_khz; /* 0: unknown */

@@ -1,3 +1,4 @@
+#include "cuda_images.h"
 #include "cuda_parts.h"
 #include <string.h>
 
@@ -15,7 +16,7 @@ static int32_t known(const struct nt_gpu_driver *d, CUdevice device, CUdevice_at
 }
 
 nt_status nt_cuda_read_facts(const struct nt_gpu_driver *d, int32_t device, struct nt_cuda_facts *out) {
-    *out = (struct nt_cuda_facts){.driver = d->version};
+    *out = (struct nt_cuda_facts){.driver = d->version, .toolkit = nt_cuda_toolkit};
     CUdevice dev = 0;
     NT_TRY(NT_CU(d, cuDeviceGet(&dev, device)));
     NT_TRY(NT_CU(d, cuDeviceGetName(out->name, (int)sizeof out->name, dev)));

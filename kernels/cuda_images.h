@@ -15,5 +15,8 @@ struct nt_cuda_image {
 };
 
 const struct nt_cuda_image *nt_cuda_images(int *count);
+/* CUDA version of the nvcc that made them, 1000 * major + 10 * minor. Drivers of an older major version take neither
+ * its machine code nor, if older at all, its PTX (CUDA compatibility guide). */
+extern const int nt_cuda_toolkit;
 
 #endif

@@ -34,6 +34,16 @@ static bool is_sm90(const char *image) {
 
 /* ---- images ---- */
 
+/* The usual reason where the toolkit is newer than the node. */
+static nt_status driver_is_older(const struct nt_cuda *cuda, const struct nt_cuda_image *image, const char *name) {
+    const int32_t made = cuda->facts.toolkit, has = cuda->facts.driver;
+    return NT_FAIL(
+        NT_E_UNSUPPORTED,
+        "kernels/%s.cu was compiled by the nvcc of CUDA %d.%d and this node's driver is for CUDA %d.%d (%s): "
+        "build with an nvcc of CUDA %d.%d or older (-DNT_NVCC=...), or have the NVIDIA driver updated",
+        image->name, made / 1000, made % 1000 / 10, has / 1000, has % 1000 / 10, name, has / 1000, has % 1000 / 10);
+}
+
 static nt_status load_ptx(struct nt_cuda *cuda, const struct nt_cuda_image *image, const unsigned char *ptx,
                           CUmodule *out) {
     char log[JIT_LOG] = "";
@@ -47,6 +57,7 @@ static nt_status load_ptx(struct nt_cuda *cuda, const struct nt_cuda_image *imag
     if (st == NT_E_NOMEM) return st;
     const char *name = NULL;
     if (cuda->driver->cuGetErrorName(result, &name) != CUDA_SUCCESS || !name) name = "an unknown error";
+    if (result == CUDA_ERROR_UNSUPPORTED_PTX_VERSION) return driver_is_older(cuda, image, name);
     return NT_FAIL(NT_E_UNSUPPORTED,
                    "the CUDA driver has no image of kernels/%s.cu for compute capability %d.%d and cannot compile its "
                    "PTX: %s%s%.600s",

@@ -58,9 +58,14 @@ static void add_gpu(const struct nt_cmd_context *ctx, struct nt_strbuf *s) {
         nt_error_clear();
         return;
     }
-    nt_strbuf_addf(s, "gpu            %d of %d at %s: %s, compute capability %d.%d, %.1f GiB, driver for CUDA %d.%d\n",
+    nt_strbuf_addf(s,
+                   "gpu            %d of %d at %s: %s, compute capability %d.%d, %.1f GiB, driver for CUDA %d.%d, "
+                   "kernels by nvcc %d.%d\n",
                    device, count, f.bus, f.name, f.cc / 10, f.cc % 10, (double)f.memory / 1073741824.0, f.driver / 1000,
-                   f.driver % 1000 / 10);
+                   f.driver % 1000 / 10, f.toolkit / 1000, f.toolkit % 1000 / 10);
+    if (f.driver / 1000 < f.toolkit / 1000)
+        nt_strbuf_addf(s, "gpu            the driver is too old for these kernels: build with an nvcc of CUDA %d\n",
+                       f.driver / 1000);
     const int32_t nccl = nt_cuda_nccl_version(no_nccl);
     if (nccl)
         nt_strbuf_addf(s, "nccl           %d\n", nccl);

@@ -99,6 +99,7 @@ static const struct {
     ROW(CUDA_ERROR_NO_BINARY_FOR_GPU, "no kernel image is available for execution on the device"),
     ROW(CUDA_ERROR_INVALID_PTX, "a PTX JIT compilation failed"),
     ROW(CUDA_ERROR_PEER_ACCESS_UNSUPPORTED, "peer access is not supported between these two devices"),
+    ROW(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, "the provided PTX was compiled with an unsupported toolchain."),
     ROW(CUDA_ERROR_ECC_UNCORRECTABLE, "uncorrectable ECC error encountered"),
     ROW(CUDA_ERROR_INVALID_HANDLE, "invalid resource handle"),
     ROW(CUDA_ERROR_ILLEGAL_STATE, "the operation cannot be performed in the present state"),

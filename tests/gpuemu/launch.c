@@ -62,9 +62,17 @@ static char *substitute(const char *image) {
     return NULL;
 }
 
+/* Ten times the .version of PTX text, 0 without one. */
+static int32_t isa_of(const char *text) {
+    int major = 0, minor = 0;
+    const char *at = strncmp(text, ".version ", 9) == 0 ? text : strstr(text, "\n.version ");
+    return at != NULL && sscanf(at, " .version %d.%d", &major, &minor) == 2 ? 10 * major + minor : 0;
+}
+
 static CUresult load_module(CUmodule *out, const void *image) {
     if (out == NULL || image == NULL) return CUDA_ERROR_INVALID_VALUE;
     if (!is_ptx(image)) return CUDA_ERROR_NO_BINARY_FOR_GPU;
+    if (isa_of(image) > emu_options()->isa) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
     char error[512] = "";
     int32_t target = 0;
     struct CUmod_st *m = calloc(1, sizeof *m);

@@ -685,6 +685,8 @@ static void images_for_hardware_are_refused(void) {
     start();
     CHECK(cuModuleLoadData(&other, fatbin) == CUDA_ERROR_NO_BINARY_FOR_GPU);
     CHECK(cuModuleLoadData(&other, ".version 8.0\n.target sm_90\n.address_size 64\n") == CUDA_ERROR_INVALID_PTX);
+    CHECK(cuModuleLoadData(&other, "//\n.version 10.0\n.target sm_80\n.address_size 64\n") ==
+          CUDA_ERROR_UNSUPPORTED_PTX_VERSION);
     kernel("fill");
     CHECK(cuModuleGetFunction(&function, module, "no_such_kernel") == CUDA_ERROR_NOT_FOUND);
     OK(cuModuleUnload(module));

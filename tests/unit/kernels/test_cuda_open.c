@@ -104,6 +104,7 @@ static void test_stub(void **state) {
 static void test_too_old(void **state) {
     (void)state;
     expect(NT_CUDA_EMU, "driver=11080", 0, NT_E_UNSUPPORTED, "is too old: it supports CUDA 11.8, and 12.0 is needed");
+    expect(NT_CUDA_EMU, "driver=12040,isa=60", 0, NT_E_UNSUPPORTED, "and this node's driver is for CUDA 12.4");
     expect(NT_CUDA_EMU, "cc=75", 0, NT_E_UNSUPPORTED, "has compute capability 7.5; 8.0 or newer is needed");
 }
 
