@@ -23,6 +23,19 @@ static nt_status check_bodies(const struct nt_ops *bodies) {
     return NT_OK;
 }
 
+/* In exclusive mode a device has one process, in prohibited mode none. */
+static nt_status retain_context(struct nt_cuda *cuda, int32_t device) {
+    const CUresult result = cuda->driver->cuDevicePrimaryCtxRetain(&cuda->context, cuda->device);
+    if (result == CUDA_ERROR_DEVICE_UNAVAILABLE) {
+        return NT_FAIL(NT_E_UNSUPPORTED,
+                       "CUDA device %d (%s, %s) takes no further process: its compute mode lets one alone have it "
+                       "(nvidia-smi -q -d COMPUTE); start one rank for each GPU and see who else is on it (nvidia-smi)",
+                       device, cuda->facts.name, cuda->facts.bus);
+    }
+    return result == CUDA_SUCCESS ? NT_OK
+                                  : nt_gpu_fail(cuda->driver, result, "cuDevicePrimaryCtxRetain", __FILE__, __LINE__);
+}
+
 static nt_status open_context(struct nt_cuda *cuda, int32_t device) {
     const struct nt_gpu_driver *d = cuda->driver;
     int count = 0;
@@ -34,7 +47,7 @@ static nt_status open_context(struct nt_cuda *cuda, int32_t device) {
     NT_TRY(nt_cuda_read_facts(d, device, &cuda->facts));
     NT_TRY(nt_cuda_check_facts(&cuda->facts, device));
     NT_TRY(NT_CU(d, cuDeviceGet(&cuda->device, device)));
-    NT_TRY(NT_CU(d, cuDevicePrimaryCtxRetain(&cuda->context, cuda->device)));
+    NT_TRY(retain_context(cuda, device));
     NT_TRY(NT_CU(d, cuCtxSetCurrent(cuda->context)));
     NT_TRY(NT_CU(d, cuStreamCreate(&cuda->stream, CU_STREAM_NON_BLOCKING)));
     NT_TRY(NT_CU(d, cuStreamCreate(&cuda->copy, CU_STREAM_NON_BLOCKING)));

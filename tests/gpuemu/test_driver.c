@@ -56,6 +56,12 @@ static void errors_have_names(void) {
     CHECK(cuGetErrorName((CUresult)123456, &text) == CUDA_ERROR_INVALID_VALUE);
 }
 
+static void an_exclusive_device_is_refused(void) {
+    CUcontext context = NULL;
+    OK(cuInit(0));
+    CHECK(cuDevicePrimaryCtxRetain(&context, 0) == CUDA_ERROR_DEVICE_UNAVAILABLE);
+}
+
 static void unknown_options_end_the_process(void) {
     cuInit(0);
 }
@@ -318,6 +324,7 @@ static const struct row rows[] = {
     ROW("cc=80", facts_of_an_a100),
     ROW("cc=90", facts_of_an_h100),
     ROW("cc=80", errors_have_names),
+    ROW("busy=1", an_exclusive_device_is_refused),
     ROW_EXIT("colour=red", unknown_options_end_the_process, 2),
     ROW_EXIT("order=sideways", unknown_options_end_the_process, 2),
     ROW_EXIT("devices=99", unknown_options_end_the_process, 2),

@@ -112,6 +112,7 @@ static void test_no_device(void **state) {
     (void)state;
     expect(NT_CUDA_EMU, "devices=0", 0, NT_E_UNSUPPORTED, "sees no device");
     expect(NT_CUDA_EMU, "devices=2", 2, NT_E_UNSUPPORTED, "there is no CUDA device 2: the driver sees 2");
+    expect(NT_CUDA_EMU, "busy=1", 0, NT_E_UNSUPPORTED, "0000:01:00.0) takes no further process: its compute mode");
     expect(NT_CUDA_EMU, "devices=2", -1, NT_E_UNSUPPORTED, "there is no CUDA device -1");
 }
 
