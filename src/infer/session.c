@@ -141,10 +141,18 @@ static nt_status apply_adapter(struct nt_session *s) {
 struct seat {
     char host[sizeof((struct nt_world *)0)->host];
     unsigned char uuid[16];
+    char bus[sizeof((struct nt_cuda_facts *)0)->bus];
 };
+
+typedef bool same_fn(const struct seat *a, const struct seat *b);
 
 static bool same_device(const struct seat *a, const struct seat *b) {
     return strcmp(a->host, b->host) == 0 && memcmp(a->uuid, b->uuid, sizeof a->uuid) == 0;
+}
+
+/* Also parts of one GPU (MIG), which are devices of their own; NCCL, which goes by the bus, does not connect them. */
+static bool same_gpu(const struct seat *a, const struct seat *b) {
+    return same_device(a, b) || (strcmp(a->host, b->host) == 0 && a->bus[0] && strcmp(a->bus, b->bus) == 0);
 }
 
 /* n ranks from first on, every step-th. */
@@ -152,39 +160,45 @@ struct ranks {
     int32_t first, n, step;
 };
 
-/* Those of them that have the device of rank r. */
-static int32_t sharers(const struct seat *all, struct ranks of, int32_t r) {
+/* Those of them that have what rank r has. */
+static int32_t sharers(const struct seat *all, struct ranks of, int32_t r, same_fn *same) {
     int32_t count = 0;
-    for (int32_t i = 0; i < of.n; i++) count += same_device(&all[of.first + i * of.step], &all[r]);
+    for (int32_t i = 0; i < of.n; i++) count += same(&all[of.first + i * of.step], &all[r]);
     return count;
 }
 
 static bool crowd(const struct seat *all, struct ranks of) {
     bool any = false;
-    for (int32_t i = 0; i < of.n; i++) any |= sharers(all, of, of.first + i * of.step) > 1;
+    for (int32_t i = 0; i < of.n; i++) any |= sharers(all, of, of.first + i * of.step, same_gpu) > 1;
     return any;
 }
 
 static void share(struct nt_session *s, const struct seat *all) {
     const struct nt_world *w = s->world;
     const struct ranks tp = {w->rank - w->tp_rank, w->tp_size, 1}, dp = {w->tp_rank, w->dp_size, w->tp_size};
-    const int32_t n = sharers(all, (struct ranks){0, w->size, 1}, w->rank);
+    const int32_t n = sharers(all, (struct ranks){0, w->size, 1}, w->rank, same_device);
+    const bool first = sharers(all, (struct ranks){0, w->rank, 1}, w->rank, same_device) == 0;
     const bool crowded = crowd(all, tp);
     nt_cuda_share(&s->backend, n, crowded, crowd(all, dp));
-    if (n == 1 || sharers(all, (struct ranks){0, w->rank, 1}, w->rank) > 0) return; /* the first of them says it */
-    nt_warn("device",
-            "%d ranks of node %s share the CUDA device %s: each has a part of its memory and of its time; start fewer "
-            "ranks a node, or ask for more devices (--gpus-per-node)",
-            n, w->host, s->backend.cuda->facts.bus);
-    if (crowded) nt_warn("device", "they sum through host memory, which is slow: NCCL wants a device for each rank");
+    if (n > 1 && first)
+        nt_warn("device",
+                "%d ranks of node %s share the CUDA device %s: each has a part of its memory and of its time; start "
+                "fewer ranks a node, or ask for more devices (--gpus-per-node)",
+                n, w->host, s->backend.cuda->facts.bus);
+    if (crowded && w->tp_rank == 0)
+        nt_warn("device",
+                "tensor-parallel ranks of node %s are on one GPU (%s) and sum through host memory, which is slow: NCCL "
+                "wants a GPU for each rank",
+                w->host, s->backend.cuda->facts.bus);
 }
 
-/* Whether by their number on the node or because the launcher shows two of them the same one: uuids tell. */
+/* Whether by their number on the node or because the launcher shows two of them the same one: uuid and bus tell. */
 static nt_status share_devices(struct nt_session *s) {
     struct seat mine = {0}, *all = calloc((size_t)s->world->size, sizeof *all);
     nt_status st = all ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the devices of %d ranks", s->world->size);
     memcpy(mine.host, s->world->host, sizeof mine.host);
     memcpy(mine.uuid, s->backend.cuda->facts.uuid, sizeof mine.uuid);
+    memcpy(mine.bus, s->backend.cuda->facts.bus, sizeof mine.bus);
     st = nt_comm_agree(s->world->world, st);
     if (st == NT_OK) st = nt_comm_allgather(s->world->world, &mine, all, sizeof mine);
     if (st == NT_OK) share(s, all);

@@ -91,6 +91,7 @@ static const struct {
     ROW(CUDA_ERROR_INVALID_VALUE, "invalid argument"),
     ROW(CUDA_ERROR_OUT_OF_MEMORY, "out of memory"),
     ROW(CUDA_ERROR_NOT_INITIALIZED, "initialization error"),
+    ROW(CUDA_ERROR_DEVICE_UNAVAILABLE, "CUDA-capable device(s) is/are busy or unavailable"),
     ROW(CUDA_ERROR_NO_DEVICE, "no CUDA-capable device is detected"),
     ROW(CUDA_ERROR_INVALID_DEVICE, "invalid device ordinal"),
     ROW(CUDA_ERROR_INVALID_IMAGE, "device kernel image is invalid"),
@@ -202,10 +203,14 @@ CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device) {
     return emu_leave(CUDA_SUCCESS);
 }
 
+static uint32_t bus_of(CUdevice device) {
+    return emu_options()->mig ? 1 : (uint32_t)device + 1;
+}
+
 CUresult cuDeviceGetPCIBusId(char *id, int n, CUdevice device) {
     const CUresult result = enter_device(device, id);
     if (result != CUDA_SUCCESS) return result;
-    if (n > 0) snprintf(id, (size_t)n, "0000:%02X:00.0", (unsigned)device + 1);
+    if (n > 0) snprintf(id, (size_t)n, "0000:%02X:00.0", bus_of(device));
     return emu_leave(CUDA_SUCCESS);
 }
 
@@ -278,7 +283,7 @@ int emu_device_attribute(CUdevice_attribute which, int device, bool *known) {
     *known = true;
     if (which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) return cc / 10;
     if (which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) return cc % 10;
-    if (which == CU_DEVICE_ATTRIBUTE_PCI_BUS_ID) return device + 1;
+    if (which == CU_DEVICE_ATTRIBUTE_PCI_BUS_ID) return (int)bus_of(device);
     for (size_t i = 0; cc == 89 && i < sizeof ada / sizeof ada[0]; i++)
         if (ada[i].which == which) return ada[i].value;
     for (size_t i = 0; i < sizeof attributes / sizeof attributes[0]; i++)
@@ -307,6 +312,7 @@ static struct emu_device *context_device(CUcontext context) {
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
     const CUresult result = enter_device(device, context);
     if (result != CUDA_SUCCESS) return result;
+    if (emu_options()->busy) return emu_leave(CUDA_ERROR_DEVICE_UNAVAILABLE);
     emu_state.device[device].retained++;
     *context = (CUcontext)&emu_state.device[device];
     return emu_leave(CUDA_SUCCESS);

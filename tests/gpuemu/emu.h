@@ -18,7 +18,7 @@ enum emu_order { EMU_FORWARD, EMU_BACKWARD, EMU_SHUFFLED };
 enum emu_fault { EMU_SOUND, EMU_DIES, EMU_FAILS, EMU_HANGS, EMU_STALLS };
 
 struct emu_options { // as listed in options.c
-    int32_t devices, cc, driver, isa, peer;
+    int32_t devices, cc, driver, isa, busy, mig, peer;
     uint64_t memory, seed;
     int32_t order;           // enum emu_order of threads and blocks
     int32_t copies, streams; // enum emu_timing of cp.async and TMA, and of stream work

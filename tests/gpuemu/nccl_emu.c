@@ -5,9 +5,10 @@
  * order (so sums are the same on every rank and every run). No step blocks: the driver asks again, so queries,
  * watchdogs and ncclCommAbort work. A dead peer becomes ncclRemoteError in ncclCommGetAsyncError; the collective then
  * stays pending until the communicator is aborted, as with the real library. All ranks must make the same calls:
- * a rank that makes another one is reported. Of ncclSend and ncclRecv a group must have one of each with every rank, of
- * the same number of elements: that is one more collective here.
- * NT_EMU_NCCL="rank=1,seq=5,fault=die" makes that rank die (or hang) when its fifth collective starts.
+ * a rank that makes another one is reported. Ranks on one GPU are refused, and so is the end of a communicator that
+ * graphs still hold, for which the real one waits. Of ncclSend and ncclRecv a group must have one of each with every
+ * rank, of the same number of elements: that is one more collective here. NT_EMU_NCCL="rank=1,seq=5,fault=die" makes
+ * that rank die (or hang) when its fifth collective starts.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,6 +36,7 @@ struct call { // what must agree between the ranks in each round
 struct slot {                    // of one rank; written by that rank only
     _Atomic int64_t pid;         // 0: not joined yet; -1: left in good order
     _Atomic uint64_t put, taken; // rounds
+    int32_t bus;                 // of its GPU
     struct call call;
     _Alignas(64) uint8_t chunk[CHUNK];
 };
@@ -330,6 +332,13 @@ static void drop(void *arg) {
     free(c);
 }
 
+static bool shares_gpu(const struct ncclComm *comm) {
+    const struct slot *slot = comm->segment->slot;
+    for (int32_t r = 0; r < comm->size; r++)
+        if (r != comm->rank && slot[r].bus == slot[comm->rank].bus) return true;
+    return false;
+}
+
 /* NC_SUCCESS when all ranks are there, NC_IN_PROGRESS before. */
 static int join_state(struct ncclComm *comm) {
     if (comm->joined || comm->error != NC_SUCCESS) return comm->error;
@@ -338,6 +347,10 @@ static int join_state(struct ncclComm *comm) {
         return comm->error != NC_SUCCESS ? comm->error : NC_IN_PROGRESS;
     }
     shm_unlink(comm->name); // all have it mapped; the second to say so gets ENOENT
+    if (shares_gpu(comm)) {
+        fprintf(stderr, "emu: NCCL: rank %d and another one are on one GPU\n", comm->rank);
+        return comm->error = NC_INVALID_USAGE;
+    }
     if (comm->size > 1) emu_run_when_idle();
     comm->joined = true;
     return NC_SUCCESS;
@@ -447,6 +460,8 @@ int ncclCommInitRankConfig(struct ncclComm **out, int size, struct nc_unique_id 
     if (out == NULL || size < 1 || size > MAX_RANKS || rank < 0 || rank >= size) return NC_INVALID_ARGUMENT;
     if (memchr(id.bytes, 0, sizeof id.bytes) == NULL || strncmp(id.bytes, "/nt-emu-nccl-", 13) != 0)
         return NC_INVALID_ARGUMENT;
+    const int32_t bus = emu_current_bus();
+    if (bus == 0) return NC_UNHANDLED_CUDA;
     struct ncclComm *comm = calloc(1, sizeof *comm);
     struct segment *segment = comm == NULL ? NULL : map_segment(id.bytes);
     if (segment == NULL) {
@@ -455,6 +470,7 @@ int ncclCommInitRankConfig(struct ncclComm **out, int size, struct nc_unique_id 
     }
     *comm = (struct ncclComm){.segment = segment, .rank = rank, .size = size, .refs = 1};
     memcpy(comm->name, id.bytes, sizeof comm->name);
+    segment->slot[rank].bus = bus;
     segment->slot[rank].pid = getpid();
     segment->n_joined++;
     *out = comm;
@@ -479,6 +495,8 @@ int ncclCommGetAsyncError(struct ncclComm *comm, int *error) {
 static int leave(struct ncclComm *comm, bool abort) {
     if (comm == NULL) return NC_INVALID_ARGUMENT;
     if (abort) comm->aborted = 1;
+    if (!abort && comm->refs > 1)
+        emu_work_fail("ncclCommDestroy of a communicator that a graph or a stream still holds");
     comm->segment->slot[comm->rank].pid = -1;
     unref(comm);
     return NC_SUCCESS;

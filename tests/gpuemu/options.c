@@ -24,6 +24,8 @@ static const struct {
     ROW(memory, BIG, 1 << 20, 1LL << 38, "bytes of memory per device"),
     ROW(driver, NUMBER, 11000, 99999, "what cuDriverGetVersion says"),
     ROW(isa, NUMBER, 60, 999, "newest PTX that is compiled, ten times its .version"),
+    ROW(busy, NUMBER, 0, 1, "another process has the devices, which are in exclusive mode"),
+    ROW(mig, NUMBER, 0, 1, "devices are parts of one GPU: each has a uuid, all have its bus id"),
     ROW(peer, NUMBER, 0, 1, "devices can access each other's memory"),
     ROW(order, ORDER, 0, 0, "threads and blocks: forward, backward, random"),
     ROW(seed, BIG, 0, INT64_MAX, "of everything random"),

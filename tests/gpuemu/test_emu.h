@@ -47,12 +47,16 @@ static inline int run_case(const char *options, void (*body)(void)) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-static inline CUcontext start(void) {
+static inline CUcontext start_on(CUdevice device) {
     CUcontext context = NULL;
     OK(cuInit(0));
-    OK(cuDevicePrimaryCtxRetain(&context, 0));
+    OK(cuDevicePrimaryCtxRetain(&context, device));
     OK(cuCtxSetCurrent(context));
     return context;
+}
+
+static inline CUcontext start(void) {
+    return start_on(0);
 }
 
 static inline CUstream new_stream(void) {

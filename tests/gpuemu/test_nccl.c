@@ -19,7 +19,7 @@ static float value_at(int rank, int i) {
 
 static struct ncclComm *join(int rank) {
     struct ncclComm *comm = NULL;
-    start();
+    start_on(rank);
     CHECK(ncclCommInitRank(&comm, SIZE, id, rank) == NC_SUCCESS);
     return comm;
 }
@@ -204,7 +204,7 @@ static void survivor(int rank) {
     struct nc_config config = {.size = sizeof config, .blocking = 0};
     struct ncclComm *comm = NULL;
     int error = NC_IN_PROGRESS;
-    start();
+    start_on(rank);
     CUstream stream = new_stream();
     const CUdeviceptr in = values(rank, stream), sum = device_bytes(4 * N);
     error = ncclCommInitRankConfig(&comm, SIZE, id, rank, &config);
@@ -249,19 +249,47 @@ static void a_peer_hangs(void) {
     CHECK(status[2] == 0);
 }
 
+static void crowded_rank(int rank) {
+    struct ncclComm *comm = NULL;
+    start_on(rank);
+    CHECK(ncclCommInitRank(&comm, SIZE, id, rank) == NC_INVALID_USAGE);
+    CHECK(ncclCommAbort(comm) == NC_SUCCESS);
+}
+static void ranks_on_one_gpu_are_refused(void) {
+    expect_all(crowded_rank, 0);
+}
+
+static void early_rank(int rank) {
+    struct ncclComm *comm = join(rank);
+    CUstream stream = new_stream();
+    CUgraph graph = NULL;
+    const CUdeviceptr p = device_bytes(4);
+    OK(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
+    CHECK(ncclAllReduce(pointer(p), pointer(p), 1, NC_F32, NC_SUM, comm, stream) == NC_SUCCESS);
+    OK(cuStreamEndCapture(stream, &graph));
+    CHECK(ncclCommDestroy(comm) == NC_SUCCESS);
+    CHECK(reported("ncclCommDestroy of a communicator that a graph or a stream still holds"));
+    OK(cuGraphDestroy(graph));
+}
+static void graphs_end_before_their_communicator(void) {
+    expect_all(early_rank, 0);
+}
+
 static const struct row rows[] = {
-    ROW("streams=late", all_reduce),
-    ROW("streams=early", all_reduce),
-    ROW("streams=late,hostguard=1", all_gather_and_broadcast),
-    ROW("streams=random", all_gather_and_broadcast),
-    ROW("streams=late,hostguard=1", all_to_all),
-    ROW("streams=random", all_to_all),
-    ROW("streams=late", half_types),
-    ROW("streams=late", inside_a_graph),
-    ROW("streams=late", queued_work_runs_in_idle_time),
-    ROW("streams=late", different_calls_are_reported),
-    ROW("streams=late", a_peer_dies),
-    ROW("streams=late", a_peer_hangs),
+    ROW("devices=3,streams=late", all_reduce),
+    ROW("devices=3,streams=early", all_reduce),
+    ROW("devices=3,streams=late,hostguard=1", all_gather_and_broadcast),
+    ROW("devices=3,streams=random", all_gather_and_broadcast),
+    ROW("devices=3,streams=late,hostguard=1", all_to_all),
+    ROW("devices=3,streams=random", all_to_all),
+    ROW("devices=3,streams=late", half_types),
+    ROW("devices=3,streams=late", inside_a_graph),
+    ROW("devices=3,mig=1", ranks_on_one_gpu_are_refused),
+    ROW("devices=3,streams=late", graphs_end_before_their_communicator),
+    ROW("devices=3,streams=late", queued_work_runs_in_idle_time),
+    ROW("devices=3,streams=late", different_calls_are_reported),
+    ROW("devices=3,streams=late", a_peer_dies),
+    ROW("devices=3,streams=late", a_peer_hangs),
 };
 
 int main(void) {

@@ -42,3 +42,11 @@ int emu_work_range(const char *what, const void *address, size_t size, int write
     }
     return 1;
 }
+
+int emu_current_bus(void) {
+    if (emu_enter(true) != CUDA_SUCCESS) return 0;
+    bool known = false;
+    const int bus = emu_device_attribute(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, emu_current_device()->index, &known);
+    (void)emu_leave(CUDA_SUCCESS);
+    return bus;
+}

@@ -20,4 +20,6 @@ void emu_run_when_idle(void);
 /* Inside fn: whether the bytes may be read (and are initialised) or written (then they count as initialised). */
 int emu_work_range(const char *what, const void *address, size_t size, int write);
 void emu_work_fail(const char *text);
+/* Outside of fn: the bus number of the calling thread's device, 0 where it has none. */
+int emu_current_bus(void);
 #pragma GCC visibility pop

@@ -107,9 +107,13 @@ NT_EMU=devices=1 expect_rc 0 ranks 2 shared --device cuda
 check "the shared device is said" grep -q "2 ranks of node .* share the CUDA device" out
 same base shared
 NT_EMU=devices=1 expect_rc 0 ranks 2 crowded --device cuda --tp 2
-check "the sums' way is said" grep -q 'they sum through host memory' out
+check "the sums' way is said" grep -q 'sum through host memory' out
 check "NCCL is left out" test -z "$(grep -E 'NCCL [0-9]' out)"
 cmp crowded/results.jsonl tp2-host/results.jsonl || fail "sums through host memory differ where two ranks share a device"
+NT_EMU=devices=2,mig=1 expect_rc 0 ranks 2 parts --device cuda --tp 2 # parts of a GPU: NCCL goes by the bus
+check "the sums' way between parts of a GPU is said" grep -q 'are on one GPU (0000:01:00.0) and sum through host memory' out
+check "parts of a GPU are not shared" test -z "$(grep 'share the CUDA device' out)"
+cmp crowded/results.jsonl parts/results.jsonl || fail "sums through host memory differ between parts of a GPU"
 
 # ---- greedy rows and plain draws end their steps in the head and store no logits; with a truncated row beside them all
 # steps end in logits, with the same bytes for the others; over two ranks only pairs of the head cross
