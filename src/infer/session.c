@@ -136,10 +136,11 @@ static nt_status apply_adapter(struct nt_session *s) {
     return st;
 }
 
-/* ---- ranks that share a device ---- */
+/* ---- what the ranks run on ---- */
 
 struct seat {
     char host[sizeof((struct nt_world *)0)->host];
+    char level[sizeof((struct nt_backend *)0)->level];
     unsigned char uuid[16];
     char bus[sizeof((struct nt_cuda_facts *)0)->bus];
 };
@@ -192,16 +193,43 @@ static void share(struct nt_session *s, const struct seat *all) {
                 w->host, s->backend.cuda->facts.bus);
 }
 
-/* Whether by their number on the node or because the launcher shows two of them the same one: uuid and bus tell. */
-static nt_status share_devices(struct nt_session *s) {
+/* The first of so many ranks from first on that has other kernels than it, -1: none. */
+static int32_t first_unlike(const struct seat *all, int32_t first, int32_t n) {
+    for (int32_t r = first; r < first + n; r++)
+        if (strcmp(all[r].level, all[first].level) != 0) return r;
+    return -1;
+}
+
+/* Kernels of another level have other last bits. Ranks of one model must draw the same tokens from the same numbers. */
+static nt_status compare_levels(const struct nt_world *w, const struct seat *all) {
+    const int32_t mine = w->rank - w->tp_rank, apart = first_unlike(all, mine, w->tp_size);
+    if (apart >= 0)
+        return NT_FAIL(NT_E_UNSUPPORTED,
+                       "tensor-parallel ranks need the same kernels, or they come to draw different tokens: rank %d on "
+                       "%s has %s, rank %d on %s has %s; ask for one kind of node (--constraint), or on CPUs set "
+                       "run.isa to the lower one",
+                       mine, all[mine].host, all[mine].level, apart, all[apart].host, all[apart].level);
+    const int32_t other = first_unlike(all, 0, w->size);
+    if (other >= 0 && w->rank == 0)
+        nt_warn("device",
+                "ranks run on unlike hardware, %s on %s and %s on %s: the last bits of a row depend on who computes it",
+                all[0].level, all[0].host, all[other].level, all[other].host);
+    return NT_OK;
+}
+
+/* Ranks share a device by their number on the node, or because the launcher shows two of them the same one: uuid and
+ * bus tell. */
+static nt_status compare_ranks(struct nt_session *s) {
     struct seat mine = {0}, *all = calloc((size_t)s->world->size, sizeof *all);
     nt_status st = all ? NT_OK : NT_FAIL(NT_E_NOMEM, "no memory for the devices of %d ranks", s->world->size);
     memcpy(mine.host, s->world->host, sizeof mine.host);
-    memcpy(mine.uuid, s->backend.cuda->facts.uuid, sizeof mine.uuid);
-    memcpy(mine.bus, s->backend.cuda->facts.bus, sizeof mine.bus);
+    memcpy(mine.level, s->backend.level, sizeof mine.level);
+    if (s->backend.cuda) memcpy(mine.uuid, s->backend.cuda->facts.uuid, sizeof mine.uuid);
+    if (s->backend.cuda) memcpy(mine.bus, s->backend.cuda->facts.bus, sizeof mine.bus);
     st = nt_comm_agree(s->world->world, st);
     if (st == NT_OK) st = nt_comm_allgather(s->world->world, &mine, all, sizeof mine);
-    if (st == NT_OK) share(s, all);
+    if (st == NT_OK) st = compare_levels(s->world, all);
+    if (st == NT_OK && s->backend.cuda) share(s, all);
     free(all);
     return st;
 }
@@ -212,7 +240,7 @@ nt_status nt_session_open(struct nt_session *s, struct nt_world *w, const struct
     enum nt_device device;
     NT_TRY(nt_device_choose(c, w, &device));
     nt_status st = nt_comm_agree(w->world, open_parts(s, device));
-    if (st == NT_OK && s->backend.cuda) st = nt_comm_agree(w->world, share_devices(s));
+    if (st == NT_OK) st = nt_comm_agree(w->world, compare_ranks(s));
     if (st == NT_OK) st = nt_comm_agree(w->world, nt_model_open(&s->model, c->model_path, w, &s->backend));
     if (st == NT_OK) nt_model_digest(s->model, s->model_digest);
     if (st == NT_OK && c->model_adapter[0]) st = nt_comm_agree(w->world, apply_adapter(s));

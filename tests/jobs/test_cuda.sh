@@ -115,6 +115,13 @@ check "the sums' way between parts of a GPU is said" grep -q 'are on one GPU (00
 check "parts of a GPU are not shared" test -z "$(grep 'share the CUDA device' out)"
 cmp crowded/results.jsonl parts/results.jsonl || fail "sums through host memory differ between parts of a GPU"
 
+# ---- unlike devices: not within one model, whose ranks must draw the same tokens; between models it is said
+unlike() { mpi 2 bash -c 'NT_EMU=devices=2,cc=$((80 + 10 * OMPI_COMM_WORLD_RANK)) exec "$0" "$@"' "$NOCTURNE" generate $(run_flags) --threads 1 --device cuda "$@"; }
+expect_rc 69 unlike --output unlike --tp 2
+check "unlike devices are named" grep -qE 'rank 0 on .* has sm_80, rank 1 on .* has sm_90' out
+expect_rc 0 unlike --output unlike
+check "unlike devices are said" grep -qE 'unlike hardware, sm_80 on .* and sm_90 on' out
+
 # ---- greedy rows and plain draws end their steps in the head and store no logits; with a truncated row beside them all
 # steps end in logits, with the same bytes for the others; over two ranks only pairs of the head cross
 python3 - > mixed.jsonl << 'END'
