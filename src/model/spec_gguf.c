@@ -76,6 +76,15 @@ static nt_status gguf_find_arch(struct gguf_meta *m, const struct nt_arch **out)
                    m->arch, nt_arch_list(list, sizeof list, true));
 }
 
+/* Mixtral is "llama" with experts. */
+static nt_status gguf_refuse_experts(const struct gguf_meta *m) {
+    int32_t n = 0;
+    NT_TRY(gguf_int(m, "expert_count", 0, 1 << 20, 0, &n));
+    if (n == 0) return NT_OK;
+    return NT_FAIL(NT_E_UNSUPPORTED, "%s: a mixture of %d experts (%s.expert_count), expected a dense model", m->path,
+                   n, m->arch);
+}
+
 static nt_status gguf_dims(const struct nt_tensor_source *src, const struct gguf_meta *m, const struct nt_arch *arch,
                            struct nt_spec *spec) {
     NT_TRY(gguf_int(m, "block_count", 1, NT_MAX_LAYERS, -1, &spec->n_layer));
@@ -137,6 +146,7 @@ nt_status nt_spec_read_gguf(const struct nt_tensor_source *src, struct nt_spec *
     if (nt_gguf_is_adapter(src->gguf)) return nt_refuse_adapter(src->path);
     NT_TRY(gguf_find_arch(&m, &arch));
     snprintf(spec->family, sizeof spec->family, "%s", arch->family);
+    NT_TRY(gguf_refuse_experts(&m));
     NT_TRY(gguf_dims(src, &m, arch, spec));
     NT_TRY(gguf_rope(src, &m, arch, spec));
     spec->act = NT_ACT_SILU;

@@ -401,6 +401,14 @@ static void test_gguf_errors(void **state) {
     kv_str(&g, "llama.rope.scaling.type", "longrope");
     expect_error(gguf_read(&g, &s), NT_E_UNSUPPORTED, "\"longrope\"", "none, linear or yarn");
     g = (struct gguf_file){0};
+    gguf_llama(&g, "llama", NULL);
+    kv_u32(&g, "llama.expert_count", 8);
+    expect_error(gguf_read(&g, &s), NT_E_UNSUPPORTED, "a mixture of 8 experts", "dense model");
+    g = (struct gguf_file){0};
+    gguf_llama(&g, "llama", NULL);
+    kv_u32(&g, "llama.expert_count", 0);
+    assert_int_equal(gguf_read(&g, &s), NT_OK);
+    g = (struct gguf_file){0};
     gguf_llama(&g, "llama", "llama.block_count");
     kv_str(&g, "llama.block_count", "one");
     expect_error(gguf_read(&g, &s), NT_E_DATA, "llama.block_count is str", "integer");
