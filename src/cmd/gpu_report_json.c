@@ -55,6 +55,7 @@ static void add_facts(struct nt_strbuf *s, const struct nt_gpu_report *r) {
     num(s, "memory_clock_khz", f->mem_khz);
     num(s, "memory_bus_bits", f->bus_bits);
     num(s, "driver_cuda_version", f->driver);
+    num(s, "nvcc_cuda_version", f->toolkit);
     text(s, "driver_version", r->n_health > 0 ? r->health[0].driver : NULL);
     flag(s, "emulated", r->emulated);
     flag(s, "kernels_from_ptx", f->jit);

@@ -21,7 +21,9 @@ static void add_facts(struct nt_strbuf *s, const struct nt_gpu_report *r) {
                        2.0 * f->mem_khz * 1e3 * f->bus_bits / 8 / 1e9, f->mem_khz / 1000, f->bus_bits);
     nt_strbuf_addf(s, "| driver | CUDA %d.%d, %s |\n", f->driver / 1000, f->driver % 1000 / 10,
                    r->n_health > 0 && r->health[0].driver[0] ? r->health[0].driver : "version unknown");
-    nt_strbuf_addf(s, "| kernels | %s |\n", f->jit ? "compiled from PTX by the driver" : "machine code of this build");
+    nt_strbuf_addf(s, "| kernels | %s (nvcc %d.%d) |\n",
+                   f->jit ? "compiled from PTX by the driver" : "machine code of this build", f->toolkit / 1000,
+                   f->toolkit % 1000 / 10);
     add_version(s, "cuBLASLt", blaslt, r->ceilings.no_blaslt[0] ? r->ceilings.no_blaslt : "not opened");
     add_version(s, "NCCL", nccl, r->no_nccl);
 }

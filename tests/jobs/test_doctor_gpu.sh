@@ -63,7 +63,7 @@ for d in (64, 96, 128, 256):
     for cache in ("bf16", "int8"):
         assert f"attention d_head {d}, {cache} cache" in names
     assert f"attention_bwd d_head {d}" in names
-assert "gemm by cuBLASLt" in names and "gemm, rows alone and in a batch" in names
+assert "gemm by cuBLASLt" in names and "gemm by cuBLASLt, rows alone and in a batch" in names and "gemm, rows alone and in a batch" in names
 assert [k["name"] for k in r["kernels"]] == kernels
 reached = {k for c in r["checks"] for k in c["kernels"]}
 assert reached == {k["name"] for k in r["kernels"] if k["checked"] == "ok"}
