@@ -2,6 +2,14 @@
 #include <math.h>
 #include <string.h>
 
+double nt_train_margin(const struct nt_train_sums *s) {
+    return s->reward[0] / s->n_reward[0] - s->reward[1] / s->n_reward[1];
+}
+
+double nt_train_accuracy(const struct nt_train_sums *s) {
+    return s->n_right / s->n_rows;
+}
+
 nt_status nt_runner_layout(struct nt_runner *r, struct nt_job_memory *mem, const struct nt_step_limits *max) {
     struct nt_arena *a = &mem->host;
     r->max = *max;

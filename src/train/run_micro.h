@@ -20,6 +20,9 @@ struct nt_train_sums {                   /* of examples; sums over rows unless s
     double nll, n_target;                /* -log p and weights of all targets, for perplexity */
     double kl, n_kl;
 };
+/* Mean reward of chosen or desirable less that of the others; share of pairs whose chosen has the larger reward. */
+double nt_train_margin(const struct nt_train_sums *s);
+double nt_train_accuracy(const struct nt_train_sums *s);
 
 struct nt_runner {
     struct nt_model *model;

@@ -226,6 +226,26 @@ nt_status nt_trainer_look_for_stop(struct nt_trainer *t) {
 
 /* ---- evaluation ------------------------------------------------------------------------------------------------ */
 
+static void add_rewards(struct nt_train_sums *to, const struct nt_train_sums *s) {
+    for (int i = 0; i < 2; i++) {
+        to->reward[i] += s->reward[i];
+        to->n_reward[i] += s->n_reward[i];
+    }
+    to->n_right += s->n_right;
+    to->n_rows += s->n_rows;
+}
+
+static void tell_evaluation(struct nt_trainer *t, const struct nt_train_sums *all, double loss, double seconds) {
+    const double margin = t->loss->reference ? nt_train_margin(all) : NAN;
+    char liked[40] = "";
+    if (isfinite(margin)) (void)snprintf(liked, sizeof liked, ", margin %.4f", margin);
+    nt_info("train", "step %" PRId64 ": held-out loss %.4f%s over %d rows (%.1f s)", t->state.step, loss, liked,
+            t->out->data.eval.n, seconds);
+    nt_metrics_event(&t->metrics, "eval", NT_INT("step", t->state.step), NT_NUM("eval_loss", loss),
+                     NT_NUM("margin", margin),
+                     NT_NUM("accuracy", t->loss->n_members == 2 ? nt_train_accuracy(all) : NAN));
+}
+
 nt_status nt_trainer_evaluate(struct nt_trainer *t, double *loss) {
     const struct nt_example_set *set = &t->out->data.eval;
     *loss = NAN;
@@ -244,22 +264,9 @@ nt_status nt_trainer_evaluate(struct nt_trainer *t, double *loss) {
         const double normalizer = nt_pack_normalizer(set, t->examples, n);
         sum += o.sums.loss * normalizer;
         weights += normalizer;
-        for (int i = 0; i < 2; i++) {
-            all.reward[i] += o.sums.reward[i];
-            all.n_reward[i] += o.sums.n_reward[i];
-        }
-        all.n_right += o.sums.n_right;
-        all.n_rows += o.sums.n_rows;
+        add_rewards(&all, &o.sums);
     }
     *loss = sum / weights;
-    if (t->world->rank > 0) return NT_OK;
-    const double margin = all.reward[0] / all.n_reward[0] - all.reward[1] / all.n_reward[1];
-    char liked[40] = "";
-    if (t->loss->reference && isfinite(margin)) (void)snprintf(liked, sizeof liked, ", margin %.4f", margin);
-    nt_info("train", "step %" PRId64 ": held-out loss %.4f%s over %d rows (%.1f s)", t->state.step, *loss, liked,
-            set->n, nt_now() - start);
-    nt_metrics_event(&t->metrics, "eval", NT_INT("step", t->state.step), NT_NUM("eval_loss", *loss),
-                     NT_NUM("margin", t->loss->reference ? margin : NAN),
-                     NT_NUM("accuracy", t->loss->n_members == 2 ? all.n_right / all.n_rows : NAN));
+    if (t->world->rank == 0) tell_evaluation(t, &all, *loss, nt_now() - start);
     return NT_OK;
 }

@@ -10,10 +10,6 @@
 
 /* ---- the loop -------------------------------------------------------------------------------------------------- */
 
-static double margin_of(const struct nt_train_sums *s) {
-    return s->reward[0] / s->n_reward[0] - s->reward[1] / s->n_reward[1];
-}
-
 /* No step is faster than the machine: the peak was measured beside other load. One rank alone measures it again. */
 static void look_at_roof(struct nt_trainer *t, double rate) {
     const double before = t->roof.flops;
@@ -36,8 +32,8 @@ static void tell(struct nt_trainer *t, const struct nt_step_outcome *o) {
     nt_metrics_event(&t->metrics, "step", NT_INT("step", t->state.step), NT_NUM("epoch", epoch),
                      NT_INT("samples", t->state.cursor), NT_INT("tokens", t->state.n_tokens),
                      NT_NUM("loss", o->sums.loss), NT_NUM("lr", o->lr), NT_NUM("grad_norm", o->norm),
-                     NT_NUM("margin", t->loss->reference ? margin_of(&o->sums) : NAN),
-                     NT_NUM("accuracy", t->loss->n_members == 2 ? o->sums.n_right / o->sums.n_rows : NAN),
+                     NT_NUM("margin", t->loss->reference ? nt_train_margin(&o->sums) : NAN),
+                     NT_NUM("accuracy", t->loss->n_members == 2 ? nt_train_accuracy(&o->sums) : NAN),
                      NT_NUM("kl", t->loss->kl ? o->kl : NAN), NT_NUM("tokens_per_s", rate), NT_NUM("mfu", mfu),
                      NT_NUM("peak_flops", t->roof.flops > 0 ? t->roof.flops : NAN), NT_INT("skipped", o->skipped),
                      NT_NUM("elapsed_s", elapsed));
