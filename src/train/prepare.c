@@ -376,7 +376,7 @@ static void weigh_classes(struct nt_prep *p) {
     }
     r->n_desirable = n[1];
     r->n_undesirable = n[0];
-    if (n[0] == 0 || n[1] == 0) return; /* an error, but of nt_order_open */
+    if (n[0] == 0 || n[1] == 0) return; /* both_classes says so */
     nt_order_shares(n[1], n[0], (int32_t)p->c->train_batch_size, &served[1], &served[0]);
     r->desirable_sum = sum[1] / n[1] * served[1];
     r->undesirable_sum = sum[0] / n[0] * served[0];
