@@ -105,8 +105,6 @@ struct nt_prepare_input {
 };
 /* On failure out holds the report as far as it got (for the log) and no sets; release it in any case. */
 NT_MUST nt_status nt_prepare_run(const struct nt_prepare_input *in, struct nt_prepared *out);
-/* Tokens of a micro-batch: train.micro_batch_tokens, or what the longest example allowed takes. */
-int32_t nt_prepare_budget(const struct nt_config *c);
 void nt_prepared_release(struct nt_prepared *p); /* accepts zeroed */
 const char *nt_left_out_text(enum nt_left_out r);
 void nt_prepare_log(const struct nt_prepare_report *r); /* the table of counts */

@@ -44,8 +44,8 @@ nt_status nt_prep_read_rules(struct nt_prep_rules *r, const struct nt_config *c)
     if (r->kind == NT_TRAIN_KTO && c->train_batch_size < 2)
         return NT_FAIL(NT_E_CONFIG, "train.batch_size = %lld: every batch of kto holds both classes; give at least 2",
                        (long long)c->train_batch_size);
-    const int64_t budget = nt_prepare_budget(c);
-    if (budget < c->train_max_length * (r->kind == NT_TRAIN_DPO ? 2 : 1))
+    const int64_t budget = c->train_micro_batch_tokens; /* 0: as many as the longest example has */
+    if (budget > 0 && budget < c->train_max_length * (r->kind == NT_TRAIN_DPO ? 2 : 1))
         return NT_FAIL(
             NT_E_CONFIG,
             "train.micro_batch_tokens = %lld holds no example of train.max_length = %lld%s; raise the former "
@@ -53,11 +53,6 @@ nt_status nt_prep_read_rules(struct nt_prep_rules *r, const struct nt_config *c)
             (long long)budget, (long long)c->train_max_length,
             r->kind == NT_TRAIN_DPO ? " (a pair has two sequences)" : "");
     return NT_OK;
-}
-
-int32_t nt_prepare_budget(const struct nt_config *c) {
-    if (c->train_micro_batch_tokens > 0) return (int32_t)c->train_micro_batch_tokens;
-    return (int32_t)c->train_max_length * (strcmp(c->train_loss, "dpo") == 0 ? 2 : 1);
 }
 
 bool nt_prep_source_wanted(const struct nt_config *c, const char *source) {
