@@ -58,15 +58,16 @@ static nt_status digest_texts(const struct nt_prep *p, const struct nt_record_te
     return NT_OK;
 }
 
-/* Names what the opinion is about; *first: of a pair, side[0] comes first in it. */
+/* Names what the opinion is about; *first (or NULL): of a pair, side[0] comes first in it. */
 static nt_status key_of(const struct nt_prep *p, const struct opinion *o, uint8_t key[NT_VOTE_KEY], bool *first) {
     uint8_t all[1 + 3 * NT_SHA256_BYTES] = {(uint8_t)o->n_sides}, digest[NT_SHA256_BYTES];
     uint8_t *sides = all + 1 + NT_SHA256_BYTES;
     NT_TRY(digest_texts(p, p->record.messages, o->n_prompt, false, all + 1));
     for (int32_t i = 0; i < o->n_sides; i++)
         NT_TRY(digest_texts(p, o->side[i].texts, o->side[i].n, o->side[i].original, sides + i * NT_SHA256_BYTES));
-    *first = memcmp(sides, sides + NT_SHA256_BYTES, NT_SHA256_BYTES) <= 0;
-    if (o->n_sides == 2 && !*first) {
+    const bool in_order = memcmp(sides, sides + NT_SHA256_BYTES, NT_SHA256_BYTES) <= 0;
+    if (first) *first = in_order;
+    if (o->n_sides == 2 && !in_order) {
         memcpy(digest, sides, NT_SHA256_BYTES);
         memcpy(sides, sides + NT_SHA256_BYTES, NT_SHA256_BYTES);
         memcpy(sides + NT_SHA256_BYTES, digest, NT_SHA256_BYTES);
@@ -85,9 +86,8 @@ static bool is_tested(const struct nt_prep *p, const uint8_t key[NT_VOTE_KEY]) {
 
 static nt_status add_tested(struct nt_prep *p, int32_t n_prompt, const struct nt_record_text *texts, int32_t n) {
     const struct opinion o = {.n_prompt = n_prompt, .side = {{texts, n, false}}, .n_sides = 1};
-    bool first;
     nt_tok_grow((void **)&p->tested_keys, &p->cap_tested, p->n_tested + 1, sizeof *p->tested_keys);
-    return key_of(p, &o, p->tested_keys[p->n_tested++], &first);
+    return key_of(p, &o, p->tested_keys[p->n_tested++], NULL);
 }
 
 /* Every answer of the record. */
@@ -110,8 +110,7 @@ static nt_status add_all_tested(struct nt_prep *p) {
 static nt_status look_for_tested(struct nt_prep *p, const struct opinion *o, int32_t k) {
     const struct opinion one = {.n_prompt = o->n_prompt, .side = {o->side[k]}, .n_sides = 1};
     uint8_t key[NT_VOTE_KEY];
-    bool first;
-    NT_TRY(key_of(p, &one, key, &first));
+    NT_TRY(key_of(p, &one, key, NULL));
     p->tested = p->tested || is_tested(p, key);
     return NT_OK;
 }
@@ -488,7 +487,6 @@ static nt_status weigh(struct nt_prep *p, int32_t n_prompt, const struct nt_reco
                        struct losses *lost) {
     const struct opinion o = {.n_prompt = n_prompt, .side = {{t, 1, false}}, .n_sides = 1};
     uint8_t key[NT_VOTE_KEY];
-    bool first;
     turn->weight = is_assistant(t) ? t->weight : 0;
     if (turn->weight == 0) return NT_OK;
     if (is_blank((struct slice){turn->text, turn->len})) {
@@ -496,7 +494,7 @@ static nt_status weigh(struct nt_prep *p, int32_t n_prompt, const struct nt_reco
         turn->weight = 0;
         return NT_OK;
     }
-    NT_TRY(key_of(p, &o, key, &first));
+    NT_TRY(key_of(p, &o, key, NULL));
     const struct nt_verdict *v = nt_votes_find(&p->votes, key);
     lost->unrated = lost->unrated || (!v && p->c->train_rated_only);
     lost->rated = lost->rated || (v && v->holds && !v->good);
@@ -581,12 +579,11 @@ static nt_status rows_of_talk(struct nt_prep *p) {
     const struct nt_record *r = &p->record;
     const struct opinion whole = {.n_prompt = r->head.n_messages};
     uint8_t key[NT_VOTE_KEY];
-    bool first;
     if (!is_talk(r) && r->head.n_generations == 0) {
         nt_prep_leave(p, NT_LEFT_NO_MATERIAL, NULL);
         return NT_OK;
     }
-    NT_TRY(key_of(p, &whole, key, &first));
+    NT_TRY(key_of(p, &whole, key, NULL));
     const struct nt_verdict *v = nt_votes_find(&p->votes, key);
     if (v && !(v->holds && v->good)) {
         p->report->n_candidates++;
