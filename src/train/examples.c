@@ -18,7 +18,6 @@ struct nt_example_builder {
     struct nt_loss_run *runs;
     char **sources;
     int64_t n_rows, cap_rows, n_runs, cap_runs, n_sources, cap_sources;
-    struct nt_example view;
 };
 
 void nt_example_set_release(struct nt_example_set *s) {
@@ -88,15 +87,14 @@ int32_t nt_examples_add(struct nt_example_builder *b, const struct nt_example *e
     return (int32_t)b->n_rows++;
 }
 
-const struct nt_example *nt_examples_at(const struct nt_example_builder *b, int32_t i) {
-    struct nt_example_builder *self = (struct nt_example_builder *)b;
+struct nt_example nt_examples_at(const struct nt_example_builder *b, int32_t i) {
     const struct row *row = &b->rows[i];
-    self->view = row->e;
-    for (int32_t k = 0; k < row->e.n_members; k++) {
-        self->view.member[k].ids = b->ids.data + row->ids[k];
-        self->view.member[k].runs = b->runs + row->runs[k];
+    struct nt_example e = row->e;
+    for (int32_t k = 0; k < e.n_members; k++) {
+        e.member[k].ids = b->ids.data + row->ids[k];
+        e.member[k].runs = b->runs + row->runs[k];
     }
-    return &self->view;
+    return e;
 }
 
 /* ---- finishing ---- */
@@ -127,7 +125,7 @@ static void layout(struct nt_example_set *s, const struct nt_example_builder *b,
         bytes += len;
     }
     for (int32_t i = 0; i < pick->n; i++) {
-        rows[i] = *nt_examples_at(b, pick->examples[i]);
+        rows[i] = nt_examples_at(b, pick->examples[i]);
         rows[i].weight = pick->weights[i];
         for (int32_t k = 0; k < rows[i].n_members; k++) {
             struct nt_member *m = &rows[i].member[k];

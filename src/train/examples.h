@@ -56,7 +56,7 @@ struct nt_example_set {
     int32_t longest_row; /* all members of an example together: what one micro-batch must hold */
     int32_t n_desirable; /* rows with label true */
     double desirable_weight, undesirable_weight; /* kto: factors of rows by label; 1 elsewhere */
-    uint8_t digest[NT_SHA256_BYTES];             /* of all of the above */
+    uint8_t digest[NT_SHA256_BYTES];             /* of all of the above but where rows stand (file, conversation) */
     struct nt_arena arena;
 };
 void nt_example_set_release(struct nt_example_set *s); /* accepts zeroed */
@@ -70,7 +70,7 @@ struct nt_example_builder; /* opaque */
 NT_MUST nt_status nt_examples_begin(struct nt_example_builder **out, enum nt_train_kind kind);
 /* Copies e and all it points to; returns its number. The hash, n_target and source are filled in from the rest. */
 int32_t nt_examples_add(struct nt_example_builder *b, const struct nt_example *e, const char *source);
-const struct nt_example *nt_examples_at(const struct nt_example_builder *b, int32_t i); /* until the next add */
+struct nt_example nt_examples_at(const struct nt_example_builder *b, int32_t i); /* pointers: until the next add */
 struct nt_example_pick {
     const int32_t *examples; // [n] of the builder, in the order wanted
     const float *weights;    // [n] of the rows

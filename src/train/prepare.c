@@ -171,7 +171,7 @@ static int by_person_newest(const void *a, const void *b) {
 }
 
 static bool is_anonymous(const struct nt_prep *p, const struct nt_prep_row *row) {
-    return nt_examples_at(p->builder, (int32_t)(row - p->rows))->subject < 0;
+    return nt_examples_at(p->builder, (int32_t)(row - p->rows)).subject < 0;
 }
 
 /* Which of n rows with the same tokens hold: 1 the good ones, 0 the others (of pairs: the other way round), -1 none.
@@ -274,20 +274,20 @@ static void key_of_target(const struct nt_prep *p, const struct nt_member *m, in
 }
 
 static void add_targets(const struct nt_prep *p, int64_t row, struct targets *t) {
-    const struct nt_example *e = nt_examples_at(p->builder, (int32_t)row);
-    for (int32_t k = 0; k < e->n_members; k++) {
-        const struct nt_member *m = &e->member[k];
+    const struct nt_example e = nt_examples_at(p->builder, (int32_t)row);
+    for (int32_t k = 0; k < e.n_members; k++) {
+        const struct nt_member *m = &e.member[k];
         nt_tok_grow((void **)&t->keys, &t->cap, t->n + m->n_runs, sizeof *t->keys);
         for (int32_t i = 0; i < m->n_runs; i++) key_of_target(p, m, i, t->keys[t->n++]);
     }
 }
 
 static bool has_target_of(const struct nt_prep *p, int64_t row, const struct targets *t) {
-    const struct nt_example *e = nt_examples_at(p->builder, (int32_t)row);
-    for (int32_t k = 0; k < e->n_members; k++) {
-        for (int32_t i = 0; i < e->member[k].n_runs; i++) {
+    const struct nt_example e = nt_examples_at(p->builder, (int32_t)row);
+    for (int32_t k = 0; k < e.n_members; k++) {
+        for (int32_t i = 0; i < e.member[k].n_runs; i++) {
             uint8_t key[NT_VOTE_KEY];
-            key_of_target(p, &e->member[k], i, key);
+            key_of_target(p, &e.member[k], i, key);
             if (bsearch(key, t->keys, (size_t)t->n, sizeof *t->keys, nt_prep_by_key)) return true;
         }
     }
@@ -370,7 +370,7 @@ static void weigh_classes(struct nt_prep *p) {
     for (int64_t i = 0; i < p->n_rows; i++) {
         const struct nt_prep_row *row = &p->rows[i];
         if (row->left >= 0 || row->side != NT_SIDE_TRAIN) continue;
-        const bool label = nt_examples_at(p->builder, (int32_t)i)->label;
+        const bool label = nt_examples_at(p->builder, (int32_t)i).label;
         sum[label] += row->weight;
         n[label]++;
     }
@@ -423,12 +423,12 @@ static void count_conversations(struct nt_prep *p) {
         {-1, 0, 0}
     };
     for (int64_t i = 0; i < p->n_rows; i++) {
-        const struct nt_example *e = nt_examples_at(p->builder, (int32_t)i);
+        const struct nt_example e = nt_examples_at(p->builder, (int32_t)i);
         if (p->rows[i].left >= 0) continue;
         const int k = p->rows[i].side == NT_SIDE_EVAL;
-        side[k].n += side[k].file != e->file || side[k].conversation != e->conversation;
-        side[k].file = e->file;
-        side[k].conversation = e->conversation;
+        side[k].n += side[k].file != e.file || side[k].conversation != e.conversation;
+        side[k].file = e.file;
+        side[k].conversation = e.conversation;
     }
     p->report->n_talks_train = side[0].n;
     p->report->n_talks_eval = side[1].n;
