@@ -114,6 +114,7 @@ struct nt_record_text {
     float weight;       /* of its tokens in the loss, 0 to 100; 0 for all but assistants unless given, and for the
                          * assistant's turns in prompts of prompt/completion, pair and labelled rows */
     bool has_more;      /* tool calls, reasoning or other parts that the text does not show */
+    bool cut_off;       /* of a generation: its model did not finish it (length, error, filter) */
     int64_t created_us; /* 0: unknown */
     uint8_t sha256[32]; /* of the original */
 };

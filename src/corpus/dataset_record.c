@@ -142,6 +142,7 @@ static nt_status add_generation(const struct loader *l, int64_t row, struct nt_r
     g->text.role = nt_corpus_role_name(nt_corpus_role("assistant"));
     g->text.weight = 1;
     g->text.has_more = more != 0;
+    g->text.cut_off = finish == NT_GEN_LENGTH || finish == NT_GEN_ERROR || finish == NT_GEN_FILTER;
     return add_digested(l, NT_C_GEN_CONTENT, NT_C_GEN_SHA, row, &g->text);
 }
 

@@ -40,6 +40,11 @@ static bool is_assistant(const struct nt_record_text *t) {
     return strcmp(t->role, "assistant") == 0;
 }
 
+/* Would teach to stop in the middle of a sentence; the edit of such an answer is whole. */
+static bool is_cut_off(const struct nt_prep *p, const struct nt_record_text *t, bool original) {
+    return t->cut_off && (original || !t->original || !p->c->train_edits);
+}
+
 /* ---- keys ---- */
 
 static void digest_text(struct nt_sha256 *sha, const char *role, struct slice text) {
@@ -395,19 +400,6 @@ static const char *why_of(enum nt_left_out reason) {
     }
 }
 
-static bool finished(enum nt_gen_finish f) {
-    return f == NT_GEN_STOP || f == NT_GEN_TOOL || f == NT_GEN_OTHER;
-}
-
-/* An answer that was cut off would teach to stop in the middle of a sentence. */
-static bool cut_off(const struct nt_record *r, const struct side *s) {
-    for (int32_t i = 0; i < r->head.n_generations; i++) {
-        const struct nt_record_generation *g = &r->generations[i];
-        if (s->texts == &g->text && !finished(g->finish) && (s->original || !g->text.original)) return true;
-    }
-    return false;
-}
-
 /* A reason to leave the row out before it is rendered, or -1. */
 static int fault_of(const struct nt_prep *p, const struct opinion *o, const struct nt_vote *v) {
     if (v->fate != NT_FATE_CARRIES) return v->fate == NT_FATE_CONFLICT ? NT_LEFT_CONFLICT : NT_LEFT_DUPLICATE;
@@ -419,7 +411,7 @@ static int fault_of(const struct nt_prep *p, const struct opinion *o, const stru
         if (s->n == 0) return NT_LEFT_EMPTY;
         last[k] = text_of(p, &s->texts[s->n - 1], s->original);
         if (is_blank(last[k])) return NT_LEFT_EMPTY;
-        if (k == 0 && cut_off(&p->record, s)) return NT_LEFT_UNFINISHED; /* a worse answer may be */
+        if (k == 0 && is_cut_off(p, &s->texts[s->n - 1], s->original)) return NT_LEFT_UNFINISHED; /* a worse may be */
         if (has_tools(&p->record, o->n_prompt, s->texts, s->n)) return NT_LEFT_TOOLS;
     }
     if (o->n_sides == 2 && o->side[0].n == 1 && o->side[1].n == 1 && last[0].n == last[1].n &&
@@ -592,7 +584,7 @@ static nt_status rows_of_talk(struct nt_prep *p) {
     }
     if (is_talk(r)) NT_TRY(row_of_talk(p, NULL));
     for (int32_t i = 0; i < r->head.n_generations; i++) {
-        if (finished(r->generations[i].finish)) {
+        if (!is_cut_off(p, &r->generations[i].text, false)) {
             NT_TRY(row_of_talk(p, &r->generations[i]));
         } else {
             p->report->n_candidates++;

@@ -405,6 +405,66 @@ static void test_generations(void **state) {
     tear_down(&b);
 }
 
+/* An answer that was cut off is not learned, be it in a pair; its edit is, for every loss. */
+static void test_cut_off_answers(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    const struct nt_new_message m = say("user", "question");
+    const int64_t conv = add_messages(&c, NT_ROW_BATCH, NT_CONV_CHAT, &m, 1);
+    static const char *const texts[] = {"cut o", "whole"};
+    int64_t generation[2], row;
+    for (int i = 0; i < 2; i++) {
+        const struct nt_new_generation g = {.conversation = conv,
+                                            .choice = i,
+                                            .finish = i == 0 ? NT_GEN_LENGTH : NT_GEN_STOP,
+                                            .text = texts[i],
+                                            .len = strlen(texts[i])};
+        must(nt_dataset_add_generation(c.w, &g, &generation[i]));
+    }
+    for (int i = 0; i < 2; i++) {
+        const struct nt_new_pair pair = {
+            .conversation = conv,
+            .n_prompt = 1,
+            .side = NT_SIDE_GENERATION,
+            .chosen = generation[i],
+            .rejected = generation[!i],
+            .margin = NAN,
+            .by = {.weight = 1, .created_us = (5 + i) * day}
+        };
+        must(nt_dataset_add_pair(c.w, &pair, &row));
+    }
+    const struct nt_new_feedback edit = {.conversation = conv,
+                                         .target_kind = NT_TARGET_GENERATION,
+                                         .target = generation[0],
+                                         .kind = NT_FEEDBACK_EDIT,
+                                         .edit = "cut off no more",
+                                         .edit_len = 15,
+                                         .by = {.weight = 1}};
+    must(nt_dataset_add_feedback(c.w, &edit, &row));
+    set_up(&b, &c);
+    const struct nt_prepare_report *r = &b.out.report;
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 2);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "cut off no more");
+    set(&b, "train.loss=dpo");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 2); /* whole before cut off, and the edit before it */
+    assert_string_equal(targets(&b, &b.out.train, 0, NT_CHOSEN), "whole");
+    assert_string_equal(targets(&b, &b.out.train, 1, NT_CHOSEN), "cut off no more");
+    assert_int_equal(r->left_out[NT_LEFT_CONFLICT], 1);
+    set(&b, "train.edits=false");
+    set(&b, "train.until=1970-01-06T12:00:00Z"); /* the first pair alone */
+    run_refused(&b, NT_E_DATA, "nothing to train on");
+    assert_int_equal(r->left_out[NT_LEFT_UNFINISHED], 1);
+    set(&b, "train.until=");
+    set(&b, "train.loss=sft");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 1);
+    assert_int_equal(r->left_out[NT_LEFT_UNFINISHED], 1);
+    tear_down(&b);
+}
+
 /* What a cut makes equal: answers of a pair are no pair then, verdicts on the same words are settled. */
 static void test_cut_alike(void **state) {
     (void)state;
@@ -665,11 +725,14 @@ static void test_same_again(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filters),       cmocka_unit_test(test_policies),    cmocka_unit_test(test_edits),
-        cmocka_unit_test(test_cap_of_split),  cmocka_unit_test(test_votes),       cmocka_unit_test(test_refused_rater),
-        cmocka_unit_test(test_conflicts),     cmocka_unit_test(test_pairs),       cmocka_unit_test(test_generations),
-        cmocka_unit_test(test_plain_texts),   cmocka_unit_test(test_cut_alike),   cmocka_unit_test(test_decay_and_cap),
-        cmocka_unit_test(test_class_weights), cmocka_unit_test(test_empty_class), cmocka_unit_test(test_same_again),
+        cmocka_unit_test(test_filters),       cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_edits),         cmocka_unit_test(test_cap_of_split),
+        cmocka_unit_test(test_votes),         cmocka_unit_test(test_refused_rater),
+        cmocka_unit_test(test_conflicts),     cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_generations),   cmocka_unit_test(test_cut_off_answers),
+        cmocka_unit_test(test_plain_texts),   cmocka_unit_test(test_cut_alike),
+        cmocka_unit_test(test_decay_and_cap), cmocka_unit_test(test_class_weights),
+        cmocka_unit_test(test_empty_class),   cmocka_unit_test(test_same_again),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
