@@ -42,7 +42,7 @@ static void test_filters(void **state) {
     c.consent = NT_PURPOSE_GENERATE;
     (void)add_turn(&c, "q8", "no consent");
     set_up(&b, &c);
-    set(&b, "train.source=web, forum");
+    set(&b, "train.source=forum, web");
     set(&b, "train.since=1970-03-01");
     run_ok(&b);
     const struct nt_prepare_report *r = &b.out.report;
@@ -123,6 +123,9 @@ static void test_policies(void **state) {
     set(&b, "train.max_length=3"); /* nothing is left of an answer */
     run_ok(&b);
     assert_true(r->n_train + r->left_out[NT_LEFT_LONG_COMPLETION] == 3 && r->left_out[NT_LEFT_EMPTY] == 0);
+    set(&b, "train.max_length=2"); /* nor of any other */
+    run_refused(&b, NT_E_DATA, "nothing to train on");
+    assert_int_equal(r->left_out[NT_LEFT_LONG_COMPLETION], 3);
     set(&b, "train.max_length=80");
     set(&b, "train.too_long=drop");
     run_ok(&b);
@@ -150,16 +153,17 @@ static void test_edits(void **state) {
     judge(&c, conv, 1, NT_FEEDBACK_THUMB, -1, NULL, 1, 101 * day);
     judge(&c, conv, 1, NT_FEEDBACK_EDIT, 0, "four", 0.5F, 102 * day);
     (void)add_turn(&c, "3+3?", "six");
+    judge(&c, add_turn(&c, "4+4?", "9"), 1, NT_FEEDBACK_EDIT, 0, "eight", 0, 102 * day); /* words without a say */
     set_up(&b, &c);
     const struct nt_prepare_report *r = &b.out.report;
     run_ok(&b);
-    assert_int_equal(b.out.train.n, 2);
+    assert_int_equal(b.out.train.n, 3);
     assert_string_equal(targets(&b, &b.out.train, 0, 0), "four"); /* the thumb was about "5" */
     assert_true(b.out.train.rows[0].member[0].runs[0].weight == 0.5F);
 
     set(&b, "train.edits=false");
     run_ok(&b);
-    assert_int_equal(b.out.train.n, 1);
+    assert_int_equal(b.out.train.n, 2);
     assert_string_equal(targets(&b, &b.out.train, 0, 0), "six");
     assert_int_equal(r->left_out[NT_LEFT_RATING], 1);
 
@@ -171,7 +175,7 @@ static void test_edits(void **state) {
     assert_string_equal(targets(&b, &b.out.train, 0, NT_REJECTED), "5");
     assert_true(b.out.train.rows[0].weight == 0.5F);
     assert_true(b.out.train.rows[0].created_us == 102 * day);
-    assert_int_equal(r->left_out[NT_LEFT_NO_MATERIAL], 1);
+    assert_int_equal(r->left_out[NT_LEFT_NO_MATERIAL], 2);
 
     set(&b, "train.loss=kto");
     run_ok(&b);
@@ -486,7 +490,7 @@ static void test_cut_alike(void **state) {
     (void)snprintf(first, sizeof first, "first %s", end);
     (void)snprintf(second, sizeof second, "second %s", end);
     add_pair(&c, first, "this", "that", 5 * day);
-    add_pair(&c, second, "that", "this", 6 * day);
+    add_pair(&c, second, "that", "this", 5 * day); /* as late: the later row is the later word */
     set_up(&b, &c);
     const struct nt_prepare_report *r = &b.out.report;
     set(&b, "train.max_length=80");
@@ -575,6 +579,11 @@ static void test_decay_and_cap(void **state) {
     assert_int_equal(b.out.report.n_undated, 3);
     assert_int_equal(b.out.report.n_subjects_train, 2);
     assert_int_equal(b.out.report.n_nameless_train, 3);
+    set(&b, "train.until=1971-01-01"); /* what has no time cannot be shown to be before it */
+    run_ok(&b);
+    assert_int_equal(b.out.report.left_out[NT_LEFT_TIME], 3);
+    set(&b, "train.until=");
+    run_ok(&b);
     for (int32_t i = 0; i < 8; i++)
         assert_true(fabsf(b.out.train.rows[i].weight - (i < 5 ? exp2f((float)(i - 4)) : 1)) < 1e-6F);
     set(&b,

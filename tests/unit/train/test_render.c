@@ -220,6 +220,11 @@ static void test_rewritten_turns_split(void **state) {
     nt_tokenizer_decode(b.tok, b.out.at[1].ids.data, b.out.at[1].n_prompt, false, &text);
     assert_null(strstr(nt_strbuf_cstr(&text), "hm"));
     assert_non_null(strstr(nt_strbuf_cstr(&text), "assistant\nfirst<|im_end|>"));
+    b.r.cut_prompt = false;
+    b.r.max_length = (int32_t)b.out.at[1].ids.len - 1;
+    talk(&b, turns, 4);
+    assert_int_equal(b.fit, NT_FIT_TOO_LONG);
+    assert_int_equal(b.r.n_split, 1); /* a refused row counts for nothing */
     nt_strbuf_release(&text);
     tear_down(&b);
 }
@@ -346,7 +351,7 @@ static void test_completion_is_never_cut_silently(void **state) {
     const struct nt_sequence *q = &b.out.at[0];
     assert_int_equal(q->ids.len, 20);
     assert_int_equal(b.r.n_completions_cut, 1);
-    assert_in_range(q->n_prompt, 1, 11);
+    assert_int_equal(q->n_prompt, 11); /* half of the room and a token */
     assert_int_equal(n_targets(q), 20 - q->n_prompt);
     assert_int_equal(b.r.n_ended, b.r.n_sequences - 1); /* its end is not learned */
     tear_down(&b);
