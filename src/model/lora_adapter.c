@@ -4,7 +4,6 @@
 nt_status nt_lora_open(struct nt_lora_weights *l, struct nt_arena *a, const struct nt_model *m,
                        const struct nt_lora_shape *shape) {
     const enum nt_weight_format format = m->backend->weight_format;
-    nt_linear_places(&m->spec, &m->shard, shape->targets, l->linears);
     nt_arena_init(a, "adapter");
     nt_lora_layout(l, a, &m->spec, &m->shard, shape, format);
     NT_TRY(nt_arena_bind_backend(a, m->backend));
