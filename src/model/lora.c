@@ -55,6 +55,13 @@ void nt_linear_places(const struct nt_spec *spec, const struct nt_shard *s, uint
     down->in_size = spec->d_ff;
 }
 
+int32_t nt_linear_widest(const struct nt_linear_place linears[NT_LINEAR_COUNT]) {
+    int32_t widest = 0;
+    for (int i = 0; i < NT_LINEAR_COUNT; i++)
+        if (linears[i].k > widest) widest = linears[i].k;
+    return widest;
+}
+
 int32_t nt_lora_rank(const struct nt_linear_place linears[NT_LINEAR_COUNT], enum nt_lora_group group, int32_t r) {
     int32_t n = 0;
     for (int i = 0; i < NT_LINEAR_COUNT; i++) n += linears[i].group == group && linears[i].index >= 0;

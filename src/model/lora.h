@@ -38,6 +38,7 @@ struct nt_linear_place {
 /* The seven, in the order of enum nt_linear; targets: bits 1 << enum nt_linear. */
 void nt_linear_places(const struct nt_spec *spec, const struct nt_shard *s, uint32_t targets,
                       struct nt_linear_place out[NT_LINEAR_COUNT]);
+int32_t nt_linear_widest(const struct nt_linear_place linears[NT_LINEAR_COUNT]); /* most columns, k */
 
 struct nt_lora_pair {
     struct nt_packed a; // [rank, k]; n 0: no adapter on this product

@@ -30,14 +30,6 @@ static void take_block(struct nt_block_acts *b, enum nt_recompute policy, const 
     b->h_mlp = NT_TAKE(a, nt_bf16, n_mlp * d);
 }
 
-static size_t widest_input(const struct nt_model *m) {
-    int32_t widest = m->spec.d_model;
-    const int32_t heads = m->shard.n_head * m->spec.d_head;
-    if (heads > widest) widest = heads;
-    if (m->shard.ff_pad > widest) widest = m->shard.ff_pad;
-    return (size_t)widest;
-}
-
 nt_status nt_tape_layout(struct nt_tape *t, struct nt_model *m, struct nt_job_memory *mem) {
     struct nt_arena *a = &mem->device;
     const size_t n = (size_t)m->acts.max.tok, n_out = (size_t)m->acts.max.out, d = (size_t)m->spec.d_model;
@@ -58,7 +50,7 @@ nt_status nt_tape_layout(struct nt_tape *t, struct nt_model *m, struct nt_job_me
         t->keys = nt_job_take_both(mem, n * sizeof(uint64_t));
         t->keys_out = nt_job_take_both(mem, n_out * sizeof(uint64_t));
         t->streams = nt_job_take_both(mem, n * sizeof(uint64_t));
-        t->dropped = NT_TAKE(a, nt_bf16, n * widest_input(m));
+        t->dropped = NT_TAKE(a, nt_bf16, n * (size_t)nt_linear_widest(m->lora->linears));
     }
     if (t->recompute != NT_RECOMPUTE_FULL) return NT_OK;
     t->row_ids = nt_job_take_both(mem, n * sizeof(int32_t));

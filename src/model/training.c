@@ -74,13 +74,6 @@ static int32_t widest_rank(const struct nt_training *t) {
     return widest;
 }
 
-static int32_t widest_input(const struct nt_training *t) {
-    int32_t widest = 0;
-    for (int i = 0; i < NT_LINEAR_COUNT; i++)
-        if (t->linears[i].k > widest) widest = t->linears[i].k;
-    return widest;
-}
-
 /* What the chunks of the head are done in. */
 static void take_head(const struct nt_training *t, struct nt_back *k, struct nt_arena *a) {
     const size_t chunk = (size_t)t->config.chunk, ld = (size_t)nt_logit_ld(&t->m->shard);
@@ -101,7 +94,7 @@ static void take_blocks(const struct nt_training *t, struct nt_back *k, struct n
     k->dqkv = NT_TAKE(a, float, n *n_qkv);
     k->dqkv16 = NT_TAKE(a, nt_bf16, n * n_qkv);
     k->dlow = NT_TAKE(a, nt_bf16, n * (size_t)widest_rank(t));
-    if (t->tape.drop_p > 0) k->dropped = NT_TAKE(a, float, n *(size_t)widest_input(t));
+    if (t->tape.drop_p > 0) k->dropped = NT_TAKE(a, float, n *(size_t)nt_linear_widest(t->linears));
 }
 
 /* The reference's adapter may be wider than the trained one, and sit on other linears. */
