@@ -63,8 +63,7 @@ struct wave {
     struct nt_error error;
 };
 
-/* --- arithmetic -----------------------------------------------------------------------------------------------------
- */
+/* --- arithmetic -------------------------------------------------------------------------------------------------- */
 
 /* delta = sum_k b[k] A[k], k ascending */
 static void delta_row(const struct nt_lora *l, int32_t r, int64_t row, float *restrict delta) {
@@ -146,8 +145,7 @@ static nt_status merge_strip(const struct wave *v, struct strip *s) {
     return st == NT_OK ? NT_OK : nt_trail_at(st, __FILE__, __LINE__);
 }
 
-/* --- one tensor -----------------------------------------------------------------------------------------------------
- */
+/* --- one tensor -------------------------------------------------------------------------------------------------- */
 
 static void merge_thread(void *arg, int thread, int n_threads) {
     (void)thread;
@@ -207,8 +205,7 @@ static nt_status merge_item(const struct merge *m, const struct item *it, struct
     return NT_OK;
 }
 
-/* --- what goes where
- * -------------------------------------------------------------------------------------------------- */
+/* --- what goes where --------------------------------------------------------------------------------------------- */
 
 static int linear_of(enum nt_slot slot) {
     for (int i = 0; i < NT_LINEAR_COUNT; i++)
@@ -259,8 +256,7 @@ static nt_status plan(struct merge *m) {
     return NT_OK;
 }
 
-/* --- the directory
- * ---------------------------------------------------------------------------------------------------- */
+/* --- the directory ----------------------------------------------------------------------------------------------- */
 
 static void file_name(const struct merge *m, int32_t file, char *buf, size_t cap) {
     if (m->n_files == 1)
@@ -352,8 +348,7 @@ static nt_status fill(struct merge *m, const char *dir, double start) {
     return write_card(m, dir);
 }
 
-/* --- the run
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- the run ----------------------------------------------------------------------------------------------------- */
 
 /* The tokenizer's digest; models without a tokenizer have none. */
 static nt_status tokenizer_digest(const struct merge *m, uint8_t *out, bool *has) {
