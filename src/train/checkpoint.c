@@ -23,23 +23,26 @@ static const char *const array_names[N_ARRAYS] = {"/parameters", "/moment1", "/m
 
 /* ---- names ----------------------------------------------------------------------------------------------------- */
 
-nt_status nt_checkpoint_path(char *buf, size_t cap, const char *dir, int64_t step) {
-    char name[64];
-    snprintf(name, sizeof name, FOLDER "/step-%08" PRId64 ".h5", step);
-    return nt_path_join(buf, cap, dir, name);
+enum { MAX_NAME = 64 };
+
+static void name_of(int64_t step, char name[MAX_NAME]) {
+    snprintf(name, MAX_NAME, "step-%08" PRId64 ".h5", step);
 }
 
-/* -1: not the name of a checkpoint. */
+nt_status nt_checkpoint_path(char *buf, size_t cap, const char *dir, int64_t step) {
+    char name[MAX_NAME], folder[PATH_MAX];
+    name_of(step, name);
+    NT_TRY(nt_path_join(folder, sizeof folder, dir, FOLDER));
+    return nt_path_join(buf, cap, folder, name);
+}
+
+/* -1: not the name of a checkpoint, which a step has one of. */
 static int64_t step_of(const char *name) {
-    const char *digits = name + 5;
-    const size_t len = strlen(name);
-    if (len < 14 || len > 26 || strncmp(name, "step-", 5) != 0 || strcmp(name + len - 3, ".h5") != 0) return -1;
-    int64_t step = 0;
-    for (const char *c = digits; c < name + len - 3; c++) {
-        if (*c < '0' || *c > '9') return -1;
-        step = step * 10 + (*c - '0');
-    }
-    return step;
+    char again[MAX_NAME];
+    int64_t step;
+    if (sscanf(name, "step-%18" SCNd64, &step) != 1) return -1;
+    name_of(step, again);
+    return step >= 0 && strcmp(name, again) == 0 ? step : -1;
 }
 
 static int newest_first(const void *a, const void *b) {
