@@ -176,7 +176,7 @@ static void check_edited(const struct nt_record *r) {
     assert_string_equal(r->messages[0].text, "2+2?");
     assert_null(r->messages[0].original);
     assert_float_equal(r->messages[0].weight, 0, 0);
-    assert_string_equal(r->messages[1].text, "4"); /* the later of the two edits, not the later row */
+    assert_string_equal(r->messages[1].text, "4"); /* the later edit, not the later row */
     assert_int_equal(r->messages[1].len, 1);
     assert_string_equal(r->messages[1].original, "5");
     assert_int_equal(r->messages[1].original_len, 1);
@@ -285,6 +285,73 @@ static void test_same_bytes(void **state) {
     OK(nt_dataset_open(&d, dirs, 1, NT_PURPOSE_TRAIN, now)); /* the same two by their directory */
     assert_int_equal(nt_dataset_n_files(d), 2);
     nt_dataset_close(d);
+}
+
+/* Of edits that are as late as each other the one that stands later is in force. */
+static void test_edits_of_one_time(void **state) {
+    (void)state;
+    struct nt_record r = {0};
+    struct nt_dataset_writer *w = create(path);
+    const int64_t conv = add_turn(w, &consenting, "2+2?", "5");
+    static const char *const edits[] = {"four", "4", "iv"};
+    for (int i = 0; i < 3; i++)
+        add_feedback(w, (struct nt_new_feedback){.conversation = conv,
+                                                 .target = 1,
+                                                 .kind = NT_FEEDBACK_EDIT,
+                                                 .edit = edits[i],
+                                                 .edit_len = strlen(edits[i]),
+                                                 .by = {.created_us = day}});
+    OK(nt_dataset_publish(w));
+    struct nt_dataset *d = open_for(path, NT_PURPOSE_TRAIN);
+    OK(nt_dataset_load(d, 0, &r));
+    assert_string_equal(r.messages[1].text, "iv");
+    assert_string_equal(r.messages[1].original, "5");
+    nt_record_release(&r);
+    nt_dataset_close(d);
+}
+
+/* The content's digest of a corpus in which one thing is another; 0: nothing is. */
+static void content_of(int change, char digest[65]) {
+    struct nt_dataset_writer *w = create(path);
+    struct nt_new_message m[] = {say("user", "q"), say("assistant", change == 1 ? "b" : "a")};
+    if (change == 2) m[1].weight = 0.5f;
+    if (change == 3) m[0].role = "system";
+    const int64_t conv = add(w, &consenting, NT_CONV_CHAT, 2, m);
+    const int64_t g0 = add_generation(w, conv, 0, change == 4 ? "x" : "y"), g1 = add_generation(w, conv, 1, "z");
+    int64_t row;
+    struct nt_new_feedback f = {
+        .conversation = conv, .target = 1, .value = 1, .by = {.weight = 1, .created_us = day}
+    };
+    if (change == 5) f.value = -1;
+    if (change == 6) f.by.weight = 2;
+    if (change == 7) f.by.created_us = 2 * day;
+    if (change == 8) f.by.rater = "bob", f.by.rater_len = 3;
+    if (change == 9) f.kind = NT_FEEDBACK_EDIT, f.edit = "e", f.edit_len = 1;
+    if (change == 10) f.kind = NT_FEEDBACK_EDIT, f.edit = "f", f.edit_len = 1;
+    OK(nt_dataset_add_feedback(w, &f, &row));
+    struct nt_new_pair p = {.conversation = conv, .n_prompt = 2, .side = NT_SIDE_GENERATION, .chosen = g0};
+    p.rejected = g1;
+    if (change == 11) p.chosen = g1, p.rejected = g0;
+    if (change == 12) p.n_prompt = 1;
+    if (change == 13) p.by.weight = 3;
+    OK(nt_dataset_add_pair(w, &p, &row));
+    OK(nt_dataset_publish(w));
+    struct nt_dataset *d = open_for(path, NT_PURPOSE_TRAIN);
+    memcpy(digest, nt_dataset_file(d, 0)->content_sha256, 65);
+    nt_dataset_close(d);
+}
+
+/* What is learned from, and what was said of it by whom. */
+static void test_content_digest(void **state) {
+    (void)state;
+    enum { N = 14 };
+    char digest[N][65], again[65];
+    for (int i = 0; i < N; i++) {
+        content_of(i, digest[i]);
+        for (int k = 0; k < i; k++) assert_string_not_equal(digest[i], digest[k]);
+    }
+    content_of(0, again);
+    assert_string_equal(again, digest[0]);
 }
 
 /* ---- what may be seen ---- */
@@ -786,6 +853,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_content_digest),
+        cmocka_unit_test(test_edits_of_one_time),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_merge),
         cmocka_unit_test(test_names),
