@@ -276,7 +276,7 @@ void nt_dataset_digest(const struct nt_dataset *d, uint8_t digest[32]) {
 
 /* ---- heads ---- */
 
-/* The shard that has the record. */
+/* The shard that has the record: the last that begins at or before it, since the next begins where this one ends. */
 static struct nt_dataset_shard *find_shard(struct nt_dataset *d, int64_t record) {
     int32_t low = 0, high = d->n_files;
     while (high - low > 1) {
@@ -286,7 +286,6 @@ static struct nt_dataset_shard *find_shard(struct nt_dataset *d, int64_t record)
         else
             high = mid;
     }
-    while (record - d->shards[low].first >= d->shards[low].info.n_seen) low--; /* those after it may be empty */
     return &d->shards[low];
 }
 

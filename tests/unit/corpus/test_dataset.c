@@ -354,6 +354,33 @@ static void test_content_digest(void **state) {
     assert_string_equal(again, digest[0]);
 }
 
+/* Files of which nothing may be seen stand before, between and behind those with records. */
+static void test_empty_files(void **state) {
+    (void)state;
+    static const struct nt_subject silent = {.user = "eve", .user_len = 3};
+    enum { N = 6 };
+    char paths[N][128];
+    const char *list[N];
+    struct nt_dataset *d = NULL;
+    struct nt_record_head h;
+    for (int i = 0; i < N; i++) {
+        (void)snprintf(paths[i], sizeof paths[i], "%s/of-%d.h5", dir, i);
+        list[i] = paths[i];
+        struct nt_dataset_writer *w = create(paths[i]);
+        for (int k = 0; k < 2; k++) (void)add_turn(w, i == 1 || i == 4 ? &consenting : &silent, paths[i], "a");
+        OK(nt_dataset_publish(w));
+    }
+    OK(nt_dataset_open(&d, list, N, NT_PURPOSE_TRAIN, now));
+    assert_int_equal(nt_dataset_n_records(d), 4);
+    for (int i = 0; i < 4; i++) {
+        OK(nt_dataset_head(d, i, &h));
+        assert_int_equal(h.file, i < 2 ? 1 : 4);
+        assert_int_equal(h.row, i % 2);
+    }
+    nt_dataset_close(d);
+    for (int i = 0; i < N; i++) assert_int_equal(remove(paths[i]), 0);
+}
+
 /* ---- what may be seen ---- */
 
 static void check_seen(enum nt_purpose purpose, int64_t seen, int64_t erased, int64_t consent, int64_t retention,
@@ -855,6 +882,7 @@ int main(void) {
         cmocka_unit_test(test_same_bytes),
         cmocka_unit_test(test_content_digest),
         cmocka_unit_test(test_edits_of_one_time),
+        cmocka_unit_test(test_empty_files),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_merge),
         cmocka_unit_test(test_names),
