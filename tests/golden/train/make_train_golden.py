@@ -87,6 +87,7 @@ CASES = {
     "llama_bias": ("lora", "llama_bias", dict()),
     "llama_yarn": ("lora", "llama_yarn", dict(rslora=True)),
     "qwen2_full": ("lora", "qwen2_full", dict(targets=["q_proj", "v_proj", "down_proj"])),
+    "odd_rank": ("lora", "smollm2", dict(r=3, targets=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"])),
     "mistral_w80": ("lora", "mistral", dict(window=80, adapter="mistral", rows="mistral")),
     "full_llama_bias": ("full", "llama_bias", dict(rows="llama_bias", step20=("0.self_attn.q_proj.weight",
                                                                              "1.mlp.down_proj.weight"))),
@@ -104,9 +105,9 @@ def generator(*what):
 # ---- inputs
 
 
-def make_adapter(folder, model, gen, targets, rslora, dtype):
+def make_adapter(folder, model, gen, targets, rslora, dtype, r):
     """Values are bfloat16 numbers, so that an engine that rounds factors to bf16 loses nothing at the first step."""
-    r, alpha = 4, 8
+    alpha = 8
     state = {}
     for name, module in sorted(model.named_modules()):
         if name.rsplit(".", 1)[-1] not in targets:
@@ -502,7 +503,7 @@ def base_case(out, name):
         if "adapter" not in more:
             make_adapter(os.path.join(folder, adapter), load(os.path.join(MODELS, model), None),
                          generator(name, "adapter"), more.get("targets", LINEARS), more.get("rslora", False),
-                         more.get("dtype", torch.bfloat16))
+                         more.get("dtype", torch.bfloat16), more.get("r", 4))
     make = {"dpo": make_pairs, "kto": make_labelled}.get(kind, make_rows)
     rows, batches = make(config, generator(more.get("rows", name), "rows"))
     case = {"name": name, "kind": kind, "model": model_at, "adapter": adapter, "optimizer": OPT,
