@@ -447,6 +447,36 @@ static void test_bad_digest(void **state) {
     remove_dir(place("bad"));
 }
 
+/* Another base, number, scale or set of modules is another model; what an adapter is called is not. */
+static void test_digest(void **state) {
+    (void)state;
+    enum { N = 5 };
+    static const uint32_t all[] = {NT_TARGETS_ALL, NT_TARGETS_ALL};
+    uint8_t base[32] = {1}, digest[N + 1][32];
+    struct nt_adapter *a = filled(&tiny, false, all);
+    nt_adapter_digest(a, base, digest[0]);
+    snprintf(a->base, sizeof a->base, "elsewhere");
+    a->dropout = 0.5;
+    nt_adapter_digest(a, base, digest[N]);
+    assert_memory_equal(digest[N], digest[0], 32);
+    a->data[a->n_params - 1] += 1;
+    nt_adapter_digest(a, base, digest[1]);
+    a->data[a->n_params - 1] -= 1;
+    a->alpha = 6;
+    nt_adapter_digest(a, base, digest[2]);
+    a->alpha = 5;
+    a->targets = 1;
+    nt_adapter_digest(a, base, digest[3]);
+    a->targets = NT_TARGETS_ALL;
+    base[31] = 1;
+    nt_adapter_digest(a, base, digest[4]);
+    for (int i = 0; i < N; i++)
+        for (int k = 0; k < i; k++) assert_memory_not_equal(digest[i], digest[k], 32);
+    nt_adapter_digest(a, base, base); /* in place */
+    assert_memory_equal(base, digest[4], 32);
+    nt_adapter_free(a);
+}
+
 static int make_scratch(void **state) {
     (void)state;
     return mkdtemp(scratch) ? 0 : -1;
@@ -463,7 +493,7 @@ int main(void) {
         cmocka_unit_test(test_targets),         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_check_base),      cmocka_unit_test(test_gguf),
         cmocka_unit_test(test_config_refusals), cmocka_unit_test(test_weight_refusals),
-        cmocka_unit_test(test_bad_digest),
+        cmocka_unit_test(test_bad_digest),      cmocka_unit_test(test_digest),
     };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }
