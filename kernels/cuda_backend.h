@@ -3,9 +3,8 @@
  * Reached through be->cuda. The types of cuda.h are named by their tags (CUstream is struct CUstream_st *), so a file
  * that only launches kernels needs no CUDA header, and everything compiles where there is none.
  * Streams: every op body launches on `stream` and nowhere else (what is no launch of ours takes it by nt_cuda_stream);
- * copies of `copy` run beside it and are ordered with
- * events by whoever uses it. Nothing here uses the default stream, and nothing but memory->wait and memory->download
- * waits for the device.
+ * copies of `copy` run beside it and are ordered with events by whoever uses it. Nothing here uses the default stream,
+ * and nothing but memory->wait and memory->download waits for the device.
  * Workspace: one block of device memory that each op may use as it likes between its own launches; the next op
  * overwrites it. Sized at open, so that ops never allocate.
  * Lifetime: nt_backend_open_cuda to nt_backend_close. Threading: one thread at a time, and the thread that opened it

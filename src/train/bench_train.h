@@ -3,10 +3,9 @@
  * rows sequences of `length` tokens, every token but the first a target, in micro-batches of at most micro_tokens. The
  * first step warms up; each of `reps` steps is one figure. Useful work is the forward and the gradients of what is
  * trained and of its inputs (per token 4 N and 6 per number of an adapter, 6 N for all weights), recompute not
- * counted; the peak is
- * measured between the steps, and raised by a step that is faster. Collective over tp; model copies (dp) run the same
- * each and are not summed. The model may not be used for anything else afterwards (weights have moved). Errors: those
- * of training. */
+ * counted; the peak is measured between the steps, and raised by a step that is faster. Collective over tp; model
+ * copies (dp) run the same each and are not summed. The model may not be used for anything else afterwards (weights
+ * have moved). Errors: those of training. */
 #ifndef NT_BENCH_TRAIN_H
 #define NT_BENCH_TRAIN_H
 

@@ -25,9 +25,8 @@ struct nt_order_class {
 struct nt_order {
     const struct nt_example_set *set;
     uint64_t seed;
-    int32_t batch; /* B, samples of a global batch */
-    int32_t
-        n_classes; /* kto: 2, class 0 the smaller one; else 1; 0: rows as they stand, from 0 to n - 1 (evaluation) */
+    int32_t batch;     /* B, samples of a global batch */
+    int32_t n_classes; /* kto: 2, class 0 the smaller one; else 1; 0 (evaluation): rows as they stand, each once */
     struct nt_order_class classes[2];
     bool repeated; /* the smaller class is seen more than once per epoch */
 };

@@ -24,9 +24,10 @@ struct nt_reference_job {
     const char *corpus;      /* path that the file lies beside; NULL: in dir */
     const uint8_t *model;    /* [32] digest of the reference: base, or base and adapter */
     const char *weights;     /* model.weight_dtype */
-    struct nt_order *order;  /* kto: rows are its samples with other samples' completions (nt_order_mismatch), in */
-    int64_t n_samples;       /* batches of `batch`; NULL: rows are the examples of the set */
-    int32_t batch, budget;   /* budget: tokens of a micro-batch */
+    struct nt_order *order;  /* NULL: a row is an example; kto: a sample's prompt with another one's completion */
+    int64_t n_samples;       /* with order: rows */
+    int32_t batch;           /* with order: samples of a batch, in which the other one is (nt_order_mismatch) */
+    int32_t budget;          /* tokens of a micro-batch */
     double deadline;         /* stop.h */
     double log_interval_s;   /* between lines of progress */
     void (*beat)(void *arg); /* now and then; NULL: none */

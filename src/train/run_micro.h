@@ -1,9 +1,8 @@
 /* One micro-batch through the model: losses, and with training their gradients.
  *
  * Holds what every micro-batch needs and the next one reuses: sequences with their cache pages, rows of
- * log-probabilities and coefficients (job memory). An
- * example's loss does not depend on the micro-batch it lies in. Sums of a batch are in double, in sample order, so the
- * cut into micro-batches changes the gradients' rounding only.
+ * log-probabilities and coefficients (job memory). An example's loss does not depend on the micro-batch it lies in.
+ * Sums of a batch are in double, in sample order, so the cut into micro-batches changes the gradients' rounding only.
  * Collective over tp (every rank of a model copy passes the same micro-batch). Errors: those of the model. One thread.
  */
 #ifndef NT_RUN_MICRO_H

@@ -4,9 +4,9 @@
  * the world, clipped, and AdamW moves the trained numbers. The run is a function of settings, data and model: a resume
  * at the same world size gives the same bytes, another world size or other micro-batches differ by rounding. A stop
  * request (stop.h) ends the job after the step in work, with a checkpoint and NT_E_STOPPED. A loss or gradient that is
- * not finite, or a spike, never reaches the weights. Output directory: checkpoints/, metrics.jsonl (one line per step,
- * evaluation and stop); what is made of the result is the caller's (nt_train_result). Where COMPLETE names this very
- * job, nothing is done again. Collective over the world.
+ * not finite, or a spike, never reaches the weights. Output directory: checkpoints/, metrics.jsonl (one line per step
+ * and evaluation); what is made of the result is the caller's (nt_train_result). Where COMPLETE names this very job,
+ * nothing is done again. Collective over the world.
  * Errors: those of data, model, files; NT_E_DATA with step and rows for numbers that are not finite. */
 #ifndef NT_TRAINER_H
 #define NT_TRAINER_H
