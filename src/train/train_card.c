@@ -211,6 +211,15 @@ static void print_value(const struct nt_json *v, char *buf, size_t cap) {
     }
 }
 
+void nt_train_card_setting(const struct nt_json *v, struct nt_strbuf *out) {
+    if (nt_json_str(v, NULL))
+        nt_strbuf_adds(out, nt_json_str(v, NULL));
+    else if (nt_json_is(v, NT_JSON_BOOL))
+        nt_strbuf_adds(out, nt_json_bool(v, false) ? "yes" : "no");
+    else
+        nt_json_dump(v, out);
+}
+
 const char *nt_train_card_text(const struct nt_json *card, const char *path, char *buf, size_t cap) {
     char key[64];
     const struct nt_json *v = card;
@@ -278,36 +287,23 @@ static void add_sources(const struct nt_json *card, struct nt_strbuf *s) {
     nt_strbuf_addc(s, '\n');
 }
 
-/* A setting as it was given: all its digits, all its text. */
-static void add_setting(const struct nt_json *v, struct nt_strbuf *s) {
-    struct nt_strbuf text = NT_STRBUF_INIT;
-    if (nt_json_str(v, NULL))
-        nt_strbuf_adds(&text, nt_json_str(v, NULL));
-    else if (nt_json_is(v, NT_JSON_BOOL))
-        nt_strbuf_adds(&text, nt_json_bool(v, false) ? "yes" : "no");
-    else
-        nt_json_dump(v, &text);
-    add_cell(s, nt_strbuf_cstr(&text));
-    nt_strbuf_release(&text);
-}
-
 /* Members of an object as rows; of counts, those that are 0 are left out. */
 static void add_members(const struct nt_json *object, const char *head, bool counts, struct nt_strbuf *s) {
     const size_t start = s->len;
     nt_strbuf_addf(s, "%s\n", head);
     const size_t first = s->len;
     for (void *it = nt_json_first(object); it; it = nt_json_next(object, it)) {
-        char text[256];
+        struct nt_strbuf setting = NT_STRBUF_INIT;
+        char count[256];
         if (counts && nt_json_int(nt_json_value(it), 1) == 0) continue;
-        print_value(nt_json_value(it), text, sizeof text);
+        print_value(nt_json_value(it), count, sizeof count);
+        nt_train_card_setting(nt_json_value(it), &setting);
         nt_strbuf_adds(s, "| ");
         add_cell(s, nt_json_key(it));
         nt_strbuf_adds(s, " | ");
-        if (counts)
-            add_cell(s, text);
-        else
-            add_setting(nt_json_value(it), s);
+        add_cell(s, counts ? count : nt_strbuf_cstr(&setting));
         nt_strbuf_adds(s, " |\n");
+        nt_strbuf_release(&setting);
     }
     if (s->len == first)
         s->len = start; // nothing to tell

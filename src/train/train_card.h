@@ -23,6 +23,8 @@ NT_MUST nt_status nt_train_card_json(const struct nt_train_facts *f, const struc
                                      struct nt_strbuf *out);
 void nt_train_card_md(const struct nt_json *card, struct nt_strbuf *out); /* sections, no title */
 
+/* A setting as it was given: all its digits, all its text. */
+void nt_train_card_setting(const struct nt_json *v, struct nt_strbuf *out);
 /* A member by its path, "run.steps": as text for people ("1,234", "0.0315", "yes", "a, b"), "" when absent or null. */
 const char *nt_train_card_text(const struct nt_json *card, const char *path, char *buf, size_t cap);
 

@@ -185,22 +185,17 @@ static void add_sources(const struct nt_json *card, struct nt_strbuf *s) {
     close_table(s);
 }
 
-/* Members of an object as rows; counts of zero are left out. */
-static void add_members(const struct nt_json *object, const char *title, struct nt_strbuf *s) {
-    char text[512];
+/* Members of an object as rows; of counts, those that are 0 are left out. */
+static void add_members(const struct nt_json *object, const char *title, bool counts, struct nt_strbuf *s) {
     bool open = false;
     for (void *it = nt_json_first(object); it; it = nt_json_next(object, it)) {
-        const struct nt_json *v = nt_json_value(it);
-        if (strcmp(title, "Settings") != 0 && nt_json_int(v, 1) == 0) continue;
+        struct nt_strbuf text = NT_STRBUF_INIT;
+        if (counts && nt_json_int(nt_json_value(it), 1) == 0) continue;
         if (!open) open_table(s, title);
         open = true;
-        struct nt_strbuf plain = NT_STRBUF_INIT;
-        if (nt_json_str(v, NULL))
-            (void)snprintf(text, sizeof text, "%s", nt_json_str(v, NULL));
-        else
-            nt_json_dump(v, &plain);
-        add_pair(s, nt_json_key(it), plain.len ? plain.data : text);
-        nt_strbuf_release(&plain);
+        nt_train_card_setting(nt_json_value(it), &text);
+        add_pair(s, nt_json_key(it), nt_strbuf_cstr(&text));
+        nt_strbuf_release(&text);
     }
     if (open) close_table(s);
 }
@@ -225,8 +220,8 @@ nt_status nt_train_report_html(const struct nt_json *card, const struct nt_histo
     NT_TRY(add_curves(h, s));
     add_facts(card, s);
     add_sources(card, s);
-    add_members(nt_json_get(nt_json_get(card, "data"), "left_out"), "Left out, by reason", s);
-    add_members(nt_json_get(card, "settings"), "Settings", s);
+    add_members(nt_json_get(nt_json_get(card, "data"), "left_out"), "Left out, by reason", true, s);
+    add_members(nt_json_get(card, "settings"), "Settings", false, s);
     nt_strbuf_adds(s, "</body></html>\n");
     return NT_OK;
 }

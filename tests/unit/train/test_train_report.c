@@ -282,6 +282,27 @@ static void test_card(void **state) {
     nt_json_free(card);
 }
 
+/* Both pages have all of a setting's text. */
+static void test_long_setting(void **state) {
+    (void)state;
+    struct nt_strbuf json = NT_STRBUF_INIT, md = NT_STRBUF_INIT, html = NT_STRBUF_INIT;
+    const struct nt_history none = {0};
+    struct nt_json *card = NULL;
+    char list[2000] = "";
+    for (int i = 0; i < 100; i++)
+        (void)snprintf(list + strlen(list), sizeof list - strlen(list), "data/file-%d.h5,", i);
+    nt_strbuf_addf(&json, "{\"settings\": {\"train.input\": \"%s\"}}", list);
+    must(nt_json_parse(json.data, json.len, "card", &card));
+    nt_train_card_md(card, &md);
+    must(nt_train_report_html(card, &none, &html));
+    assert_non_null(strstr(md.data, list));
+    assert_non_null(strstr(html.data, list));
+    nt_json_free(card);
+    nt_strbuf_release(&json);
+    nt_strbuf_release(&md);
+    nt_strbuf_release(&html);
+}
+
 /* A run of n steps; margins only where the loss has them. */
 static void write_run(int n, bool margins) {
     struct nt_strbuf s = NT_STRBUF_INIT;
@@ -328,6 +349,7 @@ static void test_html(void **state) {
         assert_non_null(strstr(s.data, "chat|&lt;b&gt;"));
         assert_non_null(strstr(s.data, "1,234,567"));
         assert_non_null(strstr(s.data, "<th>Steps left out</th><td>7</td>"));
+        assert_non_null(strstr(s.data, "<th>train.packing</th><td>yes</td>"));
         assert_int_equal(count(s.data, "<circle"), margins ? 14 : 7); // evaluations
         nt_strbuf_release(&s);
         nt_history_release(&h);
@@ -348,9 +370,9 @@ static int drop_dir(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ticks),  cmocka_unit_test(test_labels),  cmocka_unit_test(test_escape),
-        cmocka_unit_test(test_curves), cmocka_unit_test(test_history), cmocka_unit_test(test_card),
-        cmocka_unit_test(test_html),
+        cmocka_unit_test(test_ticks),        cmocka_unit_test(test_labels),  cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_curves),       cmocka_unit_test(test_history), cmocka_unit_test(test_card),
+        cmocka_unit_test(test_long_setting), cmocka_unit_test(test_html),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }
