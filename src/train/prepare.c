@@ -26,7 +26,6 @@ static void release_prep(struct nt_prep *p) {
     free(p->turns[1]);
     free(p->rows);
     free(p->testers);
-    free(p->tests);
     free(p->tested_keys);
 }
 
@@ -201,21 +200,6 @@ static void drop_duplicates(struct nt_prep *p, struct nt_prep_row **sorted) {
             if (!holds || kept) leave_row(p, sorted[k], holds ? NT_LEFT_DUPLICATE : NT_LEFT_CONFLICT);
             kept = kept || holds;
         }
-    }
-}
-
-static int by_bytes(const void *a, const void *b) {
-    return memcmp(a, b, sizeof(uint8_t[32]));
-}
-
-/* What others said word for word as a conversation that is kept for a test; single answers: drop_evaluated. */
-static void drop_tested(struct nt_prep *p) {
-    if (p->n_testers == 0) return;
-    qsort(p->tests, (size_t)p->n_testers, sizeof *p->tests, by_bytes);
-    for (int64_t i = 0; i < p->n_rows; i++) {
-        struct nt_prep_row *row = &p->rows[i];
-        if (row->left < 0 && bsearch(row->content, p->tests, (size_t)p->n_testers, sizeof *p->tests, by_bytes))
-            leave_row(p, row, NT_LEFT_TESTED);
     }
 }
 
@@ -462,7 +446,6 @@ static nt_status filter_rows(struct nt_prep *p) {
                        (long long)p->n_rows, INT32_MAX);
     struct nt_prep_row **sorted = calloc((size_t)p->n_rows + 1, sizeof(void *));
     if (!sorted) return NT_FAIL(NT_E_NOMEM, "no memory to filter %lld rows", (long long)p->n_rows);
-    drop_tested(p);
     drop_duplicates(p, sorted);
     cap_subjects(p, sorted);
     const nt_status st = split_rows(p, sorted);

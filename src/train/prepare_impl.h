@@ -26,7 +26,6 @@ struct nt_prep_rules {
 
 struct nt_prep_row {
     uint8_t person[32], key[NT_VOTE_KEY]; /* equal keys, equal examples */
-    uint8_t content[32];                  /* of the conversation's messages */
     int64_t created_us;
     int64_t talk; /* the same in all rows of one conversation or answer, which stand together */
     float weight;
@@ -61,8 +60,7 @@ struct nt_prep {
     struct nt_prep_row *rows; // [n_rows]
     int64_t n_rows, cap_rows, n_talks;
     uint8_t (*testers)[32]; // [n_testers] persons of rows of split test, which no run trains on; more than once
-    uint8_t (*tests)[32];   // [n_testers] contents of these rows
-    int64_t n_testers, cap_testers, cap_tests;
+    int64_t n_testers, cap_testers;
     uint8_t (*tested_keys)[NT_VOTE_KEY]; // [n_tested] of the answers in these rows, ascending
     int64_t n_tested, cap_tested;
     struct nt_prepare_report *report;

@@ -89,10 +89,14 @@ static bool is_tested(const struct nt_prep *p, const uint8_t key[NT_VOTE_KEY]) {
            bsearch(key, p->tested_keys, (size_t)p->n_tested, sizeof *p->tested_keys, nt_prep_by_key) != NULL;
 }
 
+/* As it is, and as it was before it was edited. */
 static nt_status add_tested(struct nt_prep *p, int32_t n_prompt, const struct nt_record_text *texts, int32_t n) {
-    const struct opinion o = {.n_prompt = n_prompt, .side = {{texts, n, false}}, .n_sides = 1};
-    nt_tok_grow((void **)&p->tested_keys, &p->cap_tested, p->n_tested + 1, sizeof *p->tested_keys);
-    return key_of(p, &o, p->tested_keys[p->n_tested++], NULL);
+    nt_tok_grow((void **)&p->tested_keys, &p->cap_tested, p->n_tested + 2, sizeof *p->tested_keys);
+    for (int original = 0; original < 2; original++) {
+        const struct opinion o = {.n_prompt = n_prompt, .side = {{texts, n, original}}, .n_sides = 1};
+        NT_TRY(key_of(p, &o, p->tested_keys[p->n_tested++], NULL));
+    }
+    return NT_OK;
 }
 
 /* Every answer of the record. */
@@ -320,7 +324,6 @@ static nt_status add_row(struct nt_prep *p, struct nt_example *e) {
                               .asked = h->split == NT_SPLIT_VALID,
                               .tested = p->tested,
                               .left = -1};
-    memcpy(row.content, h->sha256, sizeof row.content);
     row.group = group_of(p);
     NT_TRY(person_of(p, row.person));
     (void)key_of_example(e, true, row.key);
@@ -601,10 +604,7 @@ static nt_status rows_of_talk(struct nt_prep *p) {
 static nt_status add_tester(struct nt_prep *p) {
     NT_TRY(nt_dataset_load(p->in->dataset, p->at, &p->record));
     nt_tok_grow((void **)&p->testers, &p->cap_testers, p->n_testers + 1, sizeof *p->testers);
-    nt_tok_grow((void **)&p->tests, &p->cap_tests, p->n_testers + 1, sizeof *p->tests);
-    NT_TRY(person_of(p, p->testers[p->n_testers]));
-    memcpy(p->tests[p->n_testers], p->record.head.sha256, sizeof *p->tests);
-    p->n_testers++;
+    NT_TRY(person_of(p, p->testers[p->n_testers++]));
     nt_prep_leave(p, NT_LEFT_SPLIT, NULL);
     return add_all_tested(p);
 }

@@ -181,12 +181,16 @@ static void test_tested_beginnings(void **state) {
     c.split = NT_SPLIT_TEST;
     (void)add_messages(&c, NT_ROW_MESSAGES, NT_CONV_CHAT, talk, 4);
     add_pair(&c, "q9", "t1", "t2", 10 * day);
+    judge(&c, add_turn(&c, "q8", "tested words"), 1, NT_FEEDBACK_EDIT, 0, "their edit", 1, 10 * day);
     c.split = NT_SPLIT_NONE;
     c.user = "dan";
     add_pair(&c, "q1", "b1", "a1", 10 * day);
     add_pair(&c, "q1", "b1", "c1", 10 * day);
     add_pair(&c, "q9", "t1", "b1", 10 * day);
     add_pair(&c, "q9", "b1", "t2", 10 * day);
+    add_pair(&c, "q9", "b1", "c1", 10 * day); /* the prompt alone is nobody's answer */
+    add_pair(&c, "q8", "their edit", "b1", 10 * day);
+    add_pair(&c, "q8", "b1", "tested words", 10 * day);
     set_up(&b, &c);
     run_ok(&b);
     assert_int_equal(b.out.report.left_out[NT_LEFT_EVALUATED] + b.out.report.left_out[NT_LEFT_TESTED], 2);
@@ -195,9 +199,9 @@ static void test_tested_beginnings(void **state) {
     assert_int_equal(b.out.eval.n, 1);
     set(&b, "train.loss=dpo");
     run_ok(&b);
-    assert_int_equal(b.out.report.left_out[NT_LEFT_TESTED], 3);
-    assert_int_equal(b.out.train.n, 1);
-    assert_string_equal(targets(&b, &b.out.train, 0, NT_REJECTED), "c1");
+    assert_int_equal(b.out.report.left_out[NT_LEFT_TESTED], 5);
+    assert_int_equal(b.out.train.n, 2);
+    for (int32_t i = 0; i < 2; i++) assert_string_equal(targets(&b, &b.out.train, i, NT_REJECTED), "c1");
     tear_down(&b);
 }
 
