@@ -550,6 +550,12 @@ static void test_plain_texts(void **state) {
         assert_string_equal(nt_strbuf_cstr(&text), rows[i].want);
         assert_string_equal(targets(&b, &b.out.train, 0, 0), " blue.");
     }
+    b.no_chat = false; /* the format plain separates messages, which these texts are not */
+    must(nt_chat_open(&b.chat, "plain", NULL, 0, b.tok, "test"));
+    run_ok(&b);
+    nt_strbuf_reset(&text);
+    nt_tokenizer_decode(b.tok, b.out.train.rows[0].member[0].ids, b.out.train.rows[0].member[0].n_tok, false, &text);
+    assert_string_equal(nt_strbuf_cstr(&text), rows[2].want);
     nt_strbuf_release(&text);
     tear_down(&b);
 }
