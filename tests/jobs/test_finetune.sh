@@ -46,6 +46,17 @@ for flag in adam-beta1=0.91 adam-beta2=0.99 adam-epsilon=1e-4 weight-decay=0.1 m
     cmp -s adam/adapter/adapter_model.safetensors adam.$flag/adapter/adapter_model.safetensors && fail "--$flag changed nothing"
 done
 
+# steps that are left out, and the mean of the losses that count; as many steps as epochs take, and as many checkpoints as are wanted
+expect_rc 0 tune spikes --num-train-epochs 10 --spike-factor 1.02 --on-nan skip --learning-rate 0.02 --save-total-limit 3
+check "other steps are left out than those of spikes" python3 "$SOURCE/tests/jobs/tune_check.py" spikes spikes 1.02
+check "other checkpoints are kept: $(ls spikes/checkpoints)" test "$(ls spikes/checkpoints | xargs)" = "step-00000056.h5 step-00000058.h5 step-00000060.h5"
+expect_rc 65 tune spikes --num-train-epochs 10 --spike-factor 1.02 --learning-rate 0.02 --fresh
+says "the gradient norm is a spike .*conversations of the batch: rows.h5 [0-9]"
+expect_rc 0 tune uneven --batch-size 7 --num-train-epochs 1 --eval-fraction 0.25
+says "36 rows in batches of 7: 6 steps"
+# a held-out loss is of its rows, whatever batches they come in
+check "the held-out loss depends on the batch" test "$(events base eval eval_loss | head -1 | cut -c1-5)" = "$(events uneven eval eval_loss | head -1 | cut -c1-5)"
+
 # worlds
 for n in 2 4; do
     expect_rc 0 mpi $n "$NOCTURNE" finetune $common $epochs --input rows.h5 --output dp$n --eval-fraction 0.25 --threads 1

@@ -1,7 +1,7 @@
 """What test_finetune.sh asks of metrics, adapters and answers; a failed assertion is its verdict.
 
     tune_check.py events DIR EVENT FIELD | falls DIR | grows DIR | level DIR | near DIR DIR LIMIT | losses DIR DIR LIMIT |
-    kl DIR LEAST MOST | recount DIR | answers DIR DIR WORD
+    kl DIR LEAST MOST | recount DIR | spikes DIR FACTOR | answers DIR DIR WORD
 """
 import json
 import struct
@@ -80,6 +80,21 @@ def kl(folder, least, most):
     assert float(least) <= found <= float(most)
 
 
+def spikes(folder, factor):
+    """Left out are the steps after ten whose norm is above the factor times the mean of those before, which follows spikes as far as they are none."""
+    norm_mean, counted = 0, []
+    for step, norm, loss, skipped in zip(*(events(folder, "step", x) for x in ("step", "grad_norm", "loss", "skipped"))):
+        limit = float(factor) * norm_mean
+        assert skipped == (step > 10 and norm > limit), step
+        norm_mean = 0.9 * norm_mean + 0.1 * min(norm, limit if skipped else norm) if step > 1 else norm
+        counted += [] if skipped else [loss]
+    card = json.load(open(folder + "/training_card.json"))
+    n_skipped, mean = step - len(counted), sum(counted[-20:]) / 20
+    print(f"{folder}: {n_skipped} spikes, mean loss {mean:.4f}")
+    assert n_skipped > 1 and card["run"]["skipped_steps"] == n_skipped
+    assert abs(card["results"]["train_loss"] / mean - 1) < 1e-9
+
+
 def answers(one, other, word):
     a, b = (json.loads(open(d + "/results.jsonl").readline())["response"]["body"]["choices"][0]["message"]["content"]
             for d in (one, other))
@@ -90,4 +105,4 @@ def answers(one, other, word):
 if sys.argv[1] == "events":
     print(*events(*sys.argv[2:]), sep="\n")
 else:
-    {"falls": falls, "grows": grows, "level": level, "near": near, "losses": losses, "kl": kl, "recount": recount, "answers": answers}[sys.argv[1]](*sys.argv[2:])
+    {"falls": falls, "grows": grows, "level": level, "near": near, "losses": losses, "kl": kl, "recount": recount, "spikes": spikes, "answers": answers}[sys.argv[1]](*sys.argv[2:])
