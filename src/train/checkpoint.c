@@ -146,7 +146,7 @@ static nt_status write_state(struct nt_h5_writer *w, const struct nt_checkpoint_
     snprintf(means, sizeof means, "%a %a", s->norm_mean, s->eval_first);
     print_losses(s, losses);
     NT_TRY(nt_h5_attr_str(w, "/", "encoding-type", KIND));
-    NT_TRY(nt_h5_attr_str(w, "/", "encoding-version", "1.0.0"));
+    NT_TRY(nt_h5_attr_str(w, "/", "encoding-version", "2.0.0"));
     NT_TRY(nt_h5_attr_str(w, "/", "job", hex));
     NT_TRY(nt_h5_attr_str(w, "/", "means", means)); /* exact, in hexadecimal */
     NT_TRY(nt_h5_attr_str(w, "/", "losses", losses));
@@ -258,8 +258,8 @@ static nt_status check_kind(struct nt_h5_file *f, const char *path) {
     NT_TRY(nt_h5_read_attr(f, "/", "encoding-type", text, sizeof text));
     NT_TRY(same_text(path, "encoding-type", KIND, text));
     NT_TRY(nt_h5_read_attr(f, "/", "encoding-version", text, sizeof text));
-    if (strncmp(text, "1.", 2) == 0) return NT_OK;
-    return NT_FAIL(NT_E_UNSUPPORTED, "%s: encoding-version %s, expected 1.x", path, text);
+    if (strncmp(text, "2.", 2) == 0) return NT_OK;
+    return NT_FAIL(NT_E_UNSUPPORTED, "%s: encoding-version %s, expected 2.x", path, text);
 }
 
 static nt_status check_job(const struct nt_checkpoint_job *j, struct loaded *l, const char *path) {
