@@ -7,8 +7,8 @@
  * (feedback weight, decay by age against the newest row, kto class weights). Nothing depends on the clock, the world
  * size or the file names: equal configuration and corpora give equal sets (set.digest). Votes are heard from everybody,
  * also from people held out: they decide what an answer is worth, and an answer behind the same tokens is on one side
- * at most. sft takes conversations and generations, kto thumbs and ratings (an edit counts for its text and against the
- * original), dpo pairs (an edit is one).
+ * at most. sft takes conversations and generations, kto thumbs and ratings (an edit counts for its text and against an
+ * original that it changes), dpo pairs (an edit is one).
  * What is left out is counted by reason, logged and part of the training card. Nothing to train on, a set or class that
  * is empty, and rows that do not fit while the policy says error, are errors that give counts and the setting to
  * change.

@@ -138,7 +138,11 @@ static const struct nt_record_feedback *edit_of(const struct nt_record *r, const
     return found;
 }
 
-/* An edited answer is good, and better than what it replaces. */
+static bool changes(const struct nt_record_text *t) {
+    return t->len != t->original_len || memcmp(t->text, t->original, t->len) != 0;
+}
+
+/* An edited answer is good, and better than what it replaces; an edit that leaves it as it was says that it is good. */
 static nt_status hear_edit(struct nt_prep *p, const struct nt_record_text *t, int32_t n_prompt, opinion_fn *fn) {
     if (!t->original || !p->c->train_edits) return NT_OK;
     const struct nt_record_feedback *f = edit_of(&p->record, t);
@@ -154,6 +158,7 @@ static nt_status hear_edit(struct nt_prep *p, const struct nt_record_text *t, in
     if (p->rules.kind == NT_TRAIN_DPO) return fn(p, &o);
     o.n_sides = 1;
     NT_TRY(fn(p, &o));
+    if (!changes(t)) return NT_OK;
     o.side[0].original = true;
     o.good = false;
     return fn(p, &o);

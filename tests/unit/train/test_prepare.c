@@ -186,6 +186,37 @@ static void test_edits(void **state) {
     tear_down(&b);
 }
 
+/* Whoever sends an answer back as it was does not speak against it. */
+static void test_edits_of_nothing(void **state) {
+    (void)state;
+    struct corpus c = begin_corpus();
+    struct bench b;
+    const int64_t conv = add_turn(&c, "2+2?", "four");
+    judge(&c, conv, 1, NT_FEEDBACK_THUMB, 1, NULL, 1, 101 * day);
+    judge(&c, conv, 1, NT_FEEDBACK_EDIT, 0, "four", 1, 101 * day);
+    judge(&c, add_turn(&c, "3+3?", "seven"), 1, NT_FEEDBACK_EDIT, 0, "six", 1, 101 * day);
+    set_up(&b, &c);
+    const struct nt_prepare_report *r = &b.out.report;
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 2);
+    assert_int_equal(r->left_out[NT_LEFT_RATING], 0);
+    assert_string_equal(targets(&b, &b.out.train, 0, 0), "four");
+
+    set(&b, "train.loss=dpo");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 1);
+    assert_int_equal(r->left_out[NT_LEFT_SAME], 1);
+
+    set(&b, "train.loss=kto");
+    run_ok(&b);
+    assert_int_equal(b.out.train.n, 3); /* four, six; seven */
+    assert_int_equal(r->left_out[NT_LEFT_DUPLICATE], 1);
+    assert_int_equal(r->left_out[NT_LEFT_CONFLICT], 0);
+    for (int32_t i = 0; i < 3; i++)
+        assert_int_equal(strcmp(targets(&b, &b.out.train, i, 0), "seven") != 0, b.out.train.rows[i].label);
+    tear_down(&b);
+}
+
 /* Two conversations of ann's that eve edited and put down, and one of eve's own. */
 static void write_judged_by_eve(struct corpus *c, int64_t erased_us, uint32_t consent, int64_t retention_until_us) {
     int64_t row;
@@ -740,14 +771,15 @@ static void test_same_again(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_filters),       cmocka_unit_test(test_policies),
-        cmocka_unit_test(test_edits),         cmocka_unit_test(test_cap_of_split),
-        cmocka_unit_test(test_votes),         cmocka_unit_test(test_refused_rater),
-        cmocka_unit_test(test_conflicts),     cmocka_unit_test(test_pairs),
-        cmocka_unit_test(test_generations),   cmocka_unit_test(test_cut_off_answers),
-        cmocka_unit_test(test_plain_texts),   cmocka_unit_test(test_cut_alike),
-        cmocka_unit_test(test_decay_and_cap), cmocka_unit_test(test_class_weights),
-        cmocka_unit_test(test_empty_class),   cmocka_unit_test(test_same_again),
+        cmocka_unit_test(test_filters),         cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_edits),           cmocka_unit_test(test_edits_of_nothing),
+        cmocka_unit_test(test_cap_of_split),    cmocka_unit_test(test_votes),
+        cmocka_unit_test(test_refused_rater),   cmocka_unit_test(test_conflicts),
+        cmocka_unit_test(test_pairs),           cmocka_unit_test(test_generations),
+        cmocka_unit_test(test_cut_off_answers), cmocka_unit_test(test_plain_texts),
+        cmocka_unit_test(test_cut_alike),       cmocka_unit_test(test_decay_and_cap),
+        cmocka_unit_test(test_class_weights),   cmocka_unit_test(test_empty_class),
+        cmocka_unit_test(test_same_again),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
