@@ -279,6 +279,11 @@ static void tell_plan(const struct nt_trainer *t) {
             " of warm-up; %.2f million trained numbers; measured bf16 peak %.0f GFLOP/s",
             t->loss->name, t->loss->reference ? ", reference " : "", t->loss->reference ? t->c->train_reference : "",
             t->out->data.train.n, t->batch, t->total, t->warmup, (double)n_trained / 1e6, t->roof.flops / 1e9);
+    if (t->c->train_init_adapter[0])
+        nt_info("train",
+                "goes on from %s: rank %d, scale %g; train.lora_r, lora_alpha, use_rslora and target_modules do not "
+                "count beside it",
+                t->c->train_init_adapter, a->r, nt_adapter_scale(a));
     if (t->total == 1 && t->warmup == 1 && t->c->train_learning_rate > 0)
         nt_warn("train", "the only step is one of warm-up, and its learning rate 0: nothing is learned; set "
                          "train.warmup_ratio = 0, a smaller train.batch_size or more train.num_train_epochs");

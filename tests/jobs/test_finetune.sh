@@ -199,6 +199,7 @@ rm -f thumbs.h5.reference-*
 expect_rc 0 mpi 2 "$NOCTURNE" finetune $common $all --learning-rate 0.001 --output kto.full2 --threads 1
 check "kto with all weights: two ranks make another run" python3 "$SOURCE/tests/jobs/tune_check.py" losses kto.full kto.full2 1e-2
 expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output chained --init-adapter dpo.sigmoid/adapter --reference dpo.sigmoid/adapter
+says "goes on from dpo.sigmoid/adapter: rank 4, scale 2; train.lora_r, .* do not count beside it"
 check "a first step from its own reference has a margin" python3 "$SOURCE/tests/jobs/tune_check.py" level chained
 # an adapter of one layer, as PEFT makes with layers_to_transform: what it has is trained, and the result has no more
 check "an adapter of one layer" python3 "$SOURCE/tests/jobs/lora.py" make model upper --layer 1 --targets q_proj,down_proj
