@@ -107,6 +107,13 @@ static nt_status write_adapter(struct finetune *f, const struct nt_strbuf *card_
     return nt_adapter_write_gguf(a, spec, &card, path);
 }
 
+static nt_status try_model(const struct finetune *f) {
+    char path[PATH_MAX];
+    if (strcmp(f->session.config->train_method, "full") != 0) return NT_OK;
+    NT_TRY(nt_path_join(path, sizeof path, f->job.dir, "model"));
+    return nt_finetune_model_try(f->job.world, f->session.config->model_path, path);
+}
+
 /* All weights as a model of their own. */
 static nt_status write_model(const struct finetune *f) {
     char path[PATH_MAX];
@@ -163,7 +170,8 @@ nt_status nt_cmd_finetune(struct nt_cmd_context *ctx) {
                                   .max_len = f.session.max_len,
                                   .dir = ctx->config->train_output,
                                   .watchdog = f.watch.dog};
-    st = nt_train_run(&f.job, &f.result);
+    st = try_model(&f);
+    if (st == NT_OK) st = nt_train_run(&f.job, &f.result);
     if (st == NT_OK) st = write_model(&f);
     if (st == NT_OK) st = nt_comm_agree(ctx->world->world, ctx->world->rank == 0 ? finish(&f) : NT_OK);
     nt_watchdog_beat(f.watch.dog, "closing");

@@ -19,7 +19,7 @@ static nt_status write_beside(const char *base, const char *dir) {
     struct nt_tensor_source *src = NULL;
     struct nt_binding binding = {0};
     struct nt_spec spec;
-    bool no_tokenizer;
+    bool no_tokenizer; /* warned of where it is found */
     nt_status st = nt_tensor_source_open(base, &src);
     if (st == NT_OK) st = nt_spec_read(src, &spec);
     if (st == NT_OK) st = nt_spec_bind(src, &spec, &binding);
@@ -27,6 +27,15 @@ static nt_status write_beside(const char *base, const char *dir) {
     nt_binding_release(&binding);
     nt_tensor_source_close(src);
     return st;
+}
+
+nt_status nt_finetune_model_try(struct nt_world *world, const char *base, const char *dir) {
+    struct nt_outdir out = {0};
+    nt_status st = NT_OK;
+    if (world->rank == 0) st = nt_outdir_open(&out, dir, NT_PUBLISH_REPLACE);
+    if (world->rank == 0 && st == NT_OK) st = write_beside(base, out.temp);
+    if (world->rank == 0) nt_outdir_abandon(&out);
+    return nt_comm_agree(world->world, st);
 }
 
 static nt_status begin(struct writing *w, const struct nt_training *t, const char *base, const char *dir) {

@@ -8,6 +8,9 @@
 
 #include "training.h"
 
+/* Before the training: what is written beside the weights is written and removed again, so that a base that has no such
+ * files, or a place that takes none, is told now. */
+NT_MUST nt_status nt_finetune_model_try(struct nt_world *w, const char *base, const char *dir);
 NT_MUST nt_status nt_finetune_model_write(const struct nt_training *t, struct nt_world *w, const char *base,
                                           const char *dir);
 

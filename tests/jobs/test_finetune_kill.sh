@@ -148,6 +148,9 @@ refused 78 "trained on another tokenizer" $to_pairs --model words --reference on
 refused 65 "cut/adapter_model.safetensors" --input rows.h5 --output x --init-adapter cut
 refused 66 "nowhere" --input rows.h5 --output x --init-adapter nowhere
 refused 2 "train.init_adapter is one/adapter, where this run's own result goes" --input rows.h5 --output one --init-adapter ./one/adapter/ --fresh
+check "a GGUF model whose positions no config.json can name" python3 "$SOURCE/tools/make_tiny_model.py" odd --family llama --layers 1 --gguf odd.gguf
+refused 69 "odd.gguf: rope_freqs.weight holds factors" --input rows.h5 --output x --model odd.gguf --method full
+grep -q "train: " "$WORK/out" && fail "it was trained before it was known that the model cannot be written"
 refused 2 "goes on from no train.init_adapter" --input rows.h5 --output x --init-adapter one/adapter --method full
 refused 78 "expected a number from 1e-20 to 1" --input rows.h5 --output x --adam-epsilon 0
 refused 2 "train.reference is for" --input rows.h5 --output x --reference one/adapter
