@@ -135,16 +135,17 @@ static nt_status finish(struct finetune *f) {
     nt_strbuf_release(&card);
     if (st == NT_OK) st = nt_complete_write(f->job.dir, r->job_digest);
     NT_TRY(st);
-    char held_out[96] = "nothing held out", mfu[NT_TRAIN_MFU_TEXT];
+    char held_out[96] = "nothing held out", mfu[NT_TRAIN_MFU_TEXT], pace[96];
     if (r->data.report.n_eval > 0)
         (void)snprintf(held_out, sizeof held_out, "held out %.4f (before: %.4f)", r->eval_loss, r->eval_loss_first);
     nt_train_mfu_text(&r->roof, r->mfu, mfu);
+    (void)snprintf(pace, sizeof pace, "%.0f tok/s, mfu %s", r->tokens_per_s, mfu);
+    if (isnan(r->tokens_per_s)) (void)snprintf(pace, sizeof pace, "no step of them in this attempt");
     if (r->n_skipped > 0)
         nt_warn("finetune", "%lld of %lld steps were left out, see their lines and metrics.jsonl",
                 (long long)r->n_skipped, (long long)r->n_steps);
-    nt_info("finetune", "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, %s; %.0f tok/s, mfu %s; %s",
-            (long long)r->n_steps, (long long)r->n_samples, (long long)r->n_tokens, r->train_loss, held_out,
-            r->tokens_per_s, mfu, f->job.dir);
+    nt_info("finetune", "complete: %lld steps, %lld samples, %lld tokens; loss %.4f, %s; %s; %s", (long long)r->n_steps,
+            (long long)r->n_samples, (long long)r->n_tokens, r->train_loss, held_out, pace, f->job.dir);
     return NT_OK;
 }
 

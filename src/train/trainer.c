@@ -100,8 +100,9 @@ static nt_status finish(struct nt_trainer *t) {
     r->train_loss = nt_train_state_loss(&t->state);
     r->eval_loss_first = t->state.eval_first;
     r->seconds = nt_now() - t->start;
-    r->tokens_per_s = r->seconds > 0 ? (double)t->run_tokens / r->seconds : 0;
-    r->mfu = nt_train_mfu(&t->roof, t->flops, r->seconds);
+    const bool stepped = t->run_tokens > 0 && r->seconds > 0; /* else all was left to do was the end */
+    r->tokens_per_s = stepped ? (double)t->run_tokens / r->seconds : NAN;
+    r->mfu = stepped ? nt_train_mfu(&t->roof, t->flops, r->seconds) : NAN;
     r->roof = t->roof;
     return r->adapter ? nt_training_to_adapter(r->training, r->adapter) : NT_OK;
 }

@@ -44,7 +44,7 @@ struct nt_train_result {
     bool complete;                                 /* by an earlier run: all that follows is unset */
     int64_t n_steps, n_samples, n_tokens, n_skipped;
     double train_loss, eval_loss_first, eval_loss; /* mean of the last steps; held out, NaN without */
-    double seconds, tokens_per_s, mfu;             /* of this run; mfu as a fraction of roof, NaN: unknown */
+    double seconds, tokens_per_s, mfu;             /* of this run, NaN: unknown; mfu as a fraction of roof */
     struct nt_train_roof roof;                     /* of all ranks */
     struct nt_job_memory memory;
 };

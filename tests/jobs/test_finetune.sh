@@ -26,6 +26,10 @@ rm counted/COMPLETE counted/training_card.json counted/checkpoints/step-00000031
 expect_rc 0 tune counted --max-steps 31 --eval-fraction 0.25
 says "resuming after step 30 of 31"
 check "a resumed run's card counts otherwise than its metrics" python3 "$SOURCE/tests/jobs/tune_check.py" recount counted
+rm counted/COMPLETE
+expect_rc 0 tune counted --max-steps 31 --eval-fraction 0.25 # no step is left, so there is no speed
+says "no step of them in this attempt"
+check "the speed of no step" grep -q '"tokens_per_s": null, "mfu": null' counted/training_card.json
 
 # the same bytes: one thread, other recompute; without packing and in other micro-batches within rounding
 expect_rc 0 tune one $epochs --eval-fraction 0.25 --threads 1
