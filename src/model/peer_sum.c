@@ -43,8 +43,10 @@ static nt_status make(struct nt_backend *be, const struct nt_world *w, struct nt
 struct offer {
     CUipcMemHandle handle;
     char host[256];
+    unsigned char uuid[16]; /* of the device */
     int32_t usable;
 };
+enum { MARK = sizeof((struct offer *)0)->uuid, LEFT_AT = NT_P2P_MAX_BYTES /* in the second place, a mark a rank */ };
 
 static bool can_share(const struct nt_gpu_driver *d) {
     return d->cuIpcGetMemHandle && d->cuIpcOpenMemHandle && d->cuIpcCloseMemHandle;
@@ -54,6 +56,7 @@ static void make_offer(struct nt_peer_sum *p, const struct nt_world *w, struct o
     const struct nt_gpu_driver *d = p->be->cuda->driver;
     void *block = NULL;
     memcpy(mine->host, w->host, sizeof mine->host);
+    memcpy(mine->uuid, p->be->cuda->facts.uuid, sizeof mine->uuid);
     if (!can_share(d) || p->be->memory->take(p->be, BLOCK_BYTES, "sums over peers", &block) != NT_OK) {
         nt_error_clear();
         return;
@@ -75,6 +78,13 @@ static bool map_peers(struct nt_peer_sum *p, const struct offer *all) {
     return true;
 }
 
+static void unmap(struct nt_peer_sum *p) {
+    for (int32_t r = 0; r < p->size; r++) {
+        if (p->mapped[r]) (void)p->be->cuda->driver->cuIpcCloseMemHandle((CUdeviceptr)(uintptr_t)p->block[r]);
+        p->mapped[r] = false;
+    }
+}
+
 /* Whose device is behind: each says in this rank's memory which call it has come to. The copy runs beside the stream,
  * which a kernel that waits may hold; where the device does not even copy, the watchdog goes on without the answer. */
 static void look(void *arg) {
@@ -92,6 +102,41 @@ static void look(void *arg) {
     nt_device_comm_late(p->comm, p->first + last, last == best ? 0 : (int64_t)came[best]);
 }
 
+/* Machines exist that map the memory of a GPU into another and then do not carry what is written (an IOMMU between PCIe
+ * ports): a kernel would wait there for ever. So each leaves a mark with each, in places that no sum has had yet. */
+static nt_status leave_marks(struct nt_peer_sum *p, const struct offer *all) {
+    const struct nt_memory *m = p->be->memory;
+    for (int32_t r = 0; r < p->size; r++)
+        NT_TRY(m->upload(p->be, p->block[r] + LEFT_AT + p->rank * MARK, all[p->rank].uuid, MARK));
+    return m->wait(p->be);
+}
+static nt_status find_marks(struct nt_peer_sum *p, const struct offer *all, bool *found) {
+    for (int32_t r = 0; r < p->size; r++) {
+        unsigned char left[MARK], there[MARK];
+        NT_TRY(p->be->memory->download(p->be, left, p->block[p->rank] + LEFT_AT + r * MARK, MARK));
+        NT_TRY(p->be->memory->download(p->be, there, p->block[r] + LEFT_AT + r * MARK, MARK));
+        *found &= memcmp(left, all[r].uuid, MARK) == 0 && memcmp(there, all[r].uuid, MARK) == 0;
+    }
+    return NT_OK;
+}
+
+/* All ranks' memory is mapped. */
+static nt_status try_peers(struct nt_peer_sum *p, const struct nt_world *w, const struct offer *all, bool *right) {
+    *right = true;
+    NT_TRY(nt_comm_agree(w->tp, leave_marks(p, all)));
+    NT_TRY(nt_comm_agree(w->tp, find_marks(p, all, right)));
+    int64_t wrong = !*right;
+    NT_TRY(nt_comm_allreduce_max_i64(w->tp, &wrong, 1));
+    *right = !wrong;
+    if (wrong && p->rank == 0)
+        nt_warn(
+            "comm",
+            "the GPUs of %s map each other's memory, but what is written there does not arrive (PCIe access control "
+            "or an IOMMU?): sums go over NCCL alone; NCCL_P2P_DISABLE=1 if they hang",
+            all[0].host);
+    return NT_OK;
+}
+
 static nt_status exchange(struct nt_peer_sum *p, const struct nt_world *w, bool *everywhere) {
     struct offer mine = {0}, all[NT_P2P_RANKS];
     make_offer(p, w, &mine);
@@ -100,7 +145,10 @@ static nt_status exchange(struct nt_peer_sum *p, const struct nt_world *w, bool 
     int64_t without = !map_peers(p, all);
     NT_TRY(nt_comm_allreduce_max_i64(w->tp, &without, 1));
     *everywhere = !without;
-    return NT_OK;
+    if (!without) NT_TRY(try_peers(p, w, all, everywhere));
+    if (*everywhere) return NT_OK;
+    unmap(p);
+    return nt_comm_agree(w->tp, NT_OK); /* none frees what another has mapped */
 }
 
 nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, struct nt_device_comm *comm,
@@ -120,13 +168,6 @@ nt_status nt_peer_sum_open(struct nt_backend *be, const struct nt_world *w, stru
     nt_info("comm", "sums up to %d KiB are taken from the peers' memory", NT_P2P_MAX_BYTES >> 10);
     *out = p;
     return NT_OK;
-}
-
-static void unmap(struct nt_peer_sum *p) {
-    for (int32_t r = 0; r < p->size; r++) {
-        if (p->mapped[r]) (void)p->be->cuda->driver->cuIpcCloseMemHandle((CUdeviceptr)(uintptr_t)p->block[r]);
-        p->mapped[r] = false;
-    }
 }
 
 #else /* a build without CUDA has no device whose sums these could be */

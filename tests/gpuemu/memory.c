@@ -550,10 +550,10 @@ static CUresult open_peer(const struct ipc_handle *h, CUdeviceptr *address) {
     const int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) return CUDA_ERROR_MAP_FAILED;
     const size_t bytes = (size_t)h->n_pages_bytes;
+    const int shared = emu_options()->peer == 1 ? MAP_SHARED : MAP_PRIVATE;
     uint8_t *hole = mmap(NULL, bytes + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    void *p = hole == MAP_FAILED
-                  ? MAP_FAILED
-                  : mmap(hole + PAGE, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, h->offset);
+    void *p = hole == MAP_FAILED ? MAP_FAILED
+                                 : mmap(hole + PAGE, bytes, PROT_READ | PROT_WRITE, shared | MAP_FIXED, fd, h->offset);
     close(fd);
     if (p == MAP_FAILED) return CUDA_ERROR_MAP_FAILED;
     const struct emu_alloc a = {.pages = (uint64_t)(uintptr_t)p,

@@ -26,7 +26,7 @@ static const struct {
     ROW(isa, NUMBER, 60, 999, "newest PTX that is compiled, ten times its .version"),
     ROW(busy, NUMBER, 0, 1, "another process has the devices, which are in exclusive mode"),
     ROW(mig, NUMBER, 0, 1, "devices are parts of one GPU: each has a uuid, all have its bus id"),
-    ROW(peer, NUMBER, 0, 1, "devices can access each other's memory"),
+    ROW(peer, NUMBER, 0, 2, "devices can access each other's memory; 2: what they write there does not arrive"),
     ROW(order, ORDER, 0, 0, "threads and blocks: forward, backward, random"),
     ROW(seed, BIG, 0, INT64_MAX, "of everything random"),
     ROW(copies, TIMING, 0, 0, "cp.async and TMA: early, late, random"),
