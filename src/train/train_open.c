@@ -74,8 +74,8 @@ static nt_status open_dataset(const struct nt_config *c, struct nt_dataset **out
     nt_status st = NT_OK;
     if (!copy || !paths) st = NT_FAIL(NT_E_NOMEM, "no memory for train.input of %zu bytes", len);
     for (char *path = copy; st == NT_OK && (path = strtok_r(rest, ",", &rest));) {
-        paths[n] = n > 0 ? path + strspn(path, " ") : path; /* "a.h5, b.h5" */
-        n++;
+        if (n > 0) path += strspn(path, " "); /* "a.h5, b.h5" */
+        if (*path) paths[n++] = path;
     }
     if (st == NT_OK && n == 0) st = NT_FAIL(NT_E_USAGE, "no training data given; add --input CORPUS.h5");
     if (st == NT_OK) st = nt_dataset_open(out, paths, n, NT_PURPOSE_TRAIN, 0);

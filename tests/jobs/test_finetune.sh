@@ -379,7 +379,7 @@ expect_rc 0 tune whole $epochs --learning-rate 0.02 --fresh
 grep -q "resuming" "$WORK/out" && fail "--fresh resumed"
 
 # several corpora, with blanks between them
-expect_rc 0 "$NOCTURNE" finetune $common --input "rows.h5, thumbs.h5" --output both --max-steps 1
+expect_rc 0 "$NOCTURNE" finetune $common --input "rows.h5, thumbs.h5, " --output both --max-steps 1
 says "conversations 96, seen 96"
 digest=$({ echo "nocturne dataset 1"; for name in rows thumbs; do "$NOCTURNE" inspect $name.h5 | sed -n 's/^content sha256 //p'; done; } | sha256sum | cut -c1-64)
 check "the card's data digest is not that of the corpora" grep -q "\"dataset_sha256\": \"$digest\"" both/training_card.json
