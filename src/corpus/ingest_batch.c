@@ -197,7 +197,7 @@ static float read_rating(const struct judged *j, const struct nt_json *v) {
     const double low = scale ? nt_json_num(nt_json_at(scale, 0), NAN) : 1,
                  high = scale ? nt_json_num(nt_json_at(scale, 1), NAN) : 5, value = nt_json_num(v, NAN);
     const double least = low < high ? low : high, most = low < high ? high : low; /* grades of which 1 is the best */
-    if (!(least < most))
+    if (!(least < most) || !isfinite(most - least) || (scale && nt_json_len(scale) != 2))
         complain(j->error, "scale is no list of two numbers, worst and best");
     else if (!(value >= least && value <= most))
         complain(j->error, "rating is no number from %g to %g (scale)", least, most);

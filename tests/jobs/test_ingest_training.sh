@@ -105,13 +105,21 @@ cat > fb.jsonl << 'END'
 {"custom_id": "e", "thumb": "up"}
 {"custom_id": "b", "pair": {"chosen": 1, "rejected": 1}}
 {"custom_id": "b", "thumb": "up", "pair": {"chosen": 0, "rejected": 5}}
+{"custom_id": "a", "rating": 1e308, "scale": [-1e308, 1e308]}
+{"custom_id": "a", "rating": 2, "scale": [1, 5, 9]}
+{"custom_id": "a", "rating": 2, "scale": [3, 3]}
+{"custom_id": "a", "thumb": "up", "weight": 101}
+{"custom_id": "b", "pair": {"chosen": 0, "rejected": 1, "margin": "much"}}
+{"custom_id": "a", "thumb": "up", "rater": [1]}
 END
 expect_rc 65 ingest --input batch.jsonl --responses batch.responses.jsonl --feedback fb.jsonl --output fb.h5
-says "batch.jsonl with its answers and feedback: 8 bad rows were left out"
+says "batch.jsonl with its answers and feedback: 14 bad rows were left out"
 says "4 answers, 0 feedback, 0 pairs"
 cat fb.h5.errors.jsonl > out
 for line in '"line": 1, .*none of thumb' '"line": 2, .*is no row of batch.jsonl' '"line": 3, .*no choice 3' '"line": 4, .*thumb is none' \
-    '"line": 5, .*from 1 to 5' '"line": 6, .*no choice 0' '"line": 7, .*the same choice' '"line": 8, .*no choice 5'; do says "$line"; done
+    '"line": 5, .*from 1 to 5' '"line": 6, .*no choice 0' '"line": 7, .*the same choice' '"line": 8, .*no choice 5' \
+    '"line": 9, .*scale is no list of two' '"line": 10, .*scale is no list' '"line": 11, .*scale is no list' '"line": 12, .*from 0 to 100' \
+    '"line": 13, .*margin is no number' '"line": 14, .*rater is no string'; do says "$line"; done
 
 # options that do not fit, files that are not what they should be
 expect_rc 2 ingest --input messages.jsonl --output x.h5 --feedback batch.feedback.jsonl.zst
