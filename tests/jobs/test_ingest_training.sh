@@ -120,6 +120,10 @@ for line in '"line": 1, .*none of thumb' '"line": 2, .*is no row of batch.jsonl'
     '"line": 5, .*from 1 to 5' '"line": 6, .*no choice 0' '"line": 7, .*the same choice' '"line": 8, .*no choice 5' \
     '"line": 9, .*scale is no list of two' '"line": 10, .*scale is no list' '"line": 11, .*scale is no list' '"line": 12, .*from 0 to 100' \
     '"line": 13, .*margin is no number' '"line": 14, .*rater is no string'; do says "$line"; done
+echo '{"custom_id": "a", "thumb": "up", "rater": 7}' > fb.jsonl # a name by number
+expect_rc 0 ingest --input batch.jsonl --responses batch.responses.jsonl --feedback fb.jsonl --output fb.h5
+expect_rc 0 "$NOCTURNE" export --input fb.h5 --output fb.back
+check "a rater by number" rows --same fb.jsonl fb.back.feedback.jsonl
 
 # options that do not fit, files that are not what they should be
 expect_rc 2 ingest --input messages.jsonl --output x.h5 --feedback batch.feedback.jsonl.zst
