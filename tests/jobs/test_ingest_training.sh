@@ -124,6 +124,13 @@ echo '{"custom_id": "a", "thumb": "up", "rater": 7}' > fb.jsonl # a name by numb
 expect_rc 0 ingest --input batch.jsonl --responses batch.responses.jsonl --feedback fb.jsonl --output fb.h5
 expect_rc 0 "$NOCTURNE" export --input fb.h5 --output fb.back
 check "a rater by number" rows --same fb.jsonl fb.back.feedback.jsonl
+# one answer to a request; an error is none, whatever comes with it
+(sed 's/"status_code": 200/"status_code": 500/' batch.responses.jsonl; cat batch.responses.jsonl; head -1 batch.responses.jsonl) > twice.jsonl
+expect_rc 65 ingest --input batch.jsonl --responses twice.jsonl --output twice.h5
+says "4 answers, 0 feedback"
+cat twice.h5.errors.jsonl > out
+says "\"line\": $(wc -l < twice.jsonl), .*has been answered already"
+check "one line too many" test "$(wc -l < twice.h5.errors.jsonl)" -eq 1
 
 # options that do not fit, files that are not what they should be
 expect_rc 2 ingest --input messages.jsonl --output x.h5 --feedback batch.feedback.jsonl.zst
