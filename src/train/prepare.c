@@ -61,6 +61,7 @@ static nt_status open_prep(struct nt_prep *p, const struct nt_prepare_input *in,
     }
     nt_dataset_digest(in->dataset, digest);
     nt_hex(digest, sizeof digest, report->dataset_sha256);
+    report->by_time = in->config->train_half_life_days > 0 || in->config->train_eval_since[0] != '\0';
     (void)snprintf(report->chat, sizeof report->chat, "%s", in->chat ? in->chat->name : "");
     return NT_OK;
 }

@@ -71,7 +71,8 @@ struct nt_prepare_report {
     int64_t n_talks_train, n_talks_eval; /* conversations that these rows are of */
     int64_t n_votes, n_conflicts;        /* feedback used; completions or pairs with votes for and against */
     int64_t unheard[NT_N_REFUSALS];      /* feedback and pairs by subjects that are refused, by reason */
-    int64_t n_undated;                   /* kept rows without a time: not decayed */
+    int64_t n_undated;                   /* kept rows without a time: not decayed, and before train.eval_since */
+    bool by_time;                        /* half_life_days or eval_since is given */
     int64_t n_prompts_cut, n_completions_cut, n_split, n_apart;
     int64_t n_sequences, n_ended;                             /* kept and not; with an end-of-turn token in the loss */
     int64_t n_tok, n_target;                                  /* of the training set */

@@ -103,6 +103,11 @@ void nt_prepare_log(const struct nt_prepare_report *r) {
     print_time(r->last_us, last);
     nt_info("prepare", "tokens %lld, targets %lld, rows from %s to %s, %lld without a time", (long long)r->n_tok,
             (long long)r->n_target, first, last, (long long)r->n_undated);
+    if (r->by_time && r->n_undated > 0)
+        nt_warn("prepare",
+                "%lld rows have no time: train.half_life_days and train.eval_since pass over them; ingest them with "
+                "--created, or with times of their own",
+                (long long)r->n_undated);
     if (r->kind != NT_TRAIN_KTO) return;
     nt_info("prepare", "desirable %lld x %.6g, undesirable %lld x %.6g, effective ratio %.4g (wanted: 1 to 1.333)",
             (long long)r->n_desirable, r->desirable_weight, (long long)r->n_undesirable, r->undesirable_weight,

@@ -31,6 +31,12 @@ expect_rc 0 tune counted --max-steps 31 --eval-fraction 0.25 # no step is left, 
 says "no step of them in this attempt"
 check "the speed of no step" grep -q '"tokens_per_s": null, "mfu": null' counted/training_card.json
 
+# what goes by time says so where rows have none, as answers of generate without ingest --created
+sed 's/"created": [0-9]*, //' rows.jsonl > undated.jsonl
+ingest undated
+expect_rc 0 "$NOCTURNE" finetune $common --input undated.h5 --output undated --half-life-days 3 --max-steps 2
+says "48 rows have no time: train.half_life_days and train.eval_since pass over them"
+
 # the same bytes: one thread, other recompute; without packing and in other micro-batches within rounding
 expect_rc 0 tune one $epochs --eval-fraction 0.25 --threads 1
 same_adapter base one
