@@ -70,12 +70,24 @@ static nt_status take_places(struct nt_backend *be, const struct nt_attention_ar
     return NT_OK;
 }
 
+/* Devices of compute capability 8.6 and 8.9 have 99 KiB a block. */
+static nt_status check_shared(const struct nt_backend *be, enum nt_cuda_kernel kernel, size_t shared, int32_t d_head,
+                              bool int8) {
+    const struct nt_cuda_facts *f = &be->cuda->facts;
+    if (shared <= (size_t)be->cuda->functions[kernel].max_dynamic_shared) return NT_OK;
+    return NT_FAIL(NT_E_UNSUPPORTED,
+                   "attention over heads of %d values needs %zu bytes of shared memory a block, and %s has %d%s",
+                   d_head, shared, f->name, f->max_shared,
+                   int8 ? "" : "; an int8 cache (generate.kv_cache_dtype = int8) takes less");
+}
+
 static nt_status launch_prefill(struct nt_backend *be, const struct nt_attention_args *a,
                                 const struct nt_attn_launch *l, int w, int64_t tiles) {
     const bool int8 = a->kv->format == NT_KV_ROWS_INT8;
     const int32_t d = widths[w].d, rows = nt_attn_prefill_rows(d);
     const size_t shared = (size_t)NT_ATTN_SHARED(d, rows, NT_ATTN_PREFILL_HALVES(d), int8);
     if (nt_attention_sm90_takes(be, a)) return nt_attention_sm90(be, a, l, tiles);
+    NT_TRY(check_shared(be, widths[w].prefill[int8], shared, l->d_head, int8));
     return NT_CUDA_LAUNCH(be, widths[w].prefill[int8], tiles, l->n_seq, 1, NT_ATTN_PREFILL_WARPS * 32, shared, l);
 }
 
@@ -103,6 +115,7 @@ static nt_status decode(struct nt_backend *be, const struct nt_attention_args *a
     const size_t shared = (size_t)NT_ATTN_DECODE_SHARED(d, int8);
     const int64_t tiles = a->n_head / NT_ATTN_DECODE_ROWS + a->kv->n_kv; /* of one token */
     const struct nt_attn_short cut = nt_attn_short_cut(a, be->cuda->workspace_bytes);
+    NT_TRY(check_shared(be, widths[w].decode[int8], shared, l.d_head, int8));
     l.min_q = 1;
     l.max_q = least(a->max_q, NT_ATTN_DECODE_Q);
     l.n_split = cut.n_split;
