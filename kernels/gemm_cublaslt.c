@@ -194,7 +194,7 @@ nt_status nt_cublaslt_enable(struct nt_backend *be, int32_t min_rows) {
     if (!cuda->blas) {
         struct nt_cublaslt *blas = calloc(1, sizeof *blas);
         if (!blas) return NT_FAIL(NT_E_NOMEM, "no memory for the state of cuBLASLt");
-        nt_status st = nt_gpu_blaslt_open(&blas->api);
+        nt_status st = nt_gpu_blaslt_open(cuda->facts.driver, &blas->api);
         if (st == NT_OK) st = BLAS(blas, cublasLtCreate(&blas->handle));
         if (st != NT_OK) {
             free(blas);

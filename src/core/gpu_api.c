@@ -52,20 +52,26 @@ static nt_status open_table(const struct place *at, const struct symbol *symbols
         *name = at->names[i];
         library = open_library(at->names[i]);
     }
-    if (!library) return NT_FAIL(NT_E_UNSUPPORTED, "no %s: %s does not open: %s", at->what, *name, dlerror());
+    if (!library)
+        return NT_FAIL(NT_E_UNSUPPORTED, "no %s: %s%s%s does not open: %s", at->what, at->names[0],
+                       at->names[1] ? " or " : "", at->names[1] ? at->names[1] : "", dlerror());
     const char *absent = load(library, symbols, n, table);
     if (absent)
         return NT_FAIL(NT_E_UNSUPPORTED, "%s lacks %s: another version of %s is needed", *name, absent, at->what);
     return NT_OK;
 }
 
-nt_status nt_gpu_blaslt_open(struct nt_gpu_blaslt *out) {
+nt_status nt_gpu_blaslt_open(int driver_version, struct nt_gpu_blaslt *out) {
 #define X(type, name, params) {#name, offsetof(struct nt_gpu_blaslt, name)},
     static const struct symbol symbols[] = {NT_BLASLT_LIST(X)};
 #undef X
-    const struct place at = {
+    struct place at = {
         "cuBLASLt", nt_env_cublaslt(), "NOCTURNE_CUBLASLT", {"libcublasLt.so.13", "libcublasLt.so.12"}
     };
+    if (driver_version < 13000) { /* an older driver opens the newer library, which then does not start */
+        at.names[0] = at.names[1];
+        at.names[1] = NULL;
+    }
     *out = (struct nt_gpu_blaslt){0};
     NT_TRY(open_table(&at, symbols, sizeof symbols / sizeof symbols[0], out, &out->library));
     return NT_OK;

@@ -133,7 +133,7 @@ struct nt_gpu_nvml {
 
 /* NT_E_UNSUPPORTED when absent. Beside an overridden driver only a library named by the environment is opened: the real
  * one would talk to a real driver. */
-NT_MUST nt_status nt_gpu_blaslt_open(struct nt_gpu_blaslt *out);
+NT_MUST nt_status nt_gpu_blaslt_open(int driver_version, struct nt_gpu_blaslt *out); /* one that it can run */
 NT_MUST nt_status nt_gpu_nccl_open(struct nt_gpu_nccl *out);
 NT_MUST nt_status nt_gpu_nvml_open(struct nt_gpu_nvml *out);
 

@@ -99,6 +99,23 @@ static void test_stub(void **state) {
 #endif
 }
 
+static struct answer open_blaslt(int32_t driver_version) {
+    struct nt_gpu_blaslt api;
+    return answer_of(nt_gpu_blaslt_open(driver_version, &api), 0);
+}
+
+/* A library that is newer than the driver opens and then does not start. */
+static void test_library_of_driver(void **state) {
+    (void)state;
+    for (int32_t version = 12090; version <= 13000; version += 910) {
+        struct answer a;
+        in_child(NULL, NULL, open_blaslt, version, &a);
+        if (a.st == NT_OK) continue; /* it is there */
+        assert_non_null(strstr(a.text, "libcublasLt.so.12 does not open"));
+        assert_true((strstr(a.text, "libcublasLt.so.13 or") != NULL) == (version == 13000));
+    }
+}
+
 #ifdef NT_CUDA_EMU
 
 static void test_too_old(void **state) {
@@ -211,7 +228,7 @@ static void test_share(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_driver), cmocka_unit_test(test_no_driver_library),
-        cmocka_unit_test(test_stub),
+        cmocka_unit_test(test_stub),      cmocka_unit_test(test_library_of_driver),
 #ifdef NT_CUDA_EMU
         cmocka_unit_test(test_too_old),   cmocka_unit_test(test_no_device),
         cmocka_unit_test(test_opens),     cmocka_unit_test(test_pick),
