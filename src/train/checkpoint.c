@@ -131,7 +131,7 @@ static bool scan_losses(const char *text, struct nt_train_state *s) {
     for (int64_t i = 0; i < s->n_loss; i++) {
         char *end;
         s->losses[i] = strtod(text, &end);
-        if (end == text) return false;
+        if (end == text || !isfinite(s->losses[i])) return false;
         text = end;
     }
     return *text == '\0';
@@ -349,7 +349,8 @@ static nt_status read_state(struct loaded *l, const char *path, struct nt_train_
         .step = row[0], .cursor = row[1], .n_tokens = row[2], .n_skipped = row[3], .n_loss = row[4]};
     bool good = s->n_skipped <= s->step && s->n_loss <= s->step && s->n_loss <= NT_TRAIN_RECENT;
     for (int i = 0; i < COUNTS; i++) good = good && row[i] >= 0;
-    good = good && sscanf(means, "%la %la%c", &s->norm_mean, &s->eval_first, &rest) == 2 && scan_losses(losses, s);
+    good = good && sscanf(means, "%la %la%c", &s->norm_mean, &s->eval_first, &rest) == 2;
+    good = good && s->norm_mean >= 0 && isfinite(s->norm_mean) && scan_losses(losses, s);
     return good ? NT_OK : NT_FAIL(NT_E_DATA, "%s: a count or mean of its state is out of range or no number", path);
 }
 

@@ -22,6 +22,13 @@ check "the held-out loss did not fall" python3 "$SOURCE/tests/jobs/tune_check.py
 # the card's figures are those of the metrics, also where the run was taken up in its last steps
 expect_rc 0 tune counted --max-steps 31 --eval-fraction 0.25
 check "the card counts otherwise than the metrics" python3 "$SOURCE/tests/jobs/tune_check.py" recount counted
+if python3 -c 'import h5py' 2> /dev/null; then
+    cp counted/checkpoints/step-00000030.h5 nan.h5
+    python3 -c 'import h5py, numpy
+h5py.File("nan.h5", "r+").attrs["means"] = numpy.bytes_("nan nan")' || fail "no other mean"
+    expect_rc 65 "$NOCTURNE" inspect nan.h5
+    says "nan.h5: a count or mean of its state is out of range or no number"
+fi
 rm counted/COMPLETE counted/training_card.json counted/checkpoints/step-00000031.h5
 expect_rc 0 tune counted --max-steps 31 --eval-fraction 0.25
 says "resuming after step 30 of 31"
