@@ -8,6 +8,7 @@
 #   expect_rc RC COMMAND...     fail unless COMMAND ends with RC; its output is in $WORK/out
 #   emulated_gpus OPTIONS       commands find emulated GPUs from here on, the libraries in $EMU, with these options of NT_EMU; skips without them
 #   says PATTERN                fail unless a line of $WORK/out is like it
+#   with_h5py CODE ARG...       runs CODE in a python that has h5py; 1 where there is none, which in CI is a failure
 #   ... | stamped               each line with its time before it
 #   patience SECONDS            prints the seconds, times the load of a core where it is above one: a limit for what takes CPU time
 #   since UNIX_SECONDS          prints the seconds since then; below A B: is A less than B (decimals allowed)
@@ -45,6 +46,16 @@ emulated_gpus() {
     export NOCTURNE_CUDA_DRIVER=$EMU/libcuda_emu.so NOCTURNE_NCCL=$EMU/libnccl_emu.so NT_EMU=$1
 }
 says() { grep -qE -- "$1" "$WORK/out" || { cat "$WORK/out" >&2; fail "no sentence like: $1"; }; }
+with_h5py() {
+    local python
+    for python in python3 /usr/bin/python3; do # the first may be one of its own, without the distribution's packages
+        "$python" -c 'import h5py' 2> /dev/null || continue
+        "$python" -c "$@" || fail "h5py could not do: $1"
+        return 0
+    done
+    [ "${CI:-}" != true ] || fail "no h5py in CI"
+    return 1
+}
 stamped() { while IFS= read -r line; do printf '%s %s\n' "$EPOCHREALTIME" "$line"; done; }
 patience() { awk -v s="$1" -v n="$(nproc)" '{ print ($1 > n ? s * $1 / n : s) }' /proc/loadavg; }
 since() { awk -v now="$(date +%s.%N)" -v then="$1" 'BEGIN { printf "%.2f\n", now - then }'; }

@@ -22,10 +22,9 @@ check "the held-out loss did not fall" python3 "$SOURCE/tests/jobs/tune_check.py
 # the card's figures are those of the metrics, also where the run was taken up in its last steps
 expect_rc 0 tune counted --max-steps 31 --eval-fraction 0.25
 check "the card counts otherwise than the metrics" python3 "$SOURCE/tests/jobs/tune_check.py" recount counted
-if python3 -c 'import h5py' 2> /dev/null; then
-    cp counted/checkpoints/step-00000030.h5 nan.h5
-    python3 -c 'import h5py, numpy
-h5py.File("nan.h5", "r+").attrs["means"] = numpy.bytes_("nan nan")' || fail "no other mean"
+cp counted/checkpoints/step-00000030.h5 nan.h5
+if with_h5py 'import h5py, numpy
+h5py.File("nan.h5", "r+").attrs["means"] = numpy.bytes_("nan nan")'; then
     expect_rc 65 "$NOCTURNE" inspect nan.h5
     says "nan.h5: a count or mean of its state is out of range or no number"
 fi
@@ -138,19 +137,18 @@ for place in corpus run; do
     rm -rf kept
 done
 # numbers that somebody else wrote there, with their checksums, are not taken for the reference's
-if python3 -c 'import h5py' 2> /dev/null; then
-    file=$(ls pairs.h5.reference-*)
-    python3 - "$file" << 'END' || fail "no other numbers"
-import sys, h5py
+tune_pairs() { expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output "$1" --num-train-epochs 3; }
+tune_pairs kept
+rm -r kept
+file=$(ls pairs.h5.reference-*)
+if with_h5py 'import sys, h5py
 with h5py.File(sys.argv[1], "r+") as f:
-    f["logp"][3] = f["logp"][3] - 1
-END
-    expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output kept --num-train-epochs 3
+    f["logp"][3] = f["logp"][3] - 1' "$file"; then
+    tune_pairs kept
     says "computed again: $file: /logp is not what was written there"
     same_adapter dpo.sigmoid kept
 fi
 # where the place beside the corpus cannot be written, the run's directory has them
-tune_pairs() { expect_rc 0 "$NOCTURNE" finetune $common --loss dpo --input pairs.h5 --output "$1" --num-train-epochs 3; }
 rm -rf kept && tune_pairs kept
 file=$(ls -d pairs.h5.reference-*) && rm -rf kept "$file" && mkdir "$file"
 tune_pairs kept
