@@ -293,17 +293,20 @@ static void add_members(const struct nt_json *object, const char *head, bool cou
     nt_strbuf_addf(s, "%s\n", head);
     const size_t first = s->len;
     for (void *it = nt_json_first(object); it; it = nt_json_next(object, it)) {
-        struct nt_strbuf setting = NT_STRBUF_INIT;
+        const struct nt_json *v = nt_json_value(it);
+        struct nt_strbuf text = NT_STRBUF_INIT;
         char count[256];
-        if (counts && nt_json_int(nt_json_value(it), 1) == 0) continue;
-        print_value(nt_json_value(it), count, sizeof count);
-        nt_train_card_setting(nt_json_value(it), &setting);
+        if (counts && nt_json_int(v, 1) == 0) continue;
+        if (counts)
+            print_value(v, count, sizeof count);
+        else
+            nt_train_card_setting(v, &text);
         nt_strbuf_adds(s, "| ");
         add_cell(s, nt_json_key(it));
         nt_strbuf_adds(s, " | ");
-        add_cell(s, counts ? count : nt_strbuf_cstr(&setting));
+        add_cell(s, counts ? count : nt_strbuf_cstr(&text));
         nt_strbuf_adds(s, " |\n");
-        nt_strbuf_release(&setting);
+        nt_strbuf_release(&text);
     }
     if (s->len == first)
         s->len = start; // nothing to tell
